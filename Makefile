@@ -1,0 +1,51 @@
+# Every target sets up what it needs: a .venv with the versions of constraints.txt.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+SCALE ?= quick
+ROWS ?=
+STRONG ?=
+FLAGS ?=
+TABLE_FLAGS = --scale=$(SCALE) $(if $(ROWS),--only=$(ROWS)) $(if $(STRONG),--strong) $(FLAGS)
+
+.PHONY: help setup mnist-table1 cifar10-table2 tiny-imagenet-table3 tiny-imagenet-table4 \
+	tiny-imagenet-table5 test lint smoke clean
+
+help:
+	@echo "make mnist-table1 [SCALE=smoke|quick|paper] [ROWS=clp,lsq] [STRONG=1]"
+	@echo "make cifar10-table2 | tiny-imagenet-table3 | tiny-imagenet-table4 | tiny-imagenet-table5"
+	@echo "make test | lint | smoke | setup | clean"
+
+setup: $(READY)
+
+$(READY): setup.py constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "error: $$($(PYTHON) --version) is too old: Python 3.10 or newer is needed (make PYTHON=...)"; exit 2; }
+	@echo "setting up $(VENV) (2 GB, some minutes, once)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt pip setuptools wheel
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[dev]'
+	@touch $(READY)
+
+mnist-table1: $(READY)
+	@$(RUN) -m experiments.table --flagfile=flags/tables/table1.cfg $(TABLE_FLAGS)
+
+cifar10-table2: $(READY)
+	@$(RUN) -m experiments.table --flagfile=flags/tables/table2.cfg $(TABLE_FLAGS)
+
+tiny-imagenet-table3 tiny-imagenet-table4 tiny-imagenet-table5: tiny-imagenet-%: $(READY)
+	@$(RUN) -m experiments.table --flagfile=flags/tables/$*.cfg $(TABLE_FLAGS)
+
+test: $(READY)
+	@$(RUN) -m pytest
+
+lint: $(READY)
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
+
+smoke: $(READY)
+	@tests/smoke.sh $(RUN)
+
+clean:
+	rm -rf $(VENV) .tfds

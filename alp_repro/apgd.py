@@ -1,0 +1,238 @@
+"""Auto-PGD in the L∞ ball: Algorithm 1 of Croce & Hein 2020 as one ``tf.while_loop``.
+
+"Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks",
+ICML 2020, section 3. Sign steps with momentum start at 2ε; at checkpoints that grow denser, each
+image whose loss has stopped rising halves its step and goes back to its best point.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from alp_repro.errors import InputError
+
+_MOMENTUM = 0.75  # α in Algorithm 1: the share of the new step
+_RHO = 0.75  # Condition 1: the share of steps that must raise the loss
+
+ValueAndGradient = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
+
+
+class ApgdResult(NamedTuple):
+    """What a run of ``auto_pgd`` found, for each image of the batch.
+
+    best_images float32 like the images and best_loss float32 ``[b]``: the point of the highest
+    loss among all that were visited, the start included. broken bool ``[b]``: some visited point
+    was misclassified; adversarial: the first such point, or the best point where there was none.
+    steps float32 ``[b]``: the step size at the end.
+    """
+
+    best_images: tf.Tensor
+    best_loss: tf.Tensor
+    adversarial: tf.Tensor
+    broken: tf.Tensor
+    steps: tf.Tensor
+
+
+class _State(NamedTuple):
+    iteration: tf.Tensor  # points visited after the start
+    images: tf.Tensor
+    previous: tf.Tensor
+    loss: tf.Tensor
+    gradient: tf.Tensor
+    best_images: tf.Tensor
+    best_loss: tf.Tensor
+    best_gradient: tf.Tensor
+    adversarial: tf.Tensor
+    broken: tf.Tensor
+    steps: tf.Tensor
+    rises: tf.Tensor  # steps that raised the loss since the last checkpoint
+    halved: tf.Tensor  # whether the last checkpoint halved the step
+    checkpoint_loss: tf.Tensor  # the best loss at the last checkpoint
+
+
+def checkpoints(nb_iter: int) -> list[int]:
+    """Iterations at which step sizes are reviewed, 0 first: ``ceil(p_j · nb_iter)``.
+
+    p_0 = 0, p_1 = 0.22, p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06), up to 1. Croce & Hein
+    2020, section 3.2. In whole hundredths, where rounding cannot move a checkpoint.
+    """
+    percent, gap = 22, 22
+    found = {0}
+    while percent <= 100:
+        found.add(-(-percent * nb_iter // 100))
+        gap = max(gap - 3, 6)
+        percent += gap
+    return sorted(found)
+
+
+def linf_bounds(
+    images: tf.Tensor, *, eps: float | tf.Tensor, clip_min: float = 0.0, clip_max: float = 1.0
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The lowest and highest pixels inside both the ε-ball and the pixel range, to the last bit.
+
+    Any ``x`` with ``lower <= x <= upper`` has ``abs(x - images) <= eps`` in float32 arithmetic:
+    where ``images ± eps`` was rounded outwards, the bound is the next number inwards. images:
+    float32 inside the pixel range; eps on the model's input scale; returns two tensors like images.
+    """
+    lower, upper = images - eps, images + eps
+    lower = tf.where(images - lower > eps, tf.math.nextafter(lower, images), lower)
+    upper = tf.where(upper - images > eps, tf.math.nextafter(upper, images), upper)
+    return tf.maximum(lower, clip_min), tf.minimum(upper, clip_max)
+
+
+def auto_pgd(
+    value_and_gradient: ValueAndGradient,
+    images: tf.Tensor,
+    starts: tf.Tensor,
+    *,
+    eps: float | tf.Tensor,
+    nb_iter: int,
+    labels: tf.Tensor | None = None,
+    clip_min: float = 0.0,
+    clip_max: float = 1.0,
+) -> ApgdResult:
+    """Maximise a loss over the ε-ball around each image with Auto-PGD, ``nb_iter`` steps.
+
+    value_and_gradient: maps points like ``images`` to ``(logits [b, k], loss [b], gradient like
+    images)``; it is called ``nb_iter + 1`` times, the last time for its logits and loss alone, and
+    must treat the images of a batch independently. images: float32 ``[b, ...]``; starts: like
+    images, projected first; eps: on the model's input scale, a scalar tensor may be given; labels:
+    true classes, int ``[b]``, without which nothing counts as broken. InputError for a negative
+    ε, no step, or starts of another shape.
+
+    Each checkpoint is reviewed as soon as its own point is known, which is the last one that
+    Condition 1 counts; the momentum after a return to the best point is the difference to the
+    point before, as Algorithm 1 has it.
+    """
+    if nb_iter < 1:
+        raise InputError(f"APGD: nb_iter {nb_iter}; a count of 1 or more is right")
+    if isinstance(eps, float) and eps < 0:
+        raise InputError(f"APGD: eps {eps}; 0 or more is right")
+    if not images.shape.is_compatible_with(starts.shape):
+        raise InputError(
+            f"APGD: images {images.shape} but starts {starts.shape}; the same is right"
+        )
+    lower, upper = linf_bounds(images, eps=eps, clip_min=clip_min, clip_max=clip_max)
+    windows = _windows(nb_iter)
+
+    def body(state: _State) -> tuple[_State]:
+        points = _next_points(state, lower, upper)
+        state = _visited(state, points, value_and_gradient(points), labels)
+        return (_reviewed(state, tf.gather(windows, state.iteration)),)
+
+    starts = tf.clip_by_value(starts, lower, upper)
+    first = _first_state(starts, value_and_gradient(starts), labels, eps)
+    (last,) = tf.while_loop(lambda state: state.iteration < nb_iter, body, (first,))
+    return ApgdResult(
+        best_images=last.best_images,
+        best_loss=last.best_loss,
+        adversarial=tf.where(_per_image(last.broken, images), last.adversarial, last.best_images),
+        broken=last.broken,
+        steps=last.steps,
+    )
+
+
+def _windows(nb_iter: int) -> tf.Tensor:
+    """Steps since the checkpoint before, at each checkpoint's iteration, and 0 elsewhere."""
+    windows = [0] * (nb_iter + 1)
+    reviewed = checkpoints(nb_iter)
+    for before, now in itertools.pairwise(reviewed):
+        windows[now] = now - before
+    return tf.constant(windows, tf.int32)
+
+
+def _first_state(
+    starts: tf.Tensor,
+    visit: tuple[tf.Tensor, tf.Tensor, tf.Tensor],
+    labels: tf.Tensor | None,
+    eps: float | tf.Tensor,
+) -> _State:
+    logits, loss, gradient = visit
+    loss = tf.cast(loss, tf.float32)
+    return _State(
+        iteration=tf.constant(0),
+        images=starts,
+        previous=starts,
+        loss=loss,
+        gradient=gradient,
+        best_images=starts,
+        best_loss=loss,
+        best_gradient=gradient,
+        adversarial=starts,
+        broken=_misclassified(logits, labels),
+        steps=tf.fill(tf.shape(loss), tf.cast(2.0 * eps, tf.float32)),
+        rises=tf.zeros_like(loss, tf.int32),
+        halved=tf.zeros_like(loss, tf.bool),
+        checkpoint_loss=loss,
+    )
+
+
+def _next_points(state: _State, lower: tf.Tensor, upper: tf.Tensor) -> tf.Tensor:
+    """The next iterate of Algorithm 1; the first step has no momentum."""
+    share = tf.where(state.iteration == 0, 1.0, _MOMENTUM)
+    steps = _per_image(state.steps, state.images)
+    direction = tf.cast(tf.sign(state.gradient), tf.float32)
+    target = tf.clip_by_value(state.images + steps * direction, lower, upper)
+    moved = share * (target - state.images) + (1.0 - share) * (state.images - state.previous)
+    return tf.clip_by_value(state.images + moved, lower, upper)
+
+
+def _visited(
+    state: _State,
+    points: tf.Tensor,
+    visit: tuple[tf.Tensor, tf.Tensor, tf.Tensor],
+    labels: tf.Tensor | None,
+) -> _State:
+    """The state at the new points: the best ones kept, the first misclassified ones too."""
+    logits, loss, gradient = visit
+    loss = tf.cast(loss, tf.float32)
+    better = loss > state.best_loss
+    better_image = _per_image(better, points)
+    wrong = _misclassified(logits, labels)
+    newly_broken = _per_image(wrong & ~state.broken, points)
+    return state._replace(
+        iteration=state.iteration + 1,
+        images=points,
+        previous=state.images,
+        loss=loss,
+        gradient=gradient,
+        best_images=tf.where(better_image, points, state.best_images),
+        best_loss=tf.where(better, loss, state.best_loss),
+        best_gradient=tf.where(better_image, gradient, state.best_gradient),
+        adversarial=tf.where(newly_broken, points, state.adversarial),
+        broken=state.broken | wrong,
+        rises=state.rises + tf.cast(loss > state.loss, tf.int32),
+    )
+
+
+def _reviewed(state: _State, window: tf.Tensor) -> _State:
+    """Conditions 1 and 2 and what follows; no change where ``window`` is 0, off a checkpoint."""
+    at_checkpoint = window > 0
+    rises_seldom = tf.cast(state.rises, tf.float32) < _RHO * tf.cast(window, tf.float32)
+    stands_still = ~state.halved & (state.best_loss == state.checkpoint_loss)
+    halve = at_checkpoint & (rises_seldom | stands_still)
+    halve_image = _per_image(halve, state.images)
+    return state._replace(
+        images=tf.where(halve_image, state.best_images, state.images),
+        loss=tf.where(halve, state.best_loss, state.loss),
+        gradient=tf.where(halve_image, state.best_gradient, state.gradient),
+        steps=tf.where(halve, 0.5 * state.steps, state.steps),
+        rises=tf.where(at_checkpoint, 0, state.rises),
+        halved=tf.where(at_checkpoint, halve, state.halved),
+        checkpoint_loss=tf.where(at_checkpoint, state.best_loss, state.checkpoint_loss),
+    )
+
+
+def _misclassified(logits: tf.Tensor, labels: tf.Tensor | None) -> tf.Tensor:
+    if labels is None:
+        return tf.zeros_like(logits[:, 0], tf.bool)
+    return tf.argmax(logits, axis=-1, output_type=tf.int32) != tf.cast(labels, tf.int32)
+
+
+def _per_image(values: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
+    """``[b]`` reshaped to broadcast over the pixels of ``images``."""
+    return tf.reshape(values, [-1] + [1] * (images.shape.rank - 1))

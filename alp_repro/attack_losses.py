@@ -1,0 +1,128 @@
+"""Per-example losses that a gradient attack maximises.
+
+Every untargeted loss is a function of ``labels`` (int32 ``[b]``) and ``logits`` (``[b, k]``) that
+returns float32 ``[b]``: Cleverhans' ``loss_fn(labels=, logits=)`` takes them as they are. The
+targeted forms also take ``targets`` (int32 ``[b]``) and are *maximised* too. Where a target is
+the true class, the targeted margin and the targeted DLR are zero and so is their gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from alp_repro.errors import InputError
+
+_LEAST_SPREAD = 1e-12  # keeps the DLR's denominator positive when the largest logits tie
+
+
+class AttackLoss(NamedTuple):
+    """The two forms of an attack loss: away from the true class, and towards another."""
+
+    untargeted: Callable[..., tf.Tensor]
+    targeted: Callable[..., tf.Tensor]
+
+
+def cross_entropy(*, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Cross-entropy of the true class: ``-log softmax(z)[y]``.
+
+    The loss of the paper's evaluation attack (Madry et al. 2018). labels: int32 ``[b]``;
+    logits: ``[b, k]``; returns float32 ``[b]``.
+    """
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(
+        labels=labels, logits=tf.cast(logits, tf.float32)
+    )
+
+
+def margin(*, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Best other logit minus the true one: ``max_{i≠y} z_i - z_y``, positive when misclassified.
+
+    Carlini & Wagner 2017, f6 without its threshold, for the true class and maximised. labels:
+    int32 ``[b]``; logits: ``[b, k]``; returns float32 ``[b]``.
+    """
+    logits = tf.cast(logits, tf.float32)
+    is_true = tf.one_hot(labels, logits.shape[-1], on_value=True, off_value=False)
+    best_other = tf.reduce_max(tf.where(is_true, logits.dtype.min, logits), axis=-1)
+    return best_other - _logit_of(labels, logits)
+
+
+def dlr(*, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Difference of logits ratio: ``(max_{i≠y} z_i - z_y) / (z_π1 - z_π3)``, π falling order.
+
+    The margin freed of the logits' scale, which logit squeezing shrinks. Croce & Hein 2020, eq. 6.
+    labels: int32 ``[b]``; logits: ``[b, k]``, k ≥ 3, InputError otherwise; returns float32 ``[b]``.
+    """
+    logits = tf.cast(logits, tf.float32)
+    largest = _largest(3, logits, loss="dlr")
+    spread = tf.maximum(largest[:, 0] - largest[:, 2], _LEAST_SPREAD)
+    return margin(labels=labels, logits=logits) / spread
+
+
+def targeted_cross_entropy(
+    *, labels: tf.Tensor, logits: tf.Tensor, targets: tf.Tensor
+) -> tf.Tensor:
+    """Log-probability of the target: ``log softmax(z)[t]``, minus its cross-entropy.
+
+    Kurakin et al. 2017, "Adversarial machine learning at scale", the target class methods. labels
+    are not looked at; targets: int32 ``[b]``; logits: ``[b, k]``; returns float32 ``[b]``.
+    """
+    del labels
+    return -cross_entropy(labels=targets, logits=logits)
+
+
+def targeted_margin(*, labels: tf.Tensor, logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    """Target logit minus the true one: ``z_t - z_y``.
+
+    The numerator of Croce & Hein 2020, eq. 7. labels, targets: int32 ``[b]``; logits: ``[b, k]``;
+    returns float32 ``[b]``.
+    """
+    logits = tf.cast(logits, tf.float32)
+    return _logit_of(targets, logits) - _logit_of(labels, logits)
+
+
+def dlr_targeted(*, labels: tf.Tensor, logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    """Targeted difference of logits ratio: ``(z_t - z_y) / (z_π1 - (z_π3 + z_π4) / 2)``.
+
+    Croce & Hein 2020, eq. 7. labels, targets: int32 ``[b]``; logits: ``[b, k]``, k ≥ 4, InputError
+    otherwise; returns float32 ``[b]``.
+    """
+    logits = tf.cast(logits, tf.float32)
+    largest = _largest(4, logits, loss="targeted dlr")
+    spread = largest[:, 0] - 0.5 * (largest[:, 2] + largest[:, 3])
+    difference = targeted_margin(labels=labels, logits=logits, targets=targets)
+    return difference / tf.maximum(spread, _LEAST_SPREAD)
+
+
+LOSSES: dict[str, AttackLoss] = {
+    "cross_entropy": AttackLoss(cross_entropy, targeted_cross_entropy),
+    "margin": AttackLoss(margin, targeted_margin),
+    "dlr": AttackLoss(dlr, dlr_targeted),
+}
+
+
+def attack_loss(
+    name: str, *, labels: tf.Tensor, logits: tf.Tensor, targets: tf.Tensor | None = None
+) -> tf.Tensor:
+    """The loss of that name, to be maximised: off the true class, or towards ``targets`` if given.
+
+    name: a key of ``LOSSES``, InputError otherwise; labels, targets: int32 ``[b]``; logits:
+    ``[b, k]``; returns float32 ``[b]``.
+    """
+    if name not in LOSSES:
+        raise InputError(f"attack loss {name!r}: not one of {', '.join(LOSSES)}")
+    if targets is None:
+        return LOSSES[name].untargeted(labels=labels, logits=logits)
+    return LOSSES[name].targeted(labels=labels, logits=logits, targets=targets)
+
+
+def _logit_of(classes: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    return tf.gather(logits, classes, axis=-1, batch_dims=1)
+
+
+def _largest(count: int, logits: tf.Tensor, *, loss: str) -> tf.Tensor:
+    classes = logits.shape[-1]
+    if classes < count:
+        raise InputError(f"attack loss {loss}: {classes} classes; it needs {count} or more")
+    return tf.math.top_k(logits, k=count).values

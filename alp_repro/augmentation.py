@@ -1,0 +1,122 @@
+"""Training augmentation of Tiny ImageNet, stateless and vectorised: one graph for a whole batch.
+
+Protocol, "training augmentation": random crop of 50–100 % of the area, aspect ratio 0.75–1.33, at
+least half of the image covered; random horizontal flip; random saturation 0.5–2.0; bicubic resize
+to 64×64.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from alp_repro import stateless_random
+
+_AREA = (0.5, 1.0)
+_ASPECT_RATIO = (0.75, 1.33)
+_SATURATION = (0.5, 2.0)
+_KEYS_A = -0.5  # the cubic of Keys 1981, as tf.image.resize(method="bicubic") has it
+
+
+class Crops(NamedTuple):
+    """Boxes in whole pixels, one an image: float32 [b] each."""
+
+    top: tf.Tensor
+    left: tf.Tensor
+    height: tf.Tensor
+    width: tf.Tensor
+
+
+def augment_batch(images: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
+    """Augment training images: saturation, crop, bicubic resize to the same size, flip, clip.
+
+    `images` float32 [b, size, size, 3] in [0, 1], `seed` an integer tensor [2]; returns the same
+    shape, in [0, 1]. The result depends on (images, seed) alone. Compiles under XLA.
+    """
+    batch, size = tf.shape(images)[0], images.shape[1]
+    crop_seed, saturation_seed, flip_seed = stateless_random.split(seed, 3)
+    factor = _uniform([batch, 1, 1], saturation_seed, _SATURATION)
+    flip = stateless_random.uniform([batch, 1, 1, 1], flip_seed) < 0.5
+    crops = random_crops(batch, size, seed=crop_seed)
+    augmented = crop_and_resize(adjust_saturation(images, factor), crops)
+    augmented = tf.where(flip, tf.reverse(augmented, axis=[2]), augmented)
+    return tf.clip_by_value(augmented, 0.0, 1.0)  # the cubic overshoots at edges
+
+
+def random_crops(batch: tf.Tensor | int, size: int, *, seed: tf.Tensor) -> Crops:
+    """Draw a crop for each of `batch` square images of `size` pixels.
+
+    Sizes are drawn as `tf.image.sample_distorted_bounding_box` draws them when the whole image is
+    the object: an aspect ratio (width over height), then a height in whole pixels among those
+    whose area fits. The position is uniform over all places inside the image. That op itself
+    works on one image at a time and has no kernel for a GPU.
+    """
+    aspect_seed, height_seed, top_seed, left_seed = stateless_random.split(seed, 4)
+    aspect = _uniform([batch], aspect_seed, _ASPECT_RATIO)
+    full = float(size)
+    min_area, max_area = _AREA[0] * full * full, _AREA[1] * full * full
+    lowest = tf.round(tf.sqrt(min_area / aspect))
+    highest = tf.minimum(tf.round(tf.sqrt(max_area / aspect)), full)
+    # A wide crop is bounded by the image's width.
+    highest = tf.minimum(highest, tf.math.floor((full + 0.4999) / aspect))
+    height = lowest + _integer_below([batch], highest - lowest + 1.0, seed=height_seed)
+    width = tf.round(height * aspect)
+    # Rounding may have taken a crop just below the smallest area: one more row mends that.
+    height = tf.where(height * width < min_area, tf.minimum(height + 1.0, full), height)
+    width = tf.minimum(tf.round(height * aspect), full)
+    top = _integer_below([batch], full - height + 1.0, seed=top_seed)
+    left = _integer_below([batch], full - width + 1.0, seed=left_seed)
+    return Crops(top, left, height, width)
+
+
+def crop_and_resize(images: tf.Tensor, crops: Crops) -> tf.Tensor:
+    """Crop each image and resize the crop bicubically to the size of the image.
+
+    Equals `tf.image.resize(crop, (size, size), method="bicubic")` for each image, to the
+    precision of that op's table of weights. A resize is linear and separable, so it is two small
+    matrix products for each image, and a batch of them is one batched product.
+    """
+    size = images.shape[1]
+    rows = _resize_matrix(crops.top, crops.height, size)
+    columns = _resize_matrix(crops.left, crops.width, size)
+    resized = tf.einsum("bij,bjkc->bikc", rows, images)
+    return tf.einsum("blk,bikc->bilc", columns, resized)
+
+
+def adjust_saturation(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    """`tf.image.adjust_saturation` with a factor for each image, broadcast from [b, 1, 1]."""
+    hue, saturation, value = tf.unstack(tf.image.rgb_to_hsv(images), axis=-1)
+    saturation = tf.clip_by_value(saturation * factor, 0.0, 1.0)
+    return tf.image.hsv_to_rgb(tf.stack([hue, saturation, value], axis=-1))
+
+
+def _resize_matrix(start: tf.Tensor, length: tf.Tensor, size: int) -> tf.Tensor:
+    """Weights [b, out, in] that resize the pixels start … start + length − 1 to `size` pixels."""
+    start, length = start[:, tf.newaxis, tf.newaxis], length[:, tf.newaxis, tf.newaxis]
+    out = tf.range(size, dtype=tf.float32)[tf.newaxis, :, tf.newaxis]
+    pixel = tf.range(size, dtype=tf.float32)[tf.newaxis, tf.newaxis, :]
+    centre = (out + 0.5) * length / float(size) - 0.5 + start
+    weights = _keys_cubic(tf.abs(pixel - centre))
+    # Pixels outside the crop do not count; the others share their weight.
+    weights = tf.where((pixel >= start) & (pixel < start + length), weights, 0.0)
+    return weights / tf.reduce_sum(weights, axis=-1, keepdims=True)
+
+
+def _keys_cubic(distance: tf.Tensor) -> tf.Tensor:
+    a, x = _KEYS_A, distance
+    near = ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0
+    far = (((x - 5.0) * x + 8.0) * x - 4.0) * a
+    return tf.where(x <= 1.0, near, tf.where(x < 2.0, far, 0.0))
+
+
+def _uniform(
+    shape: list[tf.Tensor | int], seed: tf.Tensor, bounds: tuple[float, float]
+) -> tf.Tensor:
+    return stateless_random.uniform(shape, seed, low=bounds[0], high=bounds[1])
+
+
+def _integer_below(shape: list[tf.Tensor | int], bound: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
+    """Uniform whole numbers 0 … bound − 1, as float32."""
+    draw = tf.math.floor(stateless_random.uniform(shape, seed) * bound)
+    return tf.minimum(draw, bound - 1.0)  # float32 rounding may reach the bound itself

@@ -1,0 +1,9 @@
+"""The error that users cause: its message says what was wrong, where, and what would be right."""
+
+
+class InputError(ValueError):
+    """Bad input, met at the door.
+
+    The message is one line, meant for the person who gave the input; the binaries print it
+    without a traceback and exit with code 2. Anything else that is raised is a bug of ours.
+    """

@@ -1,0 +1,64 @@
+"""The penalties of logit pairing, pure functions of logits (Kannan et al. 2018; paper, section 2).
+
+Every function takes float logits of shape [batch, classes] and returns a float32 scalar, the mean
+over the batch. Weights (λ) are applied by the training step, never here.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+
+def cross_entropy(
+    labels: tf.Tensor, logits: tf.Tensor, *, label_smoothing: float = 0.0
+) -> tf.Tensor:
+    """Mean softmax cross-entropy of integer labels.
+
+    CE = -1/n Σᵢ Σₖ q(i, k) log softmax(zᵢ)ₖ, where q is (1 - s) · onehot(yᵢ) + s / K.
+
+    Args:
+      labels: int [batch], in [0, classes).
+      logits: float [batch, classes].
+      label_smoothing: s in [0, 1); the paper uses 0.1 on Tiny ImageNet and 0 elsewhere.
+    """
+    if not label_smoothing:
+        return tf.reduce_mean(
+            tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+        )
+    classes = logits.shape[-1]
+    targets = tf.one_hot(labels, classes, dtype=logits.dtype)
+    targets = (1.0 - label_smoothing) * targets + label_smoothing / classes
+    return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(labels=targets, logits=logits))
+
+
+def clean_logit_pairing(logits: tf.Tensor) -> tf.Tensor:
+    """CLP: mean squared difference between the logits of random pairs of clean images.
+
+    CLP = mean over pairs (i, j) and classes of (z(xᵢ) - z(xⱼ))²; the pairs are the batch's first
+    half against its second half (a shuffled batch makes them random); an odd last image is left
+    out. A batch of one has no pair and a penalty of 0.
+    """
+    pairs = tf.shape(logits)[0] // 2
+    difference = logits[:pairs] - logits[pairs : 2 * pairs]
+    count = tf.maximum(pairs, 1) * logits.shape[-1]
+    return tf.reduce_sum(tf.square(difference)) / tf.cast(count, logits.dtype)
+
+
+def logit_squeezing(logits: tf.Tensor) -> tf.Tensor:
+    """LSQ: mean over the batch of the Euclidean norm ‖z(x)‖₂ (not squared).
+
+    The gradient at z = 0 is taken as 0, where the norm itself has none.
+    """
+    squared = tf.reduce_sum(tf.square(logits), axis=-1)
+    positive = squared > 0
+    # The inner `where` keeps the square root's infinite slope at 0 out of the gradient.
+    norms = tf.where(positive, tf.sqrt(tf.where(positive, squared, 1.0)), 0.0)
+    return tf.reduce_mean(norms)
+
+
+def adversarial_logit_pairing(clean_logits: tf.Tensor, adversarial_logits: tf.Tensor) -> tf.Tensor:
+    """ALP: mean squared difference between an image's clean and adversarial logits.
+
+    ALP = mean over batch and classes of (z(x) - z(x_adv))², with gradient through both terms.
+    """
+    return tf.reduce_mean(tf.square(clean_logits - adversarial_logits))

@@ -1,0 +1,109 @@
+"""MNIST as the four IDX files in which it was published: found, verified and read."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from alp_repro.errors import InputError
+
+_IDX_UINT8 = 0x08
+
+
+@dataclass(frozen=True)
+class _IdxFile:
+    """What the canonical file holds: its array shape and the SHA-256 of its unpacked bytes."""
+
+    name: str
+    shape: tuple[int, ...]
+    sha256: str
+
+
+_FILES: dict[str, tuple[_IdxFile, _IdxFile]] = {
+    "train": (
+        _IdxFile(
+            "train-images-idx3-ubyte",
+            (60000, 28, 28),
+            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        ),
+        _IdxFile(
+            "train-labels-idx1-ubyte",
+            (60000,),
+            "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        ),
+    ),
+    "test": (
+        _IdxFile(
+            "t10k-images-idx3-ubyte",
+            (10000, 28, 28),
+            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        ),
+        _IdxFile(
+            "t10k-labels-idx1-ubyte",
+            (10000,),
+            "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        ),
+    ),
+}
+
+
+def embedded_folder() -> Path:
+    """`data/mnist` of the checkout this module lies in; it need not exist (installed package)."""
+    return Path(__file__).resolve().parent.parent / "data" / "mnist"
+
+
+def files_present(folder: Path) -> bool:
+    """Whether any of the four IDX files, packed or not, lies in the folder."""
+    return any(_find(folder, file) for pair in _FILES.values() for file in pair)
+
+
+def read_split(folder: Path, split: Literal["train", "test"]) -> tuple[np.ndarray, np.ndarray]:
+    """Read one split of the canonical MNIST from its IDX files, gzipped or not.
+
+    Returns uint8 images [n, 28, 28, 1] and uint8 labels [n], in the published order.
+
+    Raises InputError naming the file that is missing, truncated or not the canonical one.
+    """
+    image_file, label_file = _FILES[split]
+    return _read(folder, image_file)[..., np.newaxis], _read(folder, label_file)
+
+
+def _find(folder: Path, file: _IdxFile) -> Path | None:
+    candidates = (folder / f"{file.name}.gz", folder / file.name)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _read(folder: Path, file: _IdxFile) -> np.ndarray:
+    path = _find(folder, file)
+    if path is None:
+        raise InputError(
+            f"MNIST file {file.name}.gz is missing in {folder}: all four IDX files must lie there"
+        )
+    try:
+        packed = path.read_bytes()
+        content = gzip.decompress(packed) if path.suffix == ".gz" else packed
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(
+            f"MNIST file {path} cannot be unpacked ({error}): it is truncated or not a gzip file"
+        ) from error
+    header = bytes([0, 0, _IDX_UINT8, len(file.shape)])
+    header += b"".join(size.to_bytes(4, "big") for size in file.shape)
+    expected_bytes = len(header) + int(np.prod(file.shape))
+    if len(content) != expected_bytes:
+        raise InputError(
+            f"MNIST file {path} has {len(content)} bytes unpacked, the canonical one "
+            f"{expected_bytes}: it is truncated or another file"
+        )
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != file.sha256:
+        raise InputError(
+            f"MNIST file {path} has the wrong checksum: SHA-256 of the unpacked content is "
+            f"{digest}, the canonical one is {file.sha256}"
+        )
+    return np.frombuffer(content, np.uint8, offset=len(header)).reshape(file.shape)

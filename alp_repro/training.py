@@ -1,0 +1,462 @@
+"""Training with logit pairing: one Keras model whose `train_step` covers every table row."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from alp_repro import attacks, losses, runs, stateless_random
+from alp_repro.augmentation import augment_batch
+from alp_repro.datasets import Images, dataset_spec
+from alp_repro.errors import InputError
+from alp_repro.models import build_model
+from alp_repro.recipes import Recipe
+
+# Stateless random numbers of one step are told apart by these.
+_NOISE, _START, _ORDER, _AUGMENT, _TARGET = range(5)
+TERMS = ("clean_ce", "adversarial_ce", "clp", "lsq", "alp", "weight_decay")
+
+
+class LogitPairingModel(keras.Model):
+    """A classifier with the training step of a recipe: noise, crafting, penalties.
+
+    Random numbers depend on (recipe.seed, optimizer step) alone, so that a training that was
+    resumed is the training that was not interrupted.
+    """
+
+    def __init__(self, classifier: keras.Model, recipe: Recipe, **kwargs: Any) -> None:
+        """Wraps a classifier that maps [0, 1] images to logits."""
+        super().__init__(**kwargs)
+        self.classifier = classifier
+        self.recipe = recipe
+        self._crafter = _Crafter(classifier, recipe)
+        self._means = {
+            name: keras.metrics.Mean(name=name)
+            for name in ("loss", "accuracy", "adversarial_accuracy", *TERMS)
+            if name == "loss" or _is_used(name, recipe)
+        }
+
+    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Logits of float images."""
+        return self.classifier(images, training=training)
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """The loss, its terms and the accuracies; reset each epoch."""
+        return list(self._means.values())
+
+    def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """One update on a batch (uint8 or float images, int labels)."""
+        images, labels = data
+        clean = self._noisy(_unit_scale(images))
+        adversarial = (
+            self._crafter.craft(
+                clean, labels, step=self.optimizer.iterations, seed=self._seed(_START)
+            )
+            if self.recipe.uses_adversarial
+            else None
+        )
+        variables = self.classifier.trainable_variables
+        with tf.GradientTape() as tape:
+            clean_logits, adversarial_logits = self._forward(clean, adversarial)
+            terms = self._terms(labels, clean_logits, adversarial_logits)
+            loss = tf.add_n(list(terms.values()))
+            # Gradients are summed over replicas, and each replica's loss is a mean.
+            scaled = loss / tf.distribute.get_strategy().num_replicas_in_sync
+        self.optimizer.apply(tape.gradient(scaled, variables), variables)
+        return self._record(loss, terms, labels, clean_logits, adversarial_logits)
+
+    def _forward(
+        self, clean: tf.Tensor, adversarial: tf.Tensor | None
+    ) -> tuple[tf.Tensor | None, tf.Tensor | None]:
+        if adversarial is None:
+            return self.classifier(clean, training=True), None
+        if self.recipe.joint_batch:
+            both = self.classifier(tf.concat([clean, adversarial], axis=0), training=True)
+            halves = tf.split(both, 2)
+            return halves[0], halves[1]
+        clean_logits = self.classifier(clean, training=True) if self.recipe.uses_clean else None
+        return clean_logits, self.classifier(adversarial, training=True)
+
+    def _terms(
+        self, labels: tf.Tensor, clean: tf.Tensor | None, adversarial: tf.Tensor | None
+    ) -> dict[str, tf.Tensor]:
+        """Weighted terms of the total loss, those with weight 0 left out."""
+        recipe, smoothing = self.recipe, self.recipe.label_smoothing
+        terms = {}
+        if recipe.clean_weight:
+            value = losses.cross_entropy(labels, clean, label_smoothing=smoothing)
+            terms["clean_ce"] = recipe.clean_weight * value
+        if recipe.adversarial_weight:
+            value = losses.cross_entropy(labels, adversarial, label_smoothing=smoothing)
+            terms["adversarial_ce"] = recipe.adversarial_weight * value
+        if recipe.clp:
+            terms["clp"] = recipe.clp * losses.clean_logit_pairing(clean)
+        if recipe.lsq:
+            terms["lsq"] = recipe.lsq * losses.logit_squeezing(clean)
+        if recipe.alp:
+            terms["alp"] = recipe.alp * losses.adversarial_logit_pairing(clean, adversarial)
+        if recipe.weight_decay:
+            squares = [tf.nn.l2_loss(v) for v in self.classifier.trainable_variables]
+            terms["weight_decay"] = recipe.weight_decay * tf.add_n(squares)
+        return terms
+
+    def _record(
+        self,
+        loss: tf.Tensor,
+        terms: dict[str, tf.Tensor],
+        labels: tf.Tensor,
+        clean: tf.Tensor | None,
+        adversarial: tf.Tensor | None,
+    ) -> dict[str, tf.Tensor]:
+        self._means["loss"].update_state(loss)
+        for name, value in terms.items():
+            self._means[name].update_state(value)
+        logits = {"accuracy": clean, "adversarial_accuracy": adversarial}
+        for name, value in logits.items():
+            if value is not None and name in self._means:
+                self._means[name].update_state(
+                    keras.metrics.sparse_categorical_accuracy(labels, value)
+                )
+        return {metric.name: metric.result() for metric in self.metrics}
+
+    def _noisy(self, images: tf.Tensor) -> tf.Tensor:
+        if not self.recipe.noise_stddev:
+            return images
+        noise = _replica_slice(
+            lambda shape: tf.random.stateless_normal(
+                shape, self._seed(_NOISE), stddev=self.recipe.noise_stddev, alg="philox"
+            ),
+            images,
+        )
+        noisy = images + noise
+        return tf.clip_by_value(noisy, 0.0, 1.0) if self.recipe.clip_noise else noisy
+
+    def _seed(self, purpose: int) -> tf.Tensor:
+        return step_seed(self.recipe.seed, purpose, self.optimizer.iterations)
+
+
+class _Crafter:
+    """Crafts the adversarial images of a batch; no Keras object, so that no copy is saved.
+
+    A copy of the model is needed for another dtype, and where crafting in training mode would
+    move the averages of the model's batch norm.
+    """
+
+    def __init__(self, classifier: keras.Model, recipe: Recipe) -> None:
+        self._recipe, self._classifier, self._copy = recipe, classifier, None
+        if recipe.attack is None:
+            return
+        moves_averages = recipe.attack_batch_statistics and classifier.non_trainable_variables
+        if recipe.attack.dtype != "float32" or moves_averages:
+            self._copy = attacks.crafting_copy(classifier, recipe.attack.dtype)
+
+    def craft(
+        self, images: tf.Tensor, labels: tf.Tensor, *, step: tf.Tensor, seed: tf.Tensor
+    ) -> tf.Tensor:
+        attack = self._recipe.attack
+        assert attack is not None
+        if self._copy is not None:
+            attacks.copy_weights(self._classifier, self._copy)
+        logits = attacks.logits_function(
+            self._copy or self._classifier, training=self._recipe.attack_batch_statistics
+        )
+        scale = tf.constant(1.0)
+        if self._recipe.attack_warmup_steps:
+            scale = tf.cast(step + 1, tf.float32) / self._recipe.attack_warmup_steps
+            scale = tf.minimum(scale, 1.0)
+        noise = _replica_slice(
+            lambda shape: stateless_random.uniform(shape, seed, low=-1.0, high=1.0), images
+        )
+        starts = tf.clip_by_value(images + attack.eps * scale * noise, 0.0, 1.0)
+        return attacks.craft(
+            logits, images, labels, attack=attack, starts=starts, eps_scale=scale,
+            targets=self._targets(images, labels, seed),
+        )  # fmt: skip
+
+    def _targets(self, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor | None:
+        attack = self._recipe.attack
+        assert attack is not None
+        if attack.target == "none":
+            return None
+        positions = tf.range(tf.shape(images)[0])
+        clean_logits = attacks.logits_function(self._classifier, training=False)(images)
+        return attacks.choose_targets(
+            attack.target, clean_logits=clean_logits, labels=labels, image_index=positions,
+            restart=tf.zeros_like(positions), seed=tf.cast(seed[1] % (2**31), tf.int32),
+        )  # fmt: skip
+
+
+def step_seed(seed: int, purpose: int, step: tf.Tensor) -> tf.Tensor:
+    """Stateless seed, int64 [2], of one purpose at one step."""
+    return tf.stack([tf.constant(seed, tf.int64), tf.cast(step, tf.int64) * 8 + purpose])
+
+
+def _replica_slice(draw: Any, images: tf.Tensor) -> tf.Tensor:
+    """This replica's rows of what the whole batch draws, so that replicas change no result."""
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    if replicas == 1:
+        return draw(tf.shape(images))
+    rows = tf.shape(images)[0]
+    context = tf.distribute.get_replica_context()
+    everything = draw(tf.concat([[rows * replicas], tf.shape(images)[1:]], axis=0))
+    return everything[context.replica_id_in_sync_group * rows :][:rows]
+
+
+def _unit_scale(images: tf.Tensor) -> tf.Tensor:
+    return tf.cast(images, tf.float32) / 255.0 if images.dtype == tf.uint8 else images
+
+
+def _is_used(name: str, recipe: Recipe) -> bool:
+    weights = {
+        "clean_ce": recipe.clean_weight,
+        "adversarial_ce": recipe.adversarial_weight,
+        "accuracy": recipe.uses_clean,
+        "adversarial_accuracy": recipe.uses_adversarial,
+    }
+    return bool(weights.get(name, getattr(recipe, name, 0.0)))
+
+
+def compiled_model(recipe: Recipe, *, jit_compile: bool = False) -> LogitPairingModel:
+    """The model of a recipe with fresh weights, its optimizer and its learning-rate schedule.
+
+    Args:
+      recipe: what to train.
+      jit_compile: XLA; right on a GPU, three times slower for convolutions on a CPU.
+    """
+    spec = dataset_spec(recipe.dataset)
+    classifier = build_model(
+        recipe.model, image_shape=spec.image_shape, num_classes=spec.num_classes,
+        width=recipe.model_width, weight_seed=recipe.seed,
+    )  # fmt: skip
+    model = LogitPairingModel(classifier, recipe)
+    model.build((None, *spec.image_shape))
+    optimizer = keras.optimizers.Adam(
+        recipe.learning_rate, beta_1=0.9, beta_2=0.999, epsilon=1e-6,
+        use_ema=bool(recipe.average_decay), ema_momentum=recipe.average_decay or None,
+    )  # fmt: skip
+    optimizer.build(classifier.trainable_variables)
+    model.compile(optimizer=optimizer, jit_compile=jit_compile)
+    return model
+
+
+class EpochOrder(keras.callbacks.Callback):
+    """The training set in an order that depends on (seed, epoch) alone.
+
+    The data set reads the epoch when Keras begins to iterate over it, so a resumed training sees
+    the order it would have seen.
+    """
+
+    def __init__(self, data: Images, recipe: Recipe) -> None:
+        """Takes uint8 images and labels, which stay in memory once."""
+        super().__init__()
+        self._epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._images = tf.constant(data.images)
+        self._labels = tf.constant(data.labels, tf.int32)
+        self._recipe = recipe
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Moves on to the order of this epoch."""
+        self._epoch.assign(epoch)
+
+    def dataset(self) -> tf.data.Dataset:
+        """One epoch of (images, labels) batches; the last may be partial."""
+        count = len(self._labels)
+
+        def batches(_: tf.Tensor) -> tf.data.Dataset:
+            seed = step_seed(self._recipe.seed, _ORDER, self._epoch)
+            order = tf.random.experimental.stateless_shuffle(tf.range(count), seed, alg="philox")
+            return tf.data.Dataset.from_tensor_slices(order).batch(self._recipe.batch_size)
+
+        def gather(position: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            images = tf.gather(self._images, indices)
+            if self._recipe.augment:
+                step = self._epoch * self._steps(count) + position
+                seed = step_seed(self._recipe.seed, _AUGMENT, step)
+                images = augment_batch(_unit_scale(images), seed=seed)
+            return images, tf.gather(self._labels, indices)
+
+        batched = tf.data.Dataset.from_tensors(0).flat_map(batches).enumerate()
+        steps = self._steps(count)
+        return (
+            batched.map(gather, num_parallel_calls=tf.data.AUTOTUNE)
+            .apply(tf.data.experimental.assert_cardinality(steps))
+            .prefetch(2)
+        )
+
+    def _steps(self, count: int) -> int:
+        return -(-count // self._recipe.batch_size)
+
+
+class StopWhenNotFinite(keras.callbacks.Callback):
+    """Ends the training with the epoch and step at which the loss became NaN or infinite.
+
+    What the last finished epoch saved is kept.
+    """
+
+    def __init__(self) -> None:
+        """Starts at epoch 0."""
+        super().__init__()
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Notes the epoch."""
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Raises InputError on a loss that is not finite."""
+        loss = (logs or {}).get("loss")
+        if loss is not None and not np.isfinite(loss):
+            raise InputError(
+                f"the loss is {float(loss)} at epoch {self._epoch + 1}, step {batch + 1}: lower "
+                "the learning rate or a penalty's weight; the last good checkpoint is kept"
+            )
+
+
+class _SaveRawWeights(keras.callbacks.Callback):
+    """Saves the classifier after the last epoch, before Keras puts averages in its place."""
+
+    def __init__(self, run: runs.RunDir, epochs: int) -> None:
+        super().__init__()
+        self._run, self._epochs = run, epochs
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if epoch + 1 == self._epochs:
+            runs.save_model(self._run.model, self.model.classifier)
+
+
+def learning_rate_at(recipe: Recipe, epoch: int) -> float:
+    """The recipe's rate, divided by 10 at each of its drops (epochs counted from 0)."""
+    return recipe.learning_rate * 0.1 ** sum(epoch >= drop for drop in recipe.learning_rate_drops)
+
+
+def train(
+    recipe: Recipe,
+    run: runs.RunDir,
+    data: Images,
+    *,
+    strategy: tf.distribute.Strategy | None = None,
+    init_from: keras.Model | None = None,
+    jit_compile: bool = False,
+    tensorboard: bool = False,
+    verbose: int | str = "auto",
+    details: dict[str, Any] | None = None,
+) -> keras.Model:
+    """Trains the model of a recipe into a run folder, or goes on where an earlier call was stopped.
+
+    A finished run is returned as it is. Progress is kept at each epoch's end.
+
+    Args:
+      recipe: what to train.
+      run: its folder.
+      data: the training set; its first `recipe.train_images` are used.
+      strategy: of `tf.distribute`; the batch size is the global one.
+      init_from: a model of the same architecture whose weights are the starting point.
+      jit_compile: see `compiled_model`.
+      tensorboard: writes event files to the run folder.
+      verbose: Keras' progress bar.
+      details: further provenance (flags, scale, data source).
+
+    Raises:
+      InputError: the folder belongs to another recipe or cannot be written to, the data set is too
+        small, or the loss is not finite.
+    """
+    _claim(recipe, run)
+    if run.finished:
+        return runs.load_model(run.model)
+    data = _first(data, recipe.train_images)
+    order = EpochOrder(data, recipe)
+    with (strategy or tf.distribute.get_strategy()).scope():
+        model = compiled_model(recipe, jit_compile=jit_compile)
+    if init_from is not None:
+        _initialise(model.classifier, init_from)
+    callbacks = [
+        order,
+        StopWhenNotFinite(),
+        keras.callbacks.LearningRateScheduler(lambda epoch, _: learning_rate_at(recipe, epoch)),
+        _SaveRawWeights(run, recipe.epochs),
+        keras.callbacks.CSVLogger(str(run.log), append=True),
+        keras.callbacks.BackupAndRestore(str(run.backup)),
+    ]
+    if tensorboard:
+        callbacks.append(keras.callbacks.TensorBoard(str(run.path / "tensorboard")))
+    started = time.monotonic()
+    model.fit(
+        order.dataset(), epochs=recipe.epochs, callbacks=callbacks, verbose=verbose, shuffle=False
+    )
+    if recipe.average_decay:
+        runs.save_model(run.averages, model.classifier)
+    trained = runs.load_model(run.model)
+    runs.write_json(run.recipe, {
+        "recipe": recipe.to_json(),
+        "weights": runs.weights_hash(trained),
+        "seconds_of_last_session": round(time.monotonic() - started, 1),
+        "data_source": data.source,
+        **runs.provenance(),
+        **(details or {}),
+    })  # fmt: skip
+    return trained
+
+
+def estimate_seconds(recipe: Recipe, data: Images, *, steps: int = 5) -> float:
+    """Duration of a whole training on this machine, from a few timed steps."""
+    model = compiled_model(recipe)
+    batch = min(recipe.batch_size, len(data.labels))
+    images, labels = tf.constant(data.images[:batch]), tf.constant(data.labels[:batch], tf.int32)
+    step = tf.function(lambda: model.train_step((images, labels)))
+    step()
+    started = time.monotonic()
+    for _ in range(steps):
+        step()["loss"].numpy()
+    per_step = (time.monotonic() - started) / steps
+    count = recipe.train_images or len(data.labels)
+    return per_step * -(-count // recipe.batch_size) * recipe.epochs
+
+
+def _claim(recipe: Recipe, run: runs.RunDir) -> None:
+    """Marks a folder as this recipe's, so that no other training goes on in it."""
+    run.make()
+    mark = run.settings
+    wanted = runs.plain(recipe.to_json())
+    if mark.exists():
+        found = runs.read_json(mark)
+        if found != wanted:
+            changed = [
+                k for k in wanted if not isinstance(found, dict) or found.get(k) != wanted[k]
+            ]
+            raise InputError(
+                f"{run.path} holds a model with other settings "
+                f"({_differences(found, wanted, changed)}): name another --run_name or --runs_dir, or remove the folder"
+            )
+        return
+    runs.write_json(mark, wanted)
+
+
+def _differences(found: Any, wanted: dict[str, Any], changed: list[str]) -> str:
+    if not isinstance(found, dict):
+        return "unreadable"
+    return ", ".join(f"{k} {found.get(k)!r} there, {wanted[k]!r} asked for" for k in changed[:3])
+
+
+def _first(data: Images, count: int | None) -> Images:
+    if count is None:
+        return data
+    if count > len(data.labels):
+        raise InputError(
+            f"{count} training images asked for: the training set has {len(data.labels)}"
+        )
+    return Images(data.images[:count], data.labels[:count], data.indices[:count], data.source)
+
+
+def _initialise(classifier: keras.Model, source: keras.Model) -> None:
+    shapes = [tuple(w.shape) for w in classifier.weights]
+    if shapes != [tuple(w.shape) for w in source.weights]:
+        raise InputError(
+            "the model to start from has another architecture: "
+            f"{source.count_params()} parameters, {classifier.count_params()} needed"
+        )
+    classifier.set_weights(source.get_weights())

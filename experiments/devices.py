@@ -1,0 +1,88 @@
+"""--device and --strategy: what the work runs on, said aloud."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+
+import tensorflow as tf
+from absl import flags
+
+from alp_repro.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Devices:
+    """What was chosen: XLA is on for GPUs, where it helps, and off for CPUs, where it does not."""
+
+    description: str
+    gpu: bool
+    strategy: tf.distribute.Strategy | None
+
+    @property
+    def jit_compile(self) -> bool:
+        """Whether to compile with XLA."""
+        return self.gpu
+
+
+def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
+    """Defines --device and --strategy."""
+    flags.DEFINE_enum(
+        "device", "auto", ["auto", "cpu", "gpu"], "Device; auto: the GPUs if there are any.",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "strategy", "none", ["none", "mirrored", "multi_worker"],
+        "Several devices: all GPUs of this machine, or the machines of TF_CONFIG.",
+        flag_values=values,
+    )  # fmt: skip
+
+
+def choose(values: flags.FlagValues = flags.FLAGS) -> Devices:
+    """Takes the devices that the flags ask for and prints them.
+
+    Raises:
+      InputError: a GPU is asked for and there is none, or TF_CONFIG does not parse.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    if values.device == "gpu" and not gpus:
+        raise InputError(
+            "--device=gpu: TensorFlow sees no GPU here; --device=cpu works, or install the GPU "
+            "libraries (pip install '.[gpu]')"
+        )
+    if values.device == "cpu":
+        tf.config.set_visible_devices([], "GPU")
+        gpus = []
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    strategy = _strategy(values.strategy)
+    cores = len(os.sched_getaffinity(0))
+    description = f"{len(gpus)} GPU" if gpus else f"CPU, {cores} cores"
+    if strategy:
+        description += f", {strategy.num_replicas_in_sync} replicas"
+    print(f"device: {description}", flush=True)
+    return Devices(description, bool(gpus), strategy)
+
+
+def _strategy(name: str) -> tf.distribute.Strategy | None:
+    if name == "none":
+        return None
+    if name == "mirrored":
+        kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+        return tf.distribute.MirroredStrategy(
+            [device.name for device in tf.config.list_logical_devices(kind)]
+        )
+    text = os.environ.get("TF_CONFIG", "")
+    try:
+        config = json.loads(text)
+        task, workers = config["task"], config["cluster"]["worker"]
+        valid = 0 <= int(task["index"]) < len(workers)
+    except (ValueError, KeyError, TypeError):
+        valid = False
+    if not valid:
+        raise InputError(
+            f"TF_CONFIG={text!r}: --strategy=multi_worker needs JSON as in "
+            '{"cluster": {"worker": ["host:port", …]}, "task": {"type": "worker", "index": 0}}'
+        )
+    return tf.distribute.MultiWorkerMirroredStrategy()

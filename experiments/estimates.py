@@ -1,0 +1,73 @@
+"""How long a table will take on this machine, from a few timed steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+import numpy as np
+from absl import flags
+
+from alp_repro import evaluation, training
+from alp_repro.tables import Column
+from experiments import settings
+from experiments.devices import Devices
+from experiments.evaluation_run import evaluation_set
+from experiments.training_run import training_set
+
+_TIMED_ITERATIONS = 5
+
+
+def tell(jobs: list[tuple[flags.FlagValues, list[Column]]], devices: Devices) -> None:
+    """Prints an estimate for each row that is not trained, and the sum.
+
+    The evaluation's part assumes that no image breaks: it is an upper bound.
+    """
+    total = 0.0
+    print("estimate (evaluation: if no image breaks):", flush=True)
+    for values, columns in jobs:
+        train, attack = training_seconds(values), evaluation_seconds(values, columns, devices)
+        total += train + attack
+        print(f"  {values.row}: {_duration(train)} training, {_duration(attack)} evaluation")
+    print(f"  together: {_duration(total)}; it can be stopped and resumed at any time", flush=True)
+
+
+def training_seconds(values: flags.FlagValues) -> float:
+    """Duration of the whole training of a row."""
+    data = training_set(values.dataset, values.data_dir)
+    return training.estimate_seconds(settings.recipe(values), data)
+
+
+def evaluation_seconds(values: flags.FlagValues, columns: list[Column], devices: Devices) -> float:
+    """Duration of all attacks of a row, at the rate of a short one on an untrained model."""
+    model = training.compiled_model(settings.recipe(values)).classifier
+    batch = settings.eval_batch_size(values, gpu=devices.gpu)
+    data = evaluation_set(values.dataset, min(batch, values.num_images), values.data_dir)
+    images = np.resize(data.images, (batch, *data.images.shape[1:])).astype(np.float32) / 255
+    labels = np.resize(data.labels, batch)
+    attacks = {}  # a column with more restarts goes on where the one with fewer ended
+    for column in columns:
+        attack = column.attack
+        key = dataclasses.replace(attack, restarts=1)
+        attacks[key] = max(attacks.get(key, 0), attack.restarts)
+    seconds = 0.0
+    for attack, restarts in attacks.items():
+        short = dataclasses.replace(attack, nb_iter=_TIMED_ITERATIONS)
+        times = []
+        for timed in (short, dataclasses.replace(short, restarts=2)):
+            started = time.monotonic()
+            evaluation.evaluate(model, images, labels, attack=timed, batch_size=batch)
+            times.append(time.monotonic() - started)
+        # The difference leaves tracing out.
+        per_iteration = max(times[1] - times[0], 1e-4) / _TIMED_ITERATIONS
+        batches = -(-values.num_images * restarts // batch)
+        seconds += per_iteration * attack.nb_iter * batches
+    return seconds
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 5400:
+        return f"{seconds / 60:.1f} minutes"
+    if seconds < 2 * 86400:
+        return f"{seconds / 3600:.1f} hours"
+    return f"{seconds / 86400:.1f} days"

@@ -1,0 +1,81 @@
+r"""Make a run of a published TF 1.x checkpoint; `evaluate` and `table` treat it as any other.
+
+    python -m experiments.import_checkpoint --format=authors --model=lenet \
+        --checkpoint=downloads/mnist_clp/model.ckpt --run_dir=runs/published/mnist/clp
+
+The authors published LeNet and ResNet20-v2 (`--format=authors`) and TF-slim's ResNet50-v2
+(`--format=slim`; the fine-tuned Plain + ALP LL model was trained on `--pixel_range=-1..1`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from absl import flags
+
+from alp_repro.checkpoints import FORMATS, Import, import_run
+from alp_repro.errors import InputError
+from alp_repro.models import MODELS
+from alp_repro.runs import RunDir
+from experiments import app
+
+DATASET_OF_MODEL = {"lenet": "mnist", "resnet20_v2": "cifar10", "resnet50_v2": "tiny_imagenet"}
+PIXEL_RANGES = {"0..1": (0.0, 1.0), "-1..1": (-1.0, 1.0)}
+
+FORMAT = flags.DEFINE_enum("format", None, list(FORMATS), "whose variable names the checkpoint has")
+CHECKPOINT = flags.DEFINE_string(
+    "checkpoint",
+    None,
+    "the checkpoint: …/model.ckpt, one of its files, or the folder of a training",
+)
+MODEL = flags.DEFINE_enum("model", None, list(MODELS), "the architecture")
+RUN_DIR = flags.DEFINE_string("run_dir", None, "the folder of the run to make")
+MOVING_AVERAGES = flags.DEFINE_bool(
+    "moving_averages", False, "take the moving averages of the weights in place of the weights"
+)
+PIXEL_RANGE = flags.DEFINE_enum(
+    "pixel_range", "0..1", list(PIXEL_RANGES),
+    "the pixels that the model was trained on; attacks keep the 0–255 scale in either case",
+)  # fmt: skip
+DATASET = flags.DEFINE_string(
+    "dataset",
+    None,
+    "the data set to evaluate on (default: the one that the model is published for)",
+)
+NUM_CLASSES = flags.DEFINE_integer("num_classes", None, "logits (default: the data set's classes)")
+MODEL_WIDTH = flags.DEFINE_integer("model_width", None, "of the model (default: the paper's)")
+
+
+def main(_: list[str]) -> None:
+    """Imports one checkpoint and says what was left out."""
+    model = _given(MODEL)
+    source = Import(
+        checkpoint=Path(_given(CHECKPOINT)),
+        checkpoint_format=_given(FORMAT),
+        model=model,
+        dataset=DATASET.value or DATASET_OF_MODEL[model],
+        num_classes=NUM_CLASSES.value,
+        width=MODEL_WIDTH.value,
+        pixel_range=PIXEL_RANGES[PIXEL_RANGE.value],
+        moving_averages=MOVING_AVERAGES.value,
+    )
+    run_dir = RunDir(Path(_given(RUN_DIR)))
+    ignored = import_run(source, run_dir)
+    if ignored:
+        print(f"not needed by the model: {len(ignored)} variables, such as {ignored[0]}")
+    print(f"{run_dir.path} holds {source.model} from {source.checkpoint}")
+
+
+def _given(flag: flags.FlagHolder[str | None]) -> str:
+    if flag.value is None:
+        raise InputError(f"--{flag.name} is missing: it must be given")
+    return flag.value
+
+
+def run() -> None:
+    """Entry point of the console script."""
+    app.run(main)
+
+
+if __name__ == "__main__":
+    run()

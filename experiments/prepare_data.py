@@ -1,0 +1,58 @@
+"""Makes a TFDS dataset from files that were brought by hand, for machines without a network.
+
+  python -m experiments.prepare_data --dataset=cifar10 --source=cifar-10-binary.tar.gz
+
+Sources: MNIST, the folder of the four IDX files; CIFAR-10, the official binary or Python archive,
+packed or unpacked, or a folder or zip of images at train/CLASS/* and test/CLASS/*; Tiny ImageNet,
+the official zip or its folder. Subsets are allowed; the numbers found are printed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from absl import flags
+
+from alp_repro import dataset_preparation, dataset_store, datasets
+from experiments import app
+
+_DATASET = flags.DEFINE_enum(
+    "dataset", None, list(datasets.DATASETS), "The data set to make.", required=True
+)
+_SOURCE = flags.DEFINE_string("source", None, "Folder or archive that holds it.", required=True)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir",
+    None,
+    "Where the TFDS datasets lie; default: $ALP_REPRO_DATA_DIR, else .tfds in the repository, else "
+    "~/.cache/alp_repro/tfds.",
+)
+_SKIP_CORRUPT = flags.DEFINE_bool(
+    "skip_corrupt", False, "Leave corrupt images out (they are recorded) instead of refusing."
+)
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a dataset that is already there.")
+
+
+def main(_: list[str]) -> None:
+    """Prepare the dataset and print what was found."""
+    spec = datasets.dataset_spec(_DATASET.value)
+    data_dir = dataset_store.chosen_data_dir(_DATA_DIR.value)
+    record = dataset_preparation.prepare_from_source(
+        spec,
+        Path(_SOURCE.value).expanduser(),
+        data_dir=data_dir,
+        skip_corrupt=_SKIP_CORRUPT.value,
+        overwrite=_OVERWRITE.value,
+    )
+    counts = datasets.split_sizes(spec.name, data_dir=data_dir)
+    print(
+        f"{spec.name}: {counts['train']} of {spec.train_size} training and {counts['test']} of "
+        f"{spec.test_size} {spec.test_split} images, {spec.num_classes} classes\n"
+        f"source: {record.summary} ({record.origin})\n"
+        f"written to {dataset_preparation.prepared_folder(spec, data_dir)}"
+    )
+    for name in record.skipped:
+        print(f"left out: {name}")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,175 @@
+"""One of the paper's tables: trains and evaluates what is missing, prints ours beside the paper's.
+
+    python -m experiments.table --flagfile=flags/tables/table1.cfg --scale=quick
+    python -m experiments.table --flagfile=flags/tables/table1.cfg --scale=quick --only=clp,lsq
+    python -m experiments.table --flagfile=flags/tables/table1.cfg --scale=quick --show
+
+Each row is printed as soon as it is known; the whole table is written as Markdown, CSV and JSON to
+<runs_dir>/<scale>/tables/. It can be stopped at any time and started again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+
+import keras
+from absl import flags
+
+from alp_repro import runs, tables
+from alp_repro.errors import InputError
+from alp_repro.tables import Column, PaperTable, TableRow
+from experiments import app, devices, estimates, settings
+from experiments.devices import Devices
+from experiments.evaluation_run import attack_run
+from experiments.training_run import train_row
+
+FLAGS = flags.FLAGS
+settings.define_table_flags()
+devices.define_flags()
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A row of the table with all that is needed to make it."""
+
+    row: str
+    values: flags.FlagValues
+    columns: list[Column]
+
+    @property
+    def run(self) -> runs.RunDir:
+        """Its run folder."""
+        return settings.run_dir(self.values)
+
+
+def main(_: list[str]) -> None:
+    """Makes, or with --show only prints, the table of --table at --scale."""
+    paper = tables.load_paper_table(FLAGS.table)
+    jobs = [make_job(row) for row in FLAGS.rows]
+    wanted = chosen_rows()
+    heading = scale_heading(paper, jobs)
+    print(heading, flush=True)
+    if not FLAGS.show:
+        make(paper, [job for job in jobs if job.row in wanted])
+    rows = [row_of(paper, job) for job in jobs]
+    folder = Path(FLAGS.runs_dir) / FLAGS.scale / "tables"
+    print("\n" + tables.to_markdown(rows, jobs[0].columns, heading=heading))
+    tables.write_table(
+        folder, f"table{paper.number}", rows, jobs[0].columns, heading=heading,
+        details={"table": paper.number, "scale": FLAGS.scale, **runs.provenance()},
+    )  # fmt: skip
+    print(f"written: {folder}/table{paper.number}.md, .csv, .json")
+
+
+def make_job(row: str) -> Job:
+    """Reads a row's flagfile and the scale's, and bounds the grid's restarts."""
+    values = settings.row_flags(
+        dataset=FLAGS.dataset, row=row, scale=FLAGS.scale, flags_dir=FLAGS.flags_dir,
+        extra=[
+            f"--runs_dir={Path(FLAGS.runs_dir) / FLAGS.scale}",
+            f"--flags_dir={FLAGS.flags_dir}",
+            f"--grid={FLAGS.grid}",
+            *(f"--attack={attack}" for attack in FLAGS.attack),
+            *([f"--data_dir={FLAGS.data_dir}"] if FLAGS.data_dir else []),
+        ],
+    )  # fmt: skip
+    settings.recipe(values)  # contradictions are told before any work begins
+    columns = [
+        Column(settings.capped(attack, values), attack.restarts)
+        for attack in settings.attack_grid(values)
+    ]
+    if FLAGS.strong:
+        strong = settings.parse_attack("strong", values)
+        columns.append(Column(strong, strong.restarts, ours_only=True))
+    return Job(row, values, columns)
+
+
+def chosen_rows() -> list[str]:
+    """The rows to work on: --only, or all.
+
+    Raises:
+      InputError: --only names a row that the table has not.
+    """
+    for row in FLAGS.only:
+        if row not in FLAGS.rows:
+            raise InputError(
+                f"unknown row {row!r}: table {FLAGS.table} has {', '.join(FLAGS.rows)}"
+            )
+    return FLAGS.only or FLAGS.rows
+
+
+def scale_heading(paper: PaperTable, jobs: list[Job]) -> str:
+    """The table's name and scale, and below it what the scale changes of the paper's settings."""
+    lines = [f"Table {paper.number}, {FLAGS.dataset}, scale {FLAGS.scale}"]
+    values = jobs[0].values
+    restarts = f", at most {values.max_restarts} restarts" if values.max_restarts else ""
+    lines.append(
+        f"{values.num_images} evaluation images{restarts}, attacks crafted in "
+        f"{jobs[0].columns[0].attack.dtype}; brackets: 95% Wilson interval"
+    )
+    by_change: dict[str, list[str]] = {}
+    for job in jobs:
+        as_printed = settings.row_flags(
+            dataset=FLAGS.dataset, row=job.row, scale=None, flags_dir=FLAGS.flags_dir
+        )
+        changed = settings.changes(settings.recipe(as_printed), settings.recipe(job.values))
+        text = ", ".join(
+            f"{key} {after} (paper {before})" for key, (before, after) in changed.items()
+        )
+        by_change.setdefault(text or "the paper's settings", []).append(job.row)
+    lines += [f"{', '.join(rows)}: {text}" for text, rows in by_change.items()]
+    return "\n".join([lines[0], *(f"- {line}" for line in lines[1:])])
+
+
+def make(paper: PaperTable, jobs: list[Job]) -> None:
+    """Trains and attacks what is missing, row by row."""
+    if all(row_of(paper, job).complete for job in jobs):
+        return
+    chosen = devices.choose()
+    if jobs[0].values.estimate:
+        estimates.tell([(job.values, job.columns) for job in jobs if not job.run.finished], chosen)
+    for job in jobs:
+        if not row_of(paper, job).complete:
+            started = time.monotonic()
+            make_row(job, chosen)
+            row = row_of(paper, job)
+            print(tables.markdown_line(row, job.columns), flush=True)
+            print(f"({job.row}: {(time.monotonic() - started) / 60:.1f} minutes)", flush=True)
+            keras.backend.clear_session()
+
+
+def make_row(job: Job, chosen: Devices) -> None:
+    """Trains the row's model unless it is there, and runs the attacks that are not."""
+    details = {"scale": FLAGS.scale}
+    if not job.run.finished:
+        print(f"\n{job.row}: training", flush=True)
+    model = (
+        runs.load_model(job.run.model)
+        if is_imported(job.run)
+        else train_row(job.values, chosen, details=details)
+    )
+    for column in job.columns:
+        attack_run(job.values, job.run, model, column.attack, chosen, details=details)
+
+
+def is_imported(run: runs.RunDir) -> bool:
+    """Whether the run came from a published checkpoint rather than from a recipe."""
+    return run.finished and "imported" in runs.read_json(run.recipe)
+
+
+def row_of(paper: PaperTable, job: Job) -> TableRow:
+    """The row as far as it is on disk."""
+    return tables.table_row(
+        paper, job.row, job.run, job.columns, num_images=job.values.num_images, seed=job.values.seed
+    )
+
+
+def cli() -> None:
+    """Console script."""
+    app.run(main)
+
+
+if __name__ == "__main__":
+    cli()

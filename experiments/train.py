@@ -1,0 +1,41 @@
+"""Trains one model into its run folder; a training that was stopped goes on.
+
+    python -m experiments.train --flagfile=flags/mnist/clp.cfg
+    python -m experiments.train --dataset=mnist --row=mine --regularizer=alp \
+        --regularizer_weight=0.5 --adversarial_fraction=0.5 --train_eps=76.5 --train_eps_iter=10 \
+        --train_nb_iter=10 --epochs=5
+
+A row's flagfile holds the paper's full settings; later flags override it.
+"""
+
+from __future__ import annotations
+
+from absl import flags
+
+from experiments import app, devices, settings
+from experiments.training_run import train_row
+
+FLAGS = flags.FLAGS
+settings.define_run_flags()
+settings.define_recipe_flags()
+devices.define_flags()
+flags.DEFINE_boolean("tensorboard", False, "Write TensorBoard event files to the run folder.")
+
+
+def main(_: list[str]) -> None:
+    """Trains --row."""
+    settings.recipe(FLAGS)  # contradictions are told before anything is loaded
+    run = settings.run_dir(FLAGS)
+    if run.finished:
+        print(f"{run.model} is there already")
+    train_row(FLAGS, devices.choose(), tensorboard=FLAGS.tensorboard)
+    print(f"trained: {run.model}")
+
+
+def cli() -> None:
+    """Console script."""
+    app.run(main)
+
+
+if __name__ == "__main__":
+    cli()
