@@ -116,7 +116,8 @@ def _on_replicas(program: Any, strategy: tf.distribute.Strategy) -> AttackProgra
 
     @tf.function
     def everywhere(*inputs: Any) -> tuple[Any, Any, Any]:
-        return strategy.run(program, args=inputs)
+        # Behind a plain function: `run` would bind the signature to all replicas' values at once.
+        return strategy.run(lambda *share: program(*share), args=inputs)
 
     def distributed(*inputs: np.ndarray) -> BatchOutcome:
         shares = [np.split(value, strategy.num_replicas_in_sync) for value in inputs]

@@ -177,6 +177,7 @@ def _on_disk(
     lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
     try:
         with lock:
+            runs.remove_leftovers(path)
             record = _matching(path, settings) if path.exists() else fresh()
             if record.complete_to(attack.restarts):
                 return record

@@ -183,7 +183,7 @@ class _Columns:
     def broken(self, eps_iter: float) -> np.ndarray:
         """Bool [counts, n] of one step size."""
         lower, upper = self._bounds
-        broken = np.zeros((self._counts, len(self._images)), bool)
+        broken = np.zeros((len(self._images), self._counts), bool)
         items = len(self._images) * self._restarts
         for start in range(0, items, self._batch):
             chosen = np.arange(start, start + self._batch) % items  # the last batch is filled up
@@ -192,8 +192,8 @@ class _Columns:
                 self._images[image], self._labels[image], image, restart.astype(np.int32),
                 lower[image], upper[image], np.float32(eps_iter),
             )  # fmt: skip
-            np.logical_or.at(broken, (slice(None), image), verdicts.numpy())
-        return broken
+            np.logical_or.at(broken, image, verdicts.numpy().T)
+        return broken.T
 
 
 def _signature(batch_size: int, image_shape: tuple[int, ...]) -> list[tf.TensorSpec]:

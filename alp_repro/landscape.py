@@ -38,7 +38,10 @@ class Plane:
       resolution: grid points a side; an odd number has the image itself in its middle.
       seed: of u and v, which depend on it and on the image's index alone: every model is looked at
         on the same plane.
-      clip: points are clipped to [0, 1], so that they are images; the paper's formula does not.
+      clip: points are clipped to [0, 1], so that they are images. The paper does not say whether
+        its are. What its captions describe (a local maximum at the input for Plain + ALP, many
+        maxima for CLP) shows with clipping alone: without it, MNIST's black background turns
+        negative, which no model was trained on, and Plain + ALP has a minimum at the input.
 
     Raises:
       InputError: a value out of range.
@@ -47,7 +50,7 @@ class Plane:
     radius: float
     resolution: int = 101
     seed: int = 0
-    clip: bool = False
+    clip: bool = True
 
     def __post_init__(self) -> None:
         """Checks every setting."""
@@ -125,7 +128,8 @@ def loss_surfaces(
     classes = model.output_shape[-1]
     if labels.min() < 0 or labels.max() >= classes:
         raise InputError(
-            f"labels in [{labels.min()}, {labels.max()}]: the model knows classes 0 to {classes - 1}"
+            f"labels in [{labels.min()}, {labels.max()}]: the model knows classes 0 to "
+            f"{classes - 1}"
         )
     indices = np.arange(len(images)) if indices is None else np.asarray(indices)
     if jit_compile is None:
@@ -223,13 +227,13 @@ def _file_name(plane: Plane, settings: dict[str, Any]) -> str:
 
 
 def _save(path: Path, surfaces: Surfaces, settings: dict[str, Any]) -> None:
-    arrays = {name: getattr(surfaces, name) for name in _ARRAYS}
-    notes = {"settings": np.array(json.dumps(settings))}
-    notes["provenance"] = np.array(json.dumps(runs.provenance()))
+    arrays: dict[str, Any] = {name: getattr(surfaces, name) for name in _ARRAYS}
+    arrays["settings"] = np.array(json.dumps(settings))
+    arrays["provenance"] = np.array(json.dumps(runs.provenance()))
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
-            np.savez(file, **arrays, **notes)
+            np.savez(file, **arrays)
 
     runs.write_atomically(path, write)
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import glob
 import hashlib
 import importlib.metadata
 import json
@@ -131,6 +132,12 @@ def write_text(path: Path, text: str) -> None:
         file.write_text(text, encoding="utf-8")
 
     write_atomically(path, write)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Removes what killed processes left of writing `path`; for the one that may write it now."""
+    for temporary in path.parent.glob(f".*.{glob.escape(path.name)}"):
+        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -183,7 +183,7 @@ class _Crafter:
         assert attack is not None
         if attack.target == "none":
             return None
-        positions = tf.range(tf.shape(images)[0])
+        positions = _replica_slice(lambda shape: tf.range(shape[0]), images)
         clean_logits = attacks.logits_function(self._classifier, training=False)(images)
         return attacks.choose_targets(
             attack.target, clean_logits=clean_logits, labels=labels, image_index=positions,
@@ -221,18 +221,26 @@ def _is_used(name: str, recipe: Recipe) -> bool:
     return bool(weights.get(name, getattr(recipe, name, 0.0)))
 
 
-def compiled_model(recipe: Recipe, *, jit_compile: bool = False) -> LogitPairingModel:
-    """The model of a recipe with fresh weights, its optimizer and its learning-rate schedule.
+def compiled_model(
+    recipe: Recipe, *, jit_compile: bool = False, init_from: keras.Model | None = None
+) -> LogitPairingModel:
+    """The model of a recipe with its optimizer.
 
     Args:
       recipe: what to train.
       jit_compile: XLA; right on a GPU, three times slower for convolutions on a CPU.
+      init_from: a model to go on from, which is copied; None: fresh weights.
+
+    Raises:
+      InputError: `init_from` is no such model as the recipe has.
     """
     spec = dataset_spec(recipe.dataset)
     classifier = build_model(
         recipe.model, image_shape=spec.image_shape, num_classes=spec.num_classes,
         width=recipe.model_width, weight_seed=recipe.seed,
     )  # fmt: skip
+    if init_from is not None:
+        classifier = _copy_to_start_from(init_from, classifier)
     model = LogitPairingModel(classifier, recipe)
     model.build((None, *spec.image_shape))
     optimizer = keras.optimizers.Adam(
@@ -251,45 +259,85 @@ class EpochOrder(keras.callbacks.Callback):
     the order it would have seen.
     """
 
-    def __init__(self, data: Images, recipe: Recipe) -> None:
-        """Takes uint8 images and labels, which stay in memory once."""
+    def __init__(self, data: Images, recipe: Recipe, *, replicas: int = 1) -> None:
+        """Takes uint8 images and labels, which stay in memory once.
+
+        With several replicas each takes an equal share of every batch; up to `replicas` - 1 images
+        of an epoch's partial batch that cannot be shared are left out.
+
+        Raises:
+          InputError: the batch size is no multiple of the replicas.
+        """
         super().__init__()
+        if recipe.batch_size % replicas:
+            raise InputError(
+                f"a global batch of {recipe.batch_size} cannot be shared by {replicas} replicas: "
+                f"--batch_size must be a multiple of {replicas}"
+            )
         self._epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._images = tf.constant(data.images)
         self._labels = tf.constant(data.labels, tf.int32)
         self._recipe = recipe
+        self._count = len(data.labels) - len(data.labels) % recipe.batch_size % replicas
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Moves on to the order of this epoch."""
         self._epoch.assign(epoch)
 
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch."""
+        return -(-self._count // self._recipe.batch_size)
+
     def dataset(self) -> tf.data.Dataset:
-        """One epoch of (images, labels) batches; the last may be partial."""
-        count = len(self._labels)
-
-        def batches(_: tf.Tensor) -> tf.data.Dataset:
-            seed = step_seed(self._recipe.seed, _ORDER, self._epoch)
-            order = tf.random.experimental.stateless_shuffle(tf.range(count), seed, alg="philox")
-            return tf.data.Dataset.from_tensor_slices(order).batch(self._recipe.batch_size)
-
-        def gather(position: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            images = tf.gather(self._images, indices)
-            if self._recipe.augment:
-                step = self._epoch * self._steps(count) + position
-                seed = step_seed(self._recipe.seed, _AUGMENT, step)
-                images = augment_batch(_unit_scale(images), seed=seed)
-            return images, tf.gather(self._labels, indices)
-
-        batched = tf.data.Dataset.from_tensors(0).flat_map(batches).enumerate()
-        steps = self._steps(count)
+        """The batches (images, labels) of the current epoch; the last may be partial."""
         return (
-            batched.map(gather, num_parallel_calls=tf.data.AUTOTUNE)
-            .apply(tf.data.experimental.assert_cardinality(steps))
+            tf.data.Dataset.from_tensors(0)
+            .flat_map(lambda _: self._batches(self._epoch))
+            .apply(tf.data.experimental.assert_cardinality(self.steps))
             .prefetch(2)
         )
 
-    def _steps(self, count: int) -> int:
-        return -(-count // self._recipe.batch_size)
+    def shares(self, context: tf.distribute.InputContext) -> tf.data.Dataset:
+        """This machine's shares of the batches of all epochs from the current one on.
+
+        For `distribute_datasets_from_function`: the replicas here take them in turn. Every machine
+        makes the whole batch, so that augmentation draws what it would draw on one device.
+        """
+        replicas = context.num_replicas_in_sync
+        local = replicas // context.num_input_pipelines
+        first = context.input_pipeline_id * local
+
+        def split(*batch: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            shapes = (tf.concat([[replicas, -1], tf.shape(part)[1:]], axis=0) for part in batch)
+            shares = map(tf.reshape, batch, shapes)
+            return tuple(share[first : first + local] for share in shares)
+
+        return (
+            tf.data.Dataset.from_tensors(0)
+            .flat_map(lambda _: tf.data.Dataset.range(self._epoch, tf.int64.max))
+            .flat_map(self._batches)
+            .map(split)
+            .unbatch()
+            # Keras counts the steps; TensorFlow need not ask all replicas whether data is left.
+            .apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+            .prefetch(2)
+        )
+
+    def _batches(self, epoch: tf.Tensor) -> tf.data.Dataset:
+        def gather(position: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            images = tf.gather(self._images, indices)
+            if self._recipe.augment:
+                seed = step_seed(self._recipe.seed, _AUGMENT, epoch * self.steps + position)
+                images = augment_batch(_unit_scale(images), seed=seed)
+            return images, tf.gather(self._labels, indices)
+
+        order = tf.random.experimental.stateless_shuffle(
+            tf.range(len(self._labels)), step_seed(self._recipe.seed, _ORDER, epoch), alg="philox"
+        )
+        batches = tf.data.Dataset.from_tensor_slices(order[: self._count])
+        batches = batches.batch(self._recipe.batch_size).enumerate()
+        return batches.map(gather, num_parallel_calls=tf.data.AUTOTUNE)
 
 
 class StopWhenNotFinite(keras.callbacks.Callback):
@@ -369,11 +417,11 @@ def train(
     if run.finished:
         return runs.load_model(run.model)
     data = _first(data, recipe.train_images)
-    order = EpochOrder(data, recipe)
-    with (strategy or tf.distribute.get_strategy()).scope():
-        model = compiled_model(recipe, jit_compile=jit_compile)
-    if init_from is not None:
-        _initialise(model.classifier, init_from)
+    strategy = strategy or tf.distribute.get_strategy()
+    order = EpochOrder(data, recipe, replicas=strategy.num_replicas_in_sync)
+    several = strategy.num_replicas_in_sync > 1
+    with strategy.scope():
+        model = compiled_model(recipe, jit_compile=jit_compile, init_from=init_from)
     callbacks = [
         order,
         StopWhenNotFinite(),
@@ -386,8 +434,10 @@ def train(
         callbacks.append(keras.callbacks.TensorBoard(str(run.path / "tensorboard")))
     started = time.monotonic()
     model.fit(
-        order.dataset(), epochs=recipe.epochs, callbacks=callbacks, verbose=verbose, shuffle=False
-    )
+        strategy.distribute_datasets_from_function(order.shares) if several else order.dataset(),
+        steps_per_epoch=order.steps if several else None, epochs=recipe.epochs,
+        callbacks=callbacks, verbose=verbose, shuffle=False,
+    )  # fmt: skip
     if recipe.average_decay:
         runs.save_model(run.averages, model.classifier)
     trained = runs.load_model(run.model)
@@ -430,7 +480,8 @@ def _claim(recipe: Recipe, run: runs.RunDir) -> None:
             ]
             raise InputError(
                 f"{run.path} holds a model with other settings "
-                f"({_differences(found, wanted, changed)}): name another --run_name or --runs_dir, or remove the folder"
+                f"({_differences(found, wanted, changed)}): "
+                "name another --row or --runs_dir, or remove the folder"
             )
         return
     runs.write_json(mark, wanted)
@@ -452,11 +503,22 @@ def _first(data: Images, count: int | None) -> Images:
     return Images(data.images[:count], data.labels[:count], data.indices[:count], data.source)
 
 
-def _initialise(classifier: keras.Model, source: keras.Model) -> None:
-    shapes = [tuple(w.shape) for w in classifier.weights]
+def _copy_to_start_from(source: keras.Model, fresh: keras.Model) -> keras.Model:
+    """A copy of `source`, which may differ from `fresh` in layers without weights alone.
+
+    An imported model may rescale its pixels, which a fresh one does not.
+    """
+    if source.output_shape[1:] != fresh.output_shape[1:]:
+        raise InputError(
+            f"the model to start from gives {source.output_shape[1:]} logits, "
+            f"{fresh.output_shape[1:]} are needed: take one that was trained on the same classes"
+        )
+    shapes = [tuple(w.shape) for w in fresh.weights]
     if shapes != [tuple(w.shape) for w in source.weights]:
         raise InputError(
-            "the model to start from has another architecture: "
-            f"{source.count_params()} parameters, {classifier.count_params()} needed"
+            f"the model to start from is no {fresh.name} of this width: {source.count_params()} "
+            f"parameters, {fresh.count_params()} needed"
         )
-    classifier.set_weights(source.get_weights())
+    copy = attacks.crafting_copy(source, "float32")
+    copy.set_weights(source.get_weights())
+    return copy

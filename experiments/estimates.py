@@ -16,6 +16,7 @@ from experiments.evaluation_run import evaluation_set
 from experiments.training_run import training_set
 
 _TIMED_ITERATIONS = 5
+_TIMED_BATCHES = 3
 
 
 def tell(jobs: list[tuple[flags.FlagValues, list[Column]]], devices: Devices) -> None:
@@ -52,16 +53,20 @@ def evaluation_seconds(values: flags.FlagValues, columns: list[Column], devices:
         attacks[key] = max(attacks.get(key, 0), attack.restarts)
     seconds = 0.0
     for attack, restarts in attacks.items():
-        short = dataclasses.replace(attack, nb_iter=_TIMED_ITERATIONS)
-        times = []
-        for timed in (short, dataclasses.replace(short, restarts=2)):
-            started = time.monotonic()
-            evaluation.evaluate(model, images, labels, attack=timed, batch_size=batch)
-            times.append(time.monotonic() - started)
-        # The difference leaves tracing out.
-        per_iteration = max(times[1] - times[0], 1e-4) / _TIMED_ITERATIONS
+        stamps: list[float] = []
+        evaluation.evaluate(
+            model,
+            images,
+            labels,
+            attack=dataclasses.replace(attack, nb_iter=_TIMED_ITERATIONS, restarts=_TIMED_BATCHES),
+            batch_size=batch,
+            record_losses=True,  # so that broken images are attacked again
+            report=lambda _, stamps=stamps: stamps.append(time.monotonic()),
+        )
+        # From the end of the first batch, which was traced and compiled, to that of the last.
+        per_batch = (stamps[-1] - stamps[0]) / (len(stamps) - 1)
         batches = -(-values.num_images * restarts // batch)
-        seconds += per_iteration * attack.nb_iter * batches
+        seconds += per_batch / _TIMED_ITERATIONS * attack.nb_iter * batches
     return seconds
 
 

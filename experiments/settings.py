@@ -83,9 +83,10 @@ def define_recipe_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     count("batch_size", 200, "Global batch size of the training.")
     count("train_images", None, "Train on the first so many images; default: all.")
     flags.DEFINE_string(
-        "init_from", None, "Start from the weights of this run folder or .keras file.",
+        "init_from", None, "Start from the model of this run folder or .keras file.",
         flag_values=values,
     )  # fmt: skip
+    switch("fine_tuned", False, "Never start from fresh weights: --init_from must be given.")
 
 
 def define_attack_flags(values: flags.FlagValues = flags.FLAGS) -> None:
@@ -169,6 +170,7 @@ def define_table_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         "protocol.",
         flag_values=values,
     )  # fmt: skip
+    define("init_from", None, "Run folder or .keras file that a fine-tuned row starts from.")
     define("grid", None, "Columns: flags/attacks/<grid>.cfg.")
     flags.DEFINE_multi_string(
         "attack", [], "A further column: METHOD[,KEY=VALUE...] as in experiments.evaluate.",

@@ -23,7 +23,7 @@ from alp_repro.tables import Column, PaperTable, TableRow
 from experiments import app, devices, estimates, settings
 from experiments.devices import Devices
 from experiments.evaluation_run import attack_run
-from experiments.training_run import train_row
+from experiments.training_run import lacks_start, train_row
 
 FLAGS = flags.FLAGS
 settings.define_table_flags()
@@ -75,6 +75,8 @@ def make_job(row: str) -> Job:
             *([f"--data_dir={FLAGS.data_dir}"] if FLAGS.data_dir else []),
         ],
     )  # fmt: skip
+    if values.fine_tuned:
+        values.init_from = FLAGS.init_from
     settings.recipe(values)  # contradictions are told before any work begins
     columns = [
         Column(settings.capped(attack, values), attack.restarts)
@@ -125,6 +127,13 @@ def scale_heading(paper: PaperTable, jobs: list[Job]) -> str:
 
 def make(paper: PaperTable, jobs: list[Job]) -> None:
     """Trains and attacks what is missing, row by row."""
+    for job in jobs:
+        if lacks_start(job.values, job.run):
+            print(
+                f"{job.row}: left out; it is fine-tuned, from --init_from=RUN_FOLDER_OR_KERAS_FILE, "
+                f"or imported by experiments.import_checkpoint into --run_dir={job.run.path}"
+            )
+    jobs = [job for job in jobs if not lacks_start(job.values, job.run)]
     if all(row_of(paper, job).complete for job in jobs):
         return
     chosen = devices.choose()

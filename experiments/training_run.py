@@ -12,6 +12,7 @@ from absl import flags
 
 from alp_repro import datasets, runs, training
 from alp_repro.datasets import Images
+from alp_repro.errors import InputError
 from experiments import settings
 from experiments.devices import Devices
 
@@ -20,6 +21,11 @@ from experiments.devices import Devices
 def training_set(dataset: str, data_dir: str | None) -> Images:
     """The training images; read once for all rows of a table."""
     return datasets.load_split(dataset, "train", data_dir=data_dir)
+
+
+def lacks_start(values: flags.FlagValues, run: runs.RunDir) -> bool:
+    """Whether the row is fine-tuned and nothing tells from what."""
+    return values.fine_tuned and not values.init_from and not run.finished
 
 
 def train_row(
@@ -31,18 +37,27 @@ def train_row(
 ) -> keras.Model:
     """Trains, resumes or loads the model of --row, as its flags say."""
     recipe, run = settings.recipe(values), settings.run_dir(values)
-    init_from = None
-    if values.init_from:
-        path = Path(values.init_from)
-        init_from = runs.load_model(path if path.suffix == ".keras" else runs.RunDir(path).model)
     return training.train(
         recipe,
         run,
         training_set(values.dataset, values.data_dir),
         strategy=devices.strategy,
-        init_from=init_from,
+        init_from=_start(values, run),
         jit_compile=devices.jit_compile,
         tensorboard=tensorboard,
         verbose=1 if sys.stdout.isatty() else 2,
         details={"device": devices.description, **(details or {})},
     )
+
+
+def _start(values: flags.FlagValues, run: runs.RunDir) -> keras.Model | None:
+    """The model of --init_from, if the training is still to begin or to end."""
+    if lacks_start(values, run):
+        raise InputError(
+            f"{values.row} is fine-tuned: --init_from=RUN_FOLDER_OR_KERAS_FILE is needed, or "
+            f"experiments.import_checkpoint with --run_dir={run.path}"
+        )
+    if not values.init_from or run.finished:
+        return None
+    path = Path(values.init_from)
+    return runs.load_model(path if path.suffix == ".keras" else runs.RunDir(path).model)

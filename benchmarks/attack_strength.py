@@ -1,0 +1,218 @@
+"""Adversarial accuracy against gradients per image: the paper's attack and each alternative.
+
+    python -m benchmarks.attack_strength --run_dirs=runs/quick/mnist/clp,runs/quick/mnist/lsq
+
+Results are kept in --out, one file an attack, so that a run that is stopped goes on, and more
+restarts are added to what is there. AutoAttack's parts on the same weights, converted to PyTorch,
+are run by an interpreter that has torch and torchattacks (--torch_python); without one they are
+left out with a line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import time
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from absl import flags
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from alp_repro import datasets, evaluation, runs
+from alp_repro.attacks import Attack, Dtype, resolve_dtype, strong_attack
+from alp_repro.figures import _style as figure_style
+from alp_repro.restarts import AttackRecord
+from benchmarks import other_libraries
+from experiments import app
+
+FLAGS = flags.FLAGS
+CHECKPOINTS = (200, 400, 1000, 1800, 2000)
+PAPER = "paper: constant 50"
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """Adversarial accuracy after so many gradients an image."""
+
+    name: str
+    gradients: np.ndarray
+    accuracy: np.ndarray
+    seconds: float
+
+    def at(self, budget: float) -> float | None:
+        """The accuracy that at most `budget` gradients leave; None: not one run fits."""
+        within = np.flatnonzero(self.gradients <= budget)
+        return float(self.accuracy[within[-1]]) if len(within) else None
+
+
+def contenders(eps: float, *, dtype: Dtype, budget: int) -> dict[str, Attack]:
+    """Every attack of the comparison at `budget` gradients an image, by the name it is shown as."""
+
+    def pgd(nb_iter: int, **settings: object) -> Attack:
+        settings = {"eps_iter": eps, "step_schedule": "linear"} | settings
+        return Attack(
+            eps=eps, nb_iter=nb_iter, restarts=budget // nb_iter, dtype=dtype, **settings  # type: ignore[arg-type]
+        )
+
+    constant = {"step_schedule": "constant", "eps_iter": 50 / 255}
+    found = {
+        PAPER: pgd(200, **constant),
+        "constant, any iterate": pgd(200, **constant, success="any"),
+        "constant, margin": pgd(200, **constant, loss="margin"),
+        "constant, DLR": pgd(200, **constant, loss="dlr"),
+        "constant, each target, CE": pgd(200, **constant, target="each"),
+        "falling step, CE": pgd(200),
+        "falling step, margin": pgd(200, loss="margin"),
+        "falling step, DLR": pgd(200, loss="dlr"),
+        "falling step, margin, any iterate": pgd(200, loss="margin", success="any"),
+    }
+    for loss, short in (("cross_entropy", "CE"), ("margin", "margin"), ("dlr", "DLR")):
+        for nb_iter in (36, 50, 100, 200):
+            found[f"falling step, each target, {short}, n {nb_iter}"] = pgd(
+                nb_iter, loss=loss, target="each"
+            )
+        for nb_iter in (50, 100, 200):
+            found[f"APGD, each target, {short}, n {nb_iter}"] = pgd(
+                nb_iter, method="apgd", loss=loss, target="each", step_schedule="constant"
+            )
+        found[f"APGD, {short}, n 100"] = pgd(
+            100, method="apgd", loss=loss, step_schedule="constant"
+        )
+    found["falling step from ε/2, each target, margin, n 200"] = pgd(
+        200, loss="margin", target="each", eps_iter=eps / 2
+    )
+    found["falling step, each target, margin, n 200, any iterate"] = pgd(
+        200, loss="margin", target="each", success="any"
+    )
+    return found
+
+
+def curve(name: str, record: AttackRecord, attack: Attack, seconds: float) -> Curve:
+    """The accuracy after each restart."""
+    restarts = np.arange(1, attack.restarts + 1)
+    accuracy = np.array([record.accuracy_at(int(r)) for r in restarts])
+    return Curve(name, restarts * attack.nb_iter, accuracy, seconds)
+
+
+def table(curves: list[Curve], title: str) -> str:
+    """Markdown: accuracies at a few numbers of gradients, the best at the end first."""
+    heads = [f"{c:,}" for c in CHECKPOINTS]
+    lines = [
+        f"| {title} | " + " | ".join(heads) + " | last | s |",
+        "| --- |" + " ---: |" * (len(heads) + 2),
+    ]
+    for c in sorted(curves, key=lambda c: (c.accuracy[-1], c.name)):
+        cells = [c.at(budget) for budget in CHECKPOINTS]
+        texts = ["–" if a is None else f"{100 * a:.1f}" for a in cells]
+        last = f"{100 * c.accuracy[-1]:.1f} at {c.gradients[-1]:,}"
+        lines.append(f"| {c.name} | " + " | ".join(texts) + f" | {last} | {c.seconds:.0f} |")
+    return "\n".join(lines)
+
+
+def plot(panels: dict[str, list[Curve]], shown: list[str]) -> Figure:
+    """One panel a model; log axis of gradients per image."""
+    with figure_style():
+        columns = min(len(panels), 3)
+        rows = -(-len(panels) // columns)
+        figure, axes = plt.subplots(
+            rows, columns, figsize=(7.0, 2.4 * rows + 0.9), squeeze=False, sharey=True,
+            layout="constrained",
+        )  # fmt: skip
+        for axis in axes.flat[len(panels) :]:
+            axis.remove()
+        lines = {}
+        markers = "os^Dv<>P"
+        for axis, (title, curves) in zip(axes.flat, panels.items(), strict=False):
+            by_name = {c.name: c for c in curves}
+            for place, name in enumerate(n for n in shown if n in by_name):
+                c = by_name[name]
+                (lines[name],) = axis.plot(
+                    c.gradients, c.accuracy, drawstyle="steps-post", color=f"C{place % 8}",
+                    linestyle=("-", "--")[place // 4 % 2], marker=markers[place % 8],
+                    markevery=0.2 if len(c.gradients) > 20 else 1,
+                )  # fmt: skip
+            axis.set_xscale("log")
+            axis.set_ylim(-0.02, 1.02)
+            axis.set_title(title)
+            axis.yaxis.set_major_formatter(PercentFormatter(1.0))
+            axis.set_xlabel("gradients per image")
+        for row in axes:
+            row[0].set_ylabel("adversarial accuracy")
+        figure.legend(
+            lines.values(), lines.keys(), loc="outside lower center", ncols=2, handlelength=3
+        )
+    return figure
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    data = datasets.load_evaluation_set(
+        "mnist", num_images=FLAGS.num_images, data_dir=FLAGS.data_dir
+    )
+    images = data.images.astype(np.float32) / 255
+    dtype = resolve_dtype(FLAGS.attack_dtype)
+    eps = FLAGS.eps / 255
+    attacks = contenders(eps, dtype=dtype, budget=FLAGS.budget)
+    attacks["preset: strong"] = strong_attack(eps, dtype=dtype)
+    attacks = {n: a for n, a in attacks.items() if re.search(FLAGS.only, n)}
+    if FLAGS.paper_restarts:
+        attacks[PAPER] = dataclasses.replace(
+            contenders(eps, dtype=dtype, budget=FLAGS.budget)[PAPER], restarts=FLAGS.paper_restarts
+        )
+    panels = {}
+    for run_dir in FLAGS.run_dirs:
+        model = runs.load_model(runs.RunDir(Path(run_dir)).model)
+        name, curves = Path(run_dir).name, []
+        for label, attack in attacks.items():
+            started = time.monotonic()
+            record = evaluation.evaluate(
+                model, images, data.labels, attack=attack, indices=data.indices,
+                batch_size=FLAGS.batch_size, folder=Path(FLAGS.out) / name,
+            )  # fmt: skip
+            seconds = record.sessions[-1].get("seconds", time.monotonic() - started)
+            curves.append(curve(label, record, attack, seconds))
+            print(f"{name}: {label}: {100 * curves[-1].accuracy[-1]:.1f}%", flush=True)
+        if FLAGS.autoattack:
+            parts = other_libraries.auto_attack_parts(
+                model, images, data.labels, eps=eps, python=FLAGS.torch_python
+            )
+            curves += [Curve(p.name, p.gradients, p.accuracy, p.seconds) for p in parts]
+        panels[name] = curves
+        title = f"{name} ({len(images)} images, clean {100 * record.clean_accuracy:.1f}%)"
+        print("\n" + table(curves, title) + "\n", flush=True)
+    summary = {
+        name: [
+            {"name": c.name, "gradients": c.gradients.tolist(), "accuracy": c.accuracy.tolist()}
+            for c in curves
+        ]
+        for name, curves in panels.items()
+    }
+    runs.write_json(Path(FLAGS.out) / "curves.json", summary)
+    if FLAGS.plot:
+        shown = [n for n in attacks if not FLAGS.shown or n in FLAGS.shown]
+        runs.write_atomically(
+            Path(FLAGS.plot), lambda path: plot(panels, shown).savefig(path, format="png")
+        )
+        print(f"wrote {FLAGS.plot}; numbers: {json.dumps(str(Path(FLAGS.out) / 'curves.json'))}")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_list("run_dirs", [], "Folders of trained MNIST models (with model.keras).")
+    flags.DEFINE_integer("num_images", 100, "Of the evaluation set.")
+    flags.DEFINE_string("data_dir", None, "TFDS folder.")
+    flags.DEFINE_string("out", "benchmarks/results/attack_strength", "Folder of the results.")
+    flags.DEFINE_string("plot", None, "PNG to draw.")
+    flags.DEFINE_list("shown", [], "Names of attacks to draw; empty: all.")
+    flags.DEFINE_string("only", "", "Regular expression on the attacks' names.")
+    flags.DEFINE_float("eps", 76.5, "Radius, 0-255 scale.")
+    flags.DEFINE_integer("budget", 2000, "Gradients an image.")
+    flags.DEFINE_integer("paper_restarts", 0, "Run the paper's attack for so many restarts.")
+    flags.DEFINE_integer("batch_size", 200, "Work items a batch.")
+    flags.DEFINE_enum("attack_dtype", "auto", ["auto", "float32", "bfloat16"], "Of the crafting.")
+    flags.DEFINE_bool("autoattack", False, "Also AutoAttack's parts, in PyTorch.")
+    flags.DEFINE_string("torch_python", None, "Interpreter that has torch and torchattacks.")
+    app.run(main)

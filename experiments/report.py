@@ -1,0 +1,110 @@
+"""One self-contained HTML page with the tables and figures of a scale and what is missing of them.
+
+    python -m experiments.report --scale=quick
+
+Reads <runs_dir>/<scale>/ and writes <runs_dir>/<scale>/report.html; nothing is computed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from alp_repro import report, runs
+from alp_repro.attacks import Attack, resolve_dtype
+from alp_repro.datasets import DATASETS, EVALUATION_IMAGES
+from alp_repro.errors import InputError
+from alp_repro.recipes import Recipe
+from experiments import app, settings
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("runs_dir", "runs", "Folder of all runs.")
+flags.DEFINE_string(
+    "flags_dir", str(settings.default_flags_dir()), "Folder of the rows' flagfiles."
+)
+flags.DEFINE_enum("scale", "quick", settings.SCALES, "Which scale's results.")
+flags.DEFINE_string("out", None, "The page's file (default: report.html in the scale's folder).")
+
+
+def main(_: list[str]) -> None:
+    """Writes the page."""
+    folder = Path(FLAGS.runs_dir) / FLAGS.scale
+    page = report.collect(folder, deviations=deviations(folder))
+    out = Path(FLAGS.out) if FLAGS.out else folder / "report.html"
+    runs.write_text(out, report.render(page))
+    print(
+        f"written: {out} ({len(page.tables)} tables, {len(page.figures)} figures, "
+        f"{len(page.missing)} missing)"
+    )
+
+
+def deviations(folder: Path) -> list[str]:
+    """What was trained and evaluated otherwise than in the paper, a line for rows that share it."""
+    lines: dict[str, list[str]] = {}
+    for dataset in DATASETS:
+        rows = [
+            row
+            for row in settings.rows_of(Path(FLAGS.flags_dir), dataset)
+            if runs.RunDir(folder / dataset / row).finished
+        ]
+        for row in rows:
+            text = _training_changes(folder / dataset / row, dataset, row)
+            lines.setdefault(f"{dataset}, training: {text}", []).append(row)
+        if rows:
+            text = _evaluation_changes(dataset, rows[0])
+            lines.setdefault(f"{dataset}, evaluation: {text}", []).append("all rows")
+    return [
+        f"{line} ({', '.join(rows)})" for line, rows in lines.items() if not line.endswith(": ")
+    ]
+
+
+def _training_changes(path: Path, dataset: str, row: str) -> str:
+    """What the recipe that was run changes in the row's own; "" for nothing."""
+    found = runs.read_json(runs.RunDir(path).recipe)
+    if not isinstance(found, dict) or "recipe" not in found:
+        return "weights imported from a published checkpoint"
+    as_printed = settings.row_flags(dataset=dataset, row=row, scale=None, flags_dir=FLAGS.flags_dir)
+    changed = settings.changes(settings.recipe(as_printed), _recipe(path, found["recipe"]))
+    return ", ".join(f"{key} {ran} (paper {before})" for key, (before, ran) in changed.items())
+
+
+def _recipe(path: Path, described: dict[str, Any]) -> Recipe:
+    """The recipe that a recipe.json describes."""
+    try:
+        attack = described["attack"]
+        return Recipe(
+            **{
+                **described,
+                "attack": Attack(**attack) if attack else None,
+                "learning_rate_drops": tuple(described["learning_rate_drops"]),
+            }
+        )
+    except (TypeError, KeyError) as error:
+        raise InputError(f"{path}/recipe.json is no recipe of this version ({error})") from error
+
+
+def _evaluation_changes(dataset: str, row: str) -> str:
+    """What the scale changes in the evaluation of a data set; "" for nothing."""
+    values = settings.row_flags(
+        dataset=dataset, row=row, scale=FLAGS.scale, flags_dir=FLAGS.flags_dir
+    )
+    dtype = resolve_dtype(values.attack_dtype)
+    changes = []
+    if values.num_images != EVALUATION_IMAGES:
+        changes.append(f"{values.num_images} images (paper {EVALUATION_IMAGES})")
+    if values.max_restarts is not None:
+        changes.append(f"at most {values.max_restarts} restarts of an attack")
+    if dtype != "float32":
+        changes.append(f"attacks crafted in {dtype}, judged in float32 (paper float32)")
+    return ", ".join(changes)
+
+
+def cli() -> None:
+    """Console script."""
+    app.run(main)
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,88 @@
+"""Adversarial accuracy against restarts for all rows of a table; with --training, their training.
+
+    python -m experiments.restart_curves --flagfile=flags/tables/table1.cfg --scale=quick
+    python -m experiments.restart_curves --flagfile=flags/tables/table1.cfg --training
+
+Nothing is attacked or trained: the results of `experiments.table` are drawn, as far as they go.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from absl import flags
+from matplotlib.figure import Figure
+
+from alp_repro import figures, report, tables
+from alp_repro.errors import InputError
+from alp_repro.evaluation import find_record
+from alp_repro.restarts import AttackRecord
+from experiments import app
+from experiments.evaluation_run import describe
+from experiments.table import make_job
+
+FLAGS = flags.FLAGS
+_TRAINING = flags.DEFINE_boolean("training", False, "Draw the training curves.")
+_NAME = flags.DEFINE_string("name", None, "Name of the figure (default: from what it shows).")
+
+
+def main(_: list[str]) -> None:
+    """Draws what is there of --rows."""
+    found, missing = report.finished_runs(
+        Path(FLAGS.runs_dir) / FLAGS.scale / FLAGS.dataset, FLAGS.rows
+    )
+    labels = {row.row: row.label for row in tables.load_paper_table(FLAGS.table).rows}
+    titles = {row: report.short_label(labels.get(row, row)) for row in found}
+    if _TRAINING.value:
+        logs = {titles[r]: figures.read_training_log(run.log) for r, run in found.items()}
+        figure: Figure = figures.training_curves(logs)
+        caption = (
+            f"{', '.join(logs)} on {FLAGS.dataset}, scale {FLAGS.scale}: accuracy on the training "
+            "batches (clean, and on the adversarial images of the training attack) and the "
+            "weighted terms of the loss, means over each epoch."
+        )
+    else:
+        figure, caption = _restarts(titles, missing)
+    kind = "training" if _TRAINING.value else "restarts"
+    path = figures.save_figure(
+        figure, Path(FLAGS.runs_dir) / FLAGS.scale / "figures",
+        _NAME.value or f"{kind}_{FLAGS.dataset}", caption=caption,
+        details={"scale": FLAGS.scale, "missing": missing},
+    )  # fmt: skip
+    for line in missing:
+        print(line, file=sys.stderr)
+    print(f"written: {path} and .pdf")
+
+
+def _restarts(titles: dict[str, str], missing: list[str]) -> tuple[Figure, str]:
+    """The curves of the last column's attack; rows without its result are added to `missing`."""
+    records: dict[str, AttackRecord] = {}
+    for row, title in titles.items():
+        job = make_job(row)
+        attack = [column for column in job.columns if not column.ours_only][-1].attack
+        record = find_record(
+            job.run, attack=attack, num_images=job.values.num_images, seed=job.values.seed
+        )
+        if record is None:
+            missing.append(f"{job.run.path} was not attacked: {report.row_command(job.run)}")
+        else:
+            records[title] = record
+    if not records:
+        raise InputError("; ".join(missing))
+    n = len(next(iter(records.values())).labels)
+    caption = (
+        f"{', '.join(records)} on {FLAGS.dataset}, scale {FLAGS.scale}: adversarial accuracy of "
+        f"{n} evaluation images after the first r of {attack.restarts} restarts of "
+        f"{describe(attack)} (0–255 scale); bands: 95% Wilson intervals."
+    )
+    return figures.restart_curves(records, restarts=attack.restarts), caption
+
+
+def cli() -> None:
+    """Console script."""
+    app.run(main)
+
+
+if __name__ == "__main__":
+    cli()

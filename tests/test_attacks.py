@@ -1,0 +1,439 @@
+"""Attack settings, starting points, targets, and the loop against Cleverhans' own."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from cleverhans.tf2.attacks.projected_gradient_descent import projected_gradient_descent
+
+from alp_repro import attacks
+from alp_repro.attacks import Attack
+from alp_repro.errors import InputError
+from alp_repro.models import build_model
+from tests.small_model import CLASSES, IMAGE_SHAPE, small_model
+
+SOME = Attack(eps=0.3, eps_iter=0.05, nb_iter=4)
+compiled_starts = tf.function(attacks.random_starts)
+compiled_targets = tf.function(attacks.choose_targets)
+
+
+def attack(**changes: Any) -> Attack:
+    return Attack(**{"eps": 0.3, "eps_iter": 0.05, "nb_iter": 4, **changes})
+
+
+def starts(images: np.ndarray, *, restart: int = 0, seed: int = 3, eps: float = 0.1) -> np.ndarray:
+    n = len(images)
+    return compiled_starts(
+        tf.constant(images), image_index=tf.range(n), restart=tf.fill([n], restart),
+        seed=tf.constant(seed), eps=tf.constant(eps),
+    ).numpy()  # fmt: skip
+
+
+# The loop and Cleverhans'
+
+
+def cleverhans_and_ours(
+    logits: Callable[[tf.Tensor], tf.Tensor],
+    images: np.ndarray,
+    classes: np.ndarray,
+    settings: Attack,
+    *,
+    targeted: bool,
+) -> tuple[Callable[[], tf.Tensor], Callable[[], tf.Tensor]]:
+    x, y = tf.constant(images), tf.constant(classes)
+
+    def theirs() -> tf.Tensor:
+        return projected_gradient_descent(
+            logits, x, settings.eps, settings.eps_iter, settings.nb_iter, np.inf,
+            clip_min=0.0, clip_max=1.0, y=y, targeted=targeted, rand_init=False,
+        )  # fmt: skip
+
+    def ours() -> tf.Tensor:
+        return attacks.craft(
+            logits, x, y, attack=settings, starts=x, targets=y if targeted else None
+        )
+
+    return theirs, ours
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+@pytest.mark.parametrize(
+    ("eps", "eps_iter", "nb_iter"),
+    [(0.3, 0.01, 12), (50 / 255, 50 / 255, 5), (16 / 255, 2 / 255, 12)],
+)
+def test_the_loop_is_cleverhans_to_the_last_bit(
+    model: keras.Model, images: np.ndarray, labels: np.ndarray,
+    eps: float, eps_iter: float, nb_iter: int, targeted: bool,
+) -> None:  # fmt: skip
+    settings = Attack(eps=eps, eps_iter=eps_iter, nb_iter=nb_iter)
+    classes = (labels + 4) % CLASSES if targeted else labels
+    theirs, ours = cleverhans_and_ours(
+        attacks.logits_function(model), images, classes, settings, targeted=targeted
+    )
+    expected = theirs().numpy()
+    assert np.abs(expected - images).max() > min(eps, nb_iter * eps_iter) / 2  # it moved
+    np.testing.assert_array_equal(ours(), expected)
+    np.testing.assert_array_equal(tf.function(ours)(), expected)
+    np.testing.assert_array_equal(tf.function(theirs)(), expected)
+
+
+def test_the_loop_is_cleverhans_to_the_last_bit_on_lenet() -> None:
+    """Compiled against compiled: TensorFlow fuses LeNet's layers in a graph, and only there."""
+    lenet = build_model("lenet", image_shape=(28, 28, 1), num_classes=10, width=4)
+    images = np.random.default_rng(0).random((16, 28, 28, 1), dtype=np.float32)
+    theirs, ours = cleverhans_and_ours(
+        attacks.logits_function(lenet), images, np.arange(16, dtype=np.int32) % 10,
+        Attack(eps=0.3, eps_iter=0.02, nb_iter=20), targeted=False,
+    )  # fmt: skip
+    np.testing.assert_array_equal(tf.function(ours)(), tf.function(theirs)())
+
+
+# Steps, iterates, bounds
+
+
+class Recorder:
+    """A linear model that remembers where it was asked: in eager mode, the iterates."""
+
+    def __init__(self, kernel: np.ndarray) -> None:
+        self.kernel = tf.constant(kernel, tf.float32)
+        self.points: list[np.ndarray] = []
+
+    def __call__(self, points: tf.Tensor) -> tf.Tensor:
+        self.points.append(points.numpy())
+        return tf.reshape(points, [len(points), -1]) @ self.kernel
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear"])
+def test_step_sizes_follow_the_schedule(schedule: str) -> None:
+    recorder = Recorder(np.random.default_rng(0).normal(size=(64, CLASSES)))
+    images = np.full((2, *IMAGE_SHAPE), 0.5, np.float32)
+    settings = attack(eps=0.4, eps_iter=0.05, nb_iter=5, step_schedule=schedule)
+    last = attacks.craft(
+        recorder, tf.constant(images), tf.constant([1, 2]), attack=settings,
+        starts=tf.constant(images),
+    )  # fmt: skip
+    # Weak gradients keep their sign here, so every pixel moves by the whole step each time.
+    moves = np.abs(np.diff([*recorder.points, last.numpy()], axis=0))
+    steps = [0.05] * 5 if schedule == "constant" else [0.05, 0.04, 0.03, 0.02, 0.01]
+    for move, step in zip(moves, steps, strict=True):
+        np.testing.assert_allclose(move, step, atol=1e-6)
+
+
+def test_a_warm_up_scales_the_ball_and_the_step() -> None:
+    recorder = Recorder(np.random.default_rng(0).normal(size=(64, CLASSES)))
+    images = np.full((2, *IMAGE_SHAPE), 0.5, np.float32)
+    last = attacks.craft(
+        recorder, tf.constant(images), tf.constant([1, 2]), attack=attack(eps=0.2, eps_iter=0.15),
+        starts=tf.constant(images), eps_scale=tf.constant(0.5),
+    )  # fmt: skip
+    np.testing.assert_allclose(np.abs(recorder.points[1] - images), 0.075, atol=1e-6)
+    np.testing.assert_allclose(np.abs(last - images), 0.1, atol=1e-6)
+
+
+def test_success_any_returns_the_iterate_of_the_largest_margin(
+    model: keras.Model, images: np.ndarray, labels: np.ndarray
+) -> None:
+    points: list[np.ndarray] = []
+
+    def logits(x: tf.Tensor) -> tf.Tensor:
+        points.append(x.numpy())
+        return model(x)
+
+    settings = attack(eps=0.1, eps_iter=0.1, nb_iter=7, success="any")
+    chosen = attacks.craft(
+        logits, tf.constant(images), tf.constant(labels), attack=settings,
+        starts=tf.constant(starts(images)),
+    ).numpy()  # fmt: skip
+    assert len(points) == 8  # the start, six iterates, and the last one
+
+    def margins(x: np.ndarray) -> np.ndarray:
+        outputs = model(x).numpy()
+        true = outputs[np.arange(len(labels)), labels]
+        outputs[np.arange(len(labels)), labels] = -np.inf
+        return outputs.max(axis=1) - true
+
+    every = np.array([margins(x) for x in points])
+    np.testing.assert_array_equal(margins(chosen), every.max(axis=0))
+    expected = np.array([points[k][i] for i, k in enumerate(every.argmax(axis=0))])
+    np.testing.assert_array_equal(chosen, expected)
+    assert len(set(every.argmax(axis=0))) > 2  # not always the same iterate
+    settings = dataclasses.replace(settings, success="last")
+    last = attacks.craft(
+        model, tf.constant(images), tf.constant(labels), attack=settings,
+        starts=tf.constant(starts(images)),
+    )  # fmt: skip
+    np.testing.assert_array_equal(last, points[-1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "targeted"),
+    [
+        ({}, False),
+        ({}, True),
+        ({"loss": "margin"}, False),
+        ({"loss": "dlr", "success": "any"}, True),
+        ({"step_schedule": "linear", "success": "any"}, False),
+        ({"method": "apgd", "loss": "dlr"}, False),
+        ({"method": "apgd"}, True),
+        ({"eps_iter": 0.3, "nb_iter": 3}, False),
+    ],
+)
+def test_every_attack_stays_in_the_ball_and_in_range_and_raises_the_loss(
+    model: keras.Model, images: np.ndarray, labels: np.ndarray,
+    changes: dict[str, Any], targeted: bool,
+) -> None:  # fmt: skip
+    settings = attack(**changes)
+    begin = tf.constant(starts(images, eps=0.3))
+    targets = (labels + 4) % CLASSES
+    crafted = tf.function(attacks.craft)(
+        attacks.logits_function(model), tf.constant(images), tf.constant(labels), attack=settings,
+        starts=begin, targets=tf.constant(targets) if targeted else None,
+    ).numpy()  # fmt: skip
+    assert crafted.min() >= 0 and crafted.max() <= 1
+    assert np.abs(crafted.astype(np.float64) - images).max() <= 0.3 + 1e-7
+    cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits
+    aim = targets if targeted else labels
+    before = tf.reduce_mean(cross_entropy(labels=aim, logits=model(begin)))
+    after = tf.reduce_mean(cross_entropy(labels=aim, logits=model(crafted)))
+    assert after < before if targeted else after > before
+
+
+def test_no_gradient_flows_through_the_crafting(
+    model: keras.Model, images: np.ndarray, labels: np.ndarray
+) -> None:
+    x = tf.constant(images)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        crafted = attacks.craft(
+            attacks.logits_function(model), x, tf.constant(labels), attack=SOME, starts=x
+        )
+        total = tf.reduce_sum(crafted)
+    assert tape.gradient(total, x) is None
+
+
+# Starting points
+
+
+def test_a_start_depends_on_seed_image_and_restart_alone(images: np.ndarray) -> None:
+    whole = starts(images, restart=5)
+    order = np.random.default_rng(0).permutation(len(images))
+    for batch in (1, 7, 40):
+        for begin in range(0, 21, batch):
+            chosen = order[begin : begin + batch]
+            found = attacks.random_starts(
+                tf.constant(images[chosen]), image_index=tf.constant(chosen),
+                restart=tf.fill([len(chosen)], 5), seed=tf.constant(3), eps=tf.constant(0.1),
+            )  # fmt: skip
+            np.testing.assert_array_equal(found, whole[chosen])
+
+
+def test_starts_of_other_seeds_images_and_restarts_differ() -> None:
+    same = np.full((30, *IMAGE_SHAPE), 0.5, np.float32)
+    every = [
+        starts(same, restart=restart, seed=seed)
+        for restart, seed in itertools.product((0, 1, 2, 9_999), (0, 1, 2**31 - 1))
+    ]
+    assert len(np.unique(np.concatenate(every).reshape(-1, 64), axis=0)) == 30 * 12
+
+
+def test_starts_are_uniform_in_the_ball() -> None:
+    eps, count = 0.1, 4000
+    same = np.full((count, *IMAGE_SHAPE), 0.5, np.float32)
+    eta = (starts(same, eps=eps) - 0.5).reshape(count, -1).astype(np.float64)
+    assert np.abs(eta).max() <= eps + 1e-7
+    counts, _ = np.histogram(eta, bins=20, range=(-eps, eps))
+    expected = eta.size / 20
+    chi_square = np.sum((counts - expected) ** 2) / expected
+    assert chi_square < 50.8  # 19 degrees of freedom: exceeded with probability 1e-4
+    # Neither pixels of an image, nor images, nor restarts go together.
+    other = (starts(same, restart=1, eps=eps) - 0.5).reshape(count, -1)
+    for a, b in ((eta[:, 0], eta[:, 1]), (eta[:-1, 0], eta[1:, 0]), (eta[:, 0], other[:, 0])):
+        assert abs(np.corrcoef(a, b)[0, 1]) < 4 / np.sqrt(count)
+
+
+def test_starts_are_clipped_to_the_pixel_range() -> None:
+    for edge in (0.0, 1.0):
+        same = np.full((50, *IMAGE_SHAPE), edge, np.float32)
+        found = starts(same)
+        assert found.min() >= 0 and found.max() <= 1
+        assert 0.45 < np.mean(found == edge) < 0.55
+
+
+@pytest.mark.parametrize("seed", [0, 2**31 - 1])
+def test_xla_gives_the_same_starts_and_targets_to_the_last_bit(
+    images: np.ndarray, seed: int
+) -> None:
+    n = len(images)
+
+    # The seed comes as an argument: of a constant one, TensorFlow's own kernels would fold the
+    # whole draw into a constant before XLA sees it.
+    def draw(seed: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        found = attacks.random_starts(
+            tf.constant(images), image_index=index, restart=index % 3, seed=seed,
+            eps=tf.constant(76.5 / 255),
+        )  # fmt: skip
+        aims = attacks.choose_targets(
+            "random", clean_logits=tf.zeros([n, 10]), labels=index, image_index=index,
+            restart=index, seed=seed,
+        )  # fmt: skip
+        return found, aims
+
+    given = tf.constant(seed), tf.range(n)
+    plain, compiled = (tf.function(draw, jit_compile=jit)(*given) for jit in (False, True))
+    np.testing.assert_array_equal(compiled[0], plain[0])
+    np.testing.assert_array_equal(compiled[1], plain[1])
+
+
+# Targets
+
+
+def targets(
+    target: str, logits: np.ndarray, labels: np.ndarray, *, restart: int = 0, index: Any = None
+) -> np.ndarray:
+    n = len(labels)
+    return compiled_targets(
+        target, clean_logits=tf.constant(logits), labels=tf.constant(labels),
+        image_index=tf.range(n) if index is None else tf.constant(index),
+        restart=tf.fill([n], restart), seed=tf.constant(3),
+    ).numpy()  # fmt: skip
+
+
+def random_logits(count: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(count, CLASSES)).astype(np.float32)
+
+
+def test_no_target_is_none() -> None:
+    nothing = attacks.choose_targets(
+        "none", clean_logits=tf.zeros([2, 10]), labels=tf.zeros([2], tf.int32),
+        image_index=tf.range(2), restart=tf.range(2), seed=tf.constant(0),
+    )  # fmt: skip
+    assert nothing is None
+
+
+def test_the_random_target_is_kept_over_restarts_and_batches() -> None:
+    n = 3000
+    logits, labels = random_logits(n), np.zeros(n, np.int32)
+    drawn = targets("random", logits, labels)
+    np.testing.assert_array_equal(targets("random", logits, labels, restart=77), drawn)
+    some = np.array([2999, 5, 17])
+    np.testing.assert_array_equal(
+        targets("random", logits[some], labels[some], index=some), drawn[some]
+    )
+    # Uniform over all classes, the true one included: 9 degrees of freedom, probability 1e-4.
+    counts = np.bincount(drawn, minlength=CLASSES)
+    assert np.sum((counts - n / CLASSES) ** 2) / (n / CLASSES) < 33.7
+
+
+def test_the_least_likely_target_is_that_of_the_clean_prediction() -> None:
+    logits, labels = random_logits(50), np.zeros(50, np.int32)
+    np.testing.assert_array_equal(targets("least_likely", logits, labels), logits.argmin(axis=1))
+
+
+def test_each_cycles_through_the_wrong_classes_by_rank() -> None:
+    logits, labels = random_logits(50), (np.arange(50) % CLASSES).astype(np.int32)
+    ranked = np.argsort(-logits, axis=1, kind="stable")
+    wrong = np.array([[c for c in row if c != y] for row, y in zip(ranked, labels, strict=True)])
+    for restart in range(20):
+        aims = targets("each", logits, labels, restart=restart)
+        np.testing.assert_array_equal(aims, wrong[:, restart % (CLASSES - 1)])
+
+
+def test_each_never_aims_at_the_true_class_even_when_its_logit_is_the_lowest() -> None:
+    logits = np.zeros((1, CLASSES), np.float32)
+    logits[0, 4] = np.finfo(np.float32).min
+    aims = [targets("each", logits, np.array([4], np.int32), restart=r)[0] for r in range(9)]
+    assert sorted(aims) == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+
+
+# Copies in another dtype
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_crafting_copy_computes_in_its_dtype_and_follows_the_weights(
+    images: np.ndarray, nested: bool
+) -> None:
+    source = small_model()
+    if nested:
+        source = keras.Sequential([keras.Input(IMAGE_SHAPE), source])
+    copy = attacks.crafting_copy(source, "bfloat16")
+    attacks.copy_weights(source, copy)
+    assert {weight.dtype for weight in copy.weights} == {"bfloat16"}
+    reference, found = source(images).numpy(), attacks.logits_function(copy)(images)
+    assert found.dtype == tf.float32
+    assert 0 < np.abs(found - reference).max() < 0.2 * np.abs(reference).max()
+    for weight in source.weights:
+        weight.assign(tf.zeros_like(weight))
+    assert np.any(attacks.logits_function(copy)(images) != 0)  # weights of its own
+    attacks.copy_weights(source, copy)
+    assert np.all(attacks.logits_function(copy)(images) == 0)
+
+
+def test_a_copy_takes_its_own_policy_and_leaves_the_callers(images: np.ndarray) -> None:
+    source = small_model()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        copy = attacks.crafting_copy(source, "float32")
+        assert keras.config.dtype_policy().name == "mixed_bfloat16"
+    finally:
+        keras.config.set_dtype_policy("float32")
+    attacks.copy_weights(source, copy)
+    np.testing.assert_array_equal(attacks.logits_function(copy)(images), source(images))
+
+
+def test_a_model_that_cannot_be_copied_is_refused_in_one_line() -> None:
+    class Subclassed(keras.Model):
+        def call(self, inputs: tf.Tensor) -> tf.Tensor:
+            return inputs
+
+    with pytest.raises(InputError, match="cannot be copied in bfloat16") as caught:
+        attacks.crafting_copy(Subclassed(), "bfloat16")
+    assert "\n" not in str(caught.value)
+
+
+# Bad settings
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"eps": 0.0}, r"eps 0: .*\(0, 255\]"),
+        ({"eps": -0.1}, "eps -25.5"),
+        ({"eps": 1.5}, "eps 382.5"),
+        ({"eps": float("nan")}, "eps nan"),
+        ({"eps_iter": 0.0}, r"eps_iter 0: a step in \(0, eps\]"),
+        ({"eps_iter": -0.01}, "eps_iter -2.55"),
+        ({"eps_iter": 0.4}, "eps_iter 102: .*eps is 76.5"),
+        ({"eps_iter": float("nan")}, "eps_iter nan"),
+        ({"nb_iter": 0}, "nb_iter 0: a count of 1 or more"),
+        ({"nb_iter": -3}, "nb_iter -3"),
+        ({"restarts": 0}, "restarts 0: a count of 1 or more"),
+        ({"method": "fgsm"}, "method='fgsm': one of pgd, apgd, spsa"),
+        ({"loss": "mse"}, "loss='mse': one of cross_entropy, margin, dlr"),
+        ({"step_schedule": "cosine"}, "step_schedule='cosine': one of constant, linear"),
+        ({"success": "best"}, "success='best': one of last, any"),
+        ({"target": "most"}, "target='most': one of none, random, least_likely, each"),
+        ({"dtype": "float16"}, "dtype='float16': one of float32, bfloat16"),
+        ({"engine": "art"}, "engine='art': one of loop, cleverhans"),
+        ({"engine": "cleverhans", "loss": "margin"}, "engine=cleverhans: .* cross-entropy"),
+        ({"engine": "cleverhans", "dtype": "bfloat16"}, "engine=cleverhans"),
+        ({"engine": "cleverhans", "success": "any"}, "engine=cleverhans"),
+        ({"engine": "cleverhans", "step_schedule": "linear"}, "engine=cleverhans"),
+        ({"engine": "cleverhans", "method": "apgd"}, "engine=cleverhans"),
+    ],
+)
+def test_a_bad_setting_is_refused_in_one_line(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        attack(**changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_methods_that_bring_their_own_steps_accept_any_eps_iter() -> None:
+    assert attack(method="apgd", eps_iter=0.9).eps_iter == 0.9
+    assert attack(method="spsa", eps=0.01, eps_iter=0.1).eps_iter == 0.1
