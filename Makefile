@@ -11,11 +11,12 @@ FLAGS ?=
 TABLE_FLAGS = --scale=$(SCALE) $(if $(ROWS),--only=$(ROWS)) $(if $(STRONG),--strong) $(FLAGS)
 
 .PHONY: help setup mnist-table1 cifar10-table2 tiny-imagenet-table3 tiny-imagenet-table4 \
-	tiny-imagenet-table5 test lint smoke clean
+	tiny-imagenet-table5 figures report test lint smoke clean
 
 help:
 	@echo "make mnist-table1 [SCALE=smoke|quick|paper] [ROWS=clp,lsq] [STRONG=1]"
 	@echo "make cifar10-table2 | tiny-imagenet-table3 | tiny-imagenet-table4 | tiny-imagenet-table5"
+	@echo "make figures | figure1 ... figure7 | heat_maps_mnist | report"
 	@echo "make test | lint | smoke | setup | clean"
 
 setup: $(READY)
@@ -37,6 +38,16 @@ cifar10-table2: $(READY)
 
 tiny-imagenet-table3 tiny-imagenet-table4 tiny-imagenet-table5: tiny-imagenet-%: $(READY)
 	@$(RUN) -m experiments.table --flagfile=flags/tables/$*.cfg $(TABLE_FLAGS)
+
+figures: $(READY)
+	@$(RUN) -m experiments.figures --scale=$(SCALE) $(FLAGS)
+
+# One figure: make figure1 … figure7, make heat_maps_mnist, make restarts_mnist …
+figure% heat_maps_% restarts_% training_%: $(READY)
+	@$(RUN) -m experiments.figures --scale=$(SCALE) --only=$@ $(FLAGS)
+
+report: $(READY)
+	@$(RUN) -m experiments.report --scale=$(SCALE) $(FLAGS)
 
 test: $(READY)
 	@$(RUN) -m pytest

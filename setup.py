@@ -39,6 +39,8 @@ setup(
             "alp-train=experiments.train:cli",
             "alp-evaluate=experiments.evaluate:cli",
             "alp-table=experiments.table:cli",
+            "alp-figures=experiments.figures:cli",
+            "alp-report=experiments.report:cli",
             "alp-prepare-data=experiments.prepare_data:cli",
             "alp-import-checkpoint=experiments.import_checkpoint:cli",
         ],

@@ -132,7 +132,7 @@ def resolve_dtype(name: str) -> Dtype:
     """
     if name != "auto":
         return cast(Dtype, name)
-    if tf.config.list_logical_devices("GPU"):
+    if tf.config.get_visible_devices("GPU"):  # asking for logical ones would settle the devices
         return "bfloat16"
     try:
         instructions = set(Path("/proc/cpuinfo").read_text().split())

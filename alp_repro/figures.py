@@ -192,14 +192,13 @@ def parse_positions(text: str) -> list[int]:
     Raises:
       InputError: something else is written there.
     """
+    spans = [part.strip().partition("-") for part in text.split(",")]
     positions: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise InputError(f"images {text!r}: positions as in 0-7 or 0,4,9 are needed")
-        positions += range(int(first), int(last if dash else first) + 1)
+    if all(first.isdecimal() and (last.isdecimal() or not dash) for first, dash, last in spans):
+        for first, _, last in spans:
+            positions += range(int(first), int(last or first) + 1)
     if not positions or len(set(positions)) < len(positions):
-        raise InputError(f"images {text!r}: no position at all, or one that is there twice")
+        raise InputError(f"images {text!r}: positions as in 0-7 or 0,4,9 are needed, each once")
     return positions
 
 
@@ -299,7 +298,7 @@ def heat_map_panels(maps: Mapping[str, HeatMap]) -> Figure:
         bar = figure.colorbar(mesh, ax=list(panels), format=PercentFormatter(1.0, decimals=0))
         bar.set_label("adversarial accuracy")
         bar.outline.set_visible(False)
-    figure.supxlabel("step size ε_i (0–255 scale)", fontsize=8)
+    figure.supxlabel("step size εᵢ (0–255 scale)", fontsize=8)
     figure.supylabel("iterations n", fontsize=8)
     return figure
 
@@ -312,6 +311,8 @@ def _write_cells(axes: Axes, found: HeatMap, highest: float) -> None:
                 eps_iter, count, f"{100 * value:.0f}", ha="center", va="center", fontsize=6,
                 color="black" if value > 0.6 * highest else "white",
             )  # fmt: skip
+    axes.set_xticks(found.eps_iters * 255, [f"{step:.3g}" for step in found.eps_iters * 255])
+    axes.set_yticks(found.nb_iters)
 
 
 @_style()

@@ -24,6 +24,7 @@ from alp_repro.tables import TABLES, Cell
 
 TEMPLATE = "report.html.j2"
 _TABLE_COMMAND = "experiments.table --flagfile=flags/tables/table{number}.cfg --scale={scale}"
+DATASET_TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "tiny_imagenet": "Tiny ImageNet"}
 _DATASET_TABLES = {"mnist": 1, "cifar10": 2, "tiny_imagenet": 4}
 
 
@@ -90,15 +91,24 @@ FIGURES = (
 )  # fmt: skip
 
 
-def finished_runs(folder: Path, rows: Sequence[str]) -> tuple[dict[str, RunDir], list[str]]:
-    """The trained ones among some rows' runs, and a line for each of the others.
+@dataclasses.dataclass(frozen=True)
+class Missing:
+    """Something that a complete report has, and the command that makes it."""
+
+    what: str
+    command: str
+
+    def __str__(self) -> str:
+        """One line for a terminal."""
+        return f"{self.what} is missing: make it with {self.command}"
+
+
+def finished_runs(folder: Path, rows: Sequence[str]) -> tuple[dict[str, RunDir], list[Missing]]:
+    """The trained ones among some rows' runs, and the others.
 
     Args:
       folder: runs/<scale>/<dataset>.
       rows: names.
-
-    Returns:
-      Row -> run; for each row that is not trained, the command that trains it.
 
     Raises:
       InputError: none of them is trained, or none was named.
@@ -106,34 +116,25 @@ def finished_runs(folder: Path, rows: Sequence[str]) -> tuple[dict[str, RunDir],
     if not rows:
         raise InputError("no row named: give --rows=clp or another of the table's")
     found = {row: RunDir(folder / row) for row in rows}
-    missing = [
-        f"{run.path} holds no trained model: make it with {row_command(run)}"
-        for run in found.values()
-        if not run.finished
-    ]
+    missing = [missing_row(run, "the model") for run in found.values() if not run.finished]
     if len(missing) == len(rows):
-        raise InputError("; ".join(missing))
+        raise InputError("; ".join(map(str, missing)))
     return {row: run for row, run in found.items() if run.finished}, missing
 
 
-def row_command(run: RunDir) -> str:
-    """What trains and evaluates a row, from its folder runs/<scale>/<dataset>/<row>."""
+def missing_row(run: RunDir, part: str) -> Missing:
+    """A part of a row's run, at runs/<scale>/<dataset>/<row>, that training and attacking makes."""
     scale, dataset, row = run.path.parts[-3:]
     table = _TABLE_COMMAND.format(number=_DATASET_TABLES.get(dataset, 1), scale=scale)
-    return f"python -m {table} --only={row}"
+    return Missing(
+        f"{part} of {DATASET_TITLES.get(dataset, dataset)} {row}",
+        f"python -m {table} --only={row}",
+    )
 
 
 def short_label(label: str) -> str:
     """A row's label without its settings: "CLP (λ = 0.5) + N(0, 0.5)" is "CLP"."""
     return label.partition(" (")[0]
-
-
-@dataclasses.dataclass(frozen=True)
-class Missing:
-    """Something that a complete report has, and the command that makes it."""
-
-    what: str
-    command: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,7 +179,7 @@ class FigureShown:
     caption: str
     picture: str
     made: str
-    missing: tuple[str, ...]
+    missing: tuple[Missing, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,7 +228,9 @@ def collect(folder: Path, *, deviations: Sequence[str] = ()) -> Report:
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not there: name a folder of runs, as in --scale=quick")
-    tables, figures, missing = [], [], []
+    tables: list[TableShown] = []
+    figures: list[FigureShown] = []
+    missing: list[Missing] = []
     for number in TABLES:
         file = folder / "tables" / f"table{number}.json"
         if file.exists():
@@ -243,7 +246,8 @@ def collect(folder: Path, *, deviations: Sequence[str] = ()) -> Report:
             figures.append(read_figure(folder / "figures", name, heading))
         else:
             missing.append(Missing(specs[name].heading, specs[name].command(folder.name)))
-    made = runs.provenance()
+    for figure in figures:
+        missing += [part for part in figure.missing if part not in missing]
     return Report(
         scale=folder.name,
         tables=tuple(tables),
@@ -251,7 +255,7 @@ def collect(folder: Path, *, deviations: Sequence[str] = ()) -> Report:
         runs=tuple(read_run(file) for file in sorted(folder.glob("*/*/recipe.json"))),
         deviations=tuple(deviations),
         missing=tuple(missing),
-        made=_made(made),
+        made=_made(runs.provenance()),
     )
 
 
@@ -287,7 +291,7 @@ def read_figure(folder: Path, name: str, heading: str) -> FigureShown:
             caption=str(notes["caption"]),
             picture=f"data:image/png;base64,{data}",
             made=_made(notes),
-            missing=tuple(notes.get("missing", ())),
+            missing=tuple(Missing(**part) for part in notes.get("missing", ())),
         )
     except (OSError, KeyError, TypeError, AttributeError) as error:
         raise _foreign(picture, "figure", error) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from typing import Any
 
@@ -169,10 +170,12 @@ class _Crafter:
         if self._recipe.attack_warmup_steps:
             scale = tf.cast(step + 1, tf.float32) / self._recipe.attack_warmup_steps
             scale = tf.minimum(scale, 1.0)
-        noise = _replica_slice(
-            lambda shape: stateless_random.uniform(shape, seed, low=-1.0, high=1.0), images
-        )
-        starts = tf.clip_by_value(images + attack.eps * scale * noise, 0.0, 1.0)
+        starts = images
+        if attack.random_start:
+            noise = _replica_slice(
+                lambda shape: stateless_random.uniform(shape, seed, low=-1.0, high=1.0), images
+            )
+            starts = tf.clip_by_value(images + attack.eps * scale * noise, 0.0, 1.0)
         return attacks.craft(
             logits, images, labels, attack=attack, starts=starts, eps_scale=scale,
             targets=self._targets(images, labels, seed),
@@ -377,6 +380,44 @@ class _SaveRawWeights(keras.callbacks.Callback):
             runs.save_model(self._run.model, self.model.classifier)
 
 
+class Backup(keras.callbacks.Callback):
+    """The whole state of an unfinished training after each epoch, in one file that is replaced.
+
+    Keras' BackupAndRestore writes weights and epoch in place, one after the other: a process that
+    is killed there leaves a state that cannot be read, or weights that belong to another epoch.
+    """
+
+    def __init__(self, run: runs.RunDir) -> None:
+        """Keeps the state in the run's backup folder."""
+        super().__init__()
+        self._path = run.backup / "latest.weights.h5"
+
+    def restore(self, model: LogitPairingModel, *, steps_per_epoch: int) -> int:
+        """Loads what an earlier training left into a compiled model; returns the epochs done.
+
+        Raises:
+          InputError: the file is damaged.
+        """
+        if not self._path.exists():
+            return 0
+        try:
+            model.load_weights(self._path)
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(
+                f"{self._path} is damaged ({str(error).strip().splitlines()[0]}): remove it to "
+                "train from the beginning"
+            ) from error
+        return int(model.optimizer.iterations.numpy()) // steps_per_epoch
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Saves weights, optimizer and averages."""
+        runs.write_atomically(self._path, self.model.save_weights)
+
+    def remove(self) -> None:
+        """Removes the state of a training that is finished."""
+        shutil.rmtree(self._path.parent, ignore_errors=True)
+
+
 def learning_rate_at(recipe: Recipe, epoch: int) -> float:
     """The recipe's rate, divided by 10 at each of its drops (epochs counted from 0)."""
     return recipe.learning_rate * 0.1 ** sum(epoch >= drop for drop in recipe.learning_rate_drops)
@@ -402,8 +443,10 @@ def train(
       recipe: what to train.
       run: its folder.
       data: the training set; its first `recipe.train_images` are used.
-      strategy: of `tf.distribute`; the batch size is the global one.
-      init_from: a model of the same architecture whose weights are the starting point.
+      strategy: of `tf.distribute`; the batch size is the global one. Pairs of CLP are formed, and
+        batch statistics taken, within a replica. Of several machines, which must share the run
+        folder, only the chief writes.
+      init_from: a model of the same architecture to go on from, with its own scale of pixels.
       jit_compile: see `compiled_model`.
       tensorboard: writes event files to the run folder.
       verbose: Keras' progress bar.
@@ -413,31 +456,36 @@ def train(
       InputError: the folder belongs to another recipe or cannot be written to, the data set is too
         small, or the loss is not finite.
     """
-    _claim(recipe, run)
+    strategy = strategy or tf.distribute.get_strategy()
+    chief = is_chief(strategy)
+    _claim(recipe, run, init_from, mark=chief)
     if run.finished:
         return runs.load_model(run.model)
     data = _first(data, recipe.train_images)
-    strategy = strategy or tf.distribute.get_strategy()
     order = EpochOrder(data, recipe, replicas=strategy.num_replicas_in_sync)
     several = strategy.num_replicas_in_sync > 1
     with strategy.scope():
         model = compiled_model(recipe, jit_compile=jit_compile, init_from=init_from)
+    backup = Backup(run)
     callbacks = [
         order,
         StopWhenNotFinite(),
         keras.callbacks.LearningRateScheduler(lambda epoch, _: learning_rate_at(recipe, epoch)),
-        _SaveRawWeights(run, recipe.epochs),
-        keras.callbacks.CSVLogger(str(run.log), append=True),
-        keras.callbacks.BackupAndRestore(str(run.backup)),
     ]
-    if tensorboard:
+    if chief:
+        log = keras.callbacks.CSVLogger(str(run.log), append=True)
+        callbacks += [_SaveRawWeights(run, recipe.epochs), log, backup]
+    if tensorboard and chief:
         callbacks.append(keras.callbacks.TensorBoard(str(run.path / "tensorboard")))
     started = time.monotonic()
     model.fit(
         strategy.distribute_datasets_from_function(order.shares) if several else order.dataset(),
         steps_per_epoch=order.steps if several else None, epochs=recipe.epochs,
+        initial_epoch=backup.restore(model, steps_per_epoch=order.steps),
         callbacks=callbacks, verbose=verbose, shuffle=False,
     )  # fmt: skip
+    if not chief:
+        return model.classifier
     if recipe.average_decay:
         runs.save_model(run.averages, model.classifier)
     trained = runs.load_model(run.model)
@@ -449,6 +497,7 @@ def train(
         **runs.provenance(),
         **(details or {}),
     })  # fmt: skip
+    backup.remove()
     return trained
 
 
@@ -467,30 +516,42 @@ def estimate_seconds(recipe: Recipe, data: Images, *, steps: int = 5) -> float:
     return per_step * -(-count // recipe.batch_size) * recipe.epochs
 
 
-def _claim(recipe: Recipe, run: runs.RunDir) -> None:
-    """Marks a folder as this recipe's, so that no other training goes on in it."""
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this is the only process of a training, or the one of several that writes."""
+    resolver = strategy.cluster_resolver
+    if resolver is None or not resolver.task_type or resolver.task_type == "chief":
+        return True
+    first = resolver.task_type == "worker" and resolver.task_id == 0
+    return first and "chief" not in resolver.cluster_spec().jobs
+
+
+def _claim(recipe: Recipe, run: runs.RunDir, init_from: keras.Model | None, *, mark: bool) -> None:
+    """Checks that a folder is nobody else's and with `mark` notes whose it is from now on."""
     run.make()
-    mark = run.settings
     wanted = runs.plain(recipe.to_json())
-    if mark.exists():
-        found = runs.read_json(mark)
-        if found != wanted:
-            changed = [
-                k for k in wanted if not isinstance(found, dict) or found.get(k) != wanted[k]
-            ]
-            raise InputError(
-                f"{run.path} holds a model with other settings "
-                f"({_differences(found, wanted, changed)}): "
-                "name another --row or --runs_dir, or remove the folder"
-            )
+    if init_from is not None:
+        wanted["init_from"] = runs.weights_hash(init_from)
+    if not run.settings.exists():
+        if mark:
+            runs.write_json(run.settings, wanted)
         return
-    runs.write_json(mark, wanted)
+    found = runs.read_json(run.settings)
+    if isinstance(found, dict) and init_from is None and run.finished:
+        found.pop("init_from", None)  # nothing starts from it any more
+    if found != wanted:
+        raise InputError(
+            f"{run.path} holds a model with other settings ({_differences(found, wanted)}): "
+            "name another --row or --runs_dir, or remove the folder"
+        )
 
 
-def _differences(found: Any, wanted: dict[str, Any], changed: list[str]) -> str:
+def _differences(found: Any, wanted: dict[str, Any]) -> str:
     if not isinstance(found, dict):
         return "unreadable"
-    return ", ".join(f"{k} {found.get(k)!r} there, {wanted[k]!r} asked for" for k in changed[:3])
+    changed = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
+    return ", ".join(
+        f"{key} {found.get(key)!r} there, {wanted.get(key)!r} asked for" for key in changed[:3]
+    )
 
 
 def _first(data: Images, count: int | None) -> Images:

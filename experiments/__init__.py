@@ -1,6 +1,33 @@
 """The binaries: the only place that reads flags, which it turns into the library's dataclasses."""
 
+import contextlib
 import os
+import tempfile
+from collections.abc import Iterator
 
-# TensorFlow's start-up notes would bury our one-line messages; an explicit setting wins.
+# An explicit setting wins.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+@contextlib.contextmanager
+def native_notes_hidden() -> Iterator[None]:
+    """Keeps what native code writes to stderr to itself, unless an exception ends the block.
+
+    TensorFlow's libraries greet before any log level counts: they would bury our one-line messages.
+    """
+    with tempfile.TemporaryFile() as notes:
+        stderr = os.dup(2)
+        os.dup2(notes.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            notes.seek(0)
+            os.write(stderr, notes.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+with native_notes_hidden():
+    import tensorflow  # noqa: F401

@@ -6,9 +6,10 @@ import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
+from typing import NoReturn
 
 import tensorflow as tf
-from absl import app
+from absl import app, flags
 
 from alp_repro.errors import InputError
 
@@ -40,10 +41,17 @@ def run(main: Callable[[list[str]], None]) -> None:
             print("interrupted: what was done is saved; the same command goes on", file=sys.stderr)
             sys.exit(EXIT_INTERRUPTED)
 
-    app.run(guarded)
+    app.run(guarded, flags_parser=_parse_flags)
 
 
-def fail(message: str) -> None:
+def _parse_flags(argv: list[str]) -> list[str]:
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        fail(f"{error} (--helpfull lists all flags)")
+
+
+def fail(message: str) -> NoReturn:
     """Ends the program with one line on stderr and exit code 2."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(EXIT_BAD_INPUT)

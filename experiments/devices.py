@@ -10,6 +10,7 @@ import tensorflow as tf
 from absl import flags
 
 from alp_repro.errors import InputError
+from experiments import native_notes_hidden
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +46,8 @@ def choose(values: flags.FlagValues = flags.FLAGS) -> Devices:
     Raises:
       InputError: a GPU is asked for and there is none, or TF_CONFIG does not parse.
     """
-    gpus = tf.config.list_physical_devices("GPU")
+    with native_notes_hidden():
+        gpus = tf.config.list_physical_devices("GPU")
     if values.device == "gpu" and not gpus:
         raise InputError(
             "--device=gpu: TensorFlow sees no GPU here; --device=cpu works, or install the GPU "

@@ -24,10 +24,10 @@ devices.define_flags()
 
 def main(_: list[str]) -> None:
     """Evaluates --row."""
+    chosen = devices.choose()  # before anything touches a device
     grid = [settings.capped(attack, FLAGS) for attack in settings.attack_grid(FLAGS)]
     run = settings.run_dir(FLAGS)
     model = runs.load_model(run.model)
-    chosen = devices.choose()
     for attack in grid:
         record = attack_run(FLAGS, run, model, attack, chosen)
         low, high = record.interval_at(attack.restarts)

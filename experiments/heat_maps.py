@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 from absl import flags
-from tqdm import tqdm
 
 from alp_repro import figures, report, runs, tables
 from alp_repro.errors import InputError
@@ -63,7 +62,7 @@ def main(_: list[str]) -> None:
     first = next(iter(maps.values()))
     settings_of_map = first.settings
     caption = (
-        f"{', '.join(maps)} on {FLAGS.dataset}, scale {FLAGS.scale}: adversarial accuracy of "
+        f"{', '.join(maps)} on {_where()}: adversarial accuracy of "
         f"{settings_of_map['num_images']} evaluation images after PGD with "
         f"ε = {settings_of_map['attack']['eps'] * 255:g}, {_restarts(settings_of_map)}, crafted in "
         f"{settings_of_map['attack']['dtype']}, by step size and iterations. All panels share the "
@@ -74,10 +73,10 @@ def main(_: list[str]) -> None:
         Path(FLAGS.runs_dir) / FLAGS.scale / "figures",
         _NAME.value or f"heat_maps_{FLAGS.dataset}",
         caption=caption,
-        details={"scale": FLAGS.scale, "missing": missing},
+        details={"scale": FLAGS.scale, "missing": [dataclasses.asdict(part) for part in missing]},
     )
-    for line in missing:
-        print(line, file=sys.stderr)
+    for part in missing:
+        print(part, file=sys.stderr)
     print(f"written: {path} and .pdf")
 
 
@@ -90,21 +89,25 @@ def _map(job: Job, run: RunDir, chosen: Devices) -> HeatMap:
     attack = dataclasses.replace(job.columns[-1].attack, restarts=_RESTARTS.value)
     eps_iters, nb_iters, num_images = _grid(attack.eps)
     data = evaluation_set(FLAGS.dataset, num_images, FLAGS.data_dir)
-    with tqdm(total=len(eps_iters), desc=job.row, unit="step size", disable=None) as bar:
-        return heat_map(
-            runs.load_model(run.model),
-            data.images.astype(np.float32) / np.float32(255),
-            data.labels,
-            attack=attack,
-            eps_iters=eps_iters,
-            nb_iters=nb_iters,
-            seed=job.values.seed,
-            batch_size=settings.eval_batch_size(job.values, gpu=chosen.gpu),
-            folder=run.path / "heat_maps",
-            jit_compile=chosen.jit_compile,
-            report=lambda done, _: bar.update(done - bar.n),
-            details={"device": chosen.description, "scale": FLAGS.scale},
-        )
+    batch_size = settings.eval_batch_size(job.values, gpu=chosen.gpu)
+
+    def told(done: int, columns: int) -> None:
+        print(f"{job.row}: {done} of {columns} step sizes", flush=True)
+
+    return heat_map(
+        runs.load_model(run.model),
+        data.images.astype(np.float32) / np.float32(255),
+        data.labels,
+        attack=attack,
+        eps_iters=eps_iters,
+        nb_iters=nb_iters,
+        seed=job.values.seed,
+        batch_size=min(batch_size, num_images * attack.restarts),  # a larger one is only filled up
+        folder=run.path / "heat_maps",
+        jit_compile=chosen.jit_compile,
+        report=told,
+        details={"device": chosen.description, "scale": FLAGS.scale},
+    )
 
 
 def _grid(eps: float) -> tuple[list[float], list[int], int]:
@@ -118,8 +121,12 @@ def _grid(eps: float) -> tuple[list[float], list[int], int]:
     return (
         eps_iters or np.linspace(eps / 30.6, eps, scale.steps).tolist(),
         nb_iters,
-        _NUM_IMAGES.value or scale.num_images,
+        scale.num_images if _NUM_IMAGES.value is None else _NUM_IMAGES.value,
     )
+
+
+def _where() -> str:
+    return f"{report.DATASET_TITLES[FLAGS.dataset]}, scale {FLAGS.scale}"
 
 
 def cli() -> None:

@@ -49,7 +49,9 @@ def main(_: list[str]) -> None:
         raise InputError(f"--panels={_PANELS.value}: 1 or more are needed")
     job = make_job(row)
     found, _missing = report.finished_runs(job.run.path.parent, [row])
-    attack = dataclasses.replace(job.columns[-1].attack, restarts=_RESTARTS.value or restarts)
+    attack = dataclasses.replace(
+        job.columns[-1].attack, restarts=restarts if _RESTARTS.value is None else _RESTARTS.value
+    )
     data = figures.pick_images(
         datasets.load_split(
             FLAGS.dataset, "test", data_dir=FLAGS.data_dir, limit=max(positions) + 1
@@ -92,7 +94,7 @@ def _draw(row: str, record: AttackRecord, attack: Attack) -> None:
         titles = [names[i] for i in chosen]
     label = {r.row: r.label for r in tables.load_paper_table(FLAGS.table).rows}.get(row, row)
     caption = (
-        f"{report.short_label(label)} on {FLAGS.dataset}, scale {FLAGS.scale}: the cross-entropy "
+        f"{report.short_label(label)} on {_where()}: the cross-entropy "
         f"with which restarts of {describe(attack)} (0–255 scale) end on each of {len(chosen)} "
         "test images. Red line: −ln 0.1, where the true class has probability 0.1, so that right "
         "of it another class is ahead. Written in: the shares of the restarts that end right of "
@@ -117,6 +119,10 @@ def _rule(found: set[str], record: AttackRecord) -> str:
         f"on both sides of the line, else the first. {kinds}."
         + (f" None here: {', '.join(absent)}." if absent else "")
     )
+
+
+def _where() -> str:
+    return f"{report.DATASET_TITLES[FLAGS.dataset]}, scale {FLAGS.scale}"
 
 
 def cli() -> None:

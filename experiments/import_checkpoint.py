@@ -72,10 +72,10 @@ def _given(flag: flags.FlagHolder[str | None]) -> str:
     return flag.value
 
 
-def run() -> None:
-    """Entry point of the console script."""
+def cli() -> None:
+    """Console script."""
     app.run(main)
 
 
 if __name__ == "__main__":
-    run()
+    cli()

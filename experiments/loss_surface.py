@@ -10,6 +10,7 @@ the next time. Sizes are on the 0-255 scale.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -73,10 +74,10 @@ def main(_: list[str]) -> None:
         folder / "figures",
         _NAME.value or f"loss_surface_{FLAGS.dataset}_{rows}",
         caption=_caption(list(surfaces), data, plane, losses),
-        details={"scale": FLAGS.scale, "missing": missing},
+        details={"scale": FLAGS.scale, "missing": [dataclasses.asdict(part) for part in missing]},
     )
-    for line in missing:
-        print(line, file=sys.stderr)
+    for part in missing:
+        print(part, file=sys.stderr)
     print(f"written: {path} and .pdf")
 
 
@@ -98,13 +99,17 @@ def _caption(labels: list[str], data: Images, plane: Plane, losses: np.ndarray) 
     bound = f"{plane.radius * 255:g}"
     maxima = ", ".join(str(int(local_maxima(surface).sum())) for surface in losses)
     return (
-        f"{', '.join(labels)} on {FLAGS.dataset}, scale {FLAGS.scale}: cross-entropy around {noun} "
+        f"{', '.join(labels)} on {_where()}: cross-entropy around {noun} "
         f"on the plane x + a·u + b·v of two random sign vectors (seed {plane.seed}), a and b in "
         f"[−{bound}, {bound}] on the 0–255 scale, "
         f"{'clipped' if plane.clip else 'not clipped'} to valid pixels, "
         f"{plane.resolution}×{plane.resolution} points. The cross marks the image. "
         f"Local maxima, panel by panel: {maxima}."
     )
+
+
+def _where() -> str:
+    return f"{report.DATASET_TITLES[FLAGS.dataset]}, scale {FLAGS.scale}"
 
 
 def cli() -> None:

@@ -54,5 +54,10 @@ def main(_: list[str]) -> None:
         print(f"left out: {name}")
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Console script."""
     app.run(main)
+
+
+if __name__ == "__main__":
+    cli()

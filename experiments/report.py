@@ -14,7 +14,7 @@ from absl import flags
 
 from alp_repro import report, runs
 from alp_repro.attacks import Attack, resolve_dtype
-from alp_repro.datasets import DATASETS, EVALUATION_IMAGES
+from alp_repro.datasets import EVALUATION_IMAGES
 from alp_repro.errors import InputError
 from alp_repro.recipes import Recipe
 from experiments import app, settings
@@ -42,21 +42,22 @@ def main(_: list[str]) -> None:
 
 def deviations(folder: Path) -> list[str]:
     """What was trained and evaluated otherwise than in the paper, a line for rows that share it."""
-    lines: dict[str, list[str]] = {}
-    for dataset in DATASETS:
+    lines: dict[tuple[str, str], list[str]] = {}
+    for dataset, title in report.DATASET_TITLES.items():
         rows = [
             row
             for row in settings.rows_of(Path(FLAGS.flags_dir), dataset)
             if runs.RunDir(folder / dataset / row).finished
         ]
         for row in rows:
-            text = _training_changes(folder / dataset / row, dataset, row)
-            lines.setdefault(f"{dataset}, training: {text}", []).append(row)
+            changes = _training_changes(folder / dataset / row, dataset, row)
+            lines.setdefault((title, changes), []).append(row)
         if rows:
-            text = _evaluation_changes(dataset, rows[0])
-            lines.setdefault(f"{dataset}, evaluation: {text}", []).append("all rows")
+            lines[title, _evaluation_changes(dataset, rows[0])] = ["evaluation"]
     return [
-        f"{line} ({', '.join(rows)})" for line, rows in lines.items() if not line.endswith(": ")
+        f"{title}, {', '.join(rows)}: {changes}"
+        for (title, changes), rows in lines.items()
+        if changes
     ]
 
 

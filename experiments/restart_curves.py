@@ -8,6 +8,7 @@ Nothing is attacked or trained: the results of `experiments.table` are drawn, as
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def main(_: list[str]) -> None:
         logs = {titles[r]: figures.read_training_log(run.log) for r, run in found.items()}
         figure: Figure = figures.training_curves(logs)
         caption = (
-            f"{', '.join(logs)} on {FLAGS.dataset}, scale {FLAGS.scale}: accuracy on the training "
+            f"{', '.join(logs)} on {_where()}: accuracy on the training "
             "batches (clean, and on the adversarial images of the training attack) and the "
             "weighted terms of the loss, means over each epoch."
         )
@@ -48,14 +49,14 @@ def main(_: list[str]) -> None:
     path = figures.save_figure(
         figure, Path(FLAGS.runs_dir) / FLAGS.scale / "figures",
         _NAME.value or f"{kind}_{FLAGS.dataset}", caption=caption,
-        details={"scale": FLAGS.scale, "missing": missing},
+        details={"scale": FLAGS.scale, "missing": [dataclasses.asdict(part) for part in missing]},
     )  # fmt: skip
-    for line in missing:
-        print(line, file=sys.stderr)
+    for part in missing:
+        print(part, file=sys.stderr)
     print(f"written: {path} and .pdf")
 
 
-def _restarts(titles: dict[str, str], missing: list[str]) -> tuple[Figure, str]:
+def _restarts(titles: dict[str, str], missing: list[report.Missing]) -> tuple[Figure, str]:
     """The curves of the last column's attack; rows without its result are added to `missing`."""
     records: dict[str, AttackRecord] = {}
     for row, title in titles.items():
@@ -65,18 +66,22 @@ def _restarts(titles: dict[str, str], missing: list[str]) -> tuple[Figure, str]:
             job.run, attack=attack, num_images=job.values.num_images, seed=job.values.seed
         )
         if record is None:
-            missing.append(f"{job.run.path} was not attacked: {report.row_command(job.run)}")
+            missing.append(report.missing_row(job.run, "the attack's result"))
         else:
             records[title] = record
     if not records:
-        raise InputError("; ".join(missing))
+        raise InputError("; ".join(map(str, missing)))
     n = len(next(iter(records.values())).labels)
     caption = (
-        f"{', '.join(records)} on {FLAGS.dataset}, scale {FLAGS.scale}: adversarial accuracy of "
+        f"{', '.join(records)} on {_where()}: adversarial accuracy of "
         f"{n} evaluation images after the first r of {attack.restarts} restarts of "
         f"{describe(attack)} (0–255 scale); bands: 95% Wilson intervals."
     )
     return figures.restart_curves(records, restarts=attack.restarts), caption
+
+
+def _where() -> str:
+    return f"{report.DATASET_TITLES[FLAGS.dataset]}, scale {FLAGS.scale}"
 
 
 def cli() -> None:

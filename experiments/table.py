@@ -47,12 +47,13 @@ class Job:
 def main(_: list[str]) -> None:
     """Makes, or with --show only prints, the table of --table at --scale."""
     paper = tables.load_paper_table(FLAGS.table)
+    chosen = None if FLAGS.show else devices.choose()  # before anything touches a device
     jobs = [make_job(row) for row in FLAGS.rows]
     wanted = chosen_rows()
     heading = scale_heading(paper, jobs)
     print(heading, flush=True)
-    if not FLAGS.show:
-        make(paper, [job for job in jobs if job.row in wanted])
+    if chosen is not None:
+        make(paper, [job for job in jobs if job.row in wanted], chosen)
     rows = [row_of(paper, job) for job in jobs]
     folder = Path(FLAGS.runs_dir) / FLAGS.scale / "tables"
     print("\n" + tables.to_markdown(rows, jobs[0].columns, heading=heading))
@@ -125,7 +126,7 @@ def scale_heading(paper: PaperTable, jobs: list[Job]) -> str:
     return "\n".join([lines[0], *(f"- {line}" for line in lines[1:])])
 
 
-def make(paper: PaperTable, jobs: list[Job]) -> None:
+def make(paper: PaperTable, jobs: list[Job], chosen: Devices) -> None:
     """Trains and attacks what is missing, row by row."""
     for job in jobs:
         if lacks_start(job.values, job.run):
@@ -136,7 +137,6 @@ def make(paper: PaperTable, jobs: list[Job]) -> None:
     jobs = [job for job in jobs if not lacks_start(job.values, job.run)]
     if all(row_of(paper, job).complete for job in jobs):
         return
-    chosen = devices.choose()
     if jobs[0].values.estimate:
         estimates.tell([(job.values, job.columns) for job in jobs if not job.run.finished], chosen)
     for job in jobs:

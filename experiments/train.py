@@ -24,11 +24,12 @@ flags.DEFINE_boolean("tensorboard", False, "Write TensorBoard event files to the
 
 def main(_: list[str]) -> None:
     """Trains --row."""
+    chosen = devices.choose()  # before anything touches a device
     settings.recipe(FLAGS)  # contradictions are told before anything is loaded
     run = settings.run_dir(FLAGS)
     if run.finished:
         print(f"{run.model} is there already")
-    train_row(FLAGS, devices.choose(), tensorboard=FLAGS.tensorboard)
+    train_row(FLAGS, chosen, tensorboard=FLAGS.tensorboard)
     print(f"trained: {run.model}")
 
 

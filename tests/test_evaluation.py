@@ -23,7 +23,7 @@ from alp_repro.errors import InputError
 from alp_repro.evaluation import evaluate
 from alp_repro.restarts import AttackRecord, load_record
 from tests import evaluation_worker
-from tests.small_model import CLASSES, IMAGE_SHAPE, small_model
+from tests.small_model import CLASSES, IMAGE_SHAPE, small_images, small_model
 
 ATTACK = Attack(eps=0.05, eps_iter=0.02, nb_iter=2, restarts=4)
 ARRAYS = (
@@ -459,6 +459,18 @@ def test_a_mixed_precision_model_is_judged_in_float32(
         keras.config.set_dtype_policy("float32")
     expected = evaluate(model, images, labels, attack=ATTACK, batch_size=16, record_losses=True)
     assert_same(found, expected)
+
+
+def test_clean_predictions_of_a_mixed_precision_model_are_float32s(model: keras.Model) -> None:
+    images = small_images(1000)
+    mixed = small_model(dtype="mixed_bfloat16")
+    expected = model(images).numpy().argmax(axis=1)
+    differ = np.asarray(mixed(images), np.float32).argmax(axis=1) != expected
+    assert differ.sum() >= 3
+    found = evaluate(
+        mixed, images[differ], expected[differ], attack=attack(restarts=1), batch_size=16
+    )
+    np.testing.assert_array_equal(found.clean_predictions, expected[differ])
 
 
 def test_float64_images_and_other_integers_are_taken(

@@ -1,0 +1,57 @@
+"""Draws every figure of the report, or those of --only, from the runs of a scale.
+
+    python -m experiments.figures --scale=quick
+    python -m experiments.figures --scale=quick --only=figure1,figure7
+
+Each figure is made by the binary and flags that `report.FIGURES` names, in a process of its own. A
+figure whose runs are not there is named with the command that makes them, and the others are drawn.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+
+from absl import flags
+
+from alp_repro import report
+from alp_repro.errors import InputError
+from experiments import app, settings
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list("only", [], "Names of figures, as in figure1,figure7. Default: all.")
+flags.DEFINE_string("runs_dir", "runs", "Folder of all runs.")
+flags.DEFINE_string("data_dir", None, "Folder of the TFDS datasets (default: see README).")
+flags.DEFINE_enum("scale", "quick", settings.SCALES, "Which scale's runs.")
+
+
+def main(_: list[str]) -> None:
+    """Draws the figures one after the other."""
+    known = {spec.name: spec for spec in report.FIGURES}
+    for name in FLAGS.only:
+        if name not in known:
+            raise InputError(f"--only={name}: no such figure; one of {', '.join(known)}")
+    failed = [name for name in FLAGS.only or known if not draw(known[name])]
+    print(f"not drawn: {', '.join(failed)}" if failed else "all drawn", flush=True)
+    if FLAGS.only and failed:
+        raise InputError(f"could not draw {', '.join(failed)}: see above")
+
+
+def draw(spec: report.FigureSpec) -> bool:
+    """Runs a figure's command; whether it was drawn."""
+    print(f"\n{spec.heading}", flush=True)
+    arguments = shlex.split(spec.command(FLAGS.scale))[1:]
+    arguments.append(f"--runs_dir={FLAGS.runs_dir}")
+    if FLAGS.data_dir:
+        arguments.append(f"--data_dir={FLAGS.data_dir}")
+    return subprocess.run([sys.executable, *arguments], check=False).returncode == 0
+
+
+def cli() -> None:
+    """Console script."""
+    app.run(main)
+
+
+if __name__ == "__main__":
+    cli()
