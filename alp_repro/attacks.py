@@ -1,8 +1,8 @@
 """Gradient attacks in the L∞ ball: their settings, starting points, targets and the PGD loop.
 
 The loop is Cleverhans' `projected_gradient_descent` step for step (`optimize_linear`, `clip_eta`)
-from a given starting point and as one `tf.while_loop`, so that it compiles and resumes; a test holds
-it to Cleverhans' exact bits. Everything here is on the model's input scale, [0, 1].
+from a given starting point and as one `tf.while_loop`, so that it compiles and resumes; a test
+holds it to Cleverhans' exact bits. Everything here is on the model's input scale, [0, 1].
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import filelock
 import keras
 import numpy as np
 import tensorflow as tf
@@ -173,29 +172,21 @@ def _on_disk(
     details: dict[str, Any],
 ) -> AttackRecord:
     """Loads, goes on with, or begins the result at `path`; one process at a time works on it."""
-    runs.make_folder(path.parent)
-    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
-    try:
-        with lock:
-            runs.remove_leftovers(path)
-            record = _matching(path, settings) if path.exists() else fresh()
-            if record.complete_to(attack.restarts):
-                return record
-            session = {**runs.provenance(), **details, "restarts": attack.restarts}
-            earlier, started = record.sessions, time.monotonic()
+    with runs.exclusive(path):
+        record = _matching(path, settings) if path.exists() else fresh()
+        if record.complete_to(attack.restarts):
+            return record
+        session = {**runs.provenance(), **details, "restarts": attack.restarts}
+        earlier, started = record.sessions, time.monotonic()
 
-            def save(current: AttackRecord) -> None:
-                spent = {"seconds": round(time.monotonic() - started, 1)}
-                restarts.save_record(
-                    path, dataclasses.replace(current, sessions=[*earlier, {**session, **spent}])
-                )
+        def save(current: AttackRecord) -> None:
+            spent = {"seconds": round(time.monotonic() - started, 1)}
+            restarts.save_record(
+                path, dataclasses.replace(current, sessions=[*earlier, {**session, **spent}])
+            )
 
-            run(record, save)
-            return restarts.load_record(path)
-    except filelock.Timeout:
-        raise InputError(
-            f"{path} is being worked on by another process: wait for it, then ask again"
-        ) from None
+        run(record, save)
+        return restarts.load_record(path)
 
 
 def _matching(path: Path, settings: dict[str, Any]) -> AttackRecord:

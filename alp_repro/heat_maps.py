@@ -10,12 +10,10 @@ import dataclasses
 import hashlib
 import json
 import time
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import filelock
 import keras
 import numpy as np
 import tensorflow as tf
@@ -334,57 +332,38 @@ def _on_disk(
     details: dict[str, Any],
 ) -> HeatMap:
     """Loads, goes on with, or begins the map at `path`; one process at a time works on it."""
-    runs.make_folder(path.parent)
-    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
-    try:
-        with lock:
-            found = load_heat_map(path) if path.exists() else fresh
-            if found.settings != fresh.settings:
-                raise InputError(
-                    f"{path} is the result of another model (its weights differ): move it away to "
-                    "have it computed again"
-                )
-            if found.complete:
-                return found
-            session, started = {**runs.provenance(), **details}, time.monotonic()
-            earlier = found.sessions
+    with runs.exclusive(path):
+        found = load_heat_map(path) if path.exists() else fresh
+        if found.settings != fresh.settings:
+            raise InputError(
+                f"{path} is the result of another model (its weights differ): move it away to "
+                "have it computed again"
+            )
+        if found.complete:
+            return found
+        session, started = {**runs.provenance(), **details}, time.monotonic()
+        earlier = found.sessions
 
-            def with_session(current: HeatMap) -> HeatMap:
-                spent = {"seconds": round(time.monotonic() - started, 1)}
-                return dataclasses.replace(current, sessions=[*earlier, {**session, **spent}])
+        def with_session(current: HeatMap) -> HeatMap:
+            spent = {"seconds": round(time.monotonic() - started, 1)}
+            return dataclasses.replace(current, sessions=[*earlier, {**session, **spent}])
 
-            go_on(found, lambda current: _save(path, with_session(current)))
-            return load_heat_map(path)
-    except filelock.Timeout:
-        raise InputError(
-            f"{path} is being worked on by another process: wait for it, then ask again"
-        ) from None
+        go_on(found, lambda current: _save(path, with_session(current)))
+        return load_heat_map(path)
 
 
 def _save(path: Path, found: HeatMap) -> None:
-    arrays: dict[str, Any] = {name: getattr(found, name) for name in _ARRAYS}
+    arrays = {name: getattr(found, name) for name in _ARRAYS}
     arrays["columns"] = np.array(found.columns)
-    arrays["settings"] = np.array(json.dumps(found.settings))
-    arrays["sessions"] = np.array(json.dumps(found.sessions))
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-
-    runs.write_atomically(path, write)
+    runs.write_arrays(path, arrays, settings=found.settings, sessions=found.sessions)
 
 
 def load_heat_map(path: Path) -> HeatMap:
     """Reads a map; InputError when it is truncated or something else."""
-    try:
-        with np.load(path) as file:
-            settings, sessions = (json.loads(str(file[k])) for k in ("settings", "sessions"))
-            return HeatMap(
-                **{name: file[name] for name in _ARRAYS},
-                columns=int(file["columns"]), settings=settings, sessions=sessions,
-            )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{path} is truncated or no heat map ({type(error).__name__}): move it away to have it "
-            "computed again"
-        ) from error
+    with runs.reading_arrays(path, what="heat map") as file:
+        return HeatMap(
+            **{name: file[name] for name in _ARRAYS},
+            columns=int(file["columns"]),
+            settings=runs.note(file, "settings"),
+            sessions=runs.note(file, "sessions"),
+        )

@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -227,25 +226,13 @@ def _file_name(plane: Plane, settings: dict[str, Any]) -> str:
 
 
 def _save(path: Path, surfaces: Surfaces, settings: dict[str, Any]) -> None:
-    arrays: dict[str, Any] = {name: getattr(surfaces, name) for name in _ARRAYS}
-    arrays["settings"] = np.array(json.dumps(settings))
-    arrays["provenance"] = np.array(json.dumps(runs.provenance()))
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)
-
-    runs.write_atomically(path, write)
+    arrays = {name: getattr(surfaces, name) for name in _ARRAYS}
+    runs.write_arrays(path, arrays, settings=settings, provenance=runs.provenance())
 
 
 def _load(path: Path, plane: Plane) -> Surfaces:
-    try:
-        with np.load(path) as file:
-            return Surfaces(**{name: file[name] for name in _ARRAYS}, plane=plane)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{path} is damaged ({type(error).__name__}): remove it to have it computed again"
-        ) from error
+    with runs.reading_arrays(path, what="loss surface") as file:
+        return Surfaces(**{name: file[name] for name in _ARRAYS}, plane=plane)
 
 
 def local_maxima(losses: np.ndarray, *, reach: int = 2) -> np.ndarray:

@@ -10,10 +10,8 @@ shape never changes within a run and is part of a result's settings.)
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,8 +22,7 @@ import tensorflow as tf
 
 from alp_repro.attack_programs import BatchOutcome, attack_program
 from alp_repro.attacks import Attack, crafting_copy
-from alp_repro.errors import InputError
-from alp_repro.runs import write_atomically
+from alp_repro.runs import note, reading_arrays, write_arrays
 
 SAVE_SECONDS = 10.0
 _Z95 = 1.959963984540054  # 97.5% quantile of the normal distribution
@@ -374,14 +371,7 @@ def save_record(path: Path, record: AttackRecord) -> None:
     """Writes a record as `.npz`, atomically; settings and sessions are JSON text in it."""
     arrays = {name: getattr(record, name) for name in _ARRAYS}
     arrays |= {name: v for name in _OPTIONAL if (v := getattr(record, name)) is not None}
-    arrays["settings"] = np.array(json.dumps(record.settings))
-    arrays["sessions"] = np.array(json.dumps(record.sessions))
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)
-
-    write_atomically(path, write)
+    write_arrays(path, arrays, settings=record.settings, sessions=record.sessions)
 
 
 def load_record(path: Path) -> AttackRecord:
@@ -390,13 +380,8 @@ def load_record(path: Path) -> AttackRecord:
     Raises:
       InputError: the file is truncated or no record.
     """
-    try:
-        with np.load(path) as file:
-            arrays = {name: file[name] for name in (*_ARRAYS, *_OPTIONAL) if name in file.files}
-            settings, sessions = (json.loads(str(file[k])) for k in ("settings", "sessions"))
-            return AttackRecord(**arrays, settings=settings, sessions=sessions)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{path} is truncated or no attack result ({type(error).__name__}: {error}): move it "
-            "away to have it computed again"
-        ) from error
+    with reading_arrays(path, what="attack result") as file:
+        arrays = {name: file[name] for name in (*_ARRAYS, *_OPTIONAL) if name in file.files}
+        return AttackRecord(
+            **arrays, settings=note(file, "settings"), sessions=note(file, "sessions")
+        )

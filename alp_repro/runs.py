@@ -14,6 +14,7 @@ Every file is written under a temporary name and renamed. Nothing is ever unpick
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import glob
@@ -25,10 +26,11 @@ import platform
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import filelock
 import keras
 import numpy as np
 
@@ -134,10 +136,59 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, write)
 
 
-def remove_leftovers(path: Path) -> None:
-    """Removes what killed processes left of writing `path`; for the one that may write it now."""
-    for temporary in path.parent.glob(f".*.{glob.escape(path.name)}"):
-        temporary.unlink(missing_ok=True)
+@contextlib.contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Makes the folder of a result and lets one process at a time work on the result.
+
+    The lock goes with the process, however it ends; what a killed one left half-written is removed.
+
+    Raises:
+      InputError: another process works on it, or the folder cannot be written to.
+    """
+    make_folder(path.parent)
+    try:
+        with filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=0):
+            for temporary in path.parent.glob(f".*.{glob.escape(path.name)}"):
+                temporary.unlink(missing_ok=True)
+            yield
+    except filelock.Timeout:
+        raise InputError(
+            f"{path} is being worked on by another process: wait for it, then ask again"
+        ) from None
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], **notes: Any) -> None:
+    """Writes arrays, and notes as JSON text beside them, to an `.npz` file, atomically."""
+    texts = {name: np.array(json.dumps(note)) for name, note in notes.items()}
+    everything: dict[str, Any] = {**arrays, **texts}
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez(file, **everything)
+
+    write_atomically(path, write)
+
+
+@contextlib.contextmanager
+def reading_arrays(path: Path, *, what: str) -> Iterator[np.lib.npyio.NpzFile]:
+    """Opens an `.npz` file; whatever does not fit while it is read becomes one line.
+
+    Raises:
+      InputError: the file is truncated or holds something other than `what`.
+    """
+    try:
+        with np.load(path) as file:
+            yield file
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path} is truncated or no {what} ({type(error).__name__}: {error}): move it away to "
+            "have it computed again"
+        ) from error
+
+
+def note(file: np.lib.npyio.NpzFile, name: str) -> Any:
+    """A note that `write_arrays` wrote."""
+    return json.loads(str(file[name]))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -142,7 +142,12 @@ def load_paper_table(number: int) -> PaperTable:
 
 
 def _reference(name: str) -> list[dict[str, str]]:
-    text = resources.files("alp_repro").joinpath("reference", name).read_text(encoding="utf-8")
+    text = (
+        resources.files("alp_repro")
+        .joinpath("reference")
+        .joinpath(name)
+        .read_text(encoding="utf-8")
+    )
     return list(csv.DictReader(io.StringIO(text)))
 
 

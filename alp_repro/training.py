@@ -71,6 +71,9 @@ class LogitPairingModel(keras.Model):
         self.optimizer.apply(tape.gradient(scaled, variables), variables)
         return self._record(loss, terms, labels, clean_logits, adversarial_logits)
 
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Nothing is left to build: Keras would first average a batch over machines, and fails."""
+
     def _forward(
         self, clean: tf.Tensor, adversarial: tf.Tensor | None
     ) -> tuple[tf.Tensor | None, tf.Tensor | None]:

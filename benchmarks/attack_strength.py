@@ -55,7 +55,11 @@ def contenders(eps: float, *, dtype: Dtype, budget: int) -> dict[str, Attack]:
     def pgd(nb_iter: int, **settings: object) -> Attack:
         settings = {"eps_iter": eps, "step_schedule": "linear"} | settings
         return Attack(
-            eps=eps, nb_iter=nb_iter, restarts=budget // nb_iter, dtype=dtype, **settings  # type: ignore[arg-type]
+            eps=eps,
+            nb_iter=nb_iter,
+            restarts=budget // nb_iter,
+            dtype=dtype,
+            **settings,  # type: ignore[arg-type]
         )
 
     constant = {"step_schedule": "constant", "eps_iter": 50 / 255}

@@ -10,7 +10,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 @contextlib.contextmanager
-def native_notes_hidden() -> Iterator[None]:
+def _native_notes_hidden() -> Iterator[None]:
     """Keeps what native code writes to stderr to itself, unless an exception ends the block.
 
     TensorFlow's libraries greet before any log level counts: they would bury our one-line messages.
@@ -29,5 +29,7 @@ def native_notes_hidden() -> Iterator[None]:
             os.close(stderr)
 
 
-with native_notes_hidden():
-    import tensorflow  # noqa: F401
+with _native_notes_hidden():
+    import tensorflow as tf
+
+    tf.config.list_physical_devices()  # loads the GPU libraries, which greet too

@@ -10,7 +10,7 @@ import tensorflow as tf
 from absl import flags
 
 from alp_repro.errors import InputError
-from experiments import native_notes_hidden
+from alp_repro.training import is_chief
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,20 +22,26 @@ class Devices:
     strategy: tf.distribute.Strategy | None
 
     @property
+    def writes(self) -> bool:
+        """Whether this process, of those that train together, is the one that writes."""
+        return self.strategy is None or is_chief(self.strategy)
+
+    @property
     def jit_compile(self) -> bool:
         """Whether to compile with XLA."""
         return self.gpu
 
 
-def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
-    """Defines --device and --strategy."""
+def define_flags(values: flags.FlagValues = flags.FLAGS, *, several_machines: bool = False) -> None:
+    """Defines --device and --strategy; only a training can use several machines."""
     flags.DEFINE_enum(
         "device", "auto", ["auto", "cpu", "gpu"], "Device; auto: the GPUs if there are any.",
         flag_values=values,
     )  # fmt: skip
     flags.DEFINE_enum(
-        "strategy", "none", ["none", "mirrored", "multi_worker"],
-        "Several devices: all GPUs of this machine, or the machines of TF_CONFIG.",
+        "strategy", "none", ["none", "mirrored", *(["multi_worker"] if several_machines else [])],
+        "Several devices: all GPUs of this machine"
+        + (", or the machines of TF_CONFIG." if several_machines else "."),
         flag_values=values,
     )  # fmt: skip
 
@@ -46,8 +52,7 @@ def choose(values: flags.FlagValues = flags.FLAGS) -> Devices:
     Raises:
       InputError: a GPU is asked for and there is none, or TF_CONFIG does not parse.
     """
-    with native_notes_hidden():
-        gpus = tf.config.list_physical_devices("GPU")
+    gpus = tf.config.list_physical_devices("GPU")
     if values.device == "gpu" and not gpus:
         raise InputError(
             "--device=gpu: TensorFlow sees no GPU here; --device=cpu works, or install the GPU "
@@ -78,8 +83,9 @@ def _strategy(name: str) -> tf.distribute.Strategy | None:
     text = os.environ.get("TF_CONFIG", "")
     try:
         config = json.loads(text)
-        task, workers = config["task"], config["cluster"]["worker"]
-        valid = 0 <= int(task["index"]) < len(workers)
+        task = config["task"]
+        addresses = config["cluster"][task["type"]]
+        valid = task["type"] in ("chief", "worker") and 0 <= int(task["index"]) < len(addresses)
     except (ValueError, KeyError, TypeError):
         valid = False
     if not valid:

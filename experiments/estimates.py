@@ -9,6 +9,8 @@ import numpy as np
 from absl import flags
 
 from alp_repro import evaluation, training
+from alp_repro.attacks import Attack
+from alp_repro.restarts import Progress
 from alp_repro.tables import Column
 from experiments import settings
 from experiments.devices import Devices
@@ -46,7 +48,8 @@ def evaluation_seconds(values: flags.FlagValues, columns: list[Column], devices:
     data = evaluation_set(values.dataset, min(batch, values.num_images), values.data_dir)
     images = np.resize(data.images, (batch, *data.images.shape[1:])).astype(np.float32) / 255
     labels = np.resize(data.labels, batch)
-    attacks = {}  # a column with more restarts goes on where the one with fewer ended
+    # A column with more restarts goes on where the one with fewer ended.
+    attacks: dict[Attack, int] = {}
     for column in columns:
         attack = column.attack
         key = dataclasses.replace(attack, restarts=1)
@@ -54,6 +57,10 @@ def evaluation_seconds(values: flags.FlagValues, columns: list[Column], devices:
     seconds = 0.0
     for attack, restarts in attacks.items():
         stamps: list[float] = []
+
+        def stamp(_: Progress, stamps: list[float] = stamps) -> None:
+            stamps.append(time.monotonic())
+
         evaluation.evaluate(
             model,
             images,
@@ -61,7 +68,7 @@ def evaluation_seconds(values: flags.FlagValues, columns: list[Column], devices:
             attack=dataclasses.replace(attack, nb_iter=_TIMED_ITERATIONS, restarts=_TIMED_BATCHES),
             batch_size=batch,
             record_losses=True,  # so that broken images are attacked again
-            report=lambda _, stamps=stamps: stamps.append(time.monotonic()),
+            report=stamp,
         )
         # From the end of the first batch, which was traced and compiled, to that of the last.
         per_batch = (stamps[-1] - stamps[0]) / (len(stamps) - 1)

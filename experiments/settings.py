@@ -243,7 +243,7 @@ def recipe(values: flags.FlagValues) -> Recipe:
     except ValueError as error:
         raise InputError(f"--learning_rate_drops: epochs are whole numbers ({error})") from None
     named_alike = {field.name for field in dataclasses.fields(Recipe)} & set(values)
-    settings = {name: values[name].value for name in named_alike}
+    settings: dict[str, Any] = {name: values[name].value for name in named_alike}
     settings |= {
         "model": values.model or default_models[values.dataset],
         "clean_weight": 1.0 - fraction,
@@ -321,7 +321,8 @@ def parse_attack(spec: str, values: flags.FlagValues) -> Attack:
     }
     if method not in defaults:
         raise InputError(f"--attack={spec}: unknown method {method!r}; pgd, apgd, spsa or strong")
-    return Attack(method=method, eps=eps, **{**shared, **defaults[method], **settings})
+    chosen: dict[str, Any] = {"method": method, "eps": eps, **shared, **defaults[method]}
+    return Attack(**{**chosen, **settings})
 
 
 def _parse_value(spec: str, key: str, value: str) -> Any:

@@ -18,7 +18,7 @@ from experiments.training_run import train_row
 FLAGS = flags.FLAGS
 settings.define_run_flags()
 settings.define_recipe_flags()
-devices.define_flags()
+devices.define_flags(several_machines=True)
 flags.DEFINE_boolean("tensorboard", False, "Write TensorBoard event files to the run folder.")
 
 
@@ -30,7 +30,8 @@ def main(_: list[str]) -> None:
     if run.finished:
         print(f"{run.model} is there already")
     train_row(FLAGS, chosen, tensorboard=FLAGS.tensorboard)
-    print(f"trained: {run.model}")
+    if chosen.writes:
+        print(f"trained: {run.model}")
 
 
 def cli() -> None:

@@ -150,5 +150,5 @@ def test_a_damaged_file_is_named(model: keras.Model, images: np.ndarray, tmp_pat
     landscape.surfaces_of_run(*arguments, plane=Plane(radius=0.3, resolution=3))
     (path,) = (tmp_path / "surfaces").glob("*.npz")
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(InputError, match="damaged"):
+    with pytest.raises(InputError, match="truncated"):
         landscape.surfaces_of_run(*arguments, plane=Plane(radius=0.3, resolution=3))

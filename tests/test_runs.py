@@ -103,7 +103,8 @@ def test_leftovers_of_one_file_are_removed(tmp_path: Path) -> None:
     keep = [path, tmp_path / "b.npz", tmp_path / ".77.b.npz", tmp_path / f".{path.name}.lock"]
     for file in (*keep, tmp_path / f".77.{path.name}", tmp_path / f".8.{path.name}"):
         file.touch()
-    runs.remove_leftovers(path)
+    with runs.exclusive(path):
+        pass
     assert sorted(tmp_path.iterdir()) == sorted(keep)
 
 

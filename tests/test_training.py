@@ -641,11 +641,14 @@ def test_a_training_starts_from_a_given_model(tmp_path: Path) -> None:
     found = train(frozen, runs.RunDir(tmp_path / "a"), some_images(8), verbose=0, init_from=source)
     for a, b in zip(found.get_weights(), source.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+    with pytest.raises(InputError, match=r"holds a model with other settings \(init_from"):
+        train(frozen, runs.RunDir(tmp_path / "a"), some_images(8), verbose=0, init_from=lenet())
     wider = build_model("lenet", image_shape=(28, 28, 1), num_classes=10, width=3)
     fewer = build_model("lenet", image_shape=(28, 28, 1), num_classes=7, width=2)
-    for other in (wider, fewer):
+    for name, other in (("wider", wider), ("fewer", fewer)):
+        run = runs.RunDir(tmp_path / name)
         with pytest.raises(InputError, match="the model to start from") as caught:
-            train(frozen, runs.RunDir(tmp_path / "b"), some_images(8), verbose=0, init_from=other)
+            train(frozen, run, some_images(8), verbose=0, init_from=other)
         assert "\n" not in str(caught.value)
 
 
