@@ -126,7 +126,13 @@ class LogitPairingModel(keras.Model):
                 self._means[name].update_state(
                     keras.metrics.sparse_categorical_accuracy(labels, value)
                 )
-        return {metric.name: metric.result() for metric in self.metrics}
+        results = {metric.name: metric.result() for metric in self.metrics}
+        strategy = tf.distribute.get_strategy()
+        replicas = strategy.num_replicas_in_sync
+        if replicas > 1 and replicas > len(strategy.extended.worker_devices):
+            # Keras takes the mean of several machines along the first axis.
+            return {name: value[tf.newaxis] for name, value in results.items()}
+        return results
 
     def _noisy(self, images: tf.Tensor) -> tf.Tensor:
         if not self.recipe.noise_stddev:
