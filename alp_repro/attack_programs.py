@@ -22,6 +22,7 @@ from alp_repro.attacks import (
     copy_weights,
     craft,
     crafting_copy,
+    item_noise,
     logits_function,
     random_starts,
 )
@@ -175,7 +176,16 @@ def _loop(model: keras.Model, attack: Attack, seed: int) -> _Crafting:
                 attack.target, clean_logits=clean_logits(images), labels=labels,
                 image_index=image_index, restart=restart, seed=tf.constant(seed),
             )  # fmt: skip
-        return craft(crafting_logits, images, labels, attack=attack, starts=starts, targets=targets)
+        noise = None
+        if attack.gradient_noise:
+            noise = item_noise(
+                tuple(images.shape[1:]), image_index=image_index, restart=restart,
+                seed=tf.constant(seed),
+            )  # fmt: skip
+        return craft(
+            crafting_logits, images, labels, attack=attack, starts=starts, targets=targets,
+            noise=noise,
+        )  # fmt: skip
 
     return crafting
 

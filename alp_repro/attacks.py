@@ -30,6 +30,7 @@ Target = Literal["none", "random", "least_likely", "each"]
 Dtype = Literal["float32", "bfloat16"]
 Engine = Literal["loop", "cleverhans"]
 LogitsFunction = Callable[[tf.Tensor], tf.Tensor]
+NoiseFunction = Callable[[tf.Tensor], tf.Tensor]
 
 _CHOICES = {
     "method": Method,
@@ -55,6 +56,12 @@ class Attack:
       method: `pgd` (Madry et al. 2017), `apgd` (Croce & Hein 2020), `spsa` (Uesato et al. 2018).
       loss: what is maximised; see `attack_losses`.
       step_schedule: `constant`, or `linear`: step i of n is eps_iter · (1 - i/n).
+      momentum: a PGD step follows the sign of the gradient plus this share of the direction before
+        (Dong et al. 2018, without their scaling of the gradient); 0: the paper.
+      gradient_noise: the gradient of a PGD step is taken at the point plus uniform noise of this
+        half-width, which falls linearly to 0 half way through a run: a loss that is flat or bumpy
+        at the point itself is climbed as it looks from afar. Averaged by the momentum, it is one
+        sample a step of the expectation of Athalye et al. 2018. 0: the paper.
       success: `last`: the last iterate is judged (the paper); `any`: the iterate with the largest
         margin of a wrong class over the true one.
       target: `none` (the true label's loss grows); `random`: drawn once for an image and kept over
@@ -77,6 +84,8 @@ class Attack:
     method: Method = "pgd"
     loss: Loss = "cross_entropy"
     step_schedule: StepSchedule = "constant"
+    momentum: float = 0.0
+    gradient_noise: float = 0.0
     success: Success = "last"
     target: Target = "none"
     random_start: bool = True
@@ -104,8 +113,23 @@ class Attack:
                 raise InputError(
                     f"attack {name} {getattr(self, name)}: a count of 1 or more is needed"
                 )
-        ours_alone = (self.method, self.loss, self.step_schedule, self.success, self.dtype)
-        faithful = ("pgd", "cross_entropy", "constant", "last", "float32")
+        if not (0 <= self.momentum < 1 and 0 <= self.gradient_noise < np.inf):
+            raise InputError(
+                f"attack momentum {self.momentum:g}, gradient_noise {self.gradient_noise * 255:g}: "
+                "a share in [0, 1) and a size of 0 or more are needed"
+            )
+        if (self.momentum or self.gradient_noise) and self.method != "pgd":
+            raise InputError(f"attack {self.method}: momentum and gradient_noise are PGD's")
+        if self.gradient_noise and self.success == "any":
+            raise InputError(
+                "attack success=any: an iterate's own logits are needed, and with gradient_noise "
+                "they are never computed; success=last works"
+            )
+        ours_alone = (
+            self.method, self.loss, self.step_schedule, self.momentum, self.gradient_noise,
+            self.success, self.dtype,
+        )  # fmt: skip
+        faithful = ("pgd", "cross_entropy", "constant", 0.0, 0.0, "last", "float32")
         if self.engine == "cleverhans" and ours_alone != faithful:
             raise InputError(
                 "attack engine=cleverhans: its projected_gradient_descent knows a constant step, "
@@ -117,11 +141,12 @@ def strong_attack(eps: float, *, dtype: Dtype = "float32") -> Attack:
     """Our preset `strong`: 1,800 gradients an image with ten classes (docs/performance.md).
 
     Nine runs of 200 steps that fall linearly from ε, each aimed at another wrong class: a distorted
-    surface hides its way up from the true label's loss, but not from every target.
+    surface hides its way up from the true label's loss, but not from every target. Noise on the
+    gradient and momentum see past the surface's bumps; their sizes were found on MNIST.
     """
     return Attack(
         eps=eps, eps_iter=eps, nb_iter=200, restarts=9, loss="margin", step_schedule="linear",
-        target="each", dtype=dtype,
+        momentum=0.75, gradient_noise=4 * eps, target="each", dtype=dtype,
     )  # fmt: skip
 
 
@@ -226,6 +251,36 @@ def item_seed(seed: tf.Tensor, image_index: tf.Tensor, restart: tf.Tensor) -> tf
     return tf.stack([high, tf.cast(image_index, tf.int64)])
 
 
+def item_noise(
+    shape: tuple[int, ...], *, image_index: tf.Tensor, restart: tf.Tensor, seed: tf.Tensor
+) -> NoiseFunction:
+    """Fresh uniform noise in [-1, 1] for each step, which depends on an item's own indices alone.
+
+    Args:
+      shape: of one image.
+      image_index, restart: int [batch].
+      seed: int scalar below 2³¹.
+
+    Returns:
+      A function from the step, an int scalar, to float32 [batch, *shape].
+    """
+    indices = tf.stack([tf.cast(image_index, tf.int64), tf.cast(restart, tf.int64)], axis=1)
+    of_items = tf.map_fn(
+        lambda item: stateless_random.bits(shape, item_seed(seed, item[0], item[1])),
+        indices,
+        fn_output_signature=tf.TensorSpec(shape, tf.uint32),
+    )
+
+    def noise(step: tf.Tensor) -> tf.Tensor:
+        # One draw an image would take longer than the gradient. Words of an item and words of a
+        # step, combined by XOR, are uniform and independent between items and between steps.
+        of_step = stateless_random.bits(shape, item_seed(seed, step, tf.constant(-2)))
+        words = tf.bitwise.bitwise_xor(of_items, of_step)
+        return stateless_random.uniform_from_bits(words, low=-1.0, high=1.0)
+
+    return noise
+
+
 def choose_targets(
     target: Target,
     *,
@@ -311,6 +366,7 @@ def craft(
     attack: Attack,
     starts: tf.Tensor,
     targets: tf.Tensor | None = None,
+    noise: NoiseFunction | None = None,
     eps_scale: tf.Tensor | float = 1.0,
 ) -> tf.Tensor:
     """Adversarial images for one restart of PGD or APGD, with no gradient through the crafting.
@@ -322,11 +378,19 @@ def craft(
       attack: settings; `method`, `engine` and `random_start` beyond these are the caller's.
       starts: like images, inside the ball.
       targets: int [batch] for a targeted attack.
+      noise: see `item_noise`; needed by an attack with `gradient_noise`.
       eps_scale: factor on eps and eps_iter, for a warm-up.
 
     Returns:
       Float32 images like `images`, inside the ball up to rounding and inside [0, 1].
+
+    Raises:
+      InputError: the attack has `gradient_noise` and no noise is given.
     """
+    if attack.gradient_noise and noise is None:
+        raise InputError(
+            "attack gradient_noise: an evaluation knows it, a training attack does not"
+        )
     value_and_gradient = loss_and_gradient(logits, labels, loss=attack.loss, targets=targets)
     if attack.method == "apgd":
         result = auto_pgd(
@@ -335,8 +399,11 @@ def craft(
         )  # fmt: skip
         return tf.stop_gradient(result.adversarial)
     return tf.stop_gradient(
-        _pgd(value_and_gradient, logits, images, labels, starts, attack=attack, eps_scale=eps_scale)
-    )
+        _pgd(
+            value_and_gradient, logits, images, labels, starts, attack=attack, noise=noise,
+            eps_scale=eps_scale,
+        )
+    )  # fmt: skip
 
 
 def _pgd(
@@ -347,26 +414,40 @@ def _pgd(
     starts: tf.Tensor,
     *,
     attack: Attack,
+    noise: NoiseFunction | None,
     eps_scale: tf.Tensor | float,
 ) -> tf.Tensor:
     eps, eps_iter = attack.eps * eps_scale, attack.eps_iter * eps_scale
 
-    def step_size(i: tf.Tensor) -> tf.Tensor | float:
-        if attack.step_schedule == "constant":
-            return eps_iter
-        return eps_iter * (1.0 - tf.cast(i, tf.float32) / attack.nb_iter)
+    def share_done(i: tf.Tensor) -> tf.Tensor:
+        return tf.cast(i, tf.float32) / attack.nb_iter
 
-    def step(points: tf.Tensor, gradient: tf.Tensor, i: tf.Tensor) -> tf.Tensor:
-        return pgd_step(points, gradient, images=images, eps=eps, step_size=step_size(i))
+    def looked_at(points: tf.Tensor, i: tf.Tensor) -> tf.Tensor:
+        if noise is None or not attack.gradient_noise:
+            return points
+        width = attack.gradient_noise * eps_scale * tf.maximum(0.0, 1.0 - 2.0 * share_done(i))
+        return points + width * noise(i)
+
+    def step(
+        points: tf.Tensor, direction: tf.Tensor, i: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        outputs, _, gradient = value_and_gradient(looked_at(points, i))
+        direction = attack.momentum * direction + gradient if attack.momentum else gradient
+        size = eps_iter
+        if attack.step_schedule == "linear":
+            size = eps_iter * (1.0 - share_done(i))
+        points = pgd_step(points, direction, images=images, eps=eps, step_size=size)
+        return outputs, points, direction
 
     iterations = tf.constant(attack.nb_iter)
+    standstill = tf.zeros_like(starts)
     if attack.success == "last":
 
-        def advance(i: tf.Tensor, points: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return i + 1, step(points, value_and_gradient(points)[2], i)
+        def advance(i: tf.Tensor, points: tf.Tensor, direction: tf.Tensor) -> tuple:
+            return i + 1, *step(points, direction, i)[1:]
 
         return tf.while_loop(
-            lambda i, _: i < iterations, advance, (0, starts), parallel_iterations=1
+            lambda i, *_: i < iterations, advance, (0, starts, standstill), parallel_iterations=1
         )[1]
 
     def better(best: tuple[tf.Tensor, tf.Tensor], points: tf.Tensor, outputs: tf.Tensor) -> tuple:
@@ -375,12 +456,15 @@ def _pgd(
         chosen = tf.where(larger[:, None, None, None], points, best[0])
         return chosen, tf.where(larger, margin, best[1])
 
-    def advance_and_keep(i: tf.Tensor, points: tf.Tensor, best: tuple) -> tuple:
-        outputs, _, gradient = value_and_gradient(points)
-        return i + 1, step(points, gradient, i), better(best, points, outputs)
+    def advance_and_keep(
+        i: tf.Tensor, points: tf.Tensor, direction: tf.Tensor, best: tuple
+    ) -> tuple:
+        outputs, following, direction = step(points, direction, i)
+        return i + 1, following, direction, better(best, points, outputs)
 
     nothing = (starts, tf.fill(tf.shape(labels), -np.inf))
-    _, points, best = tf.while_loop(
-        lambda i, *_: i < iterations, advance_and_keep, (0, starts, nothing), parallel_iterations=1
-    )
+    _, points, _, best = tf.while_loop(
+        lambda i, *_: i < iterations, advance_and_keep, (0, starts, standstill, nothing),
+        parallel_iterations=1,
+    )  # fmt: skip
     return better(best, points, logits(points))[0]

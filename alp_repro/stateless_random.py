@@ -26,17 +26,23 @@ def uniform(
 
     `seed` is an integer tensor [2]. Before scaling, the values are multiples of 2⁻²⁴ below 1.
     """
-    leading = tf.bitwise.right_shift(_bits(shape, seed), 32 - _MANTISSA_BITS)
+    return uniform_from_bits(bits(shape, seed), low=low, high=high)
+
+
+def uniform_from_bits(words: tf.Tensor, *, low: float = 0.0, high: float = 1.0) -> tf.Tensor:
+    """Uniform float32 in [low, high] from uniform uint32 words; see `uniform`."""
+    leading = tf.bitwise.right_shift(words, 32 - _MANTISSA_BITS)
     return low + (high - low) * tf.cast(leading, tf.float32) * 2.0**-_MANTISSA_BITS
 
 
 def split(seed: tf.Tensor, count: int) -> list[tf.Tensor]:
     """`count` independent seeds, int32 [2] each; `seed` itself must then draw nothing else."""
-    positive = tf.bitwise.right_shift(_bits([count, 2], seed), 1)
+    positive = tf.bitwise.right_shift(bits([count, 2], seed), 1)
     return tf.unstack(tf.cast(positive, tf.int32))
 
 
-def _bits(shape: tf.Tensor | Sequence[tf.Tensor | int], seed: tf.Tensor) -> tf.Tensor:
+def bits(shape: tf.Tensor | Sequence[tf.Tensor | int], seed: tf.Tensor) -> tf.Tensor:
+    """Uniform uint32 words of this shape, a function of (shape, seed) alone."""
     return tf.random.stateless_uniform(
         shape, seed, minval=None, maxval=None, dtype=tf.uint32, alg="philox"
     )

@@ -112,4 +112,6 @@ def throughput(path: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps({"autoattack": autoattack, "throughput": throughput}[sys.argv[1]](sys.argv[2])))
+    print(
+        json.dumps({"autoattack": autoattack, "throughput": throughput}[sys.argv[1]](sys.argv[2]))
+    )

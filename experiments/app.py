@@ -38,6 +38,9 @@ def run(main: Callable[[list[str]], None]) -> None:
         except InputError as error:
             fail(str(error))
         except KeyboardInterrupt:
+            # A second signal must not tear up the way out.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
             print("interrupted: what was done is saved; the same command goes on", file=sys.stderr)
             sys.exit(EXIT_INTERRUPTED)
 

@@ -27,7 +27,7 @@ REGULARIZERS = ("none", "clp", "lsq", "alp")
 DEFAULT_EPS = {"mnist": 76.5, "cifar10": 16.0, "tiny_imagenet": 16.0}
 DTYPES = ("auto", "float32", "bfloat16")
 _COUNTS = {"nb_iter", "restarts"}
-_SIZES = {"eps", "eps_iter"}
+_SIZES = {"eps", "eps_iter", "gradient_noise"}
 
 
 def define_run_flags(values: flags.FlagValues = flags.FLAGS) -> None:
@@ -98,7 +98,8 @@ def define_attack_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         "attack", [],
         "One column of the attack grid, repeatable: METHOD[,KEY=VALUE...] with METHOD pgd, apgd, "
         "spsa or strong and KEY eps, eps_iter (0-255 scale), nb_iter, restarts, loss, "
-        "step_schedule, success, target, dtype, engine. Example: "
+        "step_schedule, momentum, gradient_noise (0-255 scale), success, target, dtype, engine, "
+        "random_start. Example: "
         "pgd,eps=76.5,eps_iter=50,nb_iter=200,restarts=10",
         flag_values=values,
     )  # fmt: skip
@@ -334,6 +335,8 @@ def _parse_value(spec: str, key: str, value: str) -> Any:
             return float(value) / 255
         if key in _COUNTS:
             return int(value)
+        if key == "momentum":
+            return float(value)
         if key == "random_start":
             return {"true": True, "false": False}[value]
     except (ValueError, KeyError):
