@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 from collections.abc import Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +203,8 @@ class Report:
     Attributes:
       scale: its name.
       tables, figures, runs: what is there.
-      deviations: what differs from the paper's protocol, one line each.
+      deviations: what the scale's settings change in the paper's protocol, one line each.
+      departures: where the project departs from it at every scale, one line each.
       missing: what is not there.
       made: when and by which revision the page was made.
     """
@@ -212,6 +214,7 @@ class Report:
     figures: tuple[FigureShown, ...]
     runs: tuple[RunShown, ...]
     deviations: tuple[str, ...]
+    departures: tuple[str, ...]
     missing: tuple[Missing, ...]
     made: str
 
@@ -254,9 +257,16 @@ def collect(folder: Path, *, deviations: Sequence[str] = ()) -> Report:
         figures=tuple(figures),
         runs=tuple(read_run(file) for file in sorted(folder.glob("*/*/recipe.json"))),
         deviations=tuple(deviations),
+        departures=departures(),
         missing=tuple(missing),
         made=_made(runs.provenance()),
     )
+
+
+def departures() -> tuple[str, ...]:
+    """Where the project departs from the paper's protocol at every scale, one line each."""
+    file = resources.files("alp_repro").joinpath("reference").joinpath("departures.txt")
+    return tuple(file.read_text(encoding="utf-8").splitlines())
 
 
 def read_table(file: Path) -> TableShown:

@@ -1,4 +1,4 @@
-"""Attacks a trained model with every attack of a grid; results that are there are not repeated.
+r"""Attacks a trained model with every attack of a grid; results that are there are not repeated.
 
     python -m experiments.evaluate --dataset=mnist --row=clp --grid=table1 --max_restarts=100
     python -m experiments.evaluate --dataset=mnist --row=clp --attack=strong \
@@ -20,6 +20,8 @@ FLAGS = flags.FLAGS
 settings.define_run_flags()
 settings.define_attack_flags()
 devices.define_flags()
+for module in (settings, devices):  # so that --help lists their flags
+    flags.adopt_module_key_flags(module)
 
 
 def main(_: list[str]) -> None:

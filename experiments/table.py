@@ -28,6 +28,8 @@ from experiments.training_run import lacks_start, train_row
 FLAGS = flags.FLAGS
 settings.define_table_flags()
 devices.define_flags()
+for module in (settings, devices):  # so that --help lists their flags
+    flags.adopt_module_key_flags(module)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Trains one model into its run folder; a training that was stopped goes on.
+r"""Trains one model into its run folder; a training that was stopped goes on.
 
     python -m experiments.train --flagfile=flags/mnist/clp.cfg
     python -m experiments.train --dataset=mnist --row=mine --regularizer=alp \
@@ -19,6 +19,8 @@ FLAGS = flags.FLAGS
 settings.define_run_flags()
 settings.define_recipe_flags()
 devices.define_flags(several_machines=True)
+for module in (settings, devices):  # so that --help lists their flags
+    flags.adopt_module_key_flags(module)
 flags.DEFINE_boolean("tensorboard", False, "Write TensorBoard event files to the run folder.")
 
 
