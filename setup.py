@@ -14,7 +14,13 @@ setup(
     python_requires=">=3.10",
     packages=["alp_repro", "experiments"],
     package_data={
-        "alp_repro": ["py.typed", "*.mplstyle", "reference/*.csv", "reference/*.txt", "templates/*.j2"],
+        "alp_repro": [
+            "py.typed",
+            "*.mplstyle",
+            "reference/*.csv",
+            "reference/*.txt",
+            "templates/*.j2",
+        ],
     },
     install_requires=[
         "absl-py",

@@ -191,17 +191,17 @@ def crafting_copy(model: keras.Model, dtype: Dtype) -> keras.Model:
     Raises:
       InputError: the model is neither functional nor sequential, so that it cannot be cloned.
     """
+
+    def copied(layer: keras.Operation) -> keras.Operation:
+        # What stands between layers, as in `inputs * 255`, has no dtype of its own.
+        own = {"dtype": dtype} if isinstance(layer, keras.layers.Layer) else {}
+        return layer.__class__.from_config({**layer.get_config(), **own})
+
     policy = keras.config.dtype_policy()
     # A model takes the policy that is set when it is built, and casts its input to it.
     keras.config.set_dtype_policy(dtype)
     try:
-        copy = keras.models.clone_model(
-            model,
-            clone_function=lambda layer: layer.__class__.from_config(
-                {**layer.get_config(), "dtype": dtype}
-            ),
-            recursive=True,
-        )
+        copy = keras.models.clone_model(model, clone_function=copied, recursive=True)
     except ValueError as error:
         raise InputError(
             f"the model {model.name!r} cannot be copied in {dtype} ({error}): craft in float32, or "
