@@ -8,6 +8,7 @@ compared. Then the time of one LeNet step by layer, and the rate of a large matr
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,7 @@ from experiments import app
 FLAGS = flags.FLAGS
 EPS = 0.3
 BASE = "Cleverhans, eager"
+LAYER_REPEATS = 5
 # Name: model, image shape, batch, steps of a timed call.
 CASES: dict[str, tuple[str, tuple[int, int, int], int, int]] = {
     "lenet-200": ("lenet", (28, 28, 1), 200, 20),
@@ -143,6 +145,10 @@ def peaks() -> None:
     print("\n" + table(["matrix product 2048³", "GFLOP/s"], rows) + "\n", flush=True)
 
 
+def _repeated(function: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor) -> np.ndarray:
+    return [function(x) for _ in range(LAYER_REPEATS)][-1].numpy()
+
+
 def by_layer(batch: int = 200) -> None:
     """Each layer of the LeNet alone: its pass forward, and forward with the gradient of its input.
 
@@ -166,19 +172,20 @@ def by_layer(batch: int = 200) -> None:
 
             gradient = tf.function(both)
             key = f"{layer.name} {dtype}"
-            calls[f"{key} forward"] = lambda f=forward, x=x: [f(x) for _ in range(5)][-1].numpy()
-            calls[f"{key} both"] = lambda f=gradient, x=x: [f(x) for _ in range(5)][-1].numpy()
+            calls[f"{key} forward"] = functools.partial(_repeated, forward, x)
+            calls[f"{key} both"] = functools.partial(_repeated, gradient, x)
             if layer.weights:
                 kernel = layer.weights[0].shape
                 places = np.prod(layer.output.shape[1:-1]) if len(kernel) == 4 else 1
                 flops[layer.name] = 2e-6 * float(np.prod(kernel)) * float(places)
     seconds = interleaved(calls, rounds=FLAGS.rounds)
+    milliseconds = 1000 / LAYER_REPEATS
     rows = []
     for layer in model.layers[1:]:
         cells = [f"{flops.get(layer.name, 0):.2f}"]
         for dtype in ("float32", "bfloat16"):
-            forward_ms = 200 * seconds[f"{layer.name} {dtype} forward"]
-            both_ms = 200 * seconds[f"{layer.name} {dtype} both"]
+            forward_ms = milliseconds * seconds[f"{layer.name} {dtype} forward"]
+            both_ms = milliseconds * seconds[f"{layer.name} {dtype} both"]
             cells += [f"{forward_ms:.1f}", f"{both_ms:.1f}"]
         rows.append([layer.name, *cells])
     heads = [

@@ -66,9 +66,11 @@ def compare(name: str, model: keras.Model, data: datasets.Images, attack: Attack
     our_seconds = time.perf_counter() - started
     different = int(np.sum(record.first_break != theirs))
     share = float(np.mean(record.restarts_spent(attack.restarts))) / attack.restarts
+    standing = [float(np.mean(theirs < 0)), record.accuracy_at(attack.restarts)]
+    seconds = [exhaustive_seconds, our_seconds]
     return [
-        name, f"{100 * np.mean(theirs < 0):.1f}%", f"{100 * record.accuracy_at(attack.restarts):.1f}%",
-        str(different), f"{100 * share:.1f}%", f"{exhaustive_seconds:.1f}", f"{our_seconds:.1f}",
+        name, *(f"{100 * value:.1f}%" for value in standing), str(different),
+        f"{100 * share:.1f}%", *(f"{value:.1f}" for value in seconds),
         f"{exhaustive_seconds / our_seconds:.1f}",
     ]  # fmt: skip
 

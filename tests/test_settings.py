@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import pytest
+
+from alp_repro.errors import InputError
+from experiments import settings
+
+FLAGS_DIR = settings.default_flags_dir()
+
+
+def test_a_spec_is_an_attack_on_the_models_scale() -> None:
+    values = settings.parse(["--dataset=mnist", "--loss=margin"])
+    attack = settings.parse_attack(
+        "pgd,eps=51,eps_iter=25.5,nb_iter=7,restarts=3,target=each,momentum=0.5,gradient_noise=51",
+        values,
+    )
+    assert (attack.eps, attack.eps_iter, attack.nb_iter, attack.restarts) == (0.2, 0.1, 7, 3)
+    assert (attack.loss, attack.target) == ("margin", "each")
+    assert (attack.momentum, attack.gradient_noise) == (0.5, 0.2)
+
+
+def test_what_a_spec_leaves_out_is_the_data_sets() -> None:
+    for dataset, eps in (("mnist", 76.5), ("cifar10", 16), ("tiny_imagenet", 16)):
+        values = settings.parse([f"--dataset={dataset}"])
+        for method in ("pgd", "apgd", "spsa", "strong"):
+            assert settings.parse_attack(method, values).eps == pytest.approx(eps / 255)
+
+
+@pytest.mark.parametrize(
+    ("spec", "complaint"),
+    [
+        ("fgsm", "unknown method 'fgsm'"),
+        ("pgd,eps", "'eps' is no KEY=VALUE"),
+        ("pgd,steps=3", "unknown 'steps'"),
+        ("pgd,eps=big", "eps='big'"),
+        ("pgd,eps=10,eps_iter=20", "a step in"),
+        ("pgd,nb_iter=0", "nb_iter 0"),
+        ("pgd,restarts=-1", "restarts -1"),
+        ("pgd,eps=0", "eps 0"),
+        ("pgd,loss=hinge", "loss='hinge'"),
+        ("pgd,random_start=maybe", "random_start='maybe'"),
+    ],
+)
+def test_a_bad_spec_is_named(spec: str, complaint: str) -> None:
+    with pytest.raises(InputError, match=complaint) as caught:
+        settings.parse_attack(spec, settings.parse(["--dataset=mnist"]))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--regularizer=clp"], "go together"),
+        (["--regularizer_weight=0.5"], "go together"),
+        (["--adversarial_fraction=0.5"], "--train_eps is needed"),
+        (["--regularizer=alp", "--regularizer_weight=1"], "--train_eps is needed"),
+        (["--epochs=0"], "epochs 0"),
+        (["--batch_size=-5"], "batch_size -5"),
+        (["--noise_stddev=-1"], "noise_stddev"),
+        (["--learning_rate_drops=soon"], "whole numbers"),
+    ],
+)
+def test_a_contradiction_is_named(flags: list[str], complaint: str) -> None:
+    with pytest.raises(InputError, match=complaint):
+        settings.recipe(settings.parse(["--dataset=mnist", *flags]))
+
+
+def test_any_combination_that_makes_sense_is_a_recipe() -> None:
+    values = settings.parse(
+        ["--dataset=mnist", "--regularizer=lsq", "--regularizer_weight=0.1", "--noise_stddev=0.2",
+         "--adversarial_fraction=0.25", "--train_eps=51", "--train_eps_iter=5.1",
+         "--train_nb_iter=3", "--train_target=random", "--learning_rate_drops=3,5"]
+    )  # fmt: skip
+    recipe = settings.recipe(values)
+    assert (recipe.clean_weight, recipe.adversarial_weight, recipe.lsq) == (0.75, 0.25, 0.1)
+    assert recipe.attack is not None and recipe.attack.target == "random"
+    assert recipe.learning_rate_drops == (3, 5)
+
+
+def test_unknown_rows_scales_and_grids_are_named_with_what_there_is() -> None:
+    with pytest.raises(InputError, match=r"unknown row 'cpl' of mnist: one of .*clp"):
+        settings.row_flags(dataset="mnist", row="cpl", scale=None, flags_dir=FLAGS_DIR)
+    with pytest.raises(InputError, match=r"unknown scale 'fast' of mnist: one of smoke"):
+        settings.row_flags(dataset="mnist", row="clp", scale="fast", flags_dir=FLAGS_DIR)
+    with pytest.raises(InputError, match=r"unknown --grid=table9: one of table1"):
+        settings.attack_grid(settings.parse(["--grid=table9"]))
+    with pytest.raises(InputError, match="no attack named"):
+        settings.attack_grid(settings.parse([]))
+
+
+def test_a_scale_bounds_restarts() -> None:
+    values = settings.parse(["--grid=table1", "--max_restarts=3"])
+    grid = [settings.capped(attack, values) for attack in settings.attack_grid(values)]
+    assert [attack.restarts for attack in grid] == [1, 1, 3]
+    with pytest.raises(InputError, match="--max_restarts=0"):
+        settings.capped(grid[0], settings.parse(["--max_restarts=0"]))
+
+
+@pytest.mark.parametrize("row", [None, "a/b", ".."])
+def test_a_run_needs_a_name(row: str | None) -> None:
+    with pytest.raises(InputError, match="name of the run"):
+        settings.run_dir(settings.parse([f"--row={row}"] if row else []))
