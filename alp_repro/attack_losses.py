@@ -107,14 +107,15 @@ def attack_loss(
 ) -> tf.Tensor:
     """The loss of that name, to be maximised: off the true class, or towards ``targets`` if given.
 
-    name: a key of ``LOSSES``, InputError otherwise; labels, targets: int32 ``[b]``; logits:
-    ``[b, k]``; returns float32 ``[b]``.
+    name: a key of ``LOSSES``, InputError otherwise; labels, targets: int32 ``[b]``, a target of -1
+    is none; logits: ``[b, k]``; returns float32 ``[b]``.
     """
     if name not in LOSSES:
         raise InputError(f"attack loss {name!r}: not one of {', '.join(LOSSES)}")
     if targets is None:
         return LOSSES[name].untargeted(labels=labels, logits=logits)
-    return LOSSES[name].targeted(labels=labels, logits=logits, targets=targets)
+    towards = LOSSES[name].targeted(labels=labels, logits=logits, targets=tf.maximum(targets, 0))
+    return tf.where(targets < 0, LOSSES[name].untargeted(labels=labels, logits=logits), towards)
 
 
 def _logit_of(classes: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:

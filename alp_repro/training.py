@@ -127,9 +127,7 @@ class LogitPairingModel(keras.Model):
                     keras.metrics.sparse_categorical_accuracy(labels, value)
                 )
         results = {metric.name: metric.result() for metric in self.metrics}
-        strategy = tf.distribute.get_strategy()
-        replicas = strategy.num_replicas_in_sync
-        if replicas > 1 and replicas > len(strategy.extended.worker_devices):
+        if _spans_machines(tf.distribute.get_strategy()):
             # Keras takes the mean of several machines along the first axis.
             return {name: value[tf.newaxis] for name, value in results.items()}
         return results
@@ -463,10 +461,15 @@ def train(
 
     Raises:
       InputError: the folder belongs to another recipe or cannot be written to, the data set is too
-        small, or the loss is not finite.
+        small, the batch does not divide over the replicas, or the loss is not finite.
     """
     strategy = strategy or tf.distribute.get_strategy()
     chief = is_chief(strategy)
+    if recipe.attack is not None and recipe.attack.dtype != "float32" and _spans_machines(strategy):
+        raise InputError(
+            f"a training attack in {recipe.attack.dtype} works on one machine only: TensorFlow "
+            "passes no such weights between machines; use float32"
+        )
     _claim(recipe, run, init_from, mark=chief)
     if run.finished:
         return runs.load_model(run.model)
@@ -532,6 +535,11 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
         return True
     first = resolver.task_type == "worker" and resolver.task_id == 0
     return first and "chief" not in resolver.cluster_spec().jobs
+
+
+def _spans_machines(strategy: tf.distribute.Strategy) -> bool:
+    replicas = strategy.num_replicas_in_sync
+    return replicas > 1 and replicas > len(strategy.extended.worker_devices)
 
 
 def _claim(recipe: Recipe, run: runs.RunDir, init_from: keras.Model | None, *, mark: bool) -> None:

@@ -15,6 +15,7 @@ import json
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -51,48 +52,47 @@ class Curve:
 
 def contenders(eps: float, *, dtype: Dtype, budget: int) -> dict[str, Attack]:
     """Every attack of the comparison at `budget` gradients an image, by the name it is shown as."""
+    strong = strong_attack(eps, dtype=dtype)
+    noise, momentum = strong.gradient_noise, strong.momentum
 
-    def pgd(nb_iter: int, **settings: object) -> Attack:
-        settings = {"eps_iter": eps, "step_schedule": "linear"} | settings
-        return Attack(
-            eps=eps,
-            nb_iter=nb_iter,
-            restarts=budget // nb_iter,
-            dtype=dtype,
-            **settings,  # type: ignore[arg-type]
-        )
+    def pgd(nb_iter: int = 200, **settings: Any) -> Attack:
+        defaults: dict[str, Any] = {"eps_iter": eps, "step_schedule": "linear", "dtype": dtype}
+        restarts = budget // nb_iter
+        return Attack(eps=eps, nb_iter=nb_iter, restarts=restarts, **defaults | settings)
 
-    constant = {"step_schedule": "constant", "eps_iter": 50 / 255}
-    found = {
-        PAPER: pgd(200, **constant),
-        "constant, any iterate": pgd(200, **constant, success="any"),
-        "constant, margin": pgd(200, **constant, loss="margin"),
-        "constant, DLR": pgd(200, **constant, loss="dlr"),
-        "constant, each target, CE": pgd(200, **constant, target="each"),
-        "falling step, CE": pgd(200),
-        "falling step, margin": pgd(200, loss="margin"),
-        "falling step, DLR": pgd(200, loss="dlr"),
-        "falling step, margin, any iterate": pgd(200, loss="margin", success="any"),
+    constant: dict[str, Any] = {"step_schedule": "constant", "eps_iter": 50 / 255}
+    apgd: dict[str, Any] = {"method": "apgd", "step_schedule": "constant", "dtype": "float32"}
+    each_margin: dict[str, Any] = {"target": "each", "loss": "margin"}
+    return {
+        PAPER: pgd(**constant),
+        "constant 50, any iterate": pgd(**constant, success="any"),
+        "constant 50, margin": pgd(**constant, loss="margin"),
+        "constant 50, DLR": pgd(**constant, loss="dlr"),
+        "constant 50, noise and momentum": pgd(**constant, gradient_noise=noise, momentum=momentum),
+        "falling step, CE": pgd(),
+        "falling step, margin": pgd(loss="margin"),
+        "falling step, DLR": pgd(loss="dlr"),
+        "falling step from eps/2, margin": pgd(loss="margin", eps_iter=eps / 2),
+        "falling step, each target, CE": pgd(target="each"),
+        "falling step, each target, margin": pgd(**each_margin),
+        "falling step, each target, margin, n 100": pgd(100, **each_margin),
+        "falling step, each target, margin, n 50": pgd(50, **each_margin),
+        "falling step, each target, DLR": pgd(target="each", loss="dlr"),
+        "falling step, margin, momentum": pgd(loss="margin", momentum=momentum),
+        "falling step, margin, noise": pgd(loss="margin", gradient_noise=noise),
+        "falling step, margin, noise and momentum": pgd(
+            loss="margin", gradient_noise=noise, momentum=momentum
+        ),
+        "APGD, CE, n 100": pgd(100, **apgd),
+        "APGD, DLR, n 100": pgd(100, **apgd, loss="dlr"),
+        "APGD, each target, DLR, n 100": pgd(100, **apgd, loss="dlr", target="each"),
+        "strong (preset)": strong,
+        "strong, n 200, 10 restarts": dataclasses.replace(strong, nb_iter=200, restarts=10),
+        "strong, target each": dataclasses.replace(strong, target="each"),
+        "strong, target each, n 200, 9 restarts": dataclasses.replace(
+            strong, target="each", nb_iter=200, restarts=9
+        ),
     }
-    for loss, short in (("cross_entropy", "CE"), ("margin", "margin"), ("dlr", "DLR")):
-        for nb_iter in (36, 50, 100, 200):
-            found[f"falling step, each target, {short}, n {nb_iter}"] = pgd(
-                nb_iter, loss=loss, target="each"
-            )
-        for nb_iter in (50, 100, 200):
-            found[f"APGD, each target, {short}, n {nb_iter}"] = pgd(
-                nb_iter, method="apgd", loss=loss, target="each", step_schedule="constant"
-            )
-        found[f"APGD, {short}, n 100"] = pgd(
-            100, method="apgd", loss=loss, step_schedule="constant"
-        )
-    found["falling step from ε/2, each target, margin, n 200"] = pgd(
-        200, loss="margin", target="each", eps_iter=eps / 2
-    )
-    found["falling step, each target, margin, n 200, any iterate"] = pgd(
-        200, loss="margin", target="each", success="any"
-    )
-    return found
 
 
 def curve(name: str, record: AttackRecord, attack: Attack, seconds: float) -> Curve:
@@ -161,7 +161,6 @@ def main(argv: list[str]) -> None:
     dtype = resolve_dtype(FLAGS.attack_dtype)
     eps = FLAGS.eps / 255
     attacks = contenders(eps, dtype=dtype, budget=FLAGS.budget)
-    attacks["preset: strong"] = strong_attack(eps, dtype=dtype)
     attacks = {n: a for n, a in attacks.items() if re.search(FLAGS.only, n)}
     if FLAGS.paper_restarts:
         attacks[PAPER] = dataclasses.replace(

@@ -133,7 +133,7 @@ def make(paper: PaperTable, jobs: list[Job], chosen: Devices) -> None:
     for job in jobs:
         if lacks_start(job.values, job.run):
             print(
-                f"{job.row}: left out; it is fine-tuned from --init_from=RUN_FOLDER_OR_KERAS_FILE, "
+                f"{job.row}: left out; it is fine-tuned, from --init_from=RUN_FOLDER_OR_MODEL, "
                 f"or imported by experiments.import_checkpoint into --run_dir={job.run.path}"
             )
     jobs = [job for job in jobs if not lacks_start(job.values, job.run)]
