@@ -19,6 +19,7 @@ from alp_repro.recipes import Recipe
 
 # Stateless random numbers of one step are told apart by these.
 _NOISE, _START, _ORDER, _AUGMENT, _TARGET = range(5)
+ENOUGH_SECONDS = 10.0
 TERMS = ("clean_ce", "adversarial_ce", "clp", "lsq", "alp", "weight_decay")
 
 
@@ -514,16 +515,18 @@ def train(
 
 
 def estimate_seconds(recipe: Recipe, data: Images, *, steps: int = 5) -> float:
-    """Duration of a whole training on this machine, from a few timed steps."""
+    """Duration of a whole training on this machine, from a few timed steps; fewer if they last."""
     model = compiled_model(recipe)
     batch = min(recipe.batch_size, len(data.labels))
     images, labels = tf.constant(data.images[:batch]), tf.constant(data.labels[:batch], tf.int32)
     step = tf.function(lambda: model.train_step((images, labels)))
     step()
     started = time.monotonic()
-    for _ in range(steps):
+    seconds, done = 0.0, 0
+    while done < steps and seconds < ENOUGH_SECONDS:
         step()["loss"].numpy()
-    per_step = (time.monotonic() - started) / steps
+        seconds, done = time.monotonic() - started, done + 1
+    per_step = seconds / done
     count = recipe.train_images or len(data.labels)
     return per_step * -(-count // recipe.batch_size) * recipe.epochs
 

@@ -11,7 +11,6 @@ left out with a line.
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 import time
 from pathlib import Path
@@ -162,12 +161,11 @@ def main(argv: list[str]) -> None:
     eps = FLAGS.eps / 255
     attacks = contenders(eps, dtype=dtype, budget=FLAGS.budget)
     attacks = {n: a for n, a in attacks.items() if re.search(FLAGS.only, n)}
-    if FLAGS.paper_restarts:
-        attacks[PAPER] = dataclasses.replace(
-            contenders(eps, dtype=dtype, budget=FLAGS.budget)[PAPER], restarts=FLAGS.paper_restarts
-        )
     panels = {}
-    for run_dir in FLAGS.run_dirs:
+    for place, run_dir in enumerate(FLAGS.run_dirs):
+        if FLAGS.paper_restarts and PAPER in attacks:
+            restarts = int(FLAGS.paper_restarts[place])
+            attacks[PAPER] = dataclasses.replace(attacks[PAPER], restarts=restarts)
         model = runs.load_model(runs.RunDir(Path(run_dir)).model)
         name, curves = Path(run_dir).name, []
         for label, attack in attacks.items():
@@ -200,7 +198,7 @@ def main(argv: list[str]) -> None:
         runs.write_atomically(
             Path(FLAGS.plot), lambda path: plot(panels, shown).savefig(path, format="png")
         )
-        print(f"wrote {FLAGS.plot}; numbers: {json.dumps(str(Path(FLAGS.out) / 'curves.json'))}")
+        print(f"wrote {FLAGS.plot}; the numbers are in {Path(FLAGS.out) / 'curves.json'}")
 
 
 if __name__ == "__main__":
@@ -213,7 +211,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("only", "", "Regular expression on the attacks' names.")
     flags.DEFINE_float("eps", 76.5, "Radius, 0-255 scale.")
     flags.DEFINE_integer("budget", 2000, "Gradients an image.")
-    flags.DEFINE_integer("paper_restarts", 0, "Run the paper's attack for so many restarts.")
+    flags.DEFINE_list("paper_restarts", [], "Restarts of the paper's attack, one a run_dir.")
     flags.DEFINE_integer("batch_size", 200, "Work items a batch.")
     flags.DEFINE_enum("attack_dtype", "auto", ["auto", "float32", "bfloat16"], "Of the crafting.")
     flags.DEFINE_bool("autoattack", False, "Also AutoAttack's parts, in PyTorch.")

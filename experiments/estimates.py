@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Hashable
 
 import numpy as np
 from absl import flags
@@ -27,11 +28,19 @@ def tell(jobs: list[tuple[flags.FlagValues, list[Column]]], devices: Devices) ->
     The evaluation's part assumes that no image breaks: it is an upper bound.
     """
     total = 0.0
+    evaluations: dict[Hashable, float] = {}  # rows of one architecture take the same time
     print("estimate (evaluation: if no image breaks):", flush=True)
     for values, columns in jobs:
-        train, attack = training_seconds(values), evaluation_seconds(values, columns, devices)
+        train = training_seconds(values)
+        key = (values.model, values.model_width, values.num_images, tuple(columns))
+        if key not in evaluations:
+            evaluations[key] = evaluation_seconds(values, columns, devices)
+        attack = evaluations[key]
         total += train + attack
-        print(f"  {values.row}: {_duration(train)} training, {_duration(attack)} evaluation")
+        print(
+            f"  {values.row}: {_duration(train)} training, {_duration(attack)} evaluation",
+            flush=True,
+        )
     print(f"  together: {_duration(total)}; it can be stopped and resumed at any time", flush=True)
 
 

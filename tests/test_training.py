@@ -659,11 +659,13 @@ def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_duration_is_estimated_from_timed_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([100.0, 110.0])
+    clock = iter([100.0, 101.0, 102.0, 103.0, 200.0, 230.0])
     monkeypatch.setattr(training.time, "monotonic", lambda: next(clock))
     settings = recipe(epochs=7)
-    # Five steps in ten seconds, three steps an epoch.
-    assert training.estimate_seconds(settings, some_images(), steps=5) == 2.0 * 3 * 7
+    # Three steps in three seconds, three steps an epoch.
+    assert training.estimate_seconds(settings, some_images(), steps=3) == 1.0 * 3 * 7
+    # One step takes so long that no other is needed.
+    assert training.estimate_seconds(settings, some_images(), steps=3) == 30.0 * 3 * 7
 
 
 def test_the_crafting_copy_is_no_part_of_what_is_saved(undisturbed: runs.RunDir) -> None:
