@@ -31,7 +31,7 @@ done
 
 # Rows to make of Tables 2 to 5, and how many of each table are complete then.
 declare -A only=([2]=plain,at50_alp [3]=plain,at50_ll_alp_ll,finetuned_plain_alp_ll [4]=plain [5]=plain)
-declare -A count=([1]=8 [2]=2 [3]=2 [4]=1 [5]=1)
+declare -A count=([1]=8 [2]=2 [3]=2 [4]=2 [5]=1)  # Table 4 has the columns of Table 3
 if [ "$rows" = all ]; then
   only=([2]= [3]= [4]= [5]=)
   count=([1]=8 [2]=8 [3]=8 [4]=12 [5]=12)  # all but the fine-tuned row

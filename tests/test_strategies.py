@@ -107,43 +107,52 @@ def made_up(count: int, shape: tuple[int, int, int]) -> Images:
     return Images(pixels, np.arange(count, dtype=np.int32) % 10, np.arange(count), "made up")
 
 
-def test_replicas_keep_batch_norm_of_their_own_share(tmp_path: Path) -> None:
-    """A residual network under --strategy=mirrored: it trains, and what it saves is usable."""
-    recipe = Recipe(
-        dataset="cifar10", model="resnet20_v2", model_width=2, epochs=1, batch_size=8
-    )  # fmt: skip
-    run = runs.RunDir(tmp_path)
+def test_the_flag_takes_every_device_of_the_machine() -> None:
     values = settings.parse([])
     devices.define_flags(values)
     values(["test", "--strategy=mirrored"])
     chosen = devices.choose(values)
     assert chosen.strategy is not None and chosen.strategy.num_replicas_in_sync == 2
+    assert "2 replicas" in chosen.description and chosen.writes
+
+
+def test_replicas_keep_batch_norm_of_their_own_share(
+    tmp_path: Path, two_replicas: tf.distribute.Strategy
+) -> None:
+    """A residual network: it trains, and what it saves is usable."""
+    recipe = Recipe(
+        dataset="cifar10", model="resnet20_v2", model_width=2, epochs=1, batch_size=8
+    )  # fmt: skip
+    run = runs.RunDir(tmp_path)
     data = made_up(8, (32, 32, 3))
-    model = training.train(recipe, run, data, strategy=chosen.strategy, verbose=0)
+    model = training.train(recipe, run, data, strategy=two_replicas, verbose=0)
     assert np.isfinite(model(data.images.astype(np.float32) / 255).numpy()).all()
     moved = [w for w in model.weights if w.path.endswith("moving_variance")]
     assert moved and all(np.any(np.asarray(w) != 1) for w in moved)
 
 
-def test_replicas_craft_in_bfloat16_as_one_device_does(tmp_path: Path) -> None:
+def test_replicas_craft_in_bfloat16_as_one_device_does(
+    tmp_path: Path, two_replicas: tf.distribute.Strategy
+) -> None:
     recipe = Recipe(
         dataset="mnist", model="lenet", model_width=2, epochs=2, batch_size=8, alp=0.5,
         attack=Attack(eps=0.3, eps_iter=0.1, nb_iter=2, dtype="bfloat16"),
     )  # fmt: skip
     data, found = made_up(16, (28, 28, 1)), []
-    for strategy in (None, tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
+    for strategy in (None, two_replicas):
         run = runs.RunDir(tmp_path / str(strategy is None))
         training.train(recipe, run, data, strategy=strategy, verbose=0)
         found.append(losses(run.log))
     assert found[0] == pytest.approx(found[1], rel=1e-4)
 
 
-def test_a_batch_must_divide_over_the_replicas(tmp_path: Path) -> None:
+def test_a_batch_must_divide_over_the_replicas(
+    tmp_path: Path, two_replicas: tf.distribute.Strategy
+) -> None:
     recipe = Recipe(dataset="mnist", model="lenet", model_width=2, epochs=1, batch_size=9)
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     with pytest.raises(InputError, match="must be a multiple of 2"):
         training.train(
-            recipe, runs.RunDir(tmp_path), made_up(9, (28, 28, 1)), strategy=strategy, verbose=0
+            recipe, runs.RunDir(tmp_path), made_up(9, (28, 28, 1)), strategy=two_replicas, verbose=0
         )
 
 

@@ -581,11 +581,12 @@ def test_a_damaged_backup_is_told_in_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_two_replicas_train_as_one_device(tmp_path: Path, undisturbed: runs.RunDir) -> None:
+def test_two_replicas_train_as_one_device(
+    tmp_path: Path, undisturbed: runs.RunDir, two_replicas: tf.distribute.Strategy
+) -> None:
     """Up to the rounding of sums that are added in another order, at most 1e-6 here."""
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     run = runs.RunDir(tmp_path)
-    train(RECIPE, run, some_images(), verbose=0, strategy=strategy)
+    train(RECIPE, run, some_images(), verbose=0, strategy=two_replicas)
     for found, expected in zip(rows(run), rows(undisturbed), strict=True):
         for name in ("loss", "clean_ce", "lsq", "alp", "accuracy", "learning_rate"):
             assert float(found[name]) == pytest.approx(float(expected[name]), rel=1e-4), name
@@ -595,12 +596,13 @@ def test_two_replicas_train_as_one_device(tmp_path: Path, undisturbed: runs.RunD
             np.testing.assert_allclose(a, b, atol=1e-6)
 
 
-def test_the_state_of_two_replicas_is_restored(tmp_path: Path) -> None:
+def test_the_state_of_two_replicas_is_restored(
+    tmp_path: Path, two_replicas: tf.distribute.Strategy
+) -> None:
     run = runs.RunDir(tmp_path)
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
     def fresh(seed: int) -> tuple[LogitPairingModel, training.Backup]:
-        with strategy.scope():
+        with two_replicas.scope():
             model = compiled_model(recipe(average_decay=0.9, seed=seed))
         backup = training.Backup(run)
         backup.set_model(model)
