@@ -332,6 +332,11 @@ def loss_and_gradient(
 ) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
     """A function of images: their logits, each one's attack loss, the gradient of their sum.
 
+    In a graph it stays a function of its own. Where it is inlined in a loop, TensorFlow's oneDNN
+    pass may meet a max-pool's gradient before the max-pool, by the memory addresses of the loop's
+    edges, and then leaves it to a far slower kernel: in two processes of three, seen with
+    TensorFlow 2.21 (docs/performance.md).
+
     Args:
       logits: the crafting model.
       labels: int [batch].
@@ -346,7 +351,9 @@ def loss_and_gradient(
             values = attack_loss(loss, labels=labels, logits=outputs, targets=targets)
         return outputs, values, tape.gradient(values, points)
 
-    return value_and_gradient
+    if not tf.inside_function():
+        return value_and_gradient
+    return tf.function(value_and_gradient, experimental_attributes={"_noinline": True})
 
 
 def pgd_step(

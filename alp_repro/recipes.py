@@ -92,8 +92,13 @@ class Recipe:
             raise InputError("recipe: clean and adversarial weight are both 0, nothing is learned")
         if self.uses_adversarial and self.attack is None:
             raise InputError("recipe: adversarial images are used but no training attack is given")
-        if self.attack is not None and (self.attack.method, self.attack.engine) == ("spsa", "loop"):
+        if self.attack is not None and self.attack.method == "spsa":
             raise InputError("recipe: training attack spsa has no gradient steps: use pgd or apgd")
+        if self.attack is not None and self.attack.engine != "loop":
+            raise InputError(
+                f"recipe: training attack engine={self.attack.engine} is for evaluations: a "
+                "training step crafts with engine=loop, which takes the same steps"
+            )
 
     @property
     def uses_adversarial(self) -> bool:

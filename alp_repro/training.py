@@ -471,7 +471,8 @@ def train(
             f"a training attack in {recipe.attack.dtype} works on one machine only: TensorFlow "
             "passes no such weights between machines; use float32"
         )
-    _claim(recipe, run, init_from, mark=chief)
+    settings = _settings(recipe, init_from)
+    _check_owner(run, settings)
     if run.finished:
         return runs.load_model(run.model)
     data = _first(data, recipe.train_images)
@@ -479,6 +480,8 @@ def train(
     several = strategy.num_replicas_in_sync > 1
     with strategy.scope():
         model = compiled_model(recipe, jit_compile=jit_compile, init_from=init_from)
+    if chief and not run.settings.exists():
+        runs.write_json(run.settings, settings)  # now that nothing more can be refused
     backup = Backup(run)
     callbacks = [
         order,
@@ -545,18 +548,20 @@ def _spans_machines(strategy: tf.distribute.Strategy) -> bool:
     return replicas > 1 and replicas > len(strategy.extended.worker_devices)
 
 
-def _claim(recipe: Recipe, run: runs.RunDir, init_from: keras.Model | None, *, mark: bool) -> None:
-    """Checks that a folder is nobody else's and with `mark` notes whose it is from now on."""
-    run.make()
-    wanted = runs.plain(recipe.to_json())
+def _settings(recipe: Recipe, init_from: keras.Model | None) -> dict[str, Any]:
+    settings: dict[str, Any] = runs.plain(recipe.to_json())
     if init_from is not None:
-        wanted["init_from"] = runs.weights_hash(init_from)
+        settings["init_from"] = runs.weights_hash(init_from)
+    return settings
+
+
+def _check_owner(run: runs.RunDir, wanted: dict[str, Any]) -> None:
+    """Makes sure that a folder can be written to and is nobody else's."""
+    run.make()
     if not run.settings.exists():
-        if mark:
-            runs.write_json(run.settings, wanted)
         return
     found = runs.read_json(run.settings)
-    if isinstance(found, dict) and init_from is None and run.finished:
+    if isinstance(found, dict) and "init_from" not in wanted and run.finished:
         found.pop("init_from", None)  # nothing starts from it any more
     if found != wanted:
         raise InputError(

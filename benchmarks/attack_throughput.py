@@ -3,13 +3,14 @@
     python -m benchmarks.attack_throughput [--torch_python=PATH] [--only=lenet-200]
 
 All of one model are timed in turns in one process (PyTorch's in one of its own) and the medians
-compared. Then the time of one LeNet step by layer, and the rate of a large matrix product.
+compared. Then the rate of a large matrix product, and the time of one LeNet step by operation.
 """
 
 from __future__ import annotations
 
-import functools
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -17,9 +18,10 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 from cleverhans.tf2.attacks.projected_gradient_descent import projected_gradient_descent
+from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 from alp_repro.attack_programs import attack_program
-from alp_repro.attacks import Attack, Dtype, crafting_copy
+from alp_repro.attacks import Attack, Dtype
 from alp_repro.models import build_model
 from alp_repro.restarts import exact_bounds
 from benchmarks import other_libraries
@@ -29,7 +31,7 @@ from experiments import app
 FLAGS = flags.FLAGS
 EPS = 0.3
 BASE = "Cleverhans, eager"
-LAYER_REPEATS = 5
+OPERATIONS = 12
 # Name: model, image shape, batch, steps of a timed call.
 CASES: dict[str, tuple[str, tuple[int, int, int], int, int]] = {
     "lenet-200": ("lenet", (28, 28, 1), 200, 20),
@@ -157,54 +159,42 @@ def peaks() -> None:
     print("\n" + table(heads, rows) + "\n", flush=True)
 
 
-def _repeated(function: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor) -> np.ndarray:
-    return [function(x) for _ in range(LAYER_REPEATS)][-1].numpy()
-
-
-def by_layer(batch: int = 200) -> None:
-    """Each layer of the LeNet alone: its pass forward, and forward with the gradient of its input.
-
-    In processor time of all cores; inputs are random.
-    """
-    calls: dict[str, Callable[[], object]] = {}
-    flops: dict[str, float] = {}
-    model = build_model("lenet", image_shape=(28, 28, 1), num_classes=10)
-    for dtype in ("float32", "bfloat16"):
-        copy = crafting_copy(model, dtype) if dtype != "float32" else model
-        for layer in copy.layers[1:]:
-            x = tf.random.stateless_normal([batch, *layer.input.shape[1:]], [3, 4])
-            x = tf.cast(x, dtype)
-            forward = tf.function(lambda x, layer=layer: layer(x))
-
-            def both(x: tf.Tensor, layer: keras.Layer = layer) -> tf.Tensor:
-                with tf.GradientTape(watch_accessed_variables=False) as tape:
-                    tape.watch(x)
-                    outputs = layer(x)
-                return tape.gradient(outputs, x)
-
-            gradient = tf.function(both)
-            key = f"{layer.name} {dtype}"
-            calls[f"{key} forward"] = functools.partial(_repeated, forward, x)
-            calls[f"{key} both"] = functools.partial(_repeated, gradient, x)
-            if layer.weights:
-                kernel = layer.weights[0].shape
-                places = np.prod(layer.output.shape[1:-1]) if len(kernel) == 4 else 1
-                flops[layer.name] = 2e-6 * float(np.prod(kernel)) * float(places)
-    seconds = interleaved(calls, rounds=FLAGS.rounds)
-    milliseconds = 1000 / LAYER_REPEATS
-    rows = []
-    for layer in model.layers[1:]:
-        cells = [f"{flops.get(layer.name, 0):.2f}"]
-        for dtype in ("float32", "bfloat16"):
-            forward_ms = milliseconds * seconds[f"{layer.name} {dtype} forward"].cpu
-            both_ms = milliseconds * seconds[f"{layer.name} {dtype} both"].cpu
-            cells += [f"{forward_ms:.1f}", f"{both_ms:.1f}"]
-        rows.append([layer.name, *cells])
-    heads = [
-        f"LeNet layer, batch {batch}", "MFLOP an image, forward", "float32 forward, CPU ms",
-        "with gradient", "bfloat16 forward, CPU ms", "with gradient",
-    ]  # fmt: skip
+def by_operation(model_name: str = "lenet", batch: int = 200, nb_iter: int = 100) -> None:
+    """TensorFlow's own profile of one step of ours: milliseconds in each kind of operation."""
+    shape = next(case[1] for case in CASES.values() if case[0] == model_name)
+    model = build_model(model_name, image_shape=shape, num_classes=10)
+    random = np.random.default_rng(0)
+    images = random.random((batch, *shape), np.float32)
+    labels = random.integers(0, 10, batch).astype(np.int32)
+    dtypes: tuple[Dtype, ...] = ("float32", "bfloat16")
+    columns = []
+    for dtype in dtypes:
+        call = ours(model, images, labels, nb_iter=nb_iter, dtype=dtype)
+        call()
+        columns.append({k: v / nb_iter for k, v in _profile(call).items()})
+    largest = sorted(columns[0] | columns[1], key=lambda k: -columns[1].get(k, 0.0))[:OPERATIONS]
+    rows = [[k, *(f"{column.get(k, 0.0):.2f}" for column in columns)] for k in largest]
+    rows.append(["all", *(f"{sum(column.values()):.2f}" for column in columns)])
+    heads = [f"{model_name}, batch {batch}: operation", "float32, ms a step", "bfloat16, ms a step"]
     print("\n" + table(heads, rows) + "\n", flush=True)
+
+
+def _profile(call: Callable[[], object]) -> dict[str, float]:
+    """Milliseconds of one call in each kind of operation, added over the threads that ran them."""
+    options = tf.profiler.experimental.ProfilerOptions(host_tracer_level=2)
+    with tempfile.TemporaryDirectory() as folder:
+        with tf.profiler.experimental.Profile(folder, options):
+            call()
+        space = xplane_pb2.XSpace()
+        space.ParseFromString(next(Path(folder).rglob("*.xplane.pb")).read_bytes())
+    spent: dict[str, float] = {}
+    for plane in space.planes:
+        for event in (event for line in plane.lines for event in line.events):
+            # Operations are named "node:kind"; functions and the executor's own work are not.
+            node, colon, kind = plane.event_metadata[event.metadata_id].name.rpartition(":")
+            if colon and node and kind.removeprefix("_").isalnum():
+                spent[kind] = spent.get(kind, 0.0) + event.duration_ps / 1e9
+    return spent
 
 
 def main(argv: list[str]) -> None:
@@ -214,12 +204,12 @@ def main(argv: list[str]) -> None:
             one_case(name)
     if not FLAGS.only or "peak" in FLAGS.only:
         peaks()
-    if not FLAGS.only or "layers" in FLAGS.only:
-        by_layer()
+    if not FLAGS.only or "operations" in FLAGS.only:
+        by_operation()
 
 
 if __name__ == "__main__":
     flags.DEFINE_integer("rounds", 5, "Times each call is timed; the median is shown.")
-    flags.DEFINE_list("only", [], "Of lenet-200, lenet-1000, resnet20_v2-16, peak, layers.")
+    flags.DEFINE_list("only", [], "Of lenet-200, lenet-1000, resnet20_v2-16, peak, operations.")
     flags.DEFINE_string("torch_python", None, "Interpreter with torch, foolbox, torchattacks.")
     app.run(main)

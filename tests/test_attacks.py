@@ -137,6 +137,84 @@ def test_a_warm_up_scales_the_ball_and_the_step() -> None:
     np.testing.assert_allclose(np.abs(last - images), 0.1, atol=1e-6)
 
 
+def by_hand(
+    model: keras.Model, images: np.ndarray, labels: np.ndarray, settings: Attack,
+    noise: Callable[[Any], tf.Tensor],
+) -> np.ndarray:  # fmt: skip
+    """PGD from the clean images with momentum and noisy gradients, as `Attack` describes it."""
+    points, direction = images, np.zeros_like(images)
+    for i in range(settings.nb_iter):
+        done = i / settings.nb_iter
+        width = np.float32(settings.gradient_noise * max(0.0, 1.0 - 2.0 * done))
+        looked_at = tf.constant(points + width * noise(i).numpy())
+        with tf.GradientTape() as tape:
+            tape.watch(looked_at)
+            loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, model(looked_at))
+        direction = settings.momentum * direction + tape.gradient(loss, looked_at).numpy()
+        eta = points + np.float32(settings.eps_iter) * np.sign(direction) - images
+        eta = np.clip(eta, -settings.eps, settings.eps)
+        points = np.clip(images + eta, 0, 1).astype(np.float32)
+    return points
+
+
+@pytest.mark.parametrize(
+    ("momentum", "gradient_noise"), [(0.0, 0.0), (0.8, 0.0), (0.0, 0.4), (0.6, 0.4)]
+)
+def test_momentum_and_noisy_gradients_are_as_described(
+    model: keras.Model, images: np.ndarray, labels: np.ndarray, momentum: float,
+    gradient_noise: float,
+) -> None:  # fmt: skip
+    settings = attack(eps=0.2, nb_iter=8, momentum=momentum, gradient_noise=gradient_noise)
+    index = tf.range(len(images))
+    noise = attacks.item_noise(IMAGE_SHAPE, image_index=index, restart=index, seed=tf.constant(3))
+    found = attacks.craft(
+        attacks.logits_function(model), tf.constant(images), tf.constant(labels), attack=settings,
+        starts=tf.constant(images), noise=noise,
+    )  # fmt: skip
+    expected = by_hand(model, images, labels, settings, noise)
+    # A gradient that is all but zero may have the other sign by another rounding.
+    assert np.mean(np.abs(found - expected) > 1e-6) < 0.01
+    plain = by_hand(model, images, labels, attack(eps=0.2, nb_iter=8), noise)
+    changed = np.mean(np.abs(expected - plain) > 1e-6)
+    assert changed > 0.1 if momentum or gradient_noise else changed == 0
+
+
+def test_noise_depends_on_seed_image_restart_and_step_alone() -> None:
+    def noise(image: list[int], restart: list[int], step: int, seed: int = 3) -> np.ndarray:
+        draw = attacks.item_noise(
+            IMAGE_SHAPE, image_index=tf.constant(image), restart=tf.constant(restart),
+            seed=tf.constant(seed),
+        )  # fmt: skip
+        return draw(tf.constant(step)).numpy()
+
+    first = noise([5, 6, 5], [0, 0, 1], 2)
+    np.testing.assert_array_equal(noise([6, 5], [0, 0], 2), first[[1, 0]])
+    others = [first[1], first[2], noise([5], [0], 3)[0], noise([5], [0], 2, seed=4)[0]]
+    for other in others:
+        assert np.mean(other == first[0]) < 0.05
+
+
+@pytest.mark.parametrize(("items", "steps"), [(200, 1), (1, 200)])
+def test_noise_is_uniform_and_independent_between_items_and_steps(items: int, steps: int) -> None:
+    index = tf.range(items)
+    draw = attacks.item_noise(IMAGE_SHAPE, image_index=index, restart=index, seed=tf.constant(0))
+    values = np.concatenate([draw(tf.constant(step)).numpy() for step in range(steps)])
+    assert values.min() >= -1 and values.max() <= 1
+    counts, _ = np.histogram(values, bins=10, range=(-1, 1))
+    expected = values.size / 10
+    assert np.sum((counts - expected) ** 2) / expected < 33.7  # probability 1e-4
+    products = values[1:] * values[:-1]  # of variance 1/9
+    assert abs(np.mean(products)) < 4 / 3 / np.sqrt(products.size)
+
+
+def test_noisy_gradients_need_noise() -> None:
+    with pytest.raises(InputError, match=r"gradient_noise: .*evaluation"):
+        attacks.craft(
+            lambda x: x, tf.zeros([1, *IMAGE_SHAPE]), tf.constant([0]),
+            attack=attack(gradient_noise=0.1), starts=tf.zeros([1, *IMAGE_SHAPE]),
+        )  # fmt: skip
+
+
 def test_success_any_returns_the_iterate_of_the_largest_margin(
     model: keras.Model, images: np.ndarray, labels: np.ndarray
 ) -> None:
@@ -352,6 +430,36 @@ def test_each_never_aims_at_the_true_class_even_when_its_logit_is_the_lowest() -
     assert sorted(aims) == [0, 1, 2, 3, 5, 6, 7, 8, 9]
 
 
+def test_alternate_aims_every_other_restart_and_leaves_the_others_untargeted() -> None:
+    logits, labels = random_logits(50), (np.arange(50) % CLASSES).astype(np.int32)
+    for restart in range(36):
+        aims = targets("alternate", logits, labels, restart=restart)
+        expected = -1 if restart % 2 else targets("each", logits, labels, restart=restart // 2)
+        np.testing.assert_array_equal(aims, expected)
+
+
+def test_a_target_of_minus_one_is_no_target(
+    model: keras.Model, images: np.ndarray, labels: np.ndarray
+) -> None:
+    """Items with and without one share a batch; those without have no noise under `alternate`."""
+    x, y = tf.constant(images), tf.constant(labels)
+    index = tf.range(len(images))
+    noise = attacks.item_noise(IMAGE_SHAPE, image_index=index, restart=index, seed=tf.constant(0))
+
+    def crafted(targets: np.ndarray | None, **changes: Any) -> np.ndarray:
+        return attacks.craft(
+            attacks.logits_function(model), x, y, attack=attack(loss="margin", **changes),
+            starts=x, targets=None if targets is None else tf.constant(targets), noise=noise,
+        ).numpy()  # fmt: skip
+
+    aims = np.where(np.arange(len(labels)) % 2, -1, (labels + 2) % CLASSES).astype(np.int32)
+    mixed = crafted(aims, target="alternate", gradient_noise=0.3)
+    aimed = crafted((labels + 2) % CLASSES, target="each", gradient_noise=0.3)
+    np.testing.assert_array_equal(mixed[1::2], crafted(None)[1::2])
+    np.testing.assert_array_equal(mixed[::2], aimed[::2])
+    assert np.any(mixed[1::2] != aimed[1::2])
+
+
 # Copies in another dtype
 
 
@@ -421,6 +529,11 @@ def test_a_model_that_cannot_be_copied_is_refused_in_one_line() -> None:
         ({"target": "most"}, "target='most': one of none, random, least_likely, each"),
         ({"dtype": "float16"}, "dtype='float16': one of float32, bfloat16"),
         ({"engine": "art"}, "engine='art': one of loop, cleverhans"),
+        ({"momentum": 1.0}, r"momentum 1, .*a share in \[0, 1\)"),
+        ({"gradient_noise": -0.1}, "gradient_noise -25.5"),
+        ({"gradient_noise": 0.1, "method": "apgd"}, "apgd: momentum and gradient_noise are PGD's"),
+        ({"gradient_noise": 0.1, "success": "any"}, "success=any: .*success=last works"),
+        ({"target": "alternate", "method": "spsa"}, "target=alternate"),
         ({"engine": "cleverhans", "loss": "margin"}, "engine=cleverhans: .* cross-entropy"),
         ({"engine": "cleverhans", "dtype": "bfloat16"}, "engine=cleverhans"),
         ({"engine": "cleverhans", "success": "any"}, "engine=cleverhans"),

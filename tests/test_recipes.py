@@ -69,6 +69,10 @@ def test_the_rows_of_table_1_are_recipes(
             {"alp": 1.0, "attack": dataclasses.replace(ATTACK, method="spsa")},
             "spsa has no gradient steps: use pgd or apgd",
         ),
+        (
+            {"alp": 1.0, "attack": dataclasses.replace(ATTACK, engine="cleverhans")},
+            "engine=cleverhans is for evaluations",
+        ),
     ],
 )
 def test_a_bad_recipe_is_refused_in_one_line(changes: dict[str, Any], message: str) -> None:

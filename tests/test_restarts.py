@@ -26,7 +26,7 @@ import tensorflow as tf
 
 from alp_repro import restarts
 from alp_repro.attack_programs import BatchOutcome, attack_program
-from alp_repro.attacks import Attack
+from alp_repro.attacks import Attack, strong_attack
 from alp_repro.errors import InputError
 from alp_repro.models import build_model
 from alp_repro.restarts import AttackRecord, Progress, exact_bounds, wilson_interval
@@ -120,6 +120,26 @@ def test_the_batch_size_changes_nothing(
         np.testing.assert_array_equal(found.first_break, expected.first_break)
     else:
         assert_same(found, expected)
+
+
+def test_the_preset_is_as_exact(
+    model: keras.Model, images: np.ndarray, labels: np.ndarray, cached_programs: None
+) -> None:
+    """Alternating targets and noisy gradients do not know of the batch either."""
+    attack = dataclasses.replace(strong_attack(0.02), nb_iter=4)
+    order = np.random.default_rng(0).permutation(len(images))
+
+    def found(batch_size: int, order: np.ndarray) -> AttackRecord:
+        return restarts.attack_with_restarts(
+            model, images[order], new_record(images[order], labels[order]), attack=attack,
+            seed=SEED, batch_size=batch_size, image_index=order,
+        )  # fmt: skip
+
+    expected = found(16, np.arange(len(images)))
+    assert len(set(expected.first_break.tolist())) >= 4
+    other = found(7, order)
+    np.testing.assert_array_equal(other.first_break, expected.first_break[order])
+    np.testing.assert_array_equal(other.adversarial, expected.adversarial[order])
 
 
 @pytest.mark.parametrize("batch_size", [7, 64])

@@ -24,10 +24,10 @@ from experiments import devices, settings
 from tests.data_factory import make_cifar10
 
 ROOT = Path(__file__).resolve().parent.parent
-# 30 images make a partial batch; everything that draws random numbers is on.
+# 28 images make a partial batch; everything that draws random numbers is on.
 TRAIN = [
     "--dataset=cifar10", "--row=mine", "--model=lenet", "--model_width=2",
-    "--epochs=2", "--batch_size=8", "--train_images=30",
+    "--epochs=2", "--batch_size=8", "--train_images=28",
     "--regularizer=alp", "--regularizer_weight=0.5", "--adversarial_fraction=0.5",
     "--noise_stddev=0.1", "--train_eps=76.5", "--train_eps_iter=25", "--train_nb_iter=2",
     "--train_target=random",
@@ -53,6 +53,15 @@ def start(folder: Path, data_dir: Path, *flags: str, **environment: str) -> subp
     )  # fmt: skip
 
 
+def ends(processes: list[subprocess.Popen[str]]) -> list[str]:
+    """What each printed; twenty seconds are usual, minutes where the machine is busy."""
+    try:
+        return [process.communicate(timeout=300)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+
+
 def log_of(folder: Path) -> list[dict[str, float]]:
     lines = csv.DictReader((folder / "cifar10" / "mine" / "training.csv").open())
     return [{k: float(v) for k, v in line.items() if v != "NA"} for line in lines]
@@ -63,7 +72,6 @@ def log_of(folder: Path) -> list[dict[str, float]]:
     reason="TensorFlow's collectives between processes crashed at times on a loaded machine; "
     "ALP_REPRO_MACHINE_TESTS=1 runs it",
 )
-@pytest.mark.timeout(240)
 def test_two_machines_train_as_one_device(tmp_path: Path) -> None:
     """Two local processes; only the first writes, and the losses are equal but for rounding."""
     data_dir = tmp_path / "tfds"
@@ -71,7 +79,7 @@ def test_two_machines_train_as_one_device(tmp_path: Path) -> None:
         dataset_spec("cifar10"), make_cifar10(tmp_path), data_dir=data_dir
     )
     alone = start(tmp_path / "alone", data_dir)
-    output, _ = alone.communicate(timeout=200)
+    (output,) = ends([alone])
     assert alone.returncode == 0, output
 
     addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
@@ -84,7 +92,7 @@ def test_two_machines_train_as_one_device(tmp_path: Path) -> None:
         )
         for index in range(2)
     ]  # fmt: skip
-    outputs = [worker.communicate(timeout=200)[0] for worker in workers]
+    outputs = ends(workers)
     assert [worker.returncode for worker in workers] == [0, 0], outputs
     assert "2 replicas" in outputs[0] and "trained: " in outputs[0]
     assert "trained: " not in outputs[1]

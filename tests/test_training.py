@@ -635,6 +635,8 @@ def test_the_first_images_are_used_and_more_than_there_are_refused(tmp_path: Pat
     assert_same_weights(few.model, first.model)
     with pytest.raises(InputError, match="21 training images asked for: the training set has 20"):
         train(recipe(train_images=21), runs.RunDir(tmp_path / "more"), data, verbose=0)
+    # What was refused has not taken the folder: the corrected training may have it.
+    train(recipe(train_images=8, epochs=1), runs.RunDir(tmp_path / "more"), data, verbose=0)
 
 
 def test_a_training_starts_from_a_given_model(tmp_path: Path) -> None:
