@@ -6,6 +6,8 @@ our loop (PGD and APGD), Cleverhans' own `projected_gradient_descent`, and its `
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, NamedTuple
@@ -18,6 +20,7 @@ from cleverhans.tf2.attacks.spsa import SPSAAdam, margin_logit_loss, projected_o
 
 from alp_repro.attacks import (
     Attack,
+    Sizes,
     choose_targets,
     copy_weights,
     craft,
@@ -41,8 +44,8 @@ class BatchOutcome(NamedTuple):
 
 
 AttackProgram = Callable[..., BatchOutcome]
-# Crafts adversarial images from (images, labels, image_index, restart).
-_Crafting = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+# Crafts adversarial images from (images, labels, image_index, restart), our loop from sizes too.
+_Crafting = Callable[..., tf.Tensor]
 
 # The protocol's SPSA: what `Attack` has no name for.
 SPSA_SAMPLES = 8192
@@ -62,7 +65,7 @@ def attack_program(
     """A function of (images, labels, image_index, restart, lower, upper) -> BatchOutcome.
 
     Its arguments are NumPy arrays of `batch_size` items (times the replicas of `strategy`). It is
-    traced once.
+    traced once, also for several attacks on a model that differ in their sizes alone.
 
     Args:
       model: float32, images to logits.
@@ -73,12 +76,24 @@ def attack_program(
       strategy: each replica takes its share of the items.
       jit_compile: XLA.
     """
-    if strategy is not None:
-        with strategy.scope():
-            copy = crafting_copy(model, "float32")
-            copy_weights(model, copy)
-        model = copy
-    signature = [
+    if attack.method == "spsa" or attack.engine == "cleverhans":
+        return _eager_program(
+            model, attack, _signature(image_shape, batch_size), seed=seed, jit_compile=jit_compile
+        )
+    shape_of_attack = dataclasses.replace(
+        attack, eps=1.0, eps_iter=1.0, restarts=1,
+        nb_iter=attack.nb_iter if attack.method == "apgd" else 1,
+    )  # fmt: skip
+    program, update = _compiled(
+        model, shape_of_attack, image_shape, batch_size, seed, strategy, jit_compile
+    )
+    update()
+    sizes = (np.float32(attack.eps), np.float32(attack.eps_iter), np.int32(attack.nb_iter))
+    return lambda *inputs: program(inputs, sizes)
+
+
+def _signature(image_shape: tuple[int, ...], batch_size: int) -> list[tf.TensorSpec]:
+    return [
         tf.TensorSpec([batch_size, *image_shape], tf.float32),
         tf.TensorSpec([batch_size], tf.int32),
         tf.TensorSpec([batch_size], tf.int64),
@@ -86,41 +101,84 @@ def attack_program(
         tf.TensorSpec([batch_size, *image_shape], tf.float32),
         tf.TensorSpec([batch_size, *image_shape], tf.float32),
     ]
-    judge = _judge(model)
-    if attack.method == "spsa" or attack.engine == "cleverhans":
-        by_cleverhans = (_spsa if attack.method == "spsa" else _cleverhans)(model, attack, seed)
-        compiled_judge = tf.function(judge, jit_compile=jit_compile)
 
-        def eager(*inputs: np.ndarray) -> BatchOutcome:
-            tensors = [tf.constant(v, s.dtype) for v, s in zip(inputs, signature, strict=True)]
-            return _on_host(compiled_judge(by_cleverhans(*tensors[:4]), tensors))
 
-        return eager
+_SIZES = [tf.TensorSpec([], tf.float32), tf.TensorSpec([], tf.float32), tf.TensorSpec([], tf.int32)]
+
+
+@functools.lru_cache(maxsize=4)
+def _compiled(
+    model: keras.Model,
+    attack: Attack,
+    image_shape: tuple[int, ...],
+    batch_size: int,
+    seed: int,
+    strategy: tf.distribute.Strategy | None,
+    jit_compile: bool,
+) -> tuple[Callable[[Any, Any], BatchOutcome], Callable[[], None]]:
+    """One compiled program for all attacks on a model that differ in their sizes alone.
+
+    With it a function that brings up to date what it holds of the model's weights. The last few
+    are kept: the columns of a table follow each other on one model.
+    """
+    source = model
+    if strategy is not None:
+        with strategy.scope():
+            model = crafting_copy(source, "float32")
     with strategy.scope() if strategy else nullcontext():
-        crafting = _loop(model, attack, seed)
+        crafter = crafting_copy(model, attack.dtype) if attack.dtype != "float32" else model
+    judge, crafting = _judge(model), _loop(model, crafter, attack, seed)
 
-    @tf.function(input_signature=signature, jit_compile=jit_compile)
-    def program(*inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        return judge(crafting(*inputs[:4]), inputs)
+    def update() -> None:
+        for theirs, ours in ((source, model), (model, crafter)):
+            if theirs is not ours:
+                copy_weights(theirs, ours)
 
-    if strategy is None:
-        return lambda *inputs: _on_host(program(*inputs))
-    return _on_replicas(program, strategy)
+    @tf.function(
+        input_signature=[_signature(image_shape, batch_size), _SIZES], jit_compile=jit_compile
+    )
+    def program(inputs: Any, sizes: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        return judge(crafting(*inputs[:4], sizes=Sizes(*sizes)), inputs)
+
+    if strategy is not None:
+        return _on_replicas(program, strategy), update
+    return lambda inputs, sizes: _on_host(program(list(inputs), list(sizes))), update
+
+
+def _eager_program(
+    model: keras.Model,
+    attack: Attack,
+    signature: list[tf.TensorSpec],
+    *,
+    seed: int,
+    jit_compile: bool,
+) -> AttackProgram:
+    """Crafting by Cleverhans' own functions, which are not compiled, and our compiled verdict."""
+    by_cleverhans = (_spsa if attack.method == "spsa" else _cleverhans)(model, attack, seed)
+    judge = tf.function(_judge(model), jit_compile=jit_compile)
+
+    def program(*inputs: np.ndarray) -> BatchOutcome:
+        tensors = [tf.constant(v, s.dtype) for v, s in zip(inputs, signature, strict=True)]
+        return _on_host(judge(by_cleverhans(*tensors[:4]), tensors))
+
+    return program
 
 
 def _on_host(results: tuple[tf.Tensor, ...]) -> BatchOutcome:
     return BatchOutcome(*(value.numpy() for value in results))
 
 
-def _on_replicas(program: Any, strategy: tf.distribute.Strategy) -> AttackProgram:
-    """Splits each argument over the replicas and joins their results in order."""
+def _on_replicas(
+    program: Any, strategy: tf.distribute.Strategy
+) -> Callable[[Any, Any], BatchOutcome]:
+    """Splits each input over the replicas and joins their results in order."""
 
     @tf.function
-    def everywhere(*inputs: Any) -> tuple[Any, Any, Any]:
+    def everywhere(inputs: Any, sizes: Any) -> tuple[Any, Any, Any]:
         # Behind a plain function: `run` would bind the signature to all replicas' values at once.
-        return strategy.run(lambda *share: program(*share), args=inputs)
+        return strategy.run(lambda *share: program(list(share), sizes), args=inputs)
 
-    def distributed(*inputs: np.ndarray) -> BatchOutcome:
+    def distributed(inputs: Any, sizes: Any) -> BatchOutcome:
         shares = [np.split(value, strategy.num_replicas_in_sync) for value in inputs]
         values = [
             strategy.experimental_distribute_values_from_function(
@@ -128,7 +186,7 @@ def _on_replicas(program: Any, strategy: tf.distribute.Strategy) -> AttackProgra
             )
             for share in shares
         ]
-        results = everywhere(*values)
+        results = everywhere(tuple(values), [tf.constant(size) for size in sizes])
         return BatchOutcome(
             *(
                 np.concatenate([v.numpy() for v in strategy.experimental_local_results(result)])
@@ -154,21 +212,18 @@ def _judge(model: keras.Model) -> Callable[..., tuple[tf.Tensor, tf.Tensor, tf.T
     return judge
 
 
-def _loop(model: keras.Model, attack: Attack, seed: int) -> _Crafting:
-    crafter = model
-    if attack.dtype != "float32":
-        crafter = crafting_copy(model, attack.dtype)
-        copy_weights(model, crafter)
+def _loop(model: keras.Model, crafter: keras.Model, attack: Attack, seed: int) -> _Crafting:
     crafting_logits, clean_logits = logits_function(crafter), logits_function(model)
 
     def crafting(
-        images: tf.Tensor, labels: tf.Tensor, image_index: tf.Tensor, restart: tf.Tensor
-    ) -> tf.Tensor:
+        images: tf.Tensor, labels: tf.Tensor, image_index: tf.Tensor, restart: tf.Tensor, *,
+        sizes: Sizes,
+    ) -> tf.Tensor:  # fmt: skip
         starts = images
         if attack.random_start:
             starts = random_starts(
                 images, image_index=image_index, restart=restart, seed=tf.constant(seed),
-                eps=attack.eps,
+                eps=sizes.eps,
             )  # fmt: skip
         targets = None
         if attack.target != "none":
@@ -184,7 +239,7 @@ def _loop(model: keras.Model, attack: Attack, seed: int) -> _Crafting:
             )  # fmt: skip
         return craft(
             crafting_logits, images, labels, attack=attack, starts=starts, targets=targets,
-            noise=noise,
+            noise=noise, sizes=sizes,
         )  # fmt: skip
 
     return crafting

@@ -141,6 +141,19 @@ class Attack:
             )
 
 
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """An attack's numbers as a graph takes them, input scale.
+
+    As tensors they let one compiled program serve attacks that differ in nothing else, and a
+    training grow its ball.
+    """
+
+    eps: tf.Tensor | float
+    eps_iter: tf.Tensor | float
+    nb_iter: tf.Tensor | int
+
+
 def strong_attack(eps: float, *, dtype: Dtype = "float32") -> Attack:
     """Our preset `strong`: 1,800 gradients an image with ten classes (docs/performance.md).
 
@@ -383,7 +396,7 @@ def craft(
     starts: tf.Tensor,
     targets: tf.Tensor | None = None,
     noise: NoiseFunction | None = None,
-    eps_scale: tf.Tensor | float = 1.0,
+    sizes: Sizes | None = None,
 ) -> tf.Tensor:
     """Adversarial images for one restart of PGD or APGD, with no gradient through the crafting.
 
@@ -395,7 +408,8 @@ def craft(
       starts: like images, inside the ball.
       targets: int [batch] for a targeted attack.
       noise: see `item_noise`; needed by an attack with `gradient_noise`.
-      eps_scale: factor on eps and eps_iter, for a warm-up.
+      sizes: taken for the attack's own eps, eps_iter and nb_iter (APGD, whose checkpoints are
+        fixed in the graph, keeps its own nb_iter).
 
     Returns:
       Float32 images like `images`, inside the ball up to rounding and inside [0, 1].
@@ -407,17 +421,18 @@ def craft(
         raise InputError(
             "attack gradient_noise: an evaluation knows it, a training attack does not"
         )
+    sizes = sizes or Sizes(attack.eps, attack.eps_iter, attack.nb_iter)
     value_and_gradient = loss_and_gradient(logits, labels, loss=attack.loss, targets=targets)
     if attack.method == "apgd":
         result = auto_pgd(
-            value_and_gradient, images, starts, eps=attack.eps * eps_scale, nb_iter=attack.nb_iter,
+            value_and_gradient, images, starts, eps=sizes.eps, nb_iter=attack.nb_iter,
             labels=labels,
         )  # fmt: skip
         return tf.stop_gradient(result.adversarial)
     return tf.stop_gradient(
         _pgd(
             value_and_gradient, logits, images, labels, starts, attack=attack, targets=targets,
-            noise=noise, eps_scale=eps_scale,
+            noise=noise, sizes=sizes,
         )
     )  # fmt: skip
 
@@ -432,17 +447,17 @@ def _pgd(
     attack: Attack,
     targets: tf.Tensor | None,
     noise: NoiseFunction | None,
-    eps_scale: tf.Tensor | float,
+    sizes: Sizes,
 ) -> tf.Tensor:
-    eps, eps_iter = attack.eps * eps_scale, attack.eps_iter * eps_scale
+    iterations = tf.convert_to_tensor(sizes.nb_iter)
 
     def share_done(i: tf.Tensor) -> tf.Tensor:
-        return tf.cast(i, tf.float32) / attack.nb_iter
+        return tf.cast(i, tf.float32) / tf.cast(iterations, tf.float32)
 
     def looked_at(points: tf.Tensor, i: tf.Tensor) -> tf.Tensor:
         if noise is None or not attack.gradient_noise:
             return points
-        width = attack.gradient_noise * eps_scale * tf.maximum(0.0, 1.0 - 2.0 * share_done(i))
+        width = attack.gradient_noise * tf.maximum(0.0, 1.0 - 2.0 * share_done(i))
         if attack.target == "alternate" and targets is not None:
             width = tf.where(targets < 0, 0.0, width)[:, None, None, None]
         return points + width * noise(i)
@@ -452,13 +467,12 @@ def _pgd(
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         outputs, _, gradient = value_and_gradient(looked_at(points, i))
         direction = attack.momentum * direction + gradient if attack.momentum else gradient
-        size = eps_iter
+        size = sizes.eps_iter
         if attack.step_schedule == "linear":
-            size = eps_iter * (1.0 - share_done(i))
-        points = pgd_step(points, direction, images=images, eps=eps, step_size=size)
+            size = size * (1.0 - share_done(i))
+        points = pgd_step(points, direction, images=images, eps=sizes.eps, step_size=size)
         return outputs, points, direction
 
-    iterations = tf.constant(attack.nb_iter)
     standstill = tf.zeros_like(starts)
     if attack.success == "last":
 

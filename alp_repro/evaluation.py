@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import time
@@ -97,7 +98,7 @@ def evaluate(
 
 def predictions(model: keras.Model, images: np.ndarray, *, batch_size: int) -> np.ndarray:
     """Predicted classes, int32 [n], in batches of one shape."""
-    logits = tf.function(logits_function(model))
+    logits = _compiled_logits(model)
     found = []
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
@@ -105,6 +106,12 @@ def predictions(model: keras.Model, images: np.ndarray, *, batch_size: int) -> n
         padded = np.pad(batch, ((0, short), (0, 0), (0, 0), (0, 0)))
         found.append(np.argmax(logits(tf.constant(padded)).numpy()[: len(batch)], axis=1))
     return np.concatenate(found).astype(np.int32)
+
+
+@functools.lru_cache(maxsize=2)
+def _compiled_logits(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Traced once for all attacks on a model."""
+    return tf.function(logits_function(model))
 
 
 def attack_name(settings: dict[str, Any]) -> str:

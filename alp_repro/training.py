@@ -185,7 +185,8 @@ class _Crafter:
             )
             starts = tf.clip_by_value(images + attack.eps * scale * noise, 0.0, 1.0)
         return attacks.craft(
-            logits, images, labels, attack=attack, starts=starts, eps_scale=scale,
+            logits, images, labels, attack=attack, starts=starts,
+            sizes=attacks.Sizes(attack.eps * scale, attack.eps_iter * scale, attack.nb_iter),
             targets=self._targets(images, labels, seed),
         )  # fmt: skip
 

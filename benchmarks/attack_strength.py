@@ -151,21 +151,25 @@ def plot(panels: dict[str, list[Curve]], shown: list[str]) -> Figure:
     return figure
 
 
+def each(numbers: list[str]) -> list[int]:
+    """One number for each run folder; a single one is that of all."""
+    return [int(n) for n in (numbers * len(FLAGS.run_dirs) if len(numbers) == 1 else numbers)]
+
+
 def main(argv: list[str]) -> None:
     del argv
-    data = datasets.load_evaluation_set(
-        "mnist", num_images=FLAGS.num_images, data_dir=FLAGS.data_dir
-    )
-    images = data.images.astype(np.float32) / 255
     dtype = resolve_dtype(FLAGS.attack_dtype)
     eps = FLAGS.eps / 255
     attacks = contenders(eps, dtype=dtype, budget=FLAGS.budget)
     attacks = {n: a for n, a in attacks.items() if re.search(FLAGS.only, n)}
     panels = {}
-    for place, run_dir in enumerate(FLAGS.run_dirs):
-        if FLAGS.paper_restarts and PAPER in attacks:
-            restarts = int(FLAGS.paper_restarts[place])
-            attacks[PAPER] = dataclasses.replace(attacks[PAPER], restarts=restarts)
+    for run_dir, count, paper_restarts in zip(
+        FLAGS.run_dirs, each(FLAGS.num_images), each(FLAGS.paper_restarts), strict=True
+    ):
+        data = datasets.load_evaluation_set("mnist", num_images=count, data_dir=FLAGS.data_dir)
+        images = data.images.astype(np.float32) / 255
+        if PAPER in attacks:
+            attacks[PAPER] = dataclasses.replace(attacks[PAPER], restarts=paper_restarts)
         model = runs.load_model(runs.RunDir(Path(run_dir)).model)
         name, curves = Path(run_dir).name, []
         for label, attack in attacks.items():
@@ -203,7 +207,7 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     flags.DEFINE_list("run_dirs", [], "Folders of trained MNIST models (with model.keras).")
-    flags.DEFINE_integer("num_images", 100, "Of the evaluation set.")
+    flags.DEFINE_list("num_images", ["100"], "Of the evaluation set: for all, or one a run_dir.")
     flags.DEFINE_string("data_dir", None, "TFDS folder.")
     flags.DEFINE_string("out", "benchmarks/results/attack_strength", "Folder of the results.")
     flags.DEFINE_string("plot", None, "PNG to draw.")
@@ -211,7 +215,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("only", "", "Regular expression on the attacks' names.")
     flags.DEFINE_float("eps", 76.5, "Radius, 0-255 scale.")
     flags.DEFINE_integer("budget", 2000, "Gradients an image.")
-    flags.DEFINE_list("paper_restarts", [], "Restarts of the paper's attack, one a run_dir.")
+    flags.DEFINE_list("paper_restarts", ["10"], "Of the paper's attack: for all, or one a run_dir.")
     flags.DEFINE_integer("batch_size", 200, "Work items a batch.")
     flags.DEFINE_enum("attack_dtype", "auto", ["auto", "float32", "bfloat16"], "Of the crafting.")
     flags.DEFINE_bool("autoattack", False, "Also AutoAttack's parts, in PyTorch.")

@@ -190,9 +190,10 @@ def _profile(call: Callable[[], object]) -> dict[str, float]:
     spent: dict[str, float] = {}
     for plane in space.planes:
         for event in (event for line in plane.lines for event in line.events):
-            # Operations are named "node:kind"; functions and the executor's own work are not.
-            node, colon, kind = plane.event_metadata[event.metadata_id].name.rpartition(":")
-            if colon and node and kind.removeprefix("_").isalnum():
+            # Operations are named "node:kind", the executor's own functions "Class::function".
+            name = plane.event_metadata[event.metadata_id].name
+            node, colon, kind = name.rpartition(":")
+            if colon and node and "::" not in name and kind.removeprefix("_").isalnum():
                 spent[kind] = spent.get(kind, 0.0) + event.duration_ps / 1e9
     return spent
 

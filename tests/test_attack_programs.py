@@ -16,7 +16,7 @@ from alp_repro import attack_programs, attacks
 from alp_repro.attack_programs import BatchOutcome, attack_program
 from alp_repro.attacks import Attack
 from alp_repro.restarts import exact_bounds
-from tests.small_model import CLASSES, IMAGE_SHAPE
+from tests.small_model import CLASSES, IMAGE_SHAPE, small_model
 
 EPS = 0.05
 BATCH = 16
@@ -123,6 +123,59 @@ def test_a_program_is_traced_once(images: np.ndarray, labels: np.ndarray) -> Non
     for restart in range(1, 4):
         run(*inputs(images, labels, restart=restart))
     assert traced > 0 and len(calls) == traced
+
+
+def test_attacks_of_other_sizes_share_a_program_and_keep_their_own(
+    images: np.ndarray, labels: np.ndarray
+) -> None:
+    """Bit for bit what crafting with the numbers written into the graph gives."""
+    calls = []
+
+    class Counting(keras.layers.Layer):
+        def call(self, x: tf.Tensor) -> tf.Tensor:
+            calls.append(1)
+            return x
+
+    model = keras.Sequential([keras.Input(IMAGE_SHAPE), Counting(), small_model()])
+    small, large = attack(step_schedule="linear"), attack(
+        eps=0.3, eps_iter=0.2, nb_iter=7, restarts=5, step_schedule="linear"
+    )  # fmt: skip
+    given = (*inputs(images, labels)[:4], *exact_bounds(images[:BATCH], 0.3))
+    found = {one: program(model, one)(*given).adversarial for one in (small, large)}
+    traced = len(calls)
+    np.testing.assert_array_equal(program(model, small)(*given).adversarial, found[small])
+    assert len(calls) == traced
+    for one in (small, large):
+        index, restart = tf.constant(given[2]), tf.constant(given[3])
+        starts = attacks.random_starts(
+            tf.constant(given[0]), image_index=index, restart=restart, seed=tf.constant(3),
+            eps=tf.constant(one.eps),
+        )  # fmt: skip
+        alone = tf.function(attacks.craft)(
+            attacks.logits_function(model), tf.constant(given[0]), tf.constant(given[1]),
+            attack=one, starts=starts,
+        )  # fmt: skip
+        lower, upper = given[4:]
+        np.testing.assert_array_equal(np.clip(alone, lower, upper), found[one])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_shared_program_follows_the_weights(
+    images: np.ndarray, labels: np.ndarray, two_replicas: tf.distribute.Strategy, dtype: str,
+    replicas: int,
+) -> None:  # fmt: skip
+    given = inputs(images, labels)
+    options = {"strategy": two_replicas, "batch_size": BATCH // 2} if replicas == 2 else {}
+    model, fresh = small_model(), small_model()
+    first = program(model, attack(dtype=dtype), **options)(*given)
+    model.set_weights([0.5 * w for w in model.get_weights()])
+    fresh.set_weights(model.get_weights())
+    second = program(model, attack(dtype=dtype), **options)(*given)
+    expected = program(fresh, attack(dtype=dtype), **options)(*given)
+    assert np.any(first.losses != second.losses)
+    for ours, theirs in zip(second, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_without_a_random_start_every_restart_is_the_same(

@@ -126,15 +126,19 @@ def test_step_sizes_follow_the_schedule(schedule: str) -> None:
         np.testing.assert_allclose(move, step, atol=1e-6)
 
 
-def test_a_warm_up_scales_the_ball_and_the_step() -> None:
+def test_given_sizes_replace_the_attacks_own() -> None:
     recorder = Recorder(np.random.default_rng(0).normal(size=(64, CLASSES)))
     images = np.full((2, *IMAGE_SHAPE), 0.5, np.float32)
     last = attacks.craft(
         recorder, tf.constant(images), tf.constant([1, 2]), attack=attack(eps=0.2, eps_iter=0.15),
-        starts=tf.constant(images), eps_scale=tf.constant(0.5),
+        starts=tf.constant(images),
+        sizes=attacks.Sizes(tf.constant(0.1), tf.constant(0.075), tf.constant(2)),
     )  # fmt: skip
+    assert len(recorder.points) == 2
     np.testing.assert_allclose(np.abs(recorder.points[1] - images), 0.075, atol=1e-6)
-    np.testing.assert_allclose(np.abs(last - images), 0.1, atol=1e-6)
+    moves = np.abs(last - images)
+    assert moves.max() == pytest.approx(0.1, abs=1e-6)
+    assert np.mean(np.isclose(moves, 0.1, atol=1e-6)) > 0.9  # but for gradients that vanish
 
 
 def by_hand(
