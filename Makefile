@@ -11,7 +11,7 @@ FLAGS ?=
 TABLE_FLAGS = --scale=$(SCALE) $(if $(ROWS),--only=$(ROWS)) $(if $(STRONG),--strong) $(FLAGS)
 
 .PHONY: help setup mnist-table1 cifar10-table2 tiny-imagenet-table3 tiny-imagenet-table4 \
-	tiny-imagenet-table5 figures report test lint smoke smoke-all clean
+	tiny-imagenet-table5 figures report test lint smoke clean
 
 help:
 	@echo "make mnist-table1 [SCALE=smoke|quick|paper] [ROWS=clp,lsq] [STRONG=1]"
@@ -57,9 +57,6 @@ lint: $(READY)
 
 smoke: $(READY)
 	@tests/smoke.sh $(RUN)
-
-smoke-all: $(READY)
-	@tests/smoke.sh $(RUN) all
 
 clean:
 	rm -rf $(VENV) .tfds

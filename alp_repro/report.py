@@ -29,6 +29,11 @@ DATASET_TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "tiny_imagenet": "Tin
 _DATASET_TABLES = {"mnist": 1, "cifar10": 2, "tiny_imagenet": 4}
 
 
+def data_and_scale(dataset: str, scale: str) -> str:
+    """What a figure's caption says of where its models come from."""
+    return f"{DATASET_TITLES[dataset]}, scale {scale}"
+
+
 @dataclasses.dataclass(frozen=True)
 class FigureSpec:
     """A figure that a complete report has: its file's name, heading, and the binary with flags."""

@@ -36,10 +36,16 @@ def attack_run(
     attack: Attack,
     devices: Devices,
     *,
+    data: Images | None = None,
+    record_losses: bool = False,
     details: dict[str, Any] | None = None,
 ) -> AttackRecord:
-    """The result of one attack on a run's model, computed as far as it is not on disk."""
-    data = evaluation_set(values.dataset, values.num_images, values.data_dir)
+    """The result of one attack on a run's model, computed as far as it is not on disk.
+
+    The images are the paper's evaluation images unless others are given; losses are recorded where
+    the values or the caller ask for it.
+    """
+    data = data or evaluation_set(values.dataset, values.num_images, values.data_dir)
     with ProgressLine(describe(attack)) as report:
         return evaluation.evaluate(
             model,
@@ -50,7 +56,7 @@ def attack_run(
             batch_size=settings.eval_batch_size(values, gpu=devices.gpu),
             folder=run.attacks,
             indices=data.indices,
-            record_losses=values.record_losses,
+            record_losses=record_losses or values.record_losses,
             save_adversarial=values.save_adversarial,
             strategy=devices.strategy,
             jit_compile=devices.jit_compile,

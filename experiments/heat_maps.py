@@ -61,8 +61,9 @@ def main(_: list[str]) -> None:
     }
     first = next(iter(maps.values()))
     settings_of_map = first.settings
+    where = report.data_and_scale(FLAGS.dataset, FLAGS.scale)
     caption = (
-        f"{', '.join(maps)} on {_where()}: adversarial accuracy of "
+        f"{', '.join(maps)} on {where}: adversarial accuracy of "
         f"{settings_of_map['num_images']} evaluation images after PGD with "
         f"ε = {settings_of_map['attack']['eps'] * 255:g}, {_restarts(settings_of_map)}, crafted in "
         f"{settings_of_map['attack']['dtype']}, by step size and iterations. All panels share the "
@@ -123,10 +124,6 @@ def _grid(eps: float) -> tuple[list[float], list[int], int]:
         nb_iters,
         scale.num_images if _NUM_IMAGES.value is None else _NUM_IMAGES.value,
     )
-
-
-def _where() -> str:
-    return f"{report.DATASET_TITLES[FLAGS.dataset]}, scale {FLAGS.scale}"
 
 
 def cli() -> None:

@@ -12,18 +12,15 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-import numpy as np
 from absl import flags
 
-from alp_repro import datasets, evaluation, figures, report, runs, tables
+from alp_repro import datasets, figures, report, runs, tables
 from alp_repro.attacks import Attack
-from alp_repro.datasets import Images
 from alp_repro.errors import InputError
 from alp_repro.restarts import AttackRecord
-from alp_repro.runs import RunDir
-from experiments import app, devices, settings
-from experiments.evaluation_run import ProgressLine, describe
-from experiments.table import Job, make_job
+from experiments import app, devices
+from experiments.evaluation_run import attack_run, describe
+from experiments.table import make_job
 
 FLAGS = flags.FLAGS
 _IMAGES = flags.DEFINE_string(
@@ -58,28 +55,11 @@ def main(_: list[str]) -> None:
         ),
         positions,
     )
-    record = _attacked(job, found[row], data, attack)
+    record = attack_run(
+        job.values, found[row], runs.load_model(found[row].model), attack, devices.choose(),
+        data=data, record_losses=True, details={"scale": FLAGS.scale},
+    )  # fmt: skip
     _draw(row, record, attack)
-
-
-def _attacked(job: Job, run: RunDir, data: Images, attack: Attack) -> AttackRecord:
-    chosen = devices.choose()
-    with ProgressLine(f"{job.row}: {describe(attack)}") as progress:
-        return evaluation.evaluate(
-            runs.load_model(run.model),
-            data.images.astype(np.float32) / np.float32(255),
-            data.labels,
-            attack=attack,
-            seed=job.values.seed,
-            batch_size=settings.eval_batch_size(job.values, gpu=chosen.gpu),
-            folder=run.attacks,
-            indices=data.indices,
-            record_losses=True,
-            strategy=chosen.strategy,
-            jit_compile=chosen.jit_compile,
-            report=progress,
-            details={"device": chosen.description, "scale": FLAGS.scale},
-        )
 
 
 def _draw(row: str, record: AttackRecord, attack: Attack) -> None:
@@ -93,8 +73,9 @@ def _draw(row: str, record: AttackRecord, attack: Attack) -> None:
         chosen, kind, rule = list(range(min(_PANELS.value, len(losses)))), "histograms", ""
         titles = [names[i] for i in chosen]
     label = {r.row: r.label for r in tables.load_paper_table(FLAGS.table).rows}.get(row, row)
+    where = report.data_and_scale(FLAGS.dataset, FLAGS.scale)
     caption = (
-        f"{report.short_label(label)} on {_where()}: the cross-entropy "
+        f"{report.short_label(label)} on {where}: the cross-entropy "
         f"with which restarts of {describe(attack)} (0–255 scale) end on each of {len(chosen)} "
         "test images. Red line: −ln 0.1, where the true class has probability 0.1, so that right "
         "of it another class is ahead. Written in: the shares of the restarts that end right of "
@@ -119,10 +100,6 @@ def _rule(found: set[str], record: AttackRecord) -> str:
         f"on both sides of the line, else the first. {kinds}."
         + (f" None here: {', '.join(absent)}." if absent else "")
     )
-
-
-def _where() -> str:
-    return f"{report.DATASET_TITLES[FLAGS.dataset]}, scale {FLAGS.scale}"
 
 
 def cli() -> None:

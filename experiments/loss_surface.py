@@ -98,18 +98,15 @@ def _caption(labels: list[str], data: Images, plane: Plane, losses: np.ndarray) 
     noun = f"test image {images}" if len(data.indices) == 1 else f"test images {images}"
     bound = f"{plane.radius * 255:g}"
     maxima = ", ".join(str(int(local_maxima(surface).sum())) for surface in losses)
+    where = report.data_and_scale(FLAGS.dataset, FLAGS.scale)
     return (
-        f"{', '.join(labels)} on {_where()}: cross-entropy around {noun} "
+        f"{', '.join(labels)} on {where}: cross-entropy around {noun} "
         f"on the plane x + a·u + b·v of two random sign vectors (seed {plane.seed}), a and b in "
         f"[−{bound}, {bound}] on the 0–255 scale, "
         f"{'clipped' if plane.clip else 'not clipped'} to valid pixels, "
         f"{plane.resolution}×{plane.resolution} points. The cross marks the image. "
         f"Local maxima, panel by panel: {maxima}."
     )
-
-
-def _where() -> str:
-    return f"{report.DATASET_TITLES[FLAGS.dataset]}, scale {FLAGS.scale}"
 
 
 def cli() -> None:

@@ -38,8 +38,9 @@ def main(_: list[str]) -> None:
     if _TRAINING.value:
         logs = {titles[r]: figures.read_training_log(run.log) for r, run in found.items()}
         figure: Figure = figures.training_curves(logs)
+        where = report.data_and_scale(FLAGS.dataset, FLAGS.scale)
         caption = (
-            f"{', '.join(logs)} on {_where()}: accuracy on the training "
+            f"{', '.join(logs)} on {where}: accuracy on the training "
             "batches (clean, and on the adversarial images of the training attack) and the "
             "weighted terms of the loss, means over each epoch."
         )
@@ -72,16 +73,13 @@ def _restarts(titles: dict[str, str], missing: list[report.Missing]) -> tuple[Fi
     if not records:
         raise InputError("; ".join(map(str, missing)))
     n = len(next(iter(records.values())).labels)
+    where = report.data_and_scale(FLAGS.dataset, FLAGS.scale)
     caption = (
-        f"{', '.join(records)} on {_where()}: adversarial accuracy of "
+        f"{', '.join(records)} on {where}: adversarial accuracy of "
         f"{n} evaluation images after the first r of {attack.restarts} restarts of "
         f"{describe(attack)} (0–255 scale); bands: 95% Wilson intervals."
     )
     return figures.restart_curves(records, restarts=attack.restarts), caption
-
-
-def _where() -> str:
-    return f"{report.DATASET_TITLES[FLAGS.dataset]}, scale {FLAGS.scale}"
 
 
 def cli() -> None:

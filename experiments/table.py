@@ -121,7 +121,8 @@ def scale_heading(paper: PaperTable, jobs: list[Job]) -> str:
         )
         changed = settings.changes(settings.recipe(as_printed), settings.recipe(job.values))
         text = ", ".join(
-            f"{key} {after} (paper {before})" for key, (before, after) in changed.items()
+            f"{key} {after} (paper {'full' if before is None else before})"
+            for key, (before, after) in changed.items()
         )
         by_change.setdefault(text or "the paper's settings", []).append(job.row)
     lines += [f"{', '.join(rows)}: {text}" for text, rows in by_change.items()]

@@ -67,11 +67,6 @@ def log_of(folder: Path) -> list[dict[str, float]]:
     return [{k: float(v) for k, v in line.items() if v != "NA"} for line in lines]
 
 
-@pytest.mark.skipif(
-    "ALP_REPRO_MACHINE_TESTS" not in os.environ,
-    reason="TensorFlow's collectives between processes crashed at times on a loaded machine; "
-    "ALP_REPRO_MACHINE_TESTS=1 runs it",
-)
 def test_two_machines_train_as_one_device(tmp_path: Path) -> None:
     """Two local processes; only the first writes, and the losses are equal but for rounding."""
     data_dir = tmp_path / "tfds"
