@@ -106,7 +106,7 @@ def _signature(image_shape: tuple[int, ...], batch_size: int) -> list[tf.TensorS
 _SIZES = [tf.TensorSpec([], tf.float32), tf.TensorSpec([], tf.float32), tf.TensorSpec([], tf.int32)]
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=2)
 def _compiled(
     model: keras.Model,
     attack: Attack,
@@ -119,7 +119,7 @@ def _compiled(
     """One compiled program for all attacks on a model that differ in their sizes alone.
 
     With it a function that brings up to date what it holds of the model's weights. The last few
-    are kept: the columns of a table follow each other on one model.
+    are kept, since the columns of a table follow each other on one model.
     """
     source = model
     if strategy is not None:
