@@ -32,6 +32,7 @@ from experiments import app
 FLAGS = flags.FLAGS
 CHECKPOINTS = (200, 400, 1000, 1800, 2000)
 PAPER = "paper: constant 50"
+PRESET = "strong (preset)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +86,7 @@ def contenders(eps: float, *, dtype: Dtype, budget: int) -> dict[str, Attack]:
         "APGD, CE, n 100": pgd(100, **apgd),
         "APGD, DLR, n 100": pgd(100, **apgd, loss="dlr"),
         "APGD, each target, DLR, n 100": pgd(100, **apgd, loss="dlr", target="each"),
-        "strong (preset)": strong,
+        PRESET: strong,
         "strong, n 200, 10 restarts": dataclasses.replace(strong, nb_iter=200, restarts=10),
         "strong, target each": dataclasses.replace(strong, target="each"),
         "strong, target each, n 200, 9 restarts": dataclasses.replace(
@@ -117,14 +118,13 @@ def table(curves: list[Curve], title: str) -> str:
 
 
 def plot(panels: dict[str, list[Curve]], shown: list[str]) -> Figure:
-    """One panel a model; log axis of gradients per image."""
+    """One panel a model, with its own range of accuracies; log axis of gradients per image."""
     with figure_style():
-        columns = min(len(panels), 3)
+        columns = 2 if len(panels) in (2, 4) else min(len(panels), 3)
         rows = -(-len(panels) // columns)
         figure, axes = plt.subplots(
-            rows, columns, figsize=(7.0, 2.4 * rows + 0.9), squeeze=False, sharey=True,
-            layout="constrained",
-        )  # fmt: skip
+            rows, columns, figsize=(7.0, 2.4 * rows + 0.9), squeeze=False, layout="constrained"
+        )
         for axis in axes.flat[len(panels) :]:
             axis.remove()
         lines = {}
@@ -134,17 +134,17 @@ def plot(panels: dict[str, list[Curve]], shown: list[str]) -> Figure:
             for place, name in enumerate(n for n in shown if n in by_name):
                 c = by_name[name]
                 (lines[name],) = axis.plot(
-                    c.gradients, c.accuracy, drawstyle="steps-post", color=f"C{place % 8}",
+                    c.gradients, c.accuracy, drawstyle="steps-post",
+                    color="black" if name == PRESET else f"C{place % 8}",
                     linestyle=("-", "--")[place // 4 % 2], marker=markers[place % 8],
                     markevery=0.2 if len(c.gradients) > 20 else 1,
                 )  # fmt: skip
             axis.set_xscale("log")
-            axis.set_ylim(-0.02, 1.02)
+            axis.margins(y=0.08)
             axis.set_title(title)
             axis.yaxis.set_major_formatter(PercentFormatter(1.0))
             axis.set_xlabel("gradients per image")
-        for row in axes:
-            row[0].set_ylabel("adversarial accuracy")
+            axis.set_ylabel("adversarial accuracy")
         figure.legend(
             lines.values(), lines.keys(), loc="outside lower center", ncols=2, handlelength=3
         )
