@@ -90,7 +90,7 @@ def surface_panels(
                 fontsize=7,
             )  # fmt: skip
     figure.subplots_adjust(
-        0.03, 0.13 / (rows + 0.2), 0.955, 1 - 0.1 / rows, wspace=0.18, hspace=0.16
+        0.03, 0.13 / (rows + 0.2), 0.955, 1 - 0.1 / rows, wspace=0.24, hspace=0.16
     )
     return figure
 
