@@ -21,6 +21,7 @@ from cleverhans.tf2.attacks.spsa import SPSAAdam, margin_logit_loss, projected_o
 from alp_repro.attacks import (
     Attack,
     Sizes,
+    calm_items,
     choose_targets,
     copy_weights,
     craft,
@@ -239,7 +240,7 @@ def _loop(model: keras.Model, crafter: keras.Model, attack: Attack, seed: int) -
             )  # fmt: skip
         return craft(
             crafting_logits, images, labels, attack=attack, starts=starts, targets=targets,
-            noise=noise, sizes=sizes,
+            noise=noise, calm=calm_items(attack.target, restart), sizes=sizes,
         )  # fmt: skip
 
     return crafting

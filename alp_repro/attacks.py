@@ -26,9 +26,10 @@ Method = Literal["pgd", "apgd", "spsa"]
 Loss = Literal["cross_entropy", "margin", "dlr"]
 StepSchedule = Literal["constant", "linear"]
 Success = Literal["last", "any"]
-Target = Literal["none", "random", "least_likely", "each", "alternate"]
+Target = Literal["none", "random", "least_likely", "each", "rotate"]
 Dtype = Literal["float32", "bfloat16"]
 Engine = Literal["loop", "cleverhans"]
+_ROTATION = 3  # restarts in a turn of target=rotate
 LogitsFunction = Callable[[tf.Tensor], tf.Tensor]
 NoiseFunction = Callable[[tf.Tensor], tf.Tensor]
 
@@ -67,8 +68,8 @@ class Attack:
       target: `none` (the true label's loss grows); `random`: drawn once for an image and kept over
         its restarts, may equal the true class; `least_likely` of the clean prediction; `each`:
         restart r aims at the wrong class of rank r (modulo their number) of the clean prediction;
-        `alternate`: even restarts are those of `each` in turn, odd ones have neither target nor
-        gradient_noise.
+        `rotate`: restarts in turns of three: aimed as those of `each` in turn; at the same class
+        without gradient_noise and momentum; with neither these nor a target.
         An image is broken when its prediction is not the true label, whatever the target.
       random_start: uniform in the ball, clipped to [0, 1]; otherwise the clean image.
       dtype: of the crafting passes; the verdict is always float32.
@@ -127,8 +128,8 @@ class Attack:
                 "attack success=any: an iterate's own logits are needed, and with gradient_noise "
                 "they are never computed; success=last works"
             )
-        if self.target == "alternate" and (self.method == "spsa" or self.engine == "cleverhans"):
-            raise InputError("attack target=alternate: our loop's pgd and apgd alone know it")
+        if self.target == "rotate" and (self.method == "spsa" or self.engine == "cleverhans"):
+            raise InputError("attack target=rotate: our loop's pgd and apgd alone know it")
         ours_alone = (
             self.method, self.loss, self.step_schedule, self.momentum, self.gradient_noise,
             self.success, self.dtype,
@@ -157,15 +158,16 @@ class Sizes:
 def strong_attack(eps: float, *, dtype: Dtype = "float32") -> Attack:
     """Our preset `strong`: 1,800 gradients an image with ten classes (docs/performance.md).
 
-    Eighteen runs of 100 steps that fall linearly from ε. Every other one is aimed at another wrong
-    class, by gradients at noisy points that momentum averages: a distorted surface, as of CLP and
-    LSQ, hides its way up from the true label's loss at the point itself, not from these. The runs
-    between have neither target nor noise and find what is left on smooth surfaces, as of
-    adversarially trained models. The sizes were found on MNIST.
+    Eighteen runs of 100 steps that fall linearly from ε, in turns of three. The first of a turn is
+    aimed at another wrong class by gradients at noisy points that momentum averages: a distorted
+    surface, as of CLP and LSQ, hides its way up from the true label's loss at the point itself, not
+    from these. The second is aimed there by the point's own gradients and the third has no target,
+    both without momentum: on smooth surfaces, as of adversarially trained models, these find what
+    the first pass over. The sizes were found on MNIST.
     """
     return Attack(
         eps=eps, eps_iter=eps, nb_iter=100, restarts=18, loss="margin", step_schedule="linear",
-        momentum=0.75, gradient_noise=4 * eps, target="alternate", dtype=dtype,
+        momentum=0.75, gradient_noise=4 * eps, target="rotate", dtype=dtype,
     )  # fmt: skip
 
 
@@ -271,7 +273,11 @@ def item_seed(seed: tf.Tensor, image_index: tf.Tensor, restart: tf.Tensor) -> tf
 
 
 def item_noise(
-    shape: tuple[int, ...], *, image_index: tf.Tensor, restart: tf.Tensor, seed: tf.Tensor
+    shape: tuple[int, ...],
+    *,
+    image_index: tf.Tensor,
+    restart: tf.Tensor,
+    seed: tf.Tensor,
 ) -> NoiseFunction:
     """Fresh uniform noise in [-1, 1] for each step, which depends on an item's own indices alone.
 
@@ -298,6 +304,11 @@ def item_noise(
         return stateless_random.uniform_from_bits(words, low=-1.0, high=1.0)
 
     return noise
+
+
+def calm_items(target: Target, restart: tf.Tensor) -> tf.Tensor | None:
+    """Bool [batch], the work items without gradient_noise and momentum; None: none of them."""
+    return restart % _ROTATION > 0 if target == "rotate" else None
 
 
 def choose_targets(
@@ -336,8 +347,8 @@ def choose_targets(
     turn = tf.cast(restart, tf.int32)
     if target == "each":
         return tf.gather(ranking, turn % (classes - 1), axis=1, batch_dims=1)
-    aims = tf.gather(ranking, turn // 2 % (classes - 1), axis=1, batch_dims=1)
-    return tf.where(turn % 2 == 0, aims, -1)
+    aims = tf.gather(ranking, turn // _ROTATION % (classes - 1), axis=1, batch_dims=1)
+    return tf.where(turn % _ROTATION < _ROTATION - 1, aims, -1)
 
 
 def loss_and_gradient(
@@ -396,6 +407,7 @@ def craft(
     starts: tf.Tensor,
     targets: tf.Tensor | None = None,
     noise: NoiseFunction | None = None,
+    calm: tf.Tensor | None = None,
     sizes: Sizes | None = None,
 ) -> tf.Tensor:
     """Adversarial images for one restart of PGD or APGD, with no gradient through the crafting.
@@ -408,6 +420,7 @@ def craft(
       starts: like images, inside the ball.
       targets: int [batch] for a targeted attack.
       noise: see `item_noise`; needed by an attack with `gradient_noise`.
+      calm: bool [batch], items that take neither the attack's noise nor its momentum.
       sizes: taken for the attack's own eps, eps_iter and nb_iter (APGD, whose checkpoints are
         fixed in the graph, keeps its own nb_iter).
 
@@ -431,8 +444,8 @@ def craft(
         return tf.stop_gradient(result.adversarial)
     return tf.stop_gradient(
         _pgd(
-            value_and_gradient, logits, images, labels, starts, attack=attack, targets=targets,
-            noise=noise, sizes=sizes,
+            value_and_gradient, logits, images, labels, starts, attack=attack, noise=noise,
+            calm=calm, sizes=sizes,
         )
     )  # fmt: skip
 
@@ -445,10 +458,14 @@ def _pgd(
     starts: tf.Tensor,
     *,
     attack: Attack,
-    targets: tf.Tensor | None,
     noise: NoiseFunction | None,
+    calm: tf.Tensor | None,
     sizes: Sizes,
 ) -> tf.Tensor:
+    def unless_calm(value: tf.Tensor | float) -> tf.Tensor | float:
+        return value if calm is None else tf.where(calm, 0.0, value)[:, None, None, None]
+
+    momentum = unless_calm(attack.momentum)
     iterations = tf.convert_to_tensor(sizes.nb_iter)
 
     def share_done(i: tf.Tensor) -> tf.Tensor:
@@ -458,15 +475,13 @@ def _pgd(
         if noise is None or not attack.gradient_noise:
             return points
         width = attack.gradient_noise * tf.maximum(0.0, 1.0 - 2.0 * share_done(i))
-        if attack.target == "alternate" and targets is not None:
-            width = tf.where(targets < 0, 0.0, width)[:, None, None, None]
-        return points + width * noise(i)
+        return points + unless_calm(width) * noise(i)
 
     def step(
         points: tf.Tensor, direction: tf.Tensor, i: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         outputs, _, gradient = value_and_gradient(looked_at(points, i))
-        direction = attack.momentum * direction + gradient if attack.momentum else gradient
+        direction = momentum * direction + gradient if attack.momentum else gradient
         size = sizes.eps_iter
         if attack.step_schedule == "linear":
             size = size * (1.0 - share_done(i))

@@ -434,31 +434,55 @@ def test_each_never_aims_at_the_true_class_even_when_its_logit_is_the_lowest() -
     assert sorted(aims) == [0, 1, 2, 3, 5, 6, 7, 8, 9]
 
 
-def test_alternate_aims_every_other_restart_and_leaves_the_others_untargeted() -> None:
+def test_rotate_aims_two_restarts_of_each_turn_at_a_class_and_one_at_none() -> None:
     logits, labels = random_logits(50), (np.arange(50) % CLASSES).astype(np.int32)
     for restart in range(36):
-        aims = targets("alternate", logits, labels, restart=restart)
-        expected = -1 if restart % 2 else targets("each", logits, labels, restart=restart // 2)
-        np.testing.assert_array_equal(aims, expected)
+        aims = targets("rotate", logits, labels, restart=restart)
+        aimed = targets("each", logits, labels, restart=restart // 3)
+        np.testing.assert_array_equal(aims, -1 if restart % 3 == 2 else aimed)
+
+
+def test_under_rotate_only_the_first_restart_of_a_turn_has_noise_and_momentum() -> None:
+    calm = attacks.calm_items("rotate", tf.range(6))
+    np.testing.assert_array_equal(calm, [False, True, True, False, True, True])
+    assert attacks.calm_items("each", tf.range(6)) is None
+
+
+def test_calm_items_take_neither_noise_nor_momentum(
+    model: keras.Model, images: np.ndarray, labels: np.ndarray
+) -> None:
+    """They share a batch with those that take both."""
+    x, y, index = tf.constant(images), tf.constant(labels), tf.range(len(images))
+    noise = attacks.item_noise(IMAGE_SHAPE, image_index=index, restart=index, seed=tf.constant(0))
+
+    def crafted(calm: np.ndarray | None, **changes: Any) -> np.ndarray:
+        return attacks.craft(
+            attacks.logits_function(model), x, y, attack=attack(nb_iter=6, **changes), starts=x,
+            noise=noise, calm=None if calm is None else tf.constant(calm),
+        ).numpy()  # fmt: skip
+
+    stirred = {"momentum": 0.9, "gradient_noise": 0.4}
+    mixed = crafted(np.arange(len(labels)) % 2 == 1, **stirred)
+    np.testing.assert_array_equal(mixed[::2], crafted(None, **stirred)[::2])
+    np.testing.assert_array_equal(mixed[1::2], crafted(None)[1::2])
+    assert np.any(mixed[::2] != crafted(None)[::2])
 
 
 def test_a_target_of_minus_one_is_no_target(
     model: keras.Model, images: np.ndarray, labels: np.ndarray
 ) -> None:
-    """Items with and without one share a batch; those without have no noise under `alternate`."""
+    """Items with and without one share a batch."""
     x, y = tf.constant(images), tf.constant(labels)
-    index = tf.range(len(images))
-    noise = attacks.item_noise(IMAGE_SHAPE, image_index=index, restart=index, seed=tf.constant(0))
 
-    def crafted(targets: np.ndarray | None, **changes: Any) -> np.ndarray:
+    def crafted(targets: np.ndarray | None) -> np.ndarray:
         return attacks.craft(
-            attacks.logits_function(model), x, y, attack=attack(loss="margin", **changes),
-            starts=x, targets=None if targets is None else tf.constant(targets), noise=noise,
+            attacks.logits_function(model), x, y, attack=attack(loss="margin"), starts=x,
+            targets=None if targets is None else tf.constant(targets),
         ).numpy()  # fmt: skip
 
-    aims = np.where(np.arange(len(labels)) % 2, -1, (labels + 2) % CLASSES).astype(np.int32)
-    mixed = crafted(aims, target="alternate", gradient_noise=0.3)
-    aimed = crafted((labels + 2) % CLASSES, target="each", gradient_noise=0.3)
+    aims = ((labels + 2) % CLASSES).astype(np.int32)
+    mixed = crafted(np.where(np.arange(len(labels)) % 2, -1, aims).astype(np.int32))
+    aimed = crafted(aims)
     np.testing.assert_array_equal(mixed[1::2], crafted(None)[1::2])
     np.testing.assert_array_equal(mixed[::2], aimed[::2])
     assert np.any(mixed[1::2] != aimed[1::2])
@@ -537,7 +561,7 @@ def test_a_model_that_cannot_be_copied_is_refused_in_one_line() -> None:
         ({"gradient_noise": -0.1}, "gradient_noise -25.5"),
         ({"gradient_noise": 0.1, "method": "apgd"}, "apgd: momentum and gradient_noise are PGD's"),
         ({"gradient_noise": 0.1, "success": "any"}, "success=any: .*success=last works"),
-        ({"target": "alternate", "method": "spsa"}, "target=alternate"),
+        ({"target": "rotate", "method": "spsa"}, "target=rotate"),
         ({"engine": "cleverhans", "loss": "margin"}, "engine=cleverhans: .* cross-entropy"),
         ({"engine": "cleverhans", "dtype": "bfloat16"}, "engine=cleverhans"),
         ({"engine": "cleverhans", "success": "any"}, "engine=cleverhans"),

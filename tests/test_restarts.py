@@ -125,7 +125,7 @@ def test_the_batch_size_changes_nothing(
 def test_the_preset_is_as_exact(
     model: keras.Model, images: np.ndarray, labels: np.ndarray, cached_programs: None
 ) -> None:
-    """Alternating targets and noisy gradients do not know of the batch either."""
+    """Rotating targets and noisy gradients do not know of the batch either."""
     attack = dataclasses.replace(strong_attack(0.02), nb_iter=4)
     order = np.random.default_rng(0).permutation(len(images))
 
