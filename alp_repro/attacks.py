@@ -273,11 +273,7 @@ def item_seed(seed: tf.Tensor, image_index: tf.Tensor, restart: tf.Tensor) -> tf
 
 
 def item_noise(
-    shape: tuple[int, ...],
-    *,
-    image_index: tf.Tensor,
-    restart: tf.Tensor,
-    seed: tf.Tensor,
+    shape: tuple[int, ...], *, image_index: tf.Tensor, restart: tf.Tensor, seed: tf.Tensor
 ) -> NoiseFunction:
     """Fresh uniform noise in [-1, 1] for each step, which depends on an item's own indices alone.
 

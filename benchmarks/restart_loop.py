@@ -62,7 +62,7 @@ def compare(name: str, model: keras.Model, data: datasets.Images, attack: Attack
     record = restarts.new_record(
         labels=data.labels, indices=data.indices, clean_predictions=data.labels, settings={}
     )
-    # Ours traces its own program: that time, which the exhaustive loop was spared, counts.
+    # Of another dtype, ours traces its own program: that time, which the other was spared, counts.
     started = time.perf_counter()
     record = restarts.attack_with_restarts(
         model, images, record, attack=attack, seed=0, batch_size=batch
