@@ -106,16 +106,26 @@ def test_a_program_with_xla_breaks_what_the_plain_one_does(
     np.testing.assert_array_equal(plain.broken[same], compiled.broken[same])
 
 
-def test_a_program_is_traced_once(images: np.ndarray, labels: np.ndarray) -> None:
-    calls = []
+def counting(calls: list[int]) -> keras.layers.Layer:
+    """A layer that changes nothing and notes each time it is called, which in a graph is traced."""
 
     class Counting(keras.layers.Layer):
         def call(self, x: tf.Tensor) -> tf.Tensor:
             calls.append(1)
             return x
 
+    return Counting()
+
+
+def test_a_program_is_traced_once(images: np.ndarray, labels: np.ndarray) -> None:
+    calls: list[int] = []
     model = keras.Sequential(
-        [keras.Input(IMAGE_SHAPE), Counting(), keras.layers.Flatten(), keras.layers.Dense(CLASSES)]
+        [
+            keras.Input(IMAGE_SHAPE),
+            counting(calls),
+            keras.layers.Flatten(),
+            keras.layers.Dense(CLASSES),
+        ]
     )
     run = program(model, attack())
     run(*inputs(images, labels))
@@ -129,14 +139,8 @@ def test_attacks_of_other_sizes_share_a_program_and_keep_their_own(
     images: np.ndarray, labels: np.ndarray
 ) -> None:
     """Bit for bit what crafting with the numbers written into the graph gives."""
-    calls = []
-
-    class Counting(keras.layers.Layer):
-        def call(self, x: tf.Tensor) -> tf.Tensor:
-            calls.append(1)
-            return x
-
-    model = keras.Sequential([keras.Input(IMAGE_SHAPE), Counting(), small_model()])
+    calls: list[int] = []
+    model = keras.Sequential([keras.Input(IMAGE_SHAPE), counting(calls), small_model()])
     small, large = attack(step_schedule="linear"), attack(
         eps=0.3, eps_iter=0.2, nb_iter=7, restarts=5, step_schedule="linear"
     )  # fmt: skip
