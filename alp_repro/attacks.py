@@ -203,7 +203,7 @@ def logits_function(model: keras.Model, *, training: bool = False) -> LogitsFunc
     return logits
 
 
-def crafting_copy(model: keras.Model, dtype: Dtype) -> keras.Model:
+def crafting_copy(model: keras.Model, dtype: Dtype | Literal["mixed_bfloat16"]) -> keras.Model:
     """A copy of a model that computes in another dtype, with weights of its own in that dtype.
 
     Weights in the crafting dtype, rather than mixed precision, spare a cast of every weight in each
@@ -230,6 +230,13 @@ def crafting_copy(model: keras.Model, dtype: Dtype) -> keras.Model:
         ) from error
     finally:
         keras.config.set_dtype_policy(policy)
+    return copy
+
+
+def float32_copy(model: keras.Model) -> keras.Model:
+    """A copy of a model that computes in float32, with the same weights."""
+    copy = crafting_copy(model, "float32")
+    copy.set_weights(model.get_weights())
     return copy
 
 

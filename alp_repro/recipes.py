@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, get_args
 
-from alp_repro.attacks import Attack
+from alp_repro.attacks import Attack, Dtype
 from alp_repro.errors import InputError
 
 
@@ -37,6 +37,10 @@ class Recipe:
       average_decay: decay of a moving average of the weights, kept beside the raw ones; 0: none.
       epochs, batch_size: the last partial batch of an epoch is kept.
       train_images: the first so many of the training set; None: all.
+      dtype: of the passes; weights, losses, penalties and the optimizer are always float32. Of the
+        crafting passes: `attack.dtype`.
+      round_weights: the finished model's weights are rounded to bfloat16 (and stored as float32),
+        which compress to half the size.
       seed: of the weights, the order, the noise and the training attack.
 
     Raises:
@@ -66,6 +70,8 @@ class Recipe:
     epochs: int
     batch_size: int
     train_images: int | None = None
+    dtype: Dtype = "float32"
+    round_weights: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -86,6 +92,8 @@ class Recipe:
                 raise InputError(
                     f"recipe {name} {getattr(self, name)}: a number in [0, 1) is needed"
                 )
+        if self.dtype not in get_args(Dtype):
+            raise InputError(f"recipe dtype {self.dtype!r}: one of {', '.join(get_args(Dtype))}")
         if not 0 <= self.seed < 2**31:
             raise InputError(f"recipe seed {self.seed}: a number in [0, 2^31) is needed")
         if self.clean_weight + self.adversarial_weight == 0:

@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from alp_repro.attack_programs import BatchOutcome, attack_program
-from alp_repro.attacks import Attack, crafting_copy
+from alp_repro.attacks import Attack, float32_copy
 from alp_repro.runs import note, reading_arrays, write_arrays
 
 SAVE_SECONDS = 10.0
@@ -340,9 +340,7 @@ def float32_model(model: keras.Model) -> keras.Model:
     """The model itself, or a float32 copy of one that computes in another dtype."""
     if _computes_in_float32(model):
         return model
-    copy = crafting_copy(model, "float32")
-    copy.set_weights(model.get_weights())
-    return copy
+    return float32_copy(model)
 
 
 def _computes_in_float32(layer: keras.Layer) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import time
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -11,15 +13,18 @@ import numpy as np
 import tensorflow as tf
 
 from alp_repro import attacks, losses, runs, stateless_random
+from alp_repro.attack_programs import attack_program
 from alp_repro.augmentation import augment_batch
 from alp_repro.datasets import Images, dataset_spec
 from alp_repro.errors import InputError
 from alp_repro.models import build_model
 from alp_repro.recipes import Recipe
+from alp_repro.restarts import exact_bounds, float32_model
 
 # Stateless random numbers of one step are told apart by these.
 _NOISE, _START, _ORDER, _AUGMENT, _TARGET = range(5)
 ENOUGH_SECONDS = 10.0
+ACCURACIES = ("accuracy", "adversarial_accuracy")
 TERMS = ("clean_ce", "adversarial_ce", "clp", "lsq", "alp", "weight_decay")
 
 
@@ -34,17 +39,18 @@ class LogitPairingModel(keras.Model):
         """Wraps a classifier that maps [0, 1] images to logits."""
         super().__init__(**kwargs)
         self.classifier = classifier
+        self._logits = attacks.logits_function(classifier, training=True)
         self.recipe = recipe
         self._crafter = _Crafter(classifier, recipe)
         self._means = {
             name: keras.metrics.Mean(name=name)
-            for name in ("loss", "accuracy", "adversarial_accuracy", *TERMS)
+            for name in ("loss", *ACCURACIES, *TERMS)
             if name == "loss" or _is_used(name, recipe)
         }
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Logits of float images."""
-        return self.classifier(images, training=training)
+        """Float32 logits of float images."""
+        return attacks.logits_function(self.classifier, training=training)(images)
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -79,13 +85,13 @@ class LogitPairingModel(keras.Model):
         self, clean: tf.Tensor, adversarial: tf.Tensor | None
     ) -> tuple[tf.Tensor | None, tf.Tensor | None]:
         if adversarial is None:
-            return self.classifier(clean, training=True), None
+            return self._logits(clean), None
         if self.recipe.joint_batch:
-            both = self.classifier(tf.concat([clean, adversarial], axis=0), training=True)
+            both = self._logits(tf.concat([clean, adversarial], axis=0))
             halves = tf.split(both, 2)
             return halves[0], halves[1]
-        clean_logits = self.classifier(clean, training=True) if self.recipe.uses_clean else None
-        return clean_logits, self.classifier(adversarial, training=True)
+        clean_logits = self._logits(clean) if self.recipe.uses_clean else None
+        return clean_logits, self._logits(adversarial)
 
     def _terms(
         self, labels: tf.Tensor, clean: tf.Tensor | None, adversarial: tf.Tensor | None
@@ -161,7 +167,7 @@ class _Crafter:
         if recipe.attack is None:
             return
         moves_averages = recipe.attack_batch_statistics and classifier.non_trainable_variables
-        if recipe.attack.dtype != "float32" or moves_averages:
+        if moves_averages or not recipe.dtype == recipe.attack.dtype == "float32":
             self._copy = attacks.crafting_copy(classifier, recipe.attack.dtype)
 
     def craft(
@@ -253,6 +259,10 @@ def compiled_model(
     )  # fmt: skip
     if init_from is not None:
         classifier = _copy_to_start_from(init_from, classifier)
+    if recipe.dtype == "bfloat16":
+        float32 = classifier
+        classifier = attacks.crafting_copy(float32, "mixed_bfloat16")
+        classifier.set_weights(float32.get_weights())
     model = LogitPairingModel(classifier, recipe)
     model.build((None, *spec.image_shape))
     optimizer = keras.optimizers.Adam(
@@ -380,13 +390,111 @@ class StopWhenNotFinite(keras.callbacks.Callback):
 class _SaveRawWeights(keras.callbacks.Callback):
     """Saves the classifier after the last epoch, before Keras puts averages in its place."""
 
-    def __init__(self, run: runs.RunDir, epochs: int) -> None:
+    def __init__(self, run: runs.RunDir, recipe: Recipe) -> None:
         super().__init__()
-        self._run, self._epochs = run, epochs
+        self._run, self._recipe = run, recipe
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if epoch + 1 == self._epochs:
-            runs.save_model(self._run.model, self.model.classifier)
+        if epoch + 1 == self._recipe.epochs:
+            save_classifier(self._run.model, self.model.classifier, self._recipe)
+
+
+def save_classifier(path: Path, classifier: keras.Model, recipe: Recipe) -> None:
+    """Writes a trained classifier as a float32 model, rounded where the recipe wants it so."""
+    if recipe.round_weights or recipe.dtype != "float32":
+        classifier = attacks.float32_copy(classifier)
+    if recipe.round_weights:
+        classifier.set_weights(
+            [tf.cast(tf.cast(w, tf.bfloat16), tf.float32) for w in classifier.get_weights()]
+        )
+    runs.save_model(path, classifier)
+
+
+class WarnAtChance(keras.callbacks.Callback):
+    """Says at once that an epoch ended with an accuracy of a model that has learned nothing.
+
+    Logit squeezing can drive all logits to zero in the first epoch, where a training stays.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        """Takes the number of classes, one over which is chance."""
+        super().__init__()
+        self._threshold = 1.5 / num_classes
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Prints a line if the epoch's best accuracy is near chance."""
+        found = [logs[name] for name in ACCURACIES if name in logs] if logs else []
+        if found and max(found) < self._threshold:
+            print(
+                f"epoch {epoch + 1}: training accuracy {max(found):.1%} is that of chance; the "
+                "logits may have collapsed for good: another --seed may not",
+                flush=True,
+            )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Watch:
+    """Test images on which a training's clean and adversarial accuracy are logged now and then.
+
+    Attributes:
+      images: uint8 or float [n, height, width, channels], attacked as one batch.
+      labels: int [n].
+      attack: one restart of it is run.
+      every: epochs between two looks; the last epoch is always one.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    attack: attacks.Attack
+    every: int
+
+
+class LogTestAccuracy(keras.callbacks.Callback):
+    """Adds `test_accuracy` and `test_adversarial_accuracy` to the logs of each epoch; NaN between.
+
+    The authors' own training loop logs both.
+    """
+
+    def __init__(self, watch: Watch, recipe: Recipe) -> None:
+        """Keeps the images on the [0, 1] scale."""
+        super().__init__()
+        images = watch.images.astype(np.float32)
+        self._images = images / np.float32(255) if watch.images.dtype == np.uint8 else images
+        self._labels = np.asarray(watch.labels, np.int32)
+        self._watch, self._recipe = watch, recipe
+        self._float32: keras.Model | None = None
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Looks at the epochs that are due."""
+        assert logs is not None
+        due = (epoch + 1) % self._watch.every == 0 or epoch + 1 == self._recipe.epochs
+        clean, adversarial = self._accuracies() if due else (np.nan, np.nan)
+        logs |= {"test_accuracy": clean, "test_adversarial_accuracy": adversarial}
+
+    def _accuracies(self) -> tuple[float, float]:
+        model = self._classifier()
+        attack, images = self._watch.attack, self._images
+        count = len(images)
+        program = attack_program(
+            model, attack=attack, image_shape=images.shape[1:], batch_size=count,
+            seed=self._recipe.seed,
+        )  # fmt: skip
+        outcome = program(
+            images, self._labels, np.arange(count), np.zeros(count, np.int32),
+            *exact_bounds(images, attack.eps),
+        )  # fmt: skip
+        logits = attacks.logits_function(model)(tf.constant(images)).numpy()
+        clean = float(np.mean(np.argmax(logits, axis=1) == self._labels))
+        return clean, float(1.0 - np.mean(outcome.broken))
+
+    def _classifier(self) -> keras.Model:
+        """The classifier with its weights of now, in float32."""
+        classifier = self.model.classifier
+        if self._float32 is None:
+            self._float32 = float32_model(classifier)
+        elif self._float32 is not classifier:
+            self._float32.set_weights(classifier.get_weights())
+        return self._float32
 
 
 class Backup(keras.callbacks.Callback):
@@ -439,6 +547,7 @@ def train(
     *,
     strategy: tf.distribute.Strategy | None = None,
     init_from: keras.Model | None = None,
+    watch: Watch | None = None,
     jit_compile: bool = False,
     tensorboard: bool = False,
     verbose: int | str = "auto",
@@ -456,6 +565,7 @@ def train(
         batch statistics taken, within a replica. Of several machines, which must share the run
         folder, only the chief writes.
       init_from: a model of the same architecture to go on from, with its own scale of pixels.
+      watch: test images whose accuracies are logged beside those of the training.
       jit_compile: see `compiled_model`.
       tensorboard: writes event files to the run folder.
       verbose: Keras' progress bar.
@@ -487,11 +597,14 @@ def train(
     callbacks = [
         order,
         StopWhenNotFinite(),
+        WarnAtChance(model.classifier.output_shape[-1]),
         keras.callbacks.LearningRateScheduler(lambda epoch, _: learning_rate_at(recipe, epoch)),
     ]
+    if watch is not None and chief:
+        callbacks.append(LogTestAccuracy(watch, recipe))  # before the log, which it adds to
     if chief:
         log = keras.callbacks.CSVLogger(str(run.log), append=True)
-        callbacks += [_SaveRawWeights(run, recipe.epochs), log, backup]
+        callbacks += [_SaveRawWeights(run, recipe), log, backup]
     if tensorboard and chief:
         callbacks.append(keras.callbacks.TensorBoard(str(run.path / "tensorboard")))
     started = time.monotonic()
@@ -504,7 +617,7 @@ def train(
     if not chief:
         return model.classifier
     if recipe.average_decay:
-        runs.save_model(run.averages, model.classifier)
+        save_classifier(run.averages, model.classifier, recipe)
     trained = runs.load_model(run.model)
     runs.write_json(run.recipe, {
         "recipe": recipe.to_json(),
@@ -562,6 +675,9 @@ def _check_owner(run: runs.RunDir, wanted: dict[str, Any]) -> None:
     if not run.settings.exists():
         return
     found = runs.read_json(run.settings)
+    if isinstance(found, dict):
+        # Settings of before there was a choice.
+        found = {"dtype": "float32", "round_weights": False, **found}
     if isinstance(found, dict) and "init_from" not in wanted and run.finished:
         found.pop("init_from", None)  # nothing starts from it any more
     if found != wanted:
@@ -606,6 +722,4 @@ def _copy_to_start_from(source: keras.Model, fresh: keras.Model) -> keras.Model:
             f"the model to start from is no {fresh.name} of this width: {source.count_params()} "
             f"parameters, {fresh.count_params()} needed"
         )
-    copy = attacks.crafting_copy(source, "float32")
-    copy.set_weights(source.get_weights())
-    return copy
+    return attacks.float32_copy(source)

@@ -22,7 +22,7 @@ from alp_repro.models import MODELS
 from alp_repro.recipes import Recipe
 from alp_repro.runs import RunDir
 
-SCALES = ("smoke", "quick", "paper")
+SCALES = ("smoke", "quick", "published", "paper")
 REGULARIZERS = ("none", "clp", "lsq", "alp")
 DEFAULT_EPS = {"mnist": 76.5, "cifar10": 16.0, "tiny_imagenet": 16.0}
 DTYPES = ("auto", "float32", "bfloat16")
@@ -66,6 +66,11 @@ def define_recipe_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     number("train_eps_iter", None, "Training attack: step, 0-255 scale.")
     count("train_nb_iter", None, "Training attack: steps.")
     choice("train_target", "none", ["none", "random", "least_likely"], "Training attack: target.")
+    choice(
+        "train_dtype", "float32", DTYPES,
+        "Dtype of the training's passes; weights, losses and optimizer are always float32.",
+    )  # fmt: skip
+    switch("round_weights", False, "Round the finished model's weights to bfloat16.")
     choice("train_attack_dtype", "float32", DTYPES, "Dtype of the training attack's passes.")
     count("attack_warmup_steps", 0, "Training attack: ε and step grow linearly over these steps.")
     switch("attack_batch_statistics", True, "Batch norm uses batch statistics while crafting.")
@@ -84,6 +89,14 @@ def define_recipe_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     count("train_images", None, "Train on the first so many images; default: all.")
     flags.DEFINE_string(
         "init_from", None, "Start from the model of this run folder or .keras file.",
+        flag_values=values,
+    )  # fmt: skip
+    count(
+        "watch_every", None,
+        "Log the accuracy on 200 test images, clean and attacked, every so many epochs.",
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "watch_attack", None, "The attack of --watch_every, written as an --attack.",
         flag_values=values,
     )  # fmt: skip
     switch("fine_tuned", False, "Never start from fresh weights: --init_from must be given.")
@@ -251,6 +264,7 @@ def recipe(values: flags.FlagValues) -> Recipe:
         "adversarial_weight": fraction,
         "attack": attack,
         "learning_rate_drops": drops,
+        "dtype": attacks.resolve_dtype(values.train_dtype),
     }
     if penalty != "none":
         settings[penalty] = weight
@@ -324,6 +338,20 @@ def parse_attack(spec: str, values: flags.FlagValues) -> Attack:
         raise InputError(f"--attack={spec}: unknown method {method!r}; pgd, apgd, spsa or strong")
     chosen: dict[str, Any] = {"method": method, "eps": eps, **shared, **defaults[method]}
     return Attack(**{**chosen, **settings})
+
+
+def watch_attack(values: flags.FlagValues) -> Attack:
+    """The attack of --watch_attack.
+
+    Raises:
+      InputError: none is given, or --watch_every is no count.
+    """
+    if values.watch_every < 1 or not values.watch_attack:
+        raise InputError(
+            f"--watch_every={values.watch_every} --watch_attack={values.watch_attack}: 1 epoch or "
+            "more and an attack are needed, as in --watch_attack=pgd,eps_iter=2.55,nb_iter=40"
+        )
+    return parse_attack(values.watch_attack, parse([f"--dataset={values.dataset}"]))
 
 
 def _parse_value(spec: str, key: str, value: str) -> Any:

@@ -13,8 +13,12 @@ from absl import flags
 from alp_repro import datasets, runs, training
 from alp_repro.datasets import Images
 from alp_repro.errors import InputError
+from alp_repro.training import Watch
 from experiments import settings
 from experiments.devices import Devices
+from experiments.evaluation_run import evaluation_set
+
+_WATCHED_IMAGES = 200
 
 
 @functools.lru_cache(maxsize=1)
@@ -43,11 +47,21 @@ def train_row(
         training_set(values.dataset, values.data_dir),
         strategy=devices.strategy,
         init_from=_start(values, run),
+        watch=_watch(values),
         jit_compile=devices.jit_compile,
         tensorboard=tensorboard,
         verbose=1 if sys.stdout.isatty() else 2,
         details={"device": devices.description, **(details or {})},
     )
+
+
+def _watch(values: flags.FlagValues) -> Watch | None:
+    """What --watch_every and --watch_attack ask for, on the first evaluation images."""
+    if values.watch_every is None:
+        return None
+    attack = settings.watch_attack(values)
+    data = evaluation_set(values.dataset, _WATCHED_IMAGES, values.data_dir)
+    return Watch(data.images, data.labels, attack, values.watch_every)
 
 
 def _start(values: flags.FlagValues, run: runs.RunDir) -> keras.Model | None:
