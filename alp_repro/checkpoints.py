@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from alp_repro import runs
-from alp_repro.dataset_specs import dataset_spec
+from alp_repro.data.specs import dataset_spec
 from alp_repro.errors import InputError
 from alp_repro.models import build_model
 

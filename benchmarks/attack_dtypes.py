@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from alp_repro import datasets, evaluation, runs
+from alp_repro import evaluation, runs
+from alp_repro.data import load
 from alp_repro.attacks import Attack, strong_attack
 from benchmarks.timing import table
 from experiments import app
@@ -30,7 +31,7 @@ ATTACKS = {
 
 def main(argv: list[str]) -> None:
     del argv
-    data = datasets.load_evaluation_set(
+    data = load.load_evaluation_set(
         "mnist", num_images=FLAGS.num_images, data_dir=FLAGS.data_dir
     )
     images = data.images.astype(np.float32) / 255

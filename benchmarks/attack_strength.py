@@ -22,10 +22,11 @@ from absl import flags
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from alp_repro import datasets, evaluation, runs
+from alp_repro import evaluation, runs
+from alp_repro.data import load
 from alp_repro.attacks import Attack, Dtype, resolve_dtype, strong_attack
-from alp_repro.figures import _style as figure_style
-from alp_repro.restarts import AttackRecord
+from alp_repro.reporting.figures import _style as figure_style
+from alp_repro.evaluation.restarts import AttackRecord
 from benchmarks import other_libraries
 from experiments import app
 
@@ -166,7 +167,7 @@ def main(argv: list[str]) -> None:
     for run_dir, count, paper_restarts in zip(
         FLAGS.run_dirs, each(FLAGS.num_images), each(FLAGS.paper_restarts), strict=True
     ):
-        data = datasets.load_evaluation_set("mnist", num_images=count, data_dir=FLAGS.data_dir)
+        data = load.load_evaluation_set("mnist", num_images=count, data_dir=FLAGS.data_dir)
         images = data.images.astype(np.float32) / 255
         if PAPER in attacks:
             attacks[PAPER] = dataclasses.replace(attacks[PAPER], restarts=paper_restarts)

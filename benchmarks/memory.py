@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from absl import flags
 
-from alp_repro import restarts
+from alp_repro.evaluation import restarts
 from alp_repro.attacks import Attack
 from experiments import app
 

@@ -18,8 +18,10 @@ import keras
 import numpy as np
 from absl import flags
 
-from alp_repro import datasets, restarts, runs
-from alp_repro.attack_programs import AttackProgram, attack_program
+from alp_repro import runs
+from alp_repro.data import load
+from alp_repro.evaluation import restarts
+from alp_repro.attacks.programs import AttackProgram, attack_program
 from alp_repro.attacks import Attack, resolve_dtype
 from benchmarks.timing import table
 from experiments import app
@@ -45,7 +47,7 @@ def exhaustive(
     return first
 
 
-def compare(name: str, model: keras.Model, data: datasets.Images, attack: Attack) -> list[str]:
+def compare(name: str, model: keras.Model, data: load.Images, attack: Attack) -> list[str]:
     """One line of the table."""
     images = data.images.astype(np.float32) / 255
     batch = FLAGS.batch_size
@@ -81,7 +83,7 @@ def compare(name: str, model: keras.Model, data: datasets.Images, attack: Attack
 
 def main(argv: list[str]) -> None:
     del argv
-    data = datasets.load_evaluation_set(
+    data = load.load_evaluation_set(
         "mnist", num_images=FLAGS.num_images, data_dir=FLAGS.data_dir
     )
     attack = Attack(

@@ -11,8 +11,8 @@ from absl import flags
 
 from alp_repro import evaluation, training
 from alp_repro.attacks import Attack
-from alp_repro.restarts import Progress
-from alp_repro.tables import Column
+from alp_repro.evaluation.restarts import Progress
+from alp_repro.reporting.tables import Column
 from experiments import settings
 from experiments.devices import Devices
 from experiments.evaluation_run import evaluation_set

@@ -13,10 +13,11 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from alp_repro import datasets, evaluation, runs
+from alp_repro import evaluation, runs
+from alp_repro.data import load
 from alp_repro.attacks import Attack
-from alp_repro.datasets import Images
-from alp_repro.restarts import AttackRecord, Progress
+from alp_repro.data.load import Images
+from alp_repro.evaluation.restarts import AttackRecord, Progress
 from experiments import settings
 from experiments.devices import Devices
 
@@ -26,7 +27,7 @@ _LINE_SECONDS = 60.0
 @functools.lru_cache(maxsize=2)
 def evaluation_set(dataset: str, num_images: int, data_dir: str | None) -> Images:
     """The paper's evaluation images; read once for all rows of a table."""
-    return datasets.load_evaluation_set(dataset, num_images=num_images, data_dir=data_dir)
+    return load.load_evaluation_set(dataset, num_images=num_images, data_dir=data_dir)
 
 
 def attack_run(

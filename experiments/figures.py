@@ -15,7 +15,7 @@ import sys
 
 from absl import flags
 
-from alp_repro import report
+from alp_repro.reporting import report
 from alp_repro.errors import InputError
 from experiments import app, settings
 

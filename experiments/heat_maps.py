@@ -15,9 +15,12 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from alp_repro import figures, report, runs, tables
+from alp_repro import runs
+from alp_repro.reporting import figures
+from alp_repro.reporting import report
+from alp_repro.reporting import tables
 from alp_repro.errors import InputError
-from alp_repro.heat_maps import HeatMap, heat_map
+from alp_repro.evaluation.heat_maps import HeatMap, heat_map
 from alp_repro.runs import RunDir
 from experiments import app, devices, settings
 from experiments.devices import Devices

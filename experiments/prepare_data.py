@@ -13,11 +13,13 @@ from pathlib import Path
 
 from absl import flags
 
-from alp_repro import dataset_preparation, dataset_store, datasets
+from alp_repro.data import prepare
+from alp_repro.data import store
+from alp_repro.data import load
 from experiments import app
 
 _DATASET = flags.DEFINE_enum(
-    "dataset", None, list(datasets.DATASETS), "The data set to make.", required=True
+    "dataset", None, list(load.DATASETS), "The data set to make.", required=True
 )
 _SOURCE = flags.DEFINE_string("source", None, "Folder or archive that holds it.", required=True)
 _DATA_DIR = flags.DEFINE_string(
@@ -34,21 +36,21 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a dataset that is al
 
 def main(_: list[str]) -> None:
     """Prepare the dataset and print what was found."""
-    spec = datasets.dataset_spec(_DATASET.value)
-    data_dir = dataset_store.chosen_data_dir(_DATA_DIR.value)
-    record = dataset_preparation.prepare_from_source(
+    spec = load.dataset_spec(_DATASET.value)
+    data_dir = store.chosen_data_dir(_DATA_DIR.value)
+    record = prepare.prepare_from_source(
         spec,
         Path(_SOURCE.value).expanduser(),
         data_dir=data_dir,
         skip_corrupt=_SKIP_CORRUPT.value,
         overwrite=_OVERWRITE.value,
     )
-    counts = datasets.split_sizes(spec.name, data_dir=data_dir)
+    counts = load.split_sizes(spec.name, data_dir=data_dir)
     print(
         f"{spec.name}: {counts['train']} of {spec.train_size} training and {counts['test']} of "
         f"{spec.test_size} {spec.test_split} images, {spec.num_classes} classes\n"
         f"source: {record.summary} ({record.origin})\n"
-        f"written to {dataset_preparation.prepared_folder(spec, data_dir)}"
+        f"written to {prepare.prepared_folder(spec, data_dir)}"
     )
     for name in record.skipped:
         print(f"left out: {name}")

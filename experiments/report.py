@@ -12,11 +12,12 @@ from typing import Any
 
 from absl import flags
 
-from alp_repro import report, runs
+from alp_repro import runs
+from alp_repro.reporting import report
 from alp_repro.attacks import Attack, resolve_dtype
-from alp_repro.datasets import EVALUATION_IMAGES
+from alp_repro.data.load import EVALUATION_IMAGES
 from alp_repro.errors import InputError
-from alp_repro.recipes import Recipe
+from alp_repro.training.recipe import Recipe
 from experiments import app, settings
 
 FLAGS = flags.FLAGS

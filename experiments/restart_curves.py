@@ -15,10 +15,12 @@ from pathlib import Path
 from absl import flags
 from matplotlib.figure import Figure
 
-from alp_repro import figures, report, tables
+from alp_repro.reporting import figures
+from alp_repro.reporting import report
+from alp_repro.reporting import tables
 from alp_repro.errors import InputError
 from alp_repro.evaluation import find_record
-from alp_repro.restarts import AttackRecord
+from alp_repro.evaluation.restarts import AttackRecord
 from experiments import app
 from experiments.evaluation_run import describe
 from experiments.table import make_job

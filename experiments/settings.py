@@ -16,10 +16,10 @@ from absl import flags
 
 from alp_repro import attacks
 from alp_repro.attacks import Attack
-from alp_repro.datasets import DATASETS, dataset_spec
+from alp_repro.data.load import DATASETS, dataset_spec
 from alp_repro.errors import InputError
 from alp_repro.models import MODELS
-from alp_repro.recipes import Recipe
+from alp_repro.training.recipe import Recipe
 from alp_repro.runs import RunDir
 
 SCALES = ("smoke", "quick", "published", "paper")

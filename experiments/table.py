@@ -17,9 +17,10 @@ from pathlib import Path
 import keras
 from absl import flags
 
-from alp_repro import runs, tables
+from alp_repro import runs
+from alp_repro.reporting import tables
 from alp_repro.errors import InputError
-from alp_repro.tables import Column, PaperTable, TableRow
+from alp_repro.reporting.tables import Column, PaperTable, TableRow
 from experiments import app, devices, estimates, settings
 from experiments.devices import Devices
 from experiments.evaluation_run import attack_run

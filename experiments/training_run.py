@@ -10,8 +10,9 @@ from typing import Any
 import keras
 from absl import flags
 
-from alp_repro import datasets, runs, training
-from alp_repro.datasets import Images
+from alp_repro import runs, training
+from alp_repro.data import load
+from alp_repro.data.load import Images
 from alp_repro.errors import InputError
 from alp_repro.training import Watch
 from experiments import settings
@@ -24,7 +25,7 @@ _WATCHED_IMAGES = 200
 @functools.lru_cache(maxsize=1)
 def training_set(dataset: str, data_dir: str | None) -> Images:
     """The training images; read once for all rows of a table."""
-    return datasets.load_split(dataset, "train", data_dir=data_dir)
+    return load.load_split(dataset, "train", data_dir=data_dir)
 
 
 def lacks_start(values: flags.FlagValues, run: runs.RunDir) -> bool:

@@ -1,0 +1,64 @@
+"""Decoding images from sources that may hold damaged ones: each is named and counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import tensorflow as tf
+
+from alp_repro.errors import InputError
+from alp_repro.data.sources.file_trees import DamagedFile, FileTree
+
+_NAMED = 3
+
+
+@dataclass
+class ImageChecker:
+    """Reads and decodes the images of one source and remembers which of them are damaged.
+
+    Attributes:
+        tree: where the images lie.
+        shape: height, width and channels that each image must have.
+        damaged: names of the damaged images so far, each with the reason.
+        total: images tried so far.
+    """
+
+    tree: FileTree
+    shape: tuple[int, int, int]
+    damaged: dict[str, str] = field(default_factory=dict)
+    total: int = 0
+
+    def read(self, name: str) -> tuple[bytes, np.ndarray] | None:
+        """The encoded bytes and the uint8 pixels of an image; None when it is damaged."""
+        self.total += 1
+        try:
+            encoded = self.tree.read(name)
+            pixels = tf.io.decode_image(
+                encoded, channels=self.shape[-1], expand_animations=False
+            ).numpy()
+        except DamagedFile as error:
+            self.damaged[name] = str(error)
+            return None
+        except tf.errors.OpError:
+            self.damaged[name] = "not a readable JPEG or PNG"
+            return None
+        if pixels.shape != self.shape:
+            size, expected = ("×".join(map(str, shape[:2])) for shape in (pixels.shape, self.shape))
+            self.damaged[name] = f"{size} pixels, not {expected}"
+            return None
+        return encoded, pixels
+
+    def require_whole(self, *, skip_corrupt: bool) -> tuple[str, ...]:
+        """The names of the damaged images, or InputError when there are any and none may be.
+
+        The error counts all of them and names the first few.
+        """
+        if not self.damaged or skip_corrupt:
+            return tuple(self.damaged)
+        named = [f"{name} ({reason})" for name, reason in list(self.damaged.items())[:_NAMED]]
+        more = ", …" if len(self.damaged) > _NAMED else ""
+        raise InputError(
+            f"{len(self.damaged)} of {self.total} images in {self.tree.path} are corrupt: "
+            f"{', '.join(named)}{more}; --skip_corrupt leaves them out"
+        )

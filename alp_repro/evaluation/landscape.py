@@ -1,0 +1,262 @@
+"""Loss surfaces (paper, Figures 1 and 3–6): the cross-entropy on a plane through an image.
+
+The plane is spanned by two random sign vectors; what is computed is kept beside the model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from alp_repro import runs
+from alp_repro.attacks.settings import logits_function
+from alp_repro.errors import InputError
+
+DEFAULT_BATCH = 500
+_ARRAYS = ("losses", "labels", "indices")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plane:
+    """Where the loss is looked at: x + a·u + b·v with a, b in [-radius, radius].
+
+    u and v are random sign vectors, so that a pixel moves by up to 2·radius (the paper's 38.25 on
+    MNIST is half of its ε).
+
+    Attributes:
+      radius: on the [0, 1] scale; the figures' ε.
+      resolution: grid points a side; an odd number has the image itself in its middle.
+      seed: of u and v, which depend on it and on the image's index alone: every model is looked at
+        on the same plane.
+      clip: points are clipped to [0, 1], so that they are images. The paper does not say whether
+        its are. What its captions describe (a local maximum at the input for Plain + ALP, many
+        maxima for CLP) shows with clipping alone: without it, MNIST's black background turns
+        negative, which no model was trained on, and Plain + ALP has a minimum at the input.
+
+    Raises:
+      InputError: a value out of range.
+    """
+
+    radius: float
+    resolution: int = 101
+    seed: int = 0
+    clip: bool = True
+
+    def __post_init__(self) -> None:
+        """Checks every setting."""
+        if not (math.isfinite(self.radius) and 0 < self.radius <= 1):
+            raise InputError(
+                f"loss surface eps {self.radius * 255:g}: a size in (0, 255] on the 0-255 scale is "
+                "needed"
+            )
+        if self.resolution < 2:
+            raise InputError(
+                f"loss surface resolution {self.resolution}: 2 or more points a side are needed"
+            )
+        if self.seed < 0:
+            raise InputError(f"loss surface seed {self.seed}: a number of 0 or more is needed")
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """float64 [resolution], the values of a and of b, on the [0, 1] scale."""
+        return np.linspace(-self.radius, self.radius, self.resolution)
+
+    def directions(self, image_shape: tuple[int, ...], index: int) -> tuple[np.ndarray, np.ndarray]:
+        """The sign vectors u and v of an image, float32, each like the image."""
+        generator = np.random.default_rng([self.seed, index])
+        signs = generator.integers(0, 2, (2, *image_shape)) * 2 - 1
+        return signs[0].astype(np.float32), signs[1].astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Surfaces:
+    """Losses of one model around some images.
+
+    Attributes:
+      losses: float32 [n, resolution, resolution], cross-entropy of the true label in nats;
+        [i, j, k] belongs to a = offsets[j], b = offsets[k].
+      labels: int32 [n].
+      indices: int64 [n], places of the images in their split.
+      plane: where they lie.
+    """
+
+    losses: np.ndarray
+    labels: np.ndarray
+    indices: np.ndarray
+    plane: Plane
+
+
+def loss_surfaces(
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    plane: Plane,
+    indices: np.ndarray | None = None,
+    batch_size: int = DEFAULT_BATCH,
+    jit_compile: bool | None = None,
+    report: Callable[[int, int], None] = lambda done, images: None,
+) -> Surfaces:
+    """Computes the loss on a grid around each image, in float32.
+
+    Args:
+      model: float32 images in [0, 1] to logits.
+      images: uint8, or float in [0, 1], [n, height, width, channels].
+      labels: int [n].
+      plane: the grid.
+      indices: int [n], places of the images in their split (default 0 … n - 1).
+      batch_size: grid points in a batch, at the most; all batches have one shape.
+      jit_compile: XLA; None: on when a GPU is there.
+      report: called with (images done, images) after each image.
+
+    Raises:
+      InputError: labels that do not fit the images or the model.
+    """
+    images, labels = _unit_scale(images), np.asarray(labels, np.int32)
+    if len(images) == 0 or labels.shape != (len(images),):
+        raise InputError(f"{len(images)} images and labels of shape {labels.shape}: one label each")
+    classes = model.output_shape[-1]
+    if labels.min() < 0 or labels.max() >= classes:
+        raise InputError(
+            f"labels in [{labels.min()}, {labels.max()}]: the model knows classes 0 to "
+            f"{classes - 1}"
+        )
+    indices = np.arange(len(images)) if indices is None else np.asarray(indices)
+    if jit_compile is None:
+        jit_compile = bool(tf.config.list_physical_devices("GPU"))
+    points = plane.resolution**2
+    batch = -(-points // -(-points // batch_size))  # as even as it goes: little is filled up
+    program = _program(model, images.shape[1:], batch, clip=plane.clip, jit_compile=jit_compile)
+    losses = np.empty((len(images), points), np.float32)
+    for i, (image, label, index) in enumerate(zip(images, labels, indices, strict=True)):
+        directions = plane.directions(image.shape, int(index))
+        for start in range(0, points, batch):
+            chosen = np.arange(start, start + batch) % points
+            row, column = np.divmod(chosen, plane.resolution)
+            offsets = np.stack([plane.offsets[row], plane.offsets[column]], axis=1)
+            values = program(image, *directions, offsets.astype(np.float32), label).numpy()
+            losses[i, start : start + batch] = values[: points - start]
+        report(i + 1, len(images))
+    if not np.isfinite(losses).all():
+        raise InputError(f"the model {model.name!r} gives losses that are not finite")
+    shape = (len(images), plane.resolution, plane.resolution)
+    return Surfaces(losses.reshape(shape), labels, indices.astype(np.int64), plane)
+
+
+def _program(
+    model: keras.Model, image_shape: tuple[int, ...], batch: int, *, clip: bool, jit_compile: bool
+) -> Callable[..., tf.Tensor]:
+    logits = logits_function(model)
+    like_image = tf.TensorSpec(image_shape, tf.float32)
+    signature = [
+        *(like_image, like_image, like_image),
+        tf.TensorSpec([batch, 2], tf.float32),
+        tf.TensorSpec([], tf.int32),
+    ]
+
+    @tf.function(input_signature=signature, jit_compile=jit_compile)
+    def program(
+        image: tf.Tensor, u: tf.Tensor, v: tf.Tensor, offsets: tf.Tensor, label: tf.Tensor
+    ) -> tf.Tensor:
+        a, b = tf.unstack(offsets[:, :, None, None, None], axis=1)
+        points = image + a * u + b * v
+        if clip:
+            points = tf.clip_by_value(points, 0.0, 1.0)
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(
+            labels=tf.fill([batch], label), logits=logits(points)
+        )
+
+    return program
+
+
+def surfaces_of_run(
+    run: runs.RunDir,
+    images: np.ndarray,
+    labels: np.ndarray,
+    indices: np.ndarray,
+    *,
+    plane: Plane,
+    batch_size: int = DEFAULT_BATCH,
+    report: Callable[[int, int], None] = lambda done, images: None,
+) -> Surfaces:
+    """The surfaces of a run's model: read from its folder, or computed and kept there.
+
+    Args:
+      run: a finished run.
+      images, labels, indices, plane, batch_size, report: see `loss_surfaces`.
+
+    Raises:
+      InputError: there is no model, or what is there is damaged.
+    """
+    images = _unit_scale(images)
+    digest = hashlib.sha256(np.ascontiguousarray(images).tobytes())
+    digest.update(np.asarray(labels, np.int32).tobytes())
+    settings = runs.plain(
+        {
+            **dataclasses.asdict(plane),
+            "images": digest.hexdigest()[:16],
+            "indices": np.asarray(indices).tolist(),
+            "model": runs.read_json(run.recipe)["weights"],
+        }
+    )
+    path = run.path / "surfaces" / _file_name(plane, settings)
+    if path.exists():
+        return _load(path, plane)
+    model = runs.load_model(run.model)
+    found = loss_surfaces(
+        model, images, labels, plane=plane, indices=indices, batch_size=batch_size, report=report
+    )
+    _save(path, found, settings)
+    return found
+
+
+def _file_name(plane: Plane, settings: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    side, count = plane.resolution, len(settings["indices"])
+    return f"eps{plane.radius * 255:g}_{side}x{side}_images{count}_{digest}.npz"
+
+
+def _save(path: Path, surfaces: Surfaces, settings: dict[str, Any]) -> None:
+    arrays = {name: getattr(surfaces, name) for name in _ARRAYS}
+    runs.write_arrays(path, arrays, settings=settings, provenance=runs.provenance())
+
+
+def _load(path: Path, plane: Plane) -> Surfaces:
+    with runs.reading_arrays(path, what="loss surface") as file:
+        return Surfaces(**{name: file[name] for name in _ARRAYS}, plane=plane)
+
+
+def local_maxima(losses: np.ndarray, *, reach: int = 2) -> np.ndarray:
+    """Marks the points of a surface that are higher than all others around them.
+
+    Args:
+      losses: float [resolution, resolution].
+      reach: grid points to each side that are compared; points nearer to the edge are not marked.
+
+    Returns:
+      Bool like `losses`.
+    """
+    if min(losses.shape) <= 2 * reach:
+        return np.zeros(losses.shape, bool)
+    side = 2 * reach + 1
+    windows = np.lib.stride_tricks.sliding_window_view(losses, (side, side))
+    middle = windows[:, :, reach, reach]
+    # Strictly higher than the rest: exactly one value of the window, the middle, reaches it.
+    highest = (windows >= middle[:, :, None, None]).sum(axis=(2, 3)) == 1
+    return np.pad(highest, reach)
+
+
+def _unit_scale(images: np.ndarray) -> np.ndarray:
+    """Images as float32 in [0, 1]."""
+    if images.dtype == np.uint8:
+        return images.astype(np.float32) / np.float32(255)
+    return images.astype(np.float32)

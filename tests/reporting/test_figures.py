@@ -1,0 +1,202 @@
+"""Figures: what is drawn is what was measured, and the choices that a caption states."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from alp_repro.reporting import figures
+from alp_repro.data.load import Images
+from alp_repro.errors import InputError
+from alp_repro.evaluation.heat_maps import HeatMap
+from alp_repro.evaluation.restarts import AttackRecord, new_record
+
+
+def _record(first_break: list[int], *, reached: int, losses: bool = False) -> AttackRecord:
+    n = len(first_break)
+    fresh = new_record(
+        labels=np.zeros(n, int), indices=np.arange(n), clean_predictions=np.zeros(n, int),
+        settings={}, record_losses=losses,
+    )  # fmt: skip
+    broken_at = np.array(first_break)
+    return dataclasses.replace(
+        fresh,
+        first_break=broken_at,
+        next_restart=np.where(broken_at < 0, reached, broken_at + 1),
+    )
+
+
+def _panels(figure: Figure) -> list:
+    return [axes for axes in figure.axes if axes.get_visible()]
+
+
+def test_histograms_show_every_restart_the_line_and_the_shares():
+    losses = np.array([[0.5, 1.0, 2.0, 2.2, 2.4], [3.0, 3.1, 3.2, 3.3, 3.4]])
+    broken = np.array([[0, 0, 0, 1, 1], [1, 1, 1, 1, 1]], bool)
+    figure = figures.loss_histograms(losses, ["one", "two"], broken=broken)
+    first, second = _panels(figure)
+    for axes in (first, second):
+        assert sum(patch.get_height() for patch in axes.patches) == 5
+        assert axes.get_yscale() == "log"
+        (line,) = axes.lines
+        assert line.get_xdata()[0] == pytest.approx(2.302585, abs=1e-6)
+        assert to_hex(line.get_color()) == "#c00000"
+    assert first.texts[0].get_text() == "20.0% right\n40.0% broken"
+    assert second.texts[0].get_text() == "100% right\n100% broken"
+    assert (first.get_title(), second.get_title()) == ("one", "two")
+
+
+def test_a_share_is_never_rounded_to_none_or_all():
+    losses = np.zeros((1, 5000))
+    losses[0, 7] = 9.0
+    text = figures.loss_histograms(losses, ["hard"]).axes[0].texts[0].get_text()
+    assert text == "<0.1% right"
+    text = figures.loss_histograms(9.0 - losses, ["soft"]).axes[0].texts[0].get_text()
+    assert text == ">99.9% right"
+
+
+def test_typical_cases_follow_the_stated_rule():
+    restarts = 100
+    right = {0: 0, 1: 0, 2: 0, 3: 0, 4: 30, 5: 98, 6: 100, 7: 50, 8: 1}
+    hit = {0: 0, 1: 3, 2: 0, 3: 40, 4: 60, 5: 100, 6: 100, 7: 100, 8: 4}
+    losses = np.array([[3.0] * right[i] + [1.0] * (restarts - right[i]) for i in range(9)])
+    broken = np.array([[True] * hit[i] + [False] * (restarts - hit[i]) for i in range(9)])
+    assert figures.typical_cases(losses, broken) == {
+        "never": 0,
+        "needs many restarts": 8,  # image 1 is earlier, but on one side of the line
+        "depends on the restart": 4,  # so is image 3
+        "always": 6,  # image 5 is broken always, but 2% end left of the line
+    }
+    assert figures.typical_cases(losses[:1], broken[:1]) == {"never": 0}
+
+
+def test_losses_that_were_not_recorded_are_told():
+    with pytest.raises(InputError, match="no recorded losses"):
+        figures.recorded_losses(_record([0, 1], reached=2), 2)
+    record = _record([0, -1], reached=2, losses=True)
+    with pytest.raises(InputError, match="losses of 1 restarts, 2 are needed"):
+        figures.recorded_losses(record, 2)
+
+
+def test_restart_curves_are_the_records_accuracies():
+    records = {
+        "long": _record([0, 0, 2, 5, -1, -1], reached=8),
+        "short": _record([1, -1, -1, -1], reached=3),
+    }
+    (axes,) = _panels(figures.restart_curves(records, restarts=8))
+    long, short = axes.lines
+    np.testing.assert_array_equal(long.get_xdata(), np.arange(1, 9))
+    np.testing.assert_allclose(
+        long.get_ydata(), [records["long"].accuracy_at(r) for r in range(1, 9)]
+    )
+    np.testing.assert_allclose(short.get_ydata(), [1.0, 0.75, 0.75])
+    assert axes.get_xscale() == "log"
+    band = axes.collections[0].get_paths()[0].vertices
+    low, high = records["long"].interval_at(8)
+    at_the_end = band[band[:, 0] == 8.0, 1]
+    assert {at_the_end.min(), at_the_end.max()} == {low, high}
+
+
+def test_heat_maps_share_their_colours_and_name_the_lowest_cell():
+    def heat_map(broken: np.ndarray) -> HeatMap:
+        return HeatMap(
+            broken, np.array([0.01, 0.1, 0.3]), np.array([40, 400]), columns=3, settings={},
+            sessions=[],
+        )  # fmt: skip
+
+    broken = np.zeros((3, 2, 4), bool)
+    broken[1, 1, :3] = True
+    some, none = heat_map(broken), heat_map(np.zeros((3, 2, 4), bool))
+    figure = figures.heat_map_panels({"some": some, "none": none})
+    left, right, bar = figure.axes
+    assert left.get_title() == "some: lowest 25.0%"
+    assert right.get_title() == "none: lowest 100%"
+    np.testing.assert_allclose(
+        np.reshape(left.collections[0].get_array(), (2, 3)), [[1, 1, 1], [1, 0.25, 1]]
+    )
+    assert left.collections[0].get_clim() == right.collections[0].get_clim() == (0, 1)
+    assert [text.get_text() for text in left.texts] == ["100"] * 3 + ["25"] + ["100"] * 2
+    assert bar.get_ylabel() == "adversarial accuracy"
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_surface_panels_have_their_titles_and_loss_axes(share: bool):
+    a, b = np.meshgrid(np.linspace(-1, 1, 9), np.linspace(-1, 1, 9), indexing="ij")
+    losses = np.stack([a + b, 10 * (a - b), np.zeros_like(a)])
+    figure = figures.surface_panels(
+        losses, np.linspace(-0.15, 0.15, 9), ["x", "y", "flat"], share_loss_axis=share
+    )
+    panels = _panels(figure)
+    assert [axes.get_title() for axes in panels] == ["x", "y", "flat"]
+    tops = [axes.get_zlim()[1] for axes in panels]
+    assert tops == pytest.approx([20, 20, 20] if share else [2, 20, 0], abs=1e-5)
+    for axes in panels:
+        labels = [text.get_text() for text in axes.get_xticklabels()]
+        assert labels == ["−38.25", "0", "38.25"]
+
+
+_LOG = """epoch,accuracy,adversarial_accuracy,alp,clean_ce,loss,val_loss
+0,0.5,0.25,0.5,1.0,1.5,NA
+1,0.6,0.35,0.4,0.9,1.3,NA
+1,0.7,0.45,0.3,0.8,1.1,NA
+2,0.8,0.55,0.2,0.7,0.9,NA
+"""
+
+
+def test_training_logs_are_read_and_drawn(tmp_path: Path):
+    path = tmp_path / "training.csv"
+    path.write_text(_LOG)
+    log = figures.read_training_log(path)
+    np.testing.assert_array_equal(log["epoch"], [0, 1, 2])
+    np.testing.assert_array_equal(log["accuracy"], [0.5, 0.7, 0.8])  # epoch 1 was begun twice
+    assert set(log) == {"epoch", "accuracy", "adversarial_accuracy", "loss", "alp", "clean_ce"}
+    above, below = _panels(figures.training_curves({"Plain + ALP": log}))
+    assert [line.get_label() for line in above.lines] == ["clean", "adversarial"]
+    np.testing.assert_array_equal(above.lines[1].get_ydata(), [0.25, 0.45, 0.55])
+    assert [line.get_label() for line in below.lines] == ["CE clean", "ALP"]
+    np.testing.assert_array_equal(below.lines[0].get_xdata(), [1, 2, 3])
+
+
+@pytest.mark.parametrize("text", ["", "epoch,loss\n", "a,b\n1,2\n", "epoch,loss\n0,high\n"])
+def test_a_training_log_that_is_none_is_told(tmp_path: Path, text: str):
+    path = tmp_path / "training.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"training\.csv"):
+        figures.read_training_log(path)
+    with pytest.raises(InputError, match="not there: train"):
+        figures.read_training_log(tmp_path / "other.csv")
+
+
+def test_positions_are_parsed_and_bounded():
+    assert figures.parse_positions("0-3") == [0, 1, 2, 3]
+    assert figures.parse_positions("7, 2,10-11") == [7, 2, 10, 11]
+    for text in ("", "a", "1-", "-1", "3-1", "1,1", "0-2,2"):
+        with pytest.raises(InputError, match="positions"):
+            figures.parse_positions(text)
+    data = Images(np.arange(5), np.arange(5) * 10, np.arange(5), "made")
+    assert figures.pick_images(data, [4, 0]).labels.tolist() == [40, 0]
+    with pytest.raises(InputError, match="image 5: the test set has 5 images, 0 to 4"):
+        figures.pick_images(data, [1, 5])
+
+
+def test_the_same_numbers_give_the_same_files(tmp_path: Path):
+    losses = np.random.default_rng(0).exponential(size=(2, 50))
+    for folder in ("first", "second"):
+        figure = figures.loss_histograms(losses, ["one", "two"])
+        path = figures.save_figure(
+            figure, tmp_path / folder, "figure7", caption="What it shows.", details={"scale": "x"}
+        )
+        assert path == tmp_path / folder / "figure7.png"
+    for suffix in ("png", "pdf"):
+        one, other = (tmp_path / f / f"figure7.{suffix}" for f in ("first", "second"))
+        assert one.read_bytes() == other.read_bytes()
+    notes = json.loads((tmp_path / "first" / "figure7.json").read_text())
+    assert notes["caption"] == "What it shows." and notes["scale"] == "x"
+    assert notes["revision"] and notes["date"]
+    assert {file.suffix for file in (tmp_path / "first").iterdir()} == {".png", ".pdf", ".json"}

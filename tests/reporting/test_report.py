@@ -1,0 +1,170 @@
+"""The report: it tells what is there, marks what differs, and names what is missing."""
+
+from __future__ import annotations
+
+import dataclasses
+import html.parser
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alp_repro import runs
+from alp_repro.reporting import figures
+from alp_repro.reporting import report
+from alp_repro.attacks import Attack
+from alp_repro.errors import InputError
+from alp_repro.training.recipe import Recipe
+from alp_repro.reporting.tables import Cell, Column, TableRow, write_table
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A scale's folder with one model, one table and one figure."""
+    scale = tmp_path / "quick"
+    run = runs.RunDir(scale / "mnist" / "clp")
+    run.make()
+    run.model.touch()
+    recipe = Recipe(
+        dataset="mnist", model="lenet", clp=0.5, noise_stddev=0.5, epochs=20, batch_size=200
+    )
+    runs.write_json(run.recipe, {
+        "recipe": recipe.to_json(), "weights": "0" * 16, "data_source": "embedded IDX files",
+        **runs.provenance(),
+    })  # fmt: skip
+    rows = [
+        TableRow(
+            "clp", "CLP (λ = 0.5)", Cell(98.5, 97.0, 99.2, None, 98.8),
+            (Cell(33.0, 28.0, 38.0, 1, 29.1), Cell(11.0, 8.0, 15.0, 100, 4.1)), "a <b>note</b>",
+        ),
+        TableRow("lsq", "LSQ", Cell(by_paper=98.8), (Cell(by_paper=39.0), Cell(by_paper=5.0))),
+    ]  # fmt: skip
+    attack = Attack(eps=0.3, eps_iter=50 / 255, nb_iter=200)
+    columns = [Column(attack, 1), Column(dataclasses.replace(attack, restarts=100), 10000)]
+    write_table(
+        scale / "tables", "table1", rows, columns, heading="Table 1",
+        details={"table": 1, "scale": "quick", **runs.provenance()},
+    )  # fmt: skip
+    figures.save_figure(
+        figures.loss_histograms(np.ones((1, 9)), ["image 0"]), scale / "figures", "figure7",
+        caption="Restarts of <script>alert(1)</script>.",
+        details={"missing": [{"what": "the model of MNIST lsq", "command": "make lsq"}]},
+    )  # fmt: skip
+    return scale
+
+
+class _Page(html.parser.HTMLParser):
+    """Tags with their attributes, and the text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_is_whole_and_needs_nothing_else(folder: Path):
+    text = report.render(report.collect(folder))
+    page = _Page(text)
+    assert page.open == []  # every tag is closed, in its turn
+    sources = [a[k] or "" for _, a in page.tags for k in ("src", "href", "srcset") if k in a]
+    assert sources and all(s.startswith(("data:image/png;base64,", "#")) for s in sources)
+    assert not re.search(r"url\(|@import|https?://", text)
+    targets = {attributes.get("id") for _, attributes in page.tags}
+    assert all(s[1:] in targets for s in sources if s.startswith("#"))
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert "Restarts of <script>alert(1)</script>." in page.text and "a <b>note</b>" in page.text
+
+
+def test_what_differs_from_the_paper_is_marked(folder: Path):
+    found = report.collect(folder)
+    (table,) = found.tables
+    assert (table.differing, table.compared) == (1, 3)
+    page = _Page(report.render(found))
+    marked = [attributes for tag, attributes in page.tags if attributes.get("class") == "differs"]
+    assert len(marked) == 1
+    words = " ".join(page.text.split())
+    assert "11.0 ≠ 8.0 – 15.0paper 4.1" in words
+    assert "33.0 28.0 – 38.0paper 29.1" in words
+    assert "r=10k (here r=100)" in words
+
+
+def test_what_is_missing_has_its_command(folder: Path):
+    missing = {part.what: part.command for part in report.collect(folder).missing}
+    assert "Table 1" not in missing and not any(what.startswith("Figure 7") for what in missing)
+    assert missing["Table 2"] == (
+        "python -m experiments.table --flagfile=flags/tables/table2.cfg --scale=quick"
+    )
+    assert missing["the model of MNIST lsq"] == "make lsq"
+    (figure5,) = (command for what, command in missing.items() if what.startswith("Figure 5"))
+    assert figure5 == (
+        "python -m experiments.loss_surface --flagfile=flags/tables/table2.cfg --scale=quick "
+        "--rows=lsq --name=figure5"
+    )
+
+
+def test_rows_that_are_not_trained_are_named(folder: Path):
+    found, missing = report.finished_runs(folder / "mnist", ["clp", "lsq"])
+    assert list(found) == ["clp"]
+    assert [part.what for part in missing] == ["the model of MNIST lsq"]
+    assert missing[0].command.endswith("table1.cfg --scale=quick --only=lsq")
+    with pytest.raises(InputError, match=r"MNIST lsq is missing: make it with .*--only=lsq"):
+        report.finished_runs(folder / "mnist", ["lsq"])
+    with pytest.raises(InputError, match="no row named"):
+        report.finished_runs(folder / "mnist", [])
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("tables/table1.json", "{"),
+        ("tables/table1.json", '{"table": 1}'),
+        ("figures/figure7.json", "[]"),
+        ("mnist/clp/recipe.json", "[]"),
+    ],
+)
+def test_a_damaged_file_is_named(folder: Path, path: str, content: str):
+    (folder / path).write_text(content)
+    with pytest.raises(InputError, match=re.escape(Path(path).stem)):
+        report.collect(folder)
+
+
+def test_a_figure_without_its_picture_is_told(folder: Path):
+    (folder / "figures" / "figure7.png").unlink()
+    with pytest.raises(InputError, match=r"figure7\.png"):
+        report.collect(folder)
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path):
+    with pytest.raises(InputError, match="nothing is not there"):
+        report.collect(tmp_path / "nothing")
+
+
+def test_the_binary_writes_the_page_with_the_deviations(folder: Path):
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.report", f"--runs_dir={folder.parent}"],
+        cwd=_ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "1 tables, 1 figures" in done.stdout
+    text = " ".join(_Page((folder / "report.html").read_text()).text.split())
+    assert "MNIST, clp: epochs 20 (paper 500)" in text
+    assert "MNIST, evaluation: 200 images (paper 1000), at most 3 restarts of an attack" in text
+    assert json.loads((folder / "mnist/clp/recipe.json").read_text())["date"][:10] in text
