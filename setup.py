@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 setup(
     name="alp_repro",
@@ -12,14 +12,14 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.10",
-    packages=["alp_repro", "experiments"],
+    packages=find_packages(include=["alp_repro", "alp_repro.*", "experiments"]),
     package_data={
         "alp_repro": [
             "py.typed",
-            "*.mplstyle",
-            "reference/*.csv",
-            "reference/*.txt",
-            "templates/*.j2",
+            "reporting/*.mplstyle",
+            "reporting/reference/*.csv",
+            "reporting/reference/*.txt",
+            "reporting/templates/*.j2",
         ],
     },
     install_requires=[

@@ -7,12 +7,10 @@ record = alp_repro.evaluate(model, images, labels, attack=attack)
 print(record.accuracy_at(1), record.accuracy_at(100), record.interval_at(100))
 """
 
-from alp_repro.attacks.settings import Attack, strong_attack
+from alp_repro.attacks import Attack, strong_attack
 from alp_repro.errors import InputError
-from alp_repro.evaluation.evaluate import evaluate
-from alp_repro.training.recipe import Recipe
-from alp_repro.evaluation.restarts import AttackRecord
-from alp_repro.training.train import train
+from alp_repro.evaluation import AttackRecord, evaluate
+from alp_repro.training import Recipe, train
 
 __all__ = [
     "Attack",

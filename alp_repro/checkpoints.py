@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from alp_repro import runs
+from alp_repro import files, runs
 from alp_repro.data.specs import dataset_spec
 from alp_repro.errors import InputError
 from alp_repro.models import build_model
@@ -127,7 +127,7 @@ def import_run(
     if not run.finished:
         runs.save_model(run.model, model)
         recipe = {"dataset": spec.name, "model": source.model, "model_width": source.width}
-        runs.write_json(
+        files.write_json(
             run.recipe, {"recipe": recipe, **settings, **runs.provenance(), **(details or {})}
         )
     return ignored
@@ -137,12 +137,12 @@ def _claim(run: runs.RunDir, settings: dict[str, Any]) -> None:
     """Mark the folder as this import's, as a training marks its own."""
     mark = run.settings
     if mark.exists() or run.model.exists():
-        found = runs.read_json(mark) if mark.exists() else None
-        if found != runs.plain(settings):
+        found = files.read_json(mark) if mark.exists() else None
+        if found != files.plain(settings):
             raise InputError(
                 f"{run.path} holds another model already: name another run folder or remove it"
             )
-    runs.write_json(mark, settings)
+    files.write_json(mark, settings)
 
 
 def variable_names(model: keras.Model, *, checkpoint_format: str) -> dict[str, keras.Variable]:

@@ -15,8 +15,8 @@ import numpy as np
 from absl import flags
 
 from alp_repro import evaluation, runs
-from alp_repro.data import load
 from alp_repro.attacks import Attack, strong_attack
+from alp_repro.data import load
 from benchmarks.timing import table
 from experiments import app
 
@@ -31,9 +31,7 @@ ATTACKS = {
 
 def main(argv: list[str]) -> None:
     del argv
-    data = load.load_evaluation_set(
-        "mnist", num_images=FLAGS.num_images, data_dir=FLAGS.data_dir
-    )
+    data = load.load_evaluation_set("mnist", num_images=FLAGS.num_images, data_dir=FLAGS.data_dir)
     images = data.images.astype(np.float32) / 255
     rows = []
     for run_dir in FLAGS.run_dirs:

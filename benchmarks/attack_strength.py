@@ -22,11 +22,11 @@ from absl import flags
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from alp_repro import evaluation, runs
-from alp_repro.data import load
+from alp_repro import evaluation, files, runs
 from alp_repro.attacks import Attack, Dtype, resolve_dtype, strong_attack
+from alp_repro.data import load
+from alp_repro.evaluation import AttackRecord
 from alp_repro.reporting.figures import _style as figure_style
-from alp_repro.evaluation.restarts import AttackRecord
 from benchmarks import other_libraries
 from experiments import app
 
@@ -197,10 +197,10 @@ def main(argv: list[str]) -> None:
         ]
         for name, curves in panels.items()
     }
-    runs.write_json(Path(FLAGS.out) / "curves.json", summary)
+    files.write_json(Path(FLAGS.out) / "curves.json", summary)
     if FLAGS.plot:
         shown = [n for n in attacks if not FLAGS.shown or n in FLAGS.shown]
-        runs.write_atomically(
+        files.write_atomically(
             Path(FLAGS.plot), lambda path: plot(panels, shown).savefig(path, format="png")
         )
         print(f"wrote {FLAGS.plot}; the numbers are in {Path(FLAGS.out) / 'curves.json'}")

@@ -20,10 +20,10 @@ from absl import flags
 from cleverhans.tf2.attacks.projected_gradient_descent import projected_gradient_descent
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-from alp_repro.attacks.programs import attack_program
 from alp_repro.attacks import Attack, Dtype
-from alp_repro.models import build_model
+from alp_repro.attacks.programs import attack_program
 from alp_repro.evaluation.restarts import exact_bounds
+from alp_repro.models import build_model
 from benchmarks import other_libraries
 from benchmarks.timing import Seconds, interleaved, table
 from experiments import app

@@ -9,8 +9,9 @@ import keras
 import numpy as np
 from absl import flags
 
-from alp_repro.evaluation import restarts
 from alp_repro.attacks import Attack
+from alp_repro.evaluation import restarts
+from alp_repro.evaluation.record import new_record
 from experiments import app
 
 FLAGS = flags.FLAGS
@@ -32,9 +33,7 @@ def main(argv: list[str]) -> None:
     )  # fmt: skip
     images = np.random.default_rng(0).random((8, 12, 12, 1), np.float32)
     labels = np.argmax(model(images).numpy(), axis=1)
-    record = restarts.new_record(
-        labels=labels, indices=np.arange(8), clean_predictions=labels, settings={}
-    )
+    record = new_record(labels=labels, indices=np.arange(8), clean_predictions=labels, settings={})
     seen: dict[int, float] = {}
 
     def note(progress: restarts.Progress) -> None:

@@ -19,10 +19,11 @@ import numpy as np
 from absl import flags
 
 from alp_repro import runs
+from alp_repro.attacks import Attack, exact_bounds, resolve_dtype
+from alp_repro.attacks.programs import AttackProgram, attack_program
 from alp_repro.data import load
 from alp_repro.evaluation import restarts
-from alp_repro.attacks.programs import AttackProgram, attack_program
-from alp_repro.attacks import Attack, resolve_dtype
+from alp_repro.evaluation.record import new_record
 from benchmarks.timing import table
 from experiments import app
 
@@ -33,7 +34,7 @@ def exhaustive(
     program: AttackProgram, images: np.ndarray, labels: np.ndarray, attack: Attack, batch: int
 ) -> np.ndarray:
     """First breaking restart of each image, -1: none. Batches must divide the images."""
-    lower, upper = restarts.exact_bounds(images, attack.eps)
+    lower, upper = exact_bounds(images, attack.eps)
     first = np.full(len(images), -1)
     for restart in range(attack.restarts):
         for start in range(0, len(images), batch):
@@ -55,13 +56,13 @@ def compare(name: str, model: keras.Model, data: load.Images, attack: Attack) ->
         model, attack=dataclasses.replace(attack, dtype=resolve_dtype(FLAGS.exhaustive_dtype)),
         image_shape=images.shape[1:], batch_size=batch, seed=0,
     )  # fmt: skip
-    bounds = restarts.exact_bounds(images[:batch], attack.eps)
+    bounds = exact_bounds(images[:batch], attack.eps)
     index = np.arange(batch)
     program(images[:batch], data.labels[:batch], index, index.astype(np.int32), *bounds)
     started = time.perf_counter()
     theirs = exhaustive(program, images, data.labels, attack, batch)
     exhaustive_seconds = time.perf_counter() - started
-    record = restarts.new_record(
+    record = new_record(
         labels=data.labels, indices=data.indices, clean_predictions=data.labels, settings={}
     )
     # Of another dtype, ours traces its own program: that time, which the other was spared, counts.
@@ -83,9 +84,7 @@ def compare(name: str, model: keras.Model, data: load.Images, attack: Attack) ->
 
 def main(argv: list[str]) -> None:
     del argv
-    data = load.load_evaluation_set(
-        "mnist", num_images=FLAGS.num_images, data_dir=FLAGS.data_dir
-    )
+    data = load.load_evaluation_set("mnist", num_images=FLAGS.num_images, data_dir=FLAGS.data_dir)
     attack = Attack(
         eps=0.3, eps_iter=50 / 255, nb_iter=FLAGS.nb_iter, restarts=FLAGS.restarts,
         dtype=resolve_dtype(FLAGS.attack_dtype),

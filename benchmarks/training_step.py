@@ -16,8 +16,7 @@ import tensorflow as tf
 from absl import flags
 
 from alp_repro.models import build_model
-from alp_repro.training.recipe import Recipe
-from alp_repro.training import compiled_model
+from alp_repro.training import Recipe, compiled_model
 from benchmarks.timing import interleaved, table
 from experiments import app
 

@@ -11,7 +11,7 @@ from absl import flags
 
 from alp_repro import evaluation, training
 from alp_repro.attacks import Attack
-from alp_repro.evaluation.restarts import Progress
+from alp_repro.evaluation import Progress
 from alp_repro.reporting.tables import Column
 from experiments import settings
 from experiments.devices import Devices

@@ -14,10 +14,9 @@ from absl import flags
 from tqdm import tqdm
 
 from alp_repro import evaluation, runs
-from alp_repro.data import load
 from alp_repro.attacks import Attack
-from alp_repro.data.load import Images
-from alp_repro.evaluation.restarts import AttackRecord, Progress
+from alp_repro.data import Images, load
+from alp_repro.evaluation import AttackRecord, Progress
 from experiments import settings
 from experiments.devices import Devices
 

@@ -15,8 +15,8 @@ import sys
 
 from absl import flags
 
-from alp_repro.reporting import report
 from alp_repro.errors import InputError
+from alp_repro.reporting import report
 from experiments import app, settings
 
 FLAGS = flags.FLAGS

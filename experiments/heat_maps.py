@@ -16,11 +16,9 @@ import numpy as np
 from absl import flags
 
 from alp_repro import runs
-from alp_repro.reporting import figures
-from alp_repro.reporting import report
-from alp_repro.reporting import tables
 from alp_repro.errors import InputError
 from alp_repro.evaluation.heat_maps import HeatMap, heat_map
+from alp_repro.reporting import figures, report, tables
 from alp_repro.runs import RunDir
 from experiments import app, devices, settings
 from experiments.devices import Devices

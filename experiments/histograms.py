@@ -15,13 +15,11 @@ from pathlib import Path
 from absl import flags
 
 from alp_repro import runs
-from alp_repro.data import load
-from alp_repro.reporting import figures
-from alp_repro.reporting import report
-from alp_repro.reporting import tables
 from alp_repro.attacks import Attack
+from alp_repro.data import load
 from alp_repro.errors import InputError
-from alp_repro.evaluation.restarts import AttackRecord
+from alp_repro.evaluation import AttackRecord
+from alp_repro.reporting import figures, report, tables
 from experiments import app, devices
 from experiments.evaluation_run import attack_run, describe
 from experiments.table import make_job
@@ -54,9 +52,7 @@ def main(_: list[str]) -> None:
         job.columns[-1].attack, restarts=restarts if _RESTARTS.value is None else _RESTARTS.value
     )
     data = figures.pick_images(
-        load.load_split(
-            FLAGS.dataset, "test", data_dir=FLAGS.data_dir, limit=max(positions) + 1
-        ),
+        load.load_split(FLAGS.dataset, "test", data_dir=FLAGS.data_dir, limit=max(positions) + 1),
         positions,
     )
     record = attack_run(

@@ -18,13 +18,10 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from alp_repro.data import load
-from alp_repro.reporting import figures
-from alp_repro.reporting import report
-from alp_repro.reporting import tables
-from alp_repro.data.load import Images
+from alp_repro.data import Images, load
 from alp_repro.errors import InputError
 from alp_repro.evaluation.landscape import Plane, Surfaces, local_maxima, surfaces_of_run
+from alp_repro.reporting import figures, report, tables
 from alp_repro.runs import RunDir
 from experiments import app, devices, settings
 
@@ -58,9 +55,7 @@ def main(_: list[str]) -> None:
             f"{len(FLAGS.rows)} rows and {len(positions)} images: one of either is needed"
         )
     data = figures.pick_images(
-        load.load_split(
-            FLAGS.dataset, "test", data_dir=FLAGS.data_dir, limit=max(positions) + 1
-        ),
+        load.load_split(FLAGS.dataset, "test", data_dir=FLAGS.data_dir, limit=max(positions) + 1),
         positions,
     )
     devices.choose()

@@ -13,9 +13,7 @@ from pathlib import Path
 
 from absl import flags
 
-from alp_repro.data import prepare
-from alp_repro.data import store
-from alp_repro.data import load
+from alp_repro.data import load, prepare, store
 from experiments import app
 
 _DATASET = flags.DEFINE_enum(

@@ -12,12 +12,12 @@ from typing import Any
 
 from absl import flags
 
-from alp_repro import runs
-from alp_repro.reporting import report
+from alp_repro import files, runs
 from alp_repro.attacks import Attack, resolve_dtype
 from alp_repro.data.load import EVALUATION_IMAGES
 from alp_repro.errors import InputError
-from alp_repro.training.recipe import Recipe
+from alp_repro.reporting import report
+from alp_repro.training import Recipe
 from experiments import app, settings
 
 FLAGS = flags.FLAGS
@@ -34,7 +34,7 @@ def main(_: list[str]) -> None:
     folder = Path(FLAGS.runs_dir) / FLAGS.scale
     page = report.collect(folder, deviations=deviations(folder))
     out = Path(FLAGS.out) if FLAGS.out else folder / "report.html"
-    runs.write_text(out, report.render(page))
+    files.write_text(out, report.render(page))
     print(
         f"written: {out} ({len(page.tables)} tables, {len(page.figures)} figures, "
         f"{len(page.missing)} missing)"
@@ -64,7 +64,7 @@ def deviations(folder: Path) -> list[str]:
 
 def _training_changes(path: Path, dataset: str, row: str) -> str:
     """What the recipe that was run changes in the row's own; "" for nothing."""
-    found = runs.read_json(runs.RunDir(path).recipe)
+    found = files.read_json(runs.RunDir(path).recipe)
     if not isinstance(found, dict) or "recipe" not in found:
         return "weights imported from a published checkpoint"
     as_printed = settings.row_flags(dataset=dataset, row=row, scale=None, flags_dir=FLAGS.flags_dir)

@@ -15,12 +15,9 @@ from pathlib import Path
 from absl import flags
 from matplotlib.figure import Figure
 
-from alp_repro.reporting import figures
-from alp_repro.reporting import report
-from alp_repro.reporting import tables
 from alp_repro.errors import InputError
-from alp_repro.evaluation import find_record
-from alp_repro.evaluation.restarts import AttackRecord
+from alp_repro.evaluation import AttackRecord, find_record
+from alp_repro.reporting import figures, report, tables
 from experiments import app
 from experiments.evaluation_run import describe
 from experiments.table import make_job

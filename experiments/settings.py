@@ -16,11 +16,11 @@ from absl import flags
 
 from alp_repro import attacks
 from alp_repro.attacks import Attack
-from alp_repro.data.load import DATASETS, dataset_spec
+from alp_repro.data import DATASETS, dataset_spec
 from alp_repro.errors import InputError
 from alp_repro.models import MODELS
-from alp_repro.training.recipe import Recipe
 from alp_repro.runs import RunDir
+from alp_repro.training import Recipe
 
 SCALES = ("smoke", "quick", "published", "paper")
 REGULARIZERS = ("none", "clp", "lsq", "alp")

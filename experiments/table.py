@@ -17,9 +17,9 @@ from pathlib import Path
 import keras
 from absl import flags
 
-from alp_repro import runs
-from alp_repro.reporting import tables
+from alp_repro import files, runs
 from alp_repro.errors import InputError
+from alp_repro.reporting import tables
 from alp_repro.reporting.tables import Column, PaperTable, TableRow
 from experiments import app, devices, estimates, settings
 from experiments.devices import Devices
@@ -169,7 +169,7 @@ def make_row(job: Job, chosen: Devices) -> None:
 
 def is_imported(run: runs.RunDir) -> bool:
     """Whether the run came from a published checkpoint rather than from a recipe."""
-    return run.finished and "imported" in runs.read_json(run.recipe)
+    return run.finished and "imported" in files.read_json(run.recipe)
 
 
 def row_of(paper: PaperTable, job: Job) -> TableRow:

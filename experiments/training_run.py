@@ -11,8 +11,7 @@ import keras
 from absl import flags
 
 from alp_repro import runs, training
-from alp_repro.data import load
-from alp_repro.data.load import Images
+from alp_repro.data import Images, load
 from alp_repro.errors import InputError
 from alp_repro.training import Watch
 from experiments import settings

@@ -14,11 +14,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from alp_repro.evaluation import restarts
-from alp_repro.attacks.programs import BatchOutcome
 from alp_repro.attacks import Attack
-from alp_repro.evaluation import evaluate
-from alp_repro.evaluation.restarts import AttackRecord
+from alp_repro.attacks.programs import BatchOutcome
+from alp_repro.evaluation import AttackRecord, evaluate, restarts
 from experiments import app
 from tests.small_model import CLASSES, IMAGE_SHAPE, small_images, small_labels, small_model
 

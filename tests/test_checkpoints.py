@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from alp_repro import runs
+from alp_repro import files, runs
 from alp_repro.checkpoints import FORMATS, Import, import_run, load_tf1_weights, variable_names
 from alp_repro.errors import InputError
 from alp_repro.models import build_model
@@ -428,7 +428,7 @@ def test_an_imported_run_is_a_run(tmp_path: Path) -> None:
     assert run.finished
     model = runs.load_model(run.model)
     assert_same_logits(model(CASES["lenet"].images(), training=False), expected)
-    recipe = runs.read_json(run.recipe)
+    recipe = files.read_json(run.recipe)
     assert recipe["recipe"] == {"dataset": "mnist", "model": "lenet", "model_width": 4}
     assert recipe["weights"] == runs.weights_hash(model)
     assert recipe["imported"]["checkpoint"] == str(tmp_path / "c")

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import pytest
 
-from alp_repro import runs
+from alp_repro import files, runs
 from alp_repro.errors import InputError
 from tests.small_model import IMAGE_SHAPE, small_model
 
@@ -51,7 +51,7 @@ def test_a_write_is_seen_whole_or_not_at_all(tmp_path: Path) -> None:
         temporary.write_text("after")
         seen.append(path.read_text())
 
-    runs.write_atomically(path, write)
+    files.write_atomically(path, write)
     assert seen == ["before"] and path.read_text() == "after"
     assert list(path.parent.iterdir()) == [path]
 
@@ -66,7 +66,7 @@ def test_a_write_that_fails_changes_nothing(tmp_path: Path, error: BaseException
         raise error
 
     with pytest.raises(type(error)):
-        runs.write_atomically(path, write)
+        files.write_atomically(path, write)
     assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
 
 
@@ -79,7 +79,7 @@ def test_a_full_disk_is_told_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("before")
     with pytest.raises(InputError, match="No space left on device") as caught:
-        runs.write_atomically(path, out_of_space)
+        files.write_atomically(path, out_of_space)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
     assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
 
@@ -94,7 +94,7 @@ def test_a_disk_that_fills_up_when_flushed_is_told_too(
     path.write_text("before")
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(InputError, match="No space left"):
-        runs.write_json(path, {"a": 1})
+        files.write_json(path, {"a": 1})
     assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
 
 
@@ -103,7 +103,7 @@ def test_leftovers_of_one_file_are_removed(tmp_path: Path) -> None:
     keep = [path, tmp_path / "b.npz", tmp_path / ".77.b.npz", tmp_path / f".{path.name}.lock"]
     for file in (*keep, tmp_path / f".77.{path.name}", tmp_path / f".8.{path.name}"):
         file.touch()
-    with runs.exclusive(path):
+    with files.exclusive(path):
         pass
     assert sorted(tmp_path.iterdir()) == sorted(keep)
 
@@ -113,7 +113,7 @@ def test_a_folder_that_cannot_be_made_or_written_to_is_refused(
 ) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"cannot write to .*file") as caught:
-        runs.make_folder(tmp_path / "file" / "runs")
+        files.make_folder(tmp_path / "file" / "runs")
     assert "\n" not in str(caught.value)
 
     def touch(path: Path, *args: object) -> None:
@@ -121,7 +121,7 @@ def test_a_folder_that_cannot_be_made_or_written_to_is_refused(
 
     monkeypatch.setattr(Path, "touch", touch)  # a read-only folder; root may write to any
     with pytest.raises(InputError, match="Permission denied"):
-        runs.make_folder(tmp_path / "runs")
+        files.make_folder(tmp_path / "runs")
 
 
 # JSON
@@ -130,18 +130,18 @@ def test_a_folder_that_cannot_be_made_or_written_to_is_refused(
 def test_json_comes_back(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "a.json"
     value = {"name": "λ", "drops": (80, 90), "none": None}
-    runs.write_json(path, value)
-    assert runs.read_json(path) == runs.plain(value) == {**value, "drops": [80, 90]}
+    files.write_json(path, value)
+    assert files.read_json(path) == files.plain(value) == {**value, "drops": [80, 90]}
 
 
 @pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\xff\xfe"])
 def test_damaged_json_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.json"
     with pytest.raises(InputError, match=r"a\.json is not there"):
-        runs.read_json(path)
+        files.read_json(path)
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"a\.json is damaged") as caught:
-        runs.read_json(path)
+        files.read_json(path)
     assert "\n" not in str(caught.value)
 
 

@@ -18,18 +18,10 @@ import tensorflow as tf
 from cleverhans.tf2.attacks.projected_gradient_descent import projected_gradient_descent
 from cleverhans.tf2.attacks.spsa import SPSAAdam, margin_logit_loss, projected_optimization
 
-from alp_repro.attacks.settings import (
-    Attack,
-    Sizes,
-    calm_items,
-    choose_targets,
-    copy_weights,
-    craft,
-    crafting_copy,
-    item_noise,
-    logits_function,
-    random_starts,
-)
+from alp_repro.attacks.draws import calm_items, choose_targets, item_noise, random_starts
+from alp_repro.attacks.pgd import craft
+from alp_repro.attacks.settings import Attack, Sizes
+from alp_repro.model_copies import copy_weights, crafting_copy, logits_function
 
 
 class BatchOutcome(NamedTuple):
@@ -196,6 +188,22 @@ def _on_replicas(
         )
 
     return distributed
+
+
+def exact_bounds(images: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest and largest float32 pixels in the ε-ball and in [0, 1], exactly.
+
+    Args:
+      images: float32, in [0, 1].
+      eps: float64 radius; |bound - image| ≤ eps holds without rounding.
+    """
+    wide = images.astype(np.float64)
+    lower = np.maximum(wide - eps, 0.0).astype(np.float32)
+    upper = np.minimum(wide + eps, 1.0).astype(np.float32)
+    # Rounding to float32 may have gone outwards by one step at the most.
+    lower = np.where(wide - lower > eps, np.nextafter(lower, np.float32(2)), lower)
+    upper = np.where(upper - wide > eps, np.nextafter(upper, np.float32(-1)), upper)
+    return lower, upper
 
 
 def _judge(model: keras.Model) -> Callable[..., tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:

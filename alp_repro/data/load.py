@@ -6,7 +6,6 @@ data directory (`store.default_data_dir`); `dataset_preparation` tells from what
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -14,8 +13,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from alp_repro.data import prepare
-from alp_repro.data import store
+from alp_repro.data import prepare, store
+from alp_repro.data.images import Images
 from alp_repro.data.specs import DATASETS, DatasetSpec, dataset_spec
 from alp_repro.errors import InputError
 
@@ -37,23 +36,6 @@ EVALUATION_IMAGES = 1000
 _EVALUATION_SEED = 123
 _READ_BATCH = 1024
 Split = Literal["train", "test"]
-
-
-@dataclass(frozen=True)
-class Images:
-    """Images of one split with their labels.
-
-    Attributes:
-        images: uint8 [n, height, width, channels].
-        labels: int32 [n].
-        indices: int64 [n], the position of each image in the split, in the published order.
-        source: which source made the TFDS dataset, for provenance ("embedded IDX files", …).
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    indices: np.ndarray
-    source: str
 
 
 def load_split(

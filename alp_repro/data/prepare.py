@@ -15,10 +15,10 @@ from absl import logging
 from alp_repro.data import store
 from alp_repro.data.sources import mnist
 from alp_repro.data.sources.cifar10 import write_cifar10
+from alp_repro.data.sources.tiny_imagenet import write_tiny_imagenet
 from alp_repro.data.specs import DatasetSpec
 from alp_repro.data.store import SourceRecord
 from alp_repro.errors import InputError
-from alp_repro.data.sources.tiny_imagenet import write_tiny_imagenet
 
 
 def prepared_folder(spec: DatasetSpec, data_dir: Path) -> Path:
@@ -77,9 +77,7 @@ def prepare_from_source(
             return write_cifar10(temporary, source, skip_corrupt=skip_corrupt)
         return write_tiny_imagenet(temporary, source, skip_corrupt=skip_corrupt)
 
-    return store.prepare(
-        data_dir, spec.tfds_name, _version(spec), write=write, overwrite=overwrite
-    )
+    return store.prepare(data_dir, spec.tfds_name, _version(spec), write=write, overwrite=overwrite)
 
 
 def write_mnist(data_dir: Path, folder: Path, *, source: str) -> SourceRecord:

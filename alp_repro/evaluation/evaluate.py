@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
-import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,10 +13,12 @@ import numpy as np
 import tensorflow as tf
 
 from alp_repro import runs
-from alp_repro.evaluation import restarts
-from alp_repro.attacks.settings import Attack, logits_function
+from alp_repro.attacks.settings import Attack
 from alp_repro.errors import InputError
-from alp_repro.evaluation.restarts import AttackRecord, Progress
+from alp_repro.evaluation.record import AttackRecord, new_record
+from alp_repro.evaluation.restarts import Progress, attack_with_restarts
+from alp_repro.evaluation.store import attack_name, described, on_disk
+from alp_repro.model_copies import float32_model, logits_function
 
 DEFAULT_BATCH = 200
 
@@ -73,18 +72,16 @@ def evaluate(
         jit_compile = bool(tf.config.list_physical_devices("GPU"))
 
     def run(record: AttackRecord, save: Callable[[AttackRecord], None]) -> AttackRecord:
-        return restarts.attack_with_restarts(
+        return attack_with_restarts(
             model, images, record, attack=attack, seed=seed, batch_size=batch_size,
             strategy=strategy, jit_compile=jit_compile, save=save, report=report,
         )  # fmt: skip
 
     def fresh() -> AttackRecord:
-        return restarts.new_record(
+        return new_record(
             labels=labels,
             indices=np.arange(len(labels)) if indices is None else indices,
-            clean_predictions=predictions(
-                restarts.float32_model(model), images, batch_size=batch_size
-            ),
+            clean_predictions=predictions(float32_model(model), images, batch_size=batch_size),
             settings=settings,
             record_losses=record_losses,
             image_shape=images.shape[1:] if save_adversarial else None,
@@ -92,7 +89,7 @@ def evaluate(
 
     if folder is None:
         return run(fresh(), lambda record: None)
-    return _on_disk(
+    return on_disk(
         Path(folder) / attack_name(settings), settings, attack, fresh, run, details or {}
     )
 
@@ -115,100 +112,6 @@ def _compiled_logits(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
     return tf.function(logits_function(model))
 
 
-def attack_name(settings: dict[str, Any]) -> str:
-    """File name of a result: what a reader looks for, and eight digits of all that matters.
-
-    Restarts are left out: a result grows with them.
-    """
-    attack = settings["attack"]
-    parts = [
-        attack["method"],
-        f"eps{attack['eps'] * 255:g}",
-        f"step{attack['eps_iter'] * 255:g}",
-        f"n{attack['nb_iter']}",
-        *([attack["loss"]] if attack["loss"] != "cross_entropy" else []),
-        *([attack["step_schedule"]] if attack["step_schedule"] != "constant" else []),
-        *([f"target-{attack['target']}"] if attack["target"] != "none" else []),
-        *([attack["dtype"]] if attack["dtype"] != "float32" else []),
-        f"images{settings['num_images']}",
-        *(["losses"] if settings.get("losses") else []),
-    ]
-    # The model is left out: a result of another model at this place is to be noticed.
-    identity = {key: value for key, value in settings.items() if key != "model"}
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-    return "_".join(parts) + f"_{digest}.npz"
-
-
-def find_record(
-    run: runs.RunDir,
-    *,
-    attack: Attack,
-    num_images: int,
-    seed: int = 0,
-    record_losses: bool = False,
-) -> AttackRecord | None:
-    """The result of this attack on the run's model, as far as it has come; None: there is none.
-
-    Raises:
-      InputError: a result there is damaged.
-    """
-    if not (run.finished and run.attacks.exists()):
-        return None
-    wanted = runs.plain(
-        {
-            "attack": _described(attack),
-            "num_images": num_images,
-            "seed": seed,
-            "losses": record_losses,
-            "model": runs.read_json(run.recipe)["weights"],
-        }
-    )
-    # Names with a dot are what a process that was killed while writing left behind.
-    for path in sorted(run.attacks.glob("[!.]*.npz")):
-        record = restarts.load_record(path)
-        if {key: record.settings.get(key) for key in wanted} == wanted:
-            return record
-    return None
-
-
-def _on_disk(
-    path: Path,
-    settings: dict[str, Any],
-    attack: Attack,
-    fresh: Callable[[], AttackRecord],
-    run: Callable[[AttackRecord, Callable[[AttackRecord], None]], AttackRecord],
-    details: dict[str, Any],
-) -> AttackRecord:
-    """Loads, goes on with, or begins the result at `path`; one process at a time works on it."""
-    with runs.exclusive(path):
-        record = _matching(path, settings) if path.exists() else fresh()
-        if record.complete_to(attack.restarts):
-            return record
-        session = {**runs.provenance(), **details, "restarts": attack.restarts}
-        earlier, started = record.sessions, time.monotonic()
-
-        def save(current: AttackRecord) -> None:
-            spent = {"seconds": round(time.monotonic() - started, 1)}
-            restarts.save_record(
-                path, dataclasses.replace(current, sessions=[*earlier, {**session, **spent}])
-            )
-
-        run(record, save)
-        return restarts.load_record(path)
-
-
-def _matching(path: Path, settings: dict[str, Any]) -> AttackRecord:
-    record = restarts.load_record(path)
-    for key, value in runs.plain(settings).items():
-        if record.settings.get(key) != value:
-            what = {"model": "another model (its weights differ)"}.get(key, f"another {key}")
-            raise InputError(
-                f"{path} is the result of {what}: {record.settings.get(key)!r} there, {value!r} "
-                "here; move it away to have it computed again"
-            )
-    return record
-
-
 def _settings(
     model: keras.Model,
     images: np.ndarray,
@@ -220,20 +123,13 @@ def _settings(
     digest = hashlib.sha256(np.ascontiguousarray(images).tobytes())
     digest.update(labels.astype(np.int32).tobytes())
     return {
-        "attack": _described(attack),
+        "attack": described(attack),
         "seed": seed,
         "batch_size": batch_size,
         "num_images": len(labels),
         "images": digest.hexdigest()[:16],
         "model": runs.weights_hash(model),
     }
-
-
-def _described(attack: Attack) -> dict[str, Any]:
-    """An attack without its restarts, which a result can be given more of."""
-    described = dataclasses.asdict(attack)
-    del described["restarts"]
-    return described
 
 
 def _checked(

@@ -18,20 +18,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from alp_repro import runs
-from alp_repro.attacks.settings import (
+from alp_repro import files, runs
+from alp_repro.attacks import (
     Attack,
     choose_targets,
-    copy_weights,
-    crafting_copy,
-    logits_function,
+    exact_bounds,
     loss_and_gradient,
     pgd_step,
     random_starts,
 )
 from alp_repro.errors import InputError
 from alp_repro.evaluation.evaluate import DEFAULT_BATCH
-from alp_repro.evaluation.restarts import exact_bounds
+from alp_repro.model_copies import copy_weights, crafting_copy, logits_function
 
 _ARRAYS = ("broken", "eps_iters", "nb_iters")
 
@@ -311,7 +309,7 @@ def _settings(
     del described["eps_iter"], described["nb_iter"]
     digest = hashlib.sha256(np.ascontiguousarray(images).tobytes())
     digest.update(labels.tobytes())
-    return runs.plain(
+    return files.plain(
         {
             "attack": described,
             "eps_iters": [float(step) for step in eps_iters],
@@ -332,7 +330,7 @@ def _on_disk(
     details: dict[str, Any],
 ) -> HeatMap:
     """Loads, goes on with, or begins the map at `path`; one process at a time works on it."""
-    with runs.exclusive(path):
+    with files.exclusive(path):
         found = load_heat_map(path) if path.exists() else fresh
         if found.settings != fresh.settings:
             raise InputError(
@@ -355,15 +353,15 @@ def _on_disk(
 def _save(path: Path, found: HeatMap) -> None:
     arrays = {name: getattr(found, name) for name in _ARRAYS}
     arrays["columns"] = np.array(found.columns)
-    runs.write_arrays(path, arrays, settings=found.settings, sessions=found.sessions)
+    files.write_arrays(path, arrays, settings=found.settings, sessions=found.sessions)
 
 
 def load_heat_map(path: Path) -> HeatMap:
     """Reads a map; InputError when it is truncated or something else."""
-    with runs.reading_arrays(path, what="heat map") as file:
+    with files.reading_arrays(path, what="heat map") as file:
         return HeatMap(
             **{name: file[name] for name in _ARRAYS},
             columns=int(file["columns"]),
-            settings=runs.note(file, "settings"),
-            sessions=runs.note(file, "sessions"),
+            settings=files.note(file, "settings"),
+            sessions=files.note(file, "sessions"),
         )

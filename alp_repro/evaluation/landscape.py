@@ -17,9 +17,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from alp_repro import runs
-from alp_repro.attacks.settings import logits_function
+from alp_repro import files, runs
 from alp_repro.errors import InputError
+from alp_repro.model_copies import logits_function
 
 DEFAULT_BATCH = 500
 _ARRAYS = ("losses", "labels", "indices")
@@ -200,12 +200,12 @@ def surfaces_of_run(
     images = _unit_scale(images)
     digest = hashlib.sha256(np.ascontiguousarray(images).tobytes())
     digest.update(np.asarray(labels, np.int32).tobytes())
-    settings = runs.plain(
+    settings = files.plain(
         {
             **dataclasses.asdict(plane),
             "images": digest.hexdigest()[:16],
             "indices": np.asarray(indices).tolist(),
-            "model": runs.read_json(run.recipe)["weights"],
+            "model": files.read_json(run.recipe)["weights"],
         }
     )
     path = run.path / "surfaces" / _file_name(plane, settings)
@@ -227,11 +227,11 @@ def _file_name(plane: Plane, settings: dict[str, Any]) -> str:
 
 def _save(path: Path, surfaces: Surfaces, settings: dict[str, Any]) -> None:
     arrays = {name: getattr(surfaces, name) for name in _ARRAYS}
-    runs.write_arrays(path, arrays, settings=settings, provenance=runs.provenance())
+    files.write_arrays(path, arrays, settings=settings, provenance=runs.provenance())
 
 
 def _load(path: Path, plane: Plane) -> Surfaces:
-    with runs.reading_arrays(path, what="loss surface") as file:
+    with files.reading_arrays(path, what="loss surface") as file:
         return Surfaces(**{name: file[name] for name in _ARRAYS}, plane=plane)
 
 

@@ -30,11 +30,11 @@ from matplotlib.ticker import (
 )
 from mpl_toolkits.mplot3d import Axes3D
 
-from alp_repro import runs
-from alp_repro.data.load import Images
+from alp_repro import files, runs
+from alp_repro.data.images import Images
 from alp_repro.errors import InputError
+from alp_repro.evaluation import AttackRecord, wilson_interval
 from alp_repro.evaluation.heat_maps import HeatMap
-from alp_repro.evaluation.restarts import AttackRecord, wilson_interval
 
 # Embedding a font in a PDF is no news.
 logging.getLogger("fontTools").setLevel(logging.WARNING)
@@ -449,7 +449,7 @@ def save_figure(
     with _style():
         for suffix, fields in metadata.items():
             write = functools.partial(figure.savefig, format=suffix, metadata=fields)
-            runs.write_atomically(folder / f"{name}.{suffix}", write)
+            files.write_atomically(folder / f"{name}.{suffix}", write)
     notes = {"name": name, "caption": caption, **details, **runs.provenance()}
-    runs.write_json(folder / f"{name}.json", notes)
+    files.write_json(folder / f"{name}.json", notes)
     return folder / f"{name}.png"

@@ -18,10 +18,10 @@ from typing import Any
 
 import jinja2
 
-from alp_repro import runs
+from alp_repro import files, runs
 from alp_repro.errors import InputError
-from alp_repro.runs import RunDir
 from alp_repro.reporting.tables import TABLES, Cell
+from alp_repro.runs import RunDir
 
 TEMPLATE = "report.html.j2"
 _TABLE_COMMAND = "experiments.table --flagfile=flags/tables/table{number}.cfg --scale={scale}"
@@ -276,7 +276,7 @@ def departures() -> tuple[str, ...]:
 
 def read_table(file: Path) -> TableShown:
     """A table from what `experiments.table` wrote; InputError when it is something else."""
-    found = runs.read_json(file)
+    found = files.read_json(file)
     try:
         return TableShown(
             number=int(found["table"]),
@@ -297,7 +297,7 @@ def read_table(file: Path) -> TableShown:
 
 def read_figure(folder: Path, name: str, heading: str) -> FigureShown:
     """A figure that `figures.save_figure` wrote; InputError when a part is missing or damaged."""
-    notes, picture = runs.read_json(folder / f"{name}.json"), folder / f"{name}.png"
+    notes, picture = files.read_json(folder / f"{name}.json"), folder / f"{name}.png"
     try:
         data = base64.b64encode(picture.read_bytes()).decode()
         return FigureShown(
@@ -314,7 +314,7 @@ def read_figure(folder: Path, name: str, heading: str) -> FigureShown:
 
 def read_run(file: Path) -> RunShown:
     """What a run's recipe.json says of it; InputError when it is something else."""
-    found = runs.read_json(file)
+    found = files.read_json(file)
     try:
         recipe = found.get("recipe") or {}
         return RunShown(

@@ -10,11 +10,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from alp_repro import runs
-from alp_repro.attacks.settings import Attack
+from alp_repro import files, runs
+from alp_repro.attacks import Attack
 from alp_repro.errors import InputError
-from alp_repro.evaluation.evaluate import find_record
-from alp_repro.evaluation.restarts import wilson_interval
+from alp_repro.evaluation import find_record, wilson_interval
 
 TABLES = (1, 2, 3, 4, 5)
 MISSING = "–"
@@ -292,4 +291,4 @@ def write_table(
         "json": to_json(rows, columns, details) + "\n",
     }
     for suffix, text in texts.items():
-        runs.write_text(folder / f"{name}.{suffix}", text)
+        files.write_text(folder / f"{name}.{suffix}", text)

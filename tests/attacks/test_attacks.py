@@ -16,6 +16,7 @@ from cleverhans.tf2.attacks.projected_gradient_descent import projected_gradient
 from alp_repro import attacks
 from alp_repro.attacks import Attack
 from alp_repro.errors import InputError
+from alp_repro.model_copies import copy_weights, crafting_copy, logits_function
 from alp_repro.models import build_model
 from tests.small_model import CLASSES, IMAGE_SHAPE, small_model
 
@@ -75,7 +76,7 @@ def test_the_loop_is_cleverhans_to_the_last_bit(
     settings = Attack(eps=eps, eps_iter=eps_iter, nb_iter=nb_iter)
     classes = (labels + 4) % CLASSES if targeted else labels
     theirs, ours = cleverhans_and_ours(
-        attacks.logits_function(model), images, classes, settings, targeted=targeted
+        logits_function(model), images, classes, settings, targeted=targeted
     )
     expected = theirs().numpy()
     assert np.abs(expected - images).max() > min(eps, nb_iter * eps_iter) / 2  # it moved
@@ -89,7 +90,7 @@ def test_the_loop_is_cleverhans_to_the_last_bit_on_lenet() -> None:
     lenet = build_model("lenet", image_shape=(28, 28, 1), num_classes=10, width=4)
     images = np.random.default_rng(0).random((16, 28, 28, 1), dtype=np.float32)
     theirs, ours = cleverhans_and_ours(
-        attacks.logits_function(lenet), images, np.arange(16, dtype=np.int32) % 10,
+        logits_function(lenet), images, np.arange(16, dtype=np.int32) % 10,
         Attack(eps=0.3, eps_iter=0.02, nb_iter=20), targeted=False,
     )  # fmt: skip
     np.testing.assert_array_equal(tf.function(ours)(), tf.function(theirs)())
@@ -172,7 +173,7 @@ def test_momentum_and_noisy_gradients_are_as_described(
     index = tf.range(len(images))
     noise = attacks.item_noise(IMAGE_SHAPE, image_index=index, restart=index, seed=tf.constant(3))
     found = attacks.craft(
-        attacks.logits_function(model), tf.constant(images), tf.constant(labels), attack=settings,
+        logits_function(model), tf.constant(images), tf.constant(labels), attack=settings,
         starts=tf.constant(images), noise=noise,
     )  # fmt: skip
     expected = by_hand(model, images, labels, settings, noise)
@@ -275,7 +276,7 @@ def test_every_attack_stays_in_the_ball_and_in_range_and_raises_the_loss(
     begin = tf.constant(starts(images, eps=0.3))
     targets = (labels + 4) % CLASSES
     crafted = tf.function(attacks.craft)(
-        attacks.logits_function(model), tf.constant(images), tf.constant(labels), attack=settings,
+        logits_function(model), tf.constant(images), tf.constant(labels), attack=settings,
         starts=begin, targets=tf.constant(targets) if targeted else None,
     ).numpy()  # fmt: skip
     assert crafted.min() >= 0 and crafted.max() <= 1
@@ -294,7 +295,7 @@ def test_no_gradient_flows_through_the_crafting(
     with tf.GradientTape() as tape:
         tape.watch(x)
         crafted = attacks.craft(
-            attacks.logits_function(model), x, tf.constant(labels), attack=SOME, starts=x
+            logits_function(model), x, tf.constant(labels), attack=SOME, starts=x
         )
         total = tf.reduce_sum(crafted)
     assert tape.gradient(total, x) is None
@@ -457,7 +458,7 @@ def test_calm_items_take_neither_noise_nor_momentum(
 
     def crafted(calm: np.ndarray | None, **changes: Any) -> np.ndarray:
         return attacks.craft(
-            attacks.logits_function(model), x, y, attack=attack(nb_iter=6, **changes), starts=x,
+            logits_function(model), x, y, attack=attack(nb_iter=6, **changes), starts=x,
             noise=noise, calm=None if calm is None else tf.constant(calm),
         ).numpy()  # fmt: skip
 
@@ -476,7 +477,7 @@ def test_a_target_of_minus_one_is_no_target(
 
     def crafted(targets: np.ndarray | None) -> np.ndarray:
         return attacks.craft(
-            attacks.logits_function(model), x, y, attack=attack(loss="margin"), starts=x,
+            logits_function(model), x, y, attack=attack(loss="margin"), starts=x,
             targets=None if targets is None else tf.constant(targets),
         ).numpy()  # fmt: skip
 
@@ -498,29 +499,29 @@ def test_a_crafting_copy_computes_in_its_dtype_and_follows_the_weights(
     source = small_model()
     if nested:
         source = keras.Sequential([keras.Input(IMAGE_SHAPE), source])
-    copy = attacks.crafting_copy(source, "bfloat16")
-    attacks.copy_weights(source, copy)
+    copy = crafting_copy(source, "bfloat16")
+    copy_weights(source, copy)
     assert {weight.dtype for weight in copy.weights} == {"bfloat16"}
-    reference, found = source(images).numpy(), attacks.logits_function(copy)(images)
+    reference, found = source(images).numpy(), logits_function(copy)(images)
     assert found.dtype == tf.float32
     assert 0 < np.abs(found - reference).max() < 0.2 * np.abs(reference).max()
     for weight in source.weights:
         weight.assign(tf.zeros_like(weight))
-    assert np.any(attacks.logits_function(copy)(images) != 0)  # weights of its own
-    attacks.copy_weights(source, copy)
-    assert np.all(attacks.logits_function(copy)(images) == 0)
+    assert np.any(logits_function(copy)(images) != 0)  # weights of its own
+    copy_weights(source, copy)
+    assert np.all(logits_function(copy)(images) == 0)
 
 
 def test_a_copy_takes_its_own_policy_and_leaves_the_callers(images: np.ndarray) -> None:
     source = small_model()
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        copy = attacks.crafting_copy(source, "float32")
+        copy = crafting_copy(source, "float32")
         assert keras.config.dtype_policy().name == "mixed_bfloat16"
     finally:
         keras.config.set_dtype_policy("float32")
-    attacks.copy_weights(source, copy)
-    np.testing.assert_array_equal(attacks.logits_function(copy)(images), source(images))
+    copy_weights(source, copy)
+    np.testing.assert_array_equal(logits_function(copy)(images), source(images))
 
 
 def test_a_model_that_cannot_be_copied_is_refused_in_one_line() -> None:
@@ -529,7 +530,7 @@ def test_a_model_that_cannot_be_copied_is_refused_in_one_line() -> None:
             return inputs
 
     with pytest.raises(InputError, match="cannot be copied in bfloat16") as caught:
-        attacks.crafting_copy(Subclassed(), "bfloat16")
+        crafting_copy(Subclassed(), "bfloat16")
     assert "\n" not in str(caught.value)
 
 

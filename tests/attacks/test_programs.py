@@ -12,10 +12,9 @@ import pytest
 import tensorflow as tf
 from cleverhans.tf2.attacks.projected_gradient_descent import projected_gradient_descent
 
-from alp_repro import attacks
-from alp_repro.attacks import programs
+from alp_repro import attacks, model_copies
+from alp_repro.attacks import Attack, programs
 from alp_repro.attacks.programs import BatchOutcome, attack_program
-from alp_repro.attacks import Attack
 from alp_repro.evaluation.restarts import exact_bounds
 from tests.small_model import CLASSES, IMAGE_SHAPE, small_model
 
@@ -47,7 +46,7 @@ def check_verdict(
     """The verdict is that of the float32 model on the very image that is returned."""
     _, labels, _, _, lower, upper = given
     assert np.all(lower <= outcome.adversarial) and np.all(outcome.adversarial <= upper)
-    logits = tf.function(attacks.logits_function(model))(outcome.adversarial).numpy()
+    logits = tf.function(model_copies.logits_function(model))(outcome.adversarial).numpy()
     np.testing.assert_array_equal(outcome.broken, logits.argmax(axis=1) != labels)
     expected = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
     np.testing.assert_allclose(outcome.losses, expected, rtol=1e-5, atol=1e-6)
@@ -75,7 +74,7 @@ def test_the_verdict_is_that_of_the_stored_image(
     model: keras.Model, images: np.ndarray, labels: np.ndarray,
     changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(attack_programs, "SPSA_SAMPLES", 16)
+    monkeypatch.setattr(programs, "SPSA_SAMPLES", 16)
     given = inputs(images, labels)
     outcome = program(model, attack(**changes))(*given)
     check_verdict(model, outcome, given)
@@ -157,7 +156,7 @@ def test_attacks_of_other_sizes_share_a_program_and_keep_their_own(
             eps=tf.constant(one.eps),
         )  # fmt: skip
         alone = tf.function(attacks.craft)(
-            attacks.logits_function(model), tf.constant(given[0]), tf.constant(given[1]),
+            model_copies.logits_function(model), tf.constant(given[0]), tf.constant(given[1]),
             attack=one, starts=starts,
         )  # fmt: skip
         lower, upper = given[4:]
@@ -210,7 +209,7 @@ def test_the_cleverhans_engine_is_its_own_call(
         results.append(projected_gradient_descent(*args, **kwargs).numpy())
         return tf.constant(results[-1])
 
-    monkeypatch.setattr(attack_programs, "projected_gradient_descent", spy)
+    monkeypatch.setattr(programs, "projected_gradient_descent", spy)
     given = inputs(images, labels)
     run = program(model, attack(engine="cleverhans", target=target))
     first, again, other = run(*given), run(*given), run(*inputs(images, labels, restart=1))
@@ -228,7 +227,7 @@ def test_spsa_is_cleverhans_own(
     model: keras.Model, images: np.ndarray, labels: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Cleverhans' `spsa` itself, once its optimizer takes Keras 3's argument name, and seeded."""
-    monkeypatch.setattr(attack_programs, "SPSA_SAMPLES", 32)
+    monkeypatch.setattr(programs, "SPSA_SAMPLES", 32)
     given = inputs(images, labels, restart=5)
     found = program(model, attack(method="spsa", eps_iter=0.01, nb_iter=4))(*given)
 
@@ -240,7 +239,7 @@ def test_spsa_is_cleverhans_own(
     for i in (0, 7):
         tf.random.set_seed(programs._mixed(3, i, 5))
         expected = cleverhans_spsa.spsa(
-            attacks.logits_function(model), tf.constant(images[i : i + 1]),
+            model_copies.logits_function(model), tf.constant(images[i : i + 1]),
             tf.constant(labels[i : i + 1]), EPS, 4, clip_min=0.0, clip_max=1.0,
             learning_rate=0.01, delta=0.01, spsa_samples=32, spsa_iters=1,
         )  # fmt: skip
@@ -250,7 +249,7 @@ def test_spsa_is_cleverhans_own(
 def test_spsa_raises_the_margin_and_depends_on_image_and_restart_alone(
     model: keras.Model, images: np.ndarray, labels: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attack_programs, "SPSA_SAMPLES", 64)
+    monkeypatch.setattr(programs, "SPSA_SAMPLES", 64)
     settings = attack(method="spsa", eps_iter=0.02, nb_iter=3)
     given = inputs(images, labels)
     whole = program(model, settings)(*given)

@@ -12,8 +12,7 @@ import pytest
 import tensorflow_datasets as tfds
 from tensorflow_datasets.image_classification import mnist as tfds_mnist
 
-from alp_repro.data import store
-from alp_repro.data import load
+from alp_repro.data import load, store
 from alp_repro.data.sources import mnist
 from alp_repro.data.store import SourceRecord
 from alp_repro.errors import InputError
@@ -48,8 +47,8 @@ def small_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "train": (files[names[0]], files[names[1]]),
         "test": (files[names[2]], files[names[3]]),
     }
-    monkeypatch.setattr(mnist_files, "_FILES", pairs)
-    monkeypatch.setattr(mnist_files, "embedded_folder", lambda: folder)
+    monkeypatch.setattr(mnist, "_FILES", pairs)
+    monkeypatch.setattr(mnist, "embedded_folder", lambda: folder)
     return folder
 
 
@@ -127,9 +126,7 @@ def test_evaluation_set_is_the_drawn_images_in_order(small_mnist: Path, tmp_path
     np.testing.assert_array_equal(chosen.labels, arrays["t10k-labels-idx1-ubyte"][expected])
 
 
-@pytest.mark.skipif(
-    not mnist.files_present(mnist.embedded_folder()), reason="no embedded MNIST"
-)
+@pytest.mark.skipif(not mnist.files_present(mnist.embedded_folder()), reason="no embedded MNIST")
 def test_the_embedded_files_are_the_canonical_mnist():
     images, labels = mnist.read_split(mnist.embedded_folder(), "test")
     assert images.shape == (10000, 28, 28, 1)
@@ -248,7 +245,7 @@ def test_default_data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert store.default_data_dir() == tmp_path / "chosen"
     monkeypatch.delenv("ALP_REPRO_DATA_DIR")
     # As installed: no checkout around the module.
-    monkeypatch.setattr(dataset_store, "__file__", str(tmp_path / "lib" / "alp_repro" / "x.py"))
+    monkeypatch.setattr(store, "__file__", str(tmp_path / "lib" / "alp_repro" / "x.py"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert store.default_data_dir() == tmp_path / "cache" / "alp_repro" / "tfds"
     (tmp_path / "lib").mkdir()

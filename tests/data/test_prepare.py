@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from alp_repro.data import prepare
-from alp_repro.data import load
+from alp_repro.data import load, prepare
 from alp_repro.data.sources import safe_pickle
 from alp_repro.data.store import SourceRecord
 from alp_repro.errors import InputError
@@ -24,7 +23,7 @@ from tests import data_factory
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def prepare(name: str, source: Path, data_dir: Path, **options: bool) -> SourceRecord:
+def prepared(name: str, source: Path, data_dir: Path, **options: bool) -> SourceRecord:
     return prepare.prepare_from_source(
         load.dataset_spec(name), source, data_dir=data_dir, **options
     )
@@ -33,7 +32,7 @@ def prepare(name: str, source: Path, data_dir: Path, **options: bool) -> SourceR
 def refuse(name: str, source: Path, data_dir: Path, match: str, **options: bool) -> None:
     """Check that the source is refused in one line and that nothing is left behind."""
     with pytest.raises(InputError, match=match) as caught:
-        prepare(name, source, data_dir, **options)
+        prepared(name, source, data_dir, **options)
     assert "\n" not in str(caught.value)
     assert [path.name for path in data_dir.iterdir()] == [f".{name}.lock"]
 
@@ -97,7 +96,7 @@ def test_official_cifar10_batches_keep_pixels_and_order(
 ):
     folder = request.getfixturevalue("cifar10" if kind == "binary" else "cifar10_python")
     source = tarred(folder, tmp_path / "cifar.tar.gz") if packed else folder
-    record = prepare("cifar10", source, tmp_path / "data")
+    record = prepared("cifar10", source, tmp_path / "data")
     assert record == SourceRecord(f"{kind} batches, not verified", str(source))
     expected_images, expected_labels = data_factory.class_images(10, 5, size=32, seed=1)
     train = load.load_split("cifar10", "train", data_dir=tmp_path / "data")
@@ -116,8 +115,8 @@ def test_an_archive_is_told_by_its_checksum(
 ):
     source = tarred(cifar10, tmp_path / "cifar.tar.gz")
     digest = subprocess.run(["md5sum", source], capture_output=True, text=True, check=True).stdout
-    monkeypatch.setattr("alp_repro.cifar10_sources._BINARY_ARCHIVE_MD5", digest.split()[0])
-    assert prepare("cifar10", source, tmp_path / "data").source == "official binary archive"
+    monkeypatch.setattr("alp_repro.data.sources.cifar10._BINARY_ARCHIVE_MD5", digest.split()[0])
+    assert prepared("cifar10", source, tmp_path / "data").source == "official binary archive"
 
 
 def test_a_missing_or_damaged_batch_is_named(cifar10_copy: Path, tmp_path: Path):
@@ -183,7 +182,7 @@ def test_what_is_no_python_batch_is_refused(content: bytes):
 @pytest.mark.parametrize("packed", [False, True])
 def test_images_by_class_are_taken_in_turn(png_images: Path, tmp_path: Path, packed: bool):
     source = zipped(png_images, tmp_path / "images.zip") if packed else png_images
-    record = prepare("cifar10", source, tmp_path / "data")
+    record = prepared("cifar10", source, tmp_path / "data")
     assert record.source == f"PNG images by class, not verified, {'zip' if packed else 'folder'}"
     expected_images, expected_labels = data_factory.class_images(10, 3, size=32, seed=1)
     train = load.load_split("cifar10", "train", data_dir=tmp_path / "data")
@@ -193,7 +192,7 @@ def test_images_by_class_are_taken_in_turn(png_images: Path, tmp_path: Path, pac
 
 def test_jpeg_images_are_said_to_be_re_encoded(tmp_path: Path):
     source = data_factory.make_cifar10_images(tmp_path / "images", per_class=1, suffix=".jpg")
-    prepare("cifar10", source, tmp_path / "data")
+    prepared("cifar10", source, tmp_path / "data")
     assert "re-encoded" in load.load_split("cifar10", "test", data_dir=tmp_path / "data").source
 
 
@@ -210,7 +209,7 @@ def test_corrupt_images_are_named_and_counted_or_skipped(png_images: Path, tmp_p
         r"3 of 60 images .*cat/0001.png \(not a readable.*dog/0002.png \(33×32 pixels, not 32×32\)"
         r".*ship/0000.png.*--skip_corrupt",
     )
-    record = prepare("cifar10", png_images, tmp_path / "data", skip_corrupt=True)
+    record = prepared("cifar10", png_images, tmp_path / "data", skip_corrupt=True)
     assert len(record.skipped) == 3
     train = load.load_split("cifar10", "train", data_dir=tmp_path / "data")
     assert len(train.labels) == 28
@@ -260,10 +259,10 @@ def test_sources_that_are_something_else(cifar10: Path, tiny_imagenet: Path, tmp
 def test_a_prepared_dataset_is_replaced_only_on_request(
     cifar10: Path, cifar10_python: Path, tmp_path: Path
 ):
-    prepare("cifar10", cifar10, tmp_path)
+    prepared("cifar10", cifar10, tmp_path)
     with pytest.raises(InputError, match=r"already prepared .*binary batches.*--overwrite"):
-        prepare("cifar10", cifar10_python, tmp_path)
-    prepare("cifar10", cifar10_python, tmp_path, overwrite=True)
+        prepared("cifar10", cifar10_python, tmp_path)
+    prepared("cifar10", cifar10_python, tmp_path, overwrite=True)
     assert load.load_split("cifar10", "test", data_dir=tmp_path).source.startswith("Python")
 
 
@@ -273,7 +272,7 @@ def test_a_prepared_dataset_is_replaced_only_on_request(
 @pytest.mark.parametrize("packed", [False, True])
 def test_tiny_imagenet_labels_and_order(tiny_imagenet: Path, tmp_path: Path, packed: bool):
     source = zipped(tiny_imagenet, tmp_path / "tiny.zip") if packed else tiny_imagenet
-    record = prepare("tiny_imagenet", source, tmp_path / "data")
+    record = prepared("tiny_imagenet", source, tmp_path / "data")
     assert "subset: 400 training, 200 validation images" in record.source
     wnids = (tiny_imagenet / "wnids.txt").read_text().split()
     annotations = (tiny_imagenet / "val" / "val_annotations.txt").read_text().splitlines()
@@ -289,9 +288,7 @@ def test_tiny_imagenet_labels_and_order(tiny_imagenet: Path, tmp_path: Path, pac
     np.testing.assert_array_equal(train.images[1], tf.io.decode_image(first.read_bytes()))
     names = load.load_class_names("tiny_imagenet", data_dir=tmp_path / "data")
     assert names == tuple(f"thing {number}, it" for number in range(200))
-    chosen = load.load_evaluation_set(
-        "tiny_imagenet", num_images=10, data_dir=tmp_path / "data"
-    )
+    chosen = load.load_evaluation_set("tiny_imagenet", num_images=10, data_dir=tmp_path / "data")
     np.testing.assert_array_equal(chosen.images, test.images[:10])
 
 
@@ -367,7 +364,7 @@ def test_what_is_wrong_with_tiny_imagenet_is_named(
 
 def test_corrupt_validation_images_can_be_skipped(tiny_copy: Path, tmp_path: Path):
     _corrupt_image(tiny_copy)
-    record = prepare("tiny_imagenet", tiny_copy, tmp_path / "data", skip_corrupt=True)
+    record = prepared("tiny_imagenet", tiny_copy, tmp_path / "data", skip_corrupt=True)
     assert record.skipped == ("val/images/val_9.JPEG",)
     sizes = load.split_sizes("tiny_imagenet", data_dir=tmp_path / "data")
     assert sizes == {"train": 400, "test": 199}

@@ -17,12 +17,10 @@ import keras
 import numpy as np
 import pytest
 
-from alp_repro import evaluation, runs
-from alp_repro.evaluation import restarts
+from alp_repro import evaluation, files, runs
 from alp_repro.attacks import Attack
 from alp_repro.errors import InputError
-from alp_repro.evaluation import evaluate
-from alp_repro.evaluation.restarts import AttackRecord, load_record
+from alp_repro.evaluation import AttackRecord, evaluate, load_record, restarts
 from tests import evaluation_worker
 from tests.small_model import CLASSES, IMAGE_SHAPE, small_images, small_model
 
@@ -72,7 +70,7 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-def files(folder: Path) -> list[Path]:
+def results(folder: Path) -> list[Path]:
     """Results in a folder, and nothing else may be there but locks."""
     found = sorted(folder.iterdir())
     assert all(file.suffix == ".npz" or file.suffix == ".lock" for file in found)
@@ -123,7 +121,7 @@ def test_a_result_that_is_there_is_not_computed_again(
     evaluated: Callable[..., AttackRecord], tmp_path: Path, batches: list[int]
 ) -> None:
     first = evaluated()
-    (file,) = files(tmp_path)
+    (file,) = results(tmp_path)
     before, computed = file.read_bytes(), len(batches)
     assert computed > 0
     again = evaluated()
@@ -140,7 +138,7 @@ def test_a_result_is_extended_with_more_restarts(
     evaluated()
     computed = len(batches)
     more = evaluated(attack=attack(restarts=9))
-    (file,) = files(tmp_path)
+    (file,) = results(tmp_path)
     assert len(load_record(file).sessions) == 2
     extension = len(batches) - computed
     at_once = evaluated(attack=attack(restarts=9), folder=tmp_path / "other")
@@ -182,17 +180,17 @@ def test_another_setting_never_overwrites(
     if "labels" in changes:
         changes["labels"] = (labels + changes["labels"]) % CLASSES
     evaluated()
-    (file,) = files(tmp_path)
+    (file,) = results(tmp_path)
     before = file.read_bytes()
     evaluated(**changes)
-    assert len(files(tmp_path)) == 2
+    assert len(results(tmp_path)) == 2
     assert file.read_bytes() == before
 
 
 def test_a_name_tells_the_attack(evaluated: Callable[..., AttackRecord], tmp_path: Path) -> None:
     settings = attack(eps=76.5 / 255, eps_iter=2.55 / 255, step_schedule="linear", loss="margin")
     evaluated(attack=settings)
-    (file,) = files(tmp_path)
+    (file,) = results(tmp_path)
     assert file.name.startswith("pgd_eps76.5_step2.55_n2_margin_linear_images40_")
 
 
@@ -200,23 +198,23 @@ def test_the_result_of_another_model_is_refused_and_left_alone(
     evaluated: Callable[..., AttackRecord], tmp_path: Path
 ) -> None:
     evaluated()
-    (file,) = files(tmp_path)
+    (file,) = results(tmp_path)
     before = file.read_bytes()
     other = small_model()
     other.weights[0].assign(other.weights[0] + 1e-6)
     with pytest.raises(InputError, match="another model") as caught:
         evaluated(model=other)
     assert file.name in str(caught.value) and "\n" not in str(caught.value)
-    assert file.read_bytes() == before and files(tmp_path) == [file]
+    assert file.read_bytes() == before and results(tmp_path) == [file]
 
 
 def test_the_result_of_another_attack_under_this_name_is_refused(
     evaluated: Callable[..., AttackRecord], tmp_path: Path
 ) -> None:
     evaluated()
-    (file,) = files(tmp_path)
+    (file,) = results(tmp_path)
     evaluated(attack=attack(eps=0.06), folder=tmp_path / "other")
-    (wrong,) = files(tmp_path / "other")
+    (wrong,) = results(tmp_path / "other")
     wrong.replace(file)
     before = file.read_bytes()
     with pytest.raises(InputError, match="another attack"):
@@ -228,20 +226,20 @@ def test_a_truncated_result_is_refused_and_left_alone(
     evaluated: Callable[..., AttackRecord], tmp_path: Path
 ) -> None:
     evaluated()
-    (file,) = files(tmp_path)
+    (file,) = results(tmp_path)
     half = file.read_bytes()[: file.stat().st_size // 2]
     file.write_bytes(half)
     with pytest.raises(InputError, match="truncated") as caught:
         evaluated()
     assert file.name in str(caught.value) and "\n" not in str(caught.value)
-    assert file.read_bytes() == half and files(tmp_path) == [file]
+    assert file.read_bytes() == half and results(tmp_path) == [file]
 
 
 def test_a_second_process_is_refused_while_a_first_works(
     evaluated: Callable[..., AttackRecord], tmp_path: Path, batches: list[int]
 ) -> None:
     evaluated(attack=attack(restarts=1))
-    (file,) = files(tmp_path)
+    (file,) = results(tmp_path)
     before, computed = file.read_bytes(), len(batches)
     (lock,) = tmp_path.glob(".*.lock")
     started = time.monotonic()
@@ -271,7 +269,7 @@ def test_a_full_disk_leaves_the_old_result(
     evaluated: Callable[..., AttackRecord], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluated(attack=attack(restarts=2))
-    (file,) = files(tmp_path)
+    (file,) = results(tmp_path)
     before = file.read_bytes()
     with monkeypatch.context() as patch:
         full_disk(patch)
@@ -279,7 +277,7 @@ def test_a_full_disk_leaves_the_old_result(
             evaluated()
         assert file.name in str(caught.value) and "\n" not in str(caught.value)
     assert file.read_bytes() == before
-    assert files(tmp_path) == [file]  # no half file stays
+    assert results(tmp_path) == [file]  # no half file stays
     np.testing.assert_array_equal(evaluated().first_break, evaluated(folder=None).first_break)
 
 
@@ -318,14 +316,14 @@ def test_what_a_killed_process_left_is_removed_and_never_read(
 ) -> None:
     run = runs.RunDir(tmp_path)
     runs.save_model(run.model, model)
-    runs.write_json(run.recipe, {"weights": runs.weights_hash(model)})
+    files.write_json(run.recipe, {"weights": runs.weights_hash(model)})
     evaluated(folder=run.attacks, attack=attack(restarts=1))
-    (file,) = files(run.attacks)
+    (file,) = results(run.attacks)
     torn = file.with_name(f".4321.{file.name}")
     torn.write_bytes(file.read_bytes()[:100])
     assert evaluation.find_record(run, attack=ATTACK, num_images=40) is not None
     evaluated(folder=run.attacks)
-    assert files(run.attacks) == [file]
+    assert results(run.attacks) == [file]
 
 
 def test_find_record_finds_this_models_result_of_this_attack(
@@ -338,7 +336,7 @@ def test_find_record_finds_this_models_result_of_this_attack(
 
     assert find() is None
     runs.save_model(run.model, model)
-    runs.write_json(run.recipe, {"weights": runs.weights_hash(model)})
+    files.write_json(run.recipe, {"weights": runs.weights_hash(model)})
     assert find() is None
     expected = evaluated(folder=run.attacks)
     assert_same(find(), expected)
@@ -347,7 +345,7 @@ def test_find_record_finds_this_models_result_of_this_attack(
         {"attack": attack(eps=0.06)}, {"num_images": 39}, {"seed": 1}, {"record_losses": True},
     ):  # fmt: skip
         assert find(**changes) is None
-    runs.write_json(run.recipe, {"weights": "another"})
+    files.write_json(run.recipe, {"weights": "another"})
     assert find() is None
 
 
@@ -406,7 +404,7 @@ def test_kill_9_at_random_moments_twenty_times_changes_nothing(
     monkeypatch.setattr(restarts, "attack_program", restarts.attack_program)  # put back afterwards
     monkeypatch.setattr(restarts, "SAVE_SECONDS", restarts.SAVE_SECONDS)
     final = evaluation_worker.work(str(tmp_path))
-    assert len(files(tmp_path)) == 1
+    assert len(results(tmp_path)) == 1
     undisturbed = evaluation_worker.work(str(tmp_path / "undisturbed"))
     assert_same(final, undisturbed)
 
@@ -421,7 +419,7 @@ def test_sigterm_saves_and_ends_cleanly(processes: Any, tmp_path: Path) -> None:
         os.kill(worker.pid, signal.SIGTERM)
         worker.join()
         assert worker.exitcode == 130
-        (file,) = files(tmp_path)
+        (file,) = results(tmp_path)
         now = int(load_record(file).next_restart.sum())
         assert now >= done + 16 * (1 + len(list(drain(reports))))  # every batch that it reported
         done = now

@@ -9,10 +9,9 @@ import keras
 import numpy as np
 import pytest
 
-from alp_repro.evaluation import heat_maps
 from alp_repro.attacks import Attack
 from alp_repro.errors import InputError
-from alp_repro.evaluation import evaluate
+from alp_repro.evaluation import evaluate, heat_maps
 
 _ATTACK = Attack(eps=0.15, eps_iter=0.02, nb_iter=1)
 _STEPS = (0.01, 0.05, 0.15)

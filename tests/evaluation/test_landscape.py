@@ -8,9 +8,9 @@ import keras
 import numpy as np
 import pytest
 
-from alp_repro import runs
-from alp_repro.evaluation import landscape
+from alp_repro import files, runs
 from alp_repro.errors import InputError
+from alp_repro.evaluation import landscape
 from alp_repro.evaluation.landscape import Plane
 
 
@@ -99,7 +99,7 @@ def test_surfaces_are_kept_beside_the_model(
     run = runs.RunDir(tmp_path / "clp")
     run.make()
     runs.save_model(run.model, model)
-    runs.write_json(run.recipe, {"weights": runs.weights_hash(model)})
+    files.write_json(run.recipe, {"weights": runs.weights_hash(model)})
     plane, indices = Plane(radius=0.3, resolution=5), np.arange(4)
     first = landscape.surfaces_of_run(run, images, _LABELS, indices, plane=plane)
 
@@ -116,7 +116,7 @@ def test_surfaces_are_kept_beside_the_model(
         )
     with pytest.raises(AssertionError, match="was read again"):
         landscape.surfaces_of_run(run, images[::-1], _LABELS, indices, plane=plane)
-    runs.write_json(run.recipe, {"weights": "0" * 16})
+    files.write_json(run.recipe, {"weights": "0" * 16})
     with pytest.raises(AssertionError, match="was read again"):
         landscape.surfaces_of_run(run, images, _LABELS, indices, plane=plane)
 
@@ -146,7 +146,7 @@ def test_labels_that_do_not_fit_are_refused(model: keras.Model, images: np.ndarr
 def test_a_damaged_file_is_named(model: keras.Model, images: np.ndarray, tmp_path: Path):
     run = runs.RunDir(tmp_path)
     runs.save_model(run.model, model)
-    runs.write_json(run.recipe, {"weights": runs.weights_hash(model)})
+    files.write_json(run.recipe, {"weights": runs.weights_hash(model)})
     arguments = (run, images, _LABELS, np.arange(4))
     landscape.surfaces_of_run(*arguments, plane=Plane(radius=0.3, resolution=3))
     (path,) = (tmp_path / "surfaces").glob("*.npz")

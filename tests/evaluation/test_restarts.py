@@ -24,12 +24,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from alp_repro.evaluation import restarts
-from alp_repro.attacks.programs import BatchOutcome, attack_program
 from alp_repro.attacks import Attack, strong_attack
+from alp_repro.attacks.programs import BatchOutcome, attack_program, exact_bounds
 from alp_repro.errors import InputError
+from alp_repro.evaluation import AttackRecord, Progress, restarts, wilson_interval
+from alp_repro.evaluation.record import load_record, save_record
+from alp_repro.evaluation.record import new_record as begin
 from alp_repro.models import build_model
-from alp_repro.evaluation.restarts import AttackRecord, Progress, exact_bounds, wilson_interval
 
 ATTACK = Attack(eps=0.05, eps_iter=0.02, nb_iter=3, restarts=50)
 SEED = 3
@@ -53,7 +54,7 @@ def cached_programs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def new_record(images: np.ndarray, labels: np.ndarray, *, losses: bool = False) -> AttackRecord:
-    return restarts.new_record(
+    return begin(
         labels=labels, indices=np.arange(len(labels)), clean_predictions=labels, settings={},
         record_losses=losses, image_shape=images.shape[1:],
     )  # fmt: skip
@@ -417,12 +418,12 @@ def test_every_saved_state_ends_in_the_same_result(
 
     def save(record: AttackRecord) -> None:
         files.append(tmp_path / f"{len(files)}.npz")
-        restarts.save_record(files[-1], record)
+        save_record(files[-1], record)
 
     expected = stub_run(model, 30, 12, 25, losses=True, save=save)
     assert len(files) > 10
     for file in files:
-        found = stub_run(model, 30, 12, 25, record=restarts.load_record(file))
+        found = stub_run(model, 30, 12, 25, record=load_record(file))
         for name in ("next_restart", "first_break", "adversarial", "losses", "broken"):
             np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
 
@@ -547,8 +548,8 @@ def test_a_record_comes_back_from_disk_as_it_was(
         settings={"attack": {"eps": 0.3}, "seed": 4}, sessions=[{"date": "today", "n": 1}],
     )  # fmt: skip
     path = tmp_path / "deep" / "record.npz"
-    restarts.save_record(path, record)
-    found = restarts.load_record(path)
+    save_record(path, record)
+    found = load_record(path)
     for field in dataclasses.fields(AttackRecord):
         before, after = getattr(record, field.name), getattr(found, field.name)
         if isinstance(before, np.ndarray):
@@ -563,12 +564,12 @@ def test_a_damaged_file_is_refused_in_one_line_wherever_it_is_cut(
     model: keras.Model, stub: Stub, tmp_path: Path
 ) -> None:
     path = tmp_path / "record.npz"
-    restarts.save_record(path, stub_run(model, 8, 5, 16))
+    save_record(path, stub_run(model, 8, 5, 16))
     whole = path.read_bytes()
     for size in [0, 1, 10, *range(50, len(whole) - 1, len(whole) // 40)]:
         path.write_bytes(whole[:size])
         with pytest.raises(InputError, match=r"record\.npz is truncated or no attack") as caught:
-            restarts.load_record(path)
+            load_record(path)
         assert "\n" not in str(caught.value)
         assert path.read_bytes() == whole[:size]
 
@@ -578,7 +579,7 @@ def test_a_file_with_a_turned_bit_is_refused_or_gives_the_same(
 ) -> None:
     path = tmp_path / "record.npz"
     record = stub_run(model, 8, 5, 16)
-    restarts.save_record(path, record)
+    save_record(path, record)
     whole = path.read_bytes()
     refused = 0
     for position in range(0, len(whole), 37):
@@ -586,7 +587,7 @@ def test_a_file_with_a_turned_bit_is_refused_or_gives_the_same(
         damaged[position] ^= 0x10
         path.write_bytes(bytes(damaged))
         try:
-            found = restarts.load_record(path)
+            found = load_record(path)
         except InputError:
             refused += 1
         else:  # a byte that nothing depends on, such as a date in the archive
@@ -607,9 +608,9 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
     for write in contents:
         write()
         with pytest.raises(InputError, match="truncated or no attack result"):
-            restarts.load_record(path)
+            load_record(path)
     with pytest.raises(InputError):
-        restarts.load_record(tmp_path)
+        load_record(tmp_path)
 
 
 def test_settings_and_sessions_are_text_in_the_file(
@@ -617,6 +618,6 @@ def test_settings_and_sessions_are_text_in_the_file(
 ) -> None:
     path = tmp_path / "record.npz"
     record = dataclasses.replace(stub_run(model, 3, 2, 4), settings={"seed": 4})
-    restarts.save_record(path, record)
+    save_record(path, record)
     with np.load(path) as file:  # which loads no pickle
         assert json.loads(str(file["settings"])) == {"seed": 4}

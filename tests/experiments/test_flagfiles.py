@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from alp_repro.reporting import tables
-from alp_repro.training.recipe import Recipe
+from alp_repro.training import Recipe
 from experiments import settings
 
 FLAGS_DIR = settings.default_flags_dir()

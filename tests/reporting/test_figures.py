@@ -11,11 +11,11 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from alp_repro.reporting import figures
-from alp_repro.data.load import Images
+from alp_repro.data import Images
 from alp_repro.errors import InputError
 from alp_repro.evaluation.heat_maps import HeatMap
-from alp_repro.evaluation.restarts import AttackRecord, new_record
+from alp_repro.evaluation.record import AttackRecord, new_record
+from alp_repro.reporting import figures
 
 
 def _record(first_break: list[int], *, reached: int, losses: bool = False) -> AttackRecord:

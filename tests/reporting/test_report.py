@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alp_repro import runs
-from alp_repro.reporting import figures
-from alp_repro.reporting import report
+from alp_repro import files, runs
 from alp_repro.attacks import Attack
 from alp_repro.errors import InputError
-from alp_repro.training.recipe import Recipe
+from alp_repro.reporting import figures, report
 from alp_repro.reporting.tables import Cell, Column, TableRow, write_table
+from alp_repro.training import Recipe
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
     recipe = Recipe(
         dataset="mnist", model="lenet", clp=0.5, noise_stddev=0.5, epochs=20, batch_size=200
     )
-    runs.write_json(run.recipe, {
+    files.write_json(run.recipe, {
         "recipe": recipe.to_json(), "weights": "0" * 16, "data_source": "embedded IDX files",
         **runs.provenance(),
     })  # fmt: skip

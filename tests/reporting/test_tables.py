@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alp_repro import runs
-from alp_repro.evaluation import restarts
-from alp_repro.reporting import tables
+from alp_repro import files
 from alp_repro.attacks import Attack
 from alp_repro.errors import InputError
-from alp_repro.evaluation import attack_name
-from alp_repro.runs import RunDir
+from alp_repro.evaluation import attack_name, restarts
+from alp_repro.evaluation.record import save_record
+from alp_repro.reporting import tables
 from alp_repro.reporting.tables import Cell, Column
+from alp_repro.runs import RunDir
 
 PAPER = Path(__file__).resolve().parents[3] / "shared" / "paper" / "logit_pairing_paper.txt"
 WEAK = Attack(eps=76.5 / 255, eps_iter=2.55 / 255, nb_iter=40)
@@ -29,7 +29,7 @@ def finished_run(folder: Path) -> RunDir:
     run = RunDir(folder / "mnist" / "clp")
     run.path.mkdir(parents=True)
     run.model.touch()
-    runs.write_json(run.recipe, {"weights": "abc"})
+    files.write_json(run.recipe, {"weights": "abc"})
     return run
 
 
@@ -48,7 +48,7 @@ def put_record(run: RunDir, attack: Attack, first_break: list[int], *, done: int
         settings=settings,
         sessions=[],
     )
-    restarts.save_record(run.attacks / attack_name(settings), record)
+    save_record(run.attacks / attack_name(settings), record)
 
 
 def test_cells_hold_ours_and_the_papers_numbers(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from alp_repro.attacks import Attack
 from alp_repro.errors import InputError
-from alp_repro.training.recipe import Recipe
+from alp_repro.training import Recipe
 
 ATTACK = Attack(eps=0.3, eps_iter=0.01, nb_iter=40)
 

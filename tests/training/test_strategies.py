@@ -15,12 +15,11 @@ import pytest
 import tensorflow as tf
 
 from alp_repro import runs, training
-from alp_repro.data import prepare
 from alp_repro.attacks import Attack
+from alp_repro.data import Images, prepare
 from alp_repro.data.specs import dataset_spec
-from alp_repro.data.load import Images
 from alp_repro.errors import InputError
-from alp_repro.training.recipe import Recipe
+from alp_repro.training import Recipe
 from experiments import devices, settings
 from tests.data_factory import make_cifar10
 
@@ -71,9 +70,7 @@ def log_of(folder: Path) -> list[dict[str, float]]:
 def test_two_machines_train_as_one_device(tmp_path: Path) -> None:
     """Two local processes; only the first writes, and the losses are equal but for rounding."""
     data_dir = tmp_path / "tfds"
-    prepare.prepare_from_source(
-        dataset_spec("cifar10"), make_cifar10(tmp_path), data_dir=data_dir
-    )
+    prepare.prepare_from_source(dataset_spec("cifar10"), make_cifar10(tmp_path), data_dir=data_dir)
     alone = start(tmp_path / "alone", data_dir)
     (output,) = ends([alone])
     assert alone.returncode == 0, output

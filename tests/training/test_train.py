@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import importlib
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from alp_repro import attacks, runs, training
+from alp_repro import files, model_copies, runs, training
 from alp_repro.attacks import Attack
-from alp_repro.data.load import Images
+from alp_repro.data import Images
 from alp_repro.errors import InputError
 from alp_repro.models import build_model
-from alp_repro.training.recipe import Recipe
-from alp_repro.training import LogitPairingModel, compiled_model, train
+from alp_repro.training import (
+    LogitPairingModel,
+    Recipe,
+    compiled_model,
+    train,
+)
+from alp_repro.training.callbacks import Backup, StopWhenNotFinite, learning_rate_at
+from alp_repro.training.crafter import Crafter
+from alp_repro.training.order import EpochOrder
 
 ATTACK = Attack(eps=0.3, eps_iter=0.1, nb_iter=2)
 TERMS = ("clean_ce", "adversarial_ce", "clp", "lsq", "alp", "weight_decay")
@@ -315,7 +324,7 @@ def test_batch_statistics_are_what_the_attack_sees(batch: Any) -> None:
         for weight in classifier.weights:
             weight.assign(generator.uniform(0.1, 1, weight.shape))
         settings = recipe(alp=1.0, attack=ATTACK, attack_batch_statistics=batch_statistics)
-        crafter = training._Crafter(classifier, settings)
+        crafter = Crafter(classifier, settings)
         images = tf.cast(batch[0], tf.float32) / 255
         seed = tf.constant([0, 1], tf.int64)
         return crafter.craft(images, batch[1], step=tf.constant(0), seed=seed).numpy()
@@ -347,7 +356,7 @@ def test_targeted_training_attacks_go_towards_the_least_likely_class(batch: Any)
 # The order
 
 
-def epoch(order: training.EpochOrder, number: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def epoch(order: EpochOrder, number: int) -> list[tuple[np.ndarray, np.ndarray]]:
     order.on_epoch_begin(number)
     return [(images.numpy(), labels.numpy()) for images, labels in order.dataset()]
 
@@ -355,7 +364,7 @@ def epoch(order: training.EpochOrder, number: int) -> list[tuple[np.ndarray, np.
 def test_every_image_is_seen_once_an_epoch_the_partial_batch_included() -> None:
     data = some_images()
     data = dataclasses.replace(data, labels=np.arange(20, dtype=np.int32))
-    order = training.EpochOrder(data, recipe())
+    order = EpochOrder(data, recipe())
     seen = []
     for number in range(3):
         batches = epoch(order, number)
@@ -366,18 +375,18 @@ def test_every_image_is_seen_once_an_epoch_the_partial_batch_included() -> None:
         np.testing.assert_array_equal(images, data.images[seen[-1]])
         np.testing.assert_array_equal(np.sort(seen[-1]), np.arange(20))
     assert len({tuple(labels) for labels in seen}) == 3  # shuffled each epoch
-    again = training.EpochOrder(data, recipe())
+    again = EpochOrder(data, recipe())
     np.testing.assert_array_equal(
         np.concatenate([labels for _, labels in epoch(again, 2)]), seen[2]
     )
-    other = training.EpochOrder(data, recipe(seed=1))
+    other = EpochOrder(data, recipe(seed=1))
     assert np.any(np.concatenate([labels for _, labels in epoch(other, 0)]) != seen[0])
 
 
 def test_replicas_share_the_batches_of_one_device() -> None:
     data = dataclasses.replace(some_images(), labels=np.arange(20, dtype=np.int32))
-    alone = training.EpochOrder(data, recipe())
-    shared = training.EpochOrder(data, recipe(), replicas=2)
+    alone = EpochOrder(data, recipe())
+    shared = EpochOrder(data, recipe(), replicas=2)
     context = tf.distribute.InputContext(1, 0, num_replicas_in_sync=2)
     shares = list(shared.shares(context).take(2 * 3 * 2))  # two epochs of three batches
     batches = [labels for number in range(2) for _, labels in epoch(alone, number)]
@@ -422,8 +431,8 @@ def test_a_finished_run_holds_everything(undisturbed: runs.RunDir) -> None:
     assert names == {
         "model.keras", "averages.keras", "recipe.json", "settings.json", "training.csv",
     }  # fmt: skip
-    told = runs.read_json(undisturbed.recipe)
-    assert told["recipe"] == runs.plain(RECIPE.to_json())
+    told = files.read_json(undisturbed.recipe)
+    assert told["recipe"] == files.plain(RECIPE.to_json())
     assert told["weights"] == runs.weights_hash(runs.load_model(undisturbed.model))
     assert told["scale"] == "tiny" and told["data_source"] == "test"
     assert {"date", "revision", "versions"} <= set(told)
@@ -444,7 +453,7 @@ def test_the_learning_rate_drops_by_ten(undisturbed: runs.RunDir) -> None:
     rates = [float(line["learning_rate"]) for line in rows(undisturbed)]
     assert rates == pytest.approx([1e-3, 1e-4, 1e-5], rel=1e-5)
     tiny_imagenet = recipe(learning_rate_drops=(80, 90), epochs=100)
-    rates = [training.learning_rate_at(tiny_imagenet, e) for e in (0, 79, 80, 89, 90, 99)]
+    rates = [learning_rate_at(tiny_imagenet, e) for e in (0, 79, 80, 89, 90, 99)]
     assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5])
 
 
@@ -454,7 +463,7 @@ def test_a_finished_run_is_returned_as_it_is(
     monkeypatch.setattr(LogitPairingModel, "fit", None)
     before = undisturbed.model.read_bytes()
     found = train(RECIPE, undisturbed, some_images(), verbose=0)
-    assert runs.weights_hash(found) == runs.read_json(undisturbed.recipe)["weights"]
+    assert runs.weights_hash(found) == files.read_json(undisturbed.recipe)["weights"]
     assert undisturbed.model.read_bytes() == before
 
 
@@ -475,13 +484,13 @@ def test_the_model_holds_raw_weights_and_averages_their_average(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     after: list[list[np.ndarray]] = []
-    on_epoch_end = training.Backup.on_epoch_end
+    on_epoch_end = Backup.on_epoch_end
 
-    def remember(self: training.Backup, epoch: int, logs: Any = None) -> None:
+    def remember(self: Backup, epoch: int, logs: Any = None) -> None:
         after.append(self.model.classifier.get_weights())
         on_epoch_end(self, epoch, logs)
 
-    monkeypatch.setattr(training.Backup, "on_epoch_end", remember)
+    monkeypatch.setattr(Backup, "on_epoch_end", remember)
     run = runs.RunDir(tmp_path)
     train(recipe(average_decay=0.7), run, some_images(8), verbose=0)  # one step an epoch
     for raw, last in zip(weights(run.model), after[-1], strict=True):
@@ -519,7 +528,7 @@ def test_a_training_that_is_killed_anywhere_ends_as_if_undisturbed(
 ) -> None:
     """Bit for bit on one machine: the model, its averages and the log."""
     run = runs.RunDir(tmp_path)
-    stop, write_json = training.StopWhenNotFinite, runs.write_json
+    stop, write_json = StopWhenNotFinite, files.write_json
     interruptions: list[tuple[Any, str, Any]] = [
         # In the first epoch, when nothing is saved yet; in the middle of the second.
         (stop, "on_train_batch_end", interrupt),
@@ -533,7 +542,7 @@ def test_a_training_that_is_killed_anywhere_ends_as_if_undisturbed(
         (LogitPairingModel, "save_weights", half_written),
         # When all epochs are done, but nothing says so yet.
         (
-            runs, "write_json",
+            files, "write_json",
             interrupt_when(write_json, lambda path, value: path.name == "recipe.json"),
         ),
     ]  # fmt: skip
@@ -560,7 +569,9 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
     run = runs.RunDir(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(
-            training, "learning_rate_at", lambda settings, epoch: 1e-3 if epoch == 0 else 1e30
+            importlib.import_module("alp_repro.training.train"),
+            "learning_rate_at",
+            lambda settings, epoch: 1e-3 if epoch == 0 else 1e30,
         )
         with pytest.raises(
             InputError, match=r"the loss is (nan|inf) at epoch 2, step [23]"
@@ -601,10 +612,10 @@ def test_the_state_of_two_replicas_is_restored(
 ) -> None:
     run = runs.RunDir(tmp_path)
 
-    def fresh(seed: int) -> tuple[LogitPairingModel, training.Backup]:
+    def fresh(seed: int) -> tuple[LogitPairingModel, Backup]:
         with two_replicas.scope():
             model = compiled_model(recipe(average_decay=0.9, seed=seed))
-        backup = training.Backup(run)
+        backup = Backup(run)
         backup.set_model(model)
         return model, backup
 
@@ -664,7 +675,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
 
 def test_the_duration_is_estimated_from_timed_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([100.0, 101.0, 102.0, 103.0, 200.0, 230.0])
-    monkeypatch.setattr(training.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     settings = recipe(epochs=7)
     # Three steps in three seconds, three steps an epoch.
     assert training.estimate_seconds(settings, some_images(), steps=3) == 1.0 * 3 * 7
@@ -675,4 +686,4 @@ def test_the_duration_is_estimated_from_timed_steps(monkeypatch: pytest.MonkeyPa
 def test_the_crafting_copy_is_no_part_of_what_is_saved(undisturbed: runs.RunDir) -> None:
     saved = runs.load_model(undisturbed.model)
     assert saved.count_params() == lenet().count_params()
-    assert attacks.logits_function(saved)(tf.zeros([1, 28, 28, 1])).shape == (1, 10)
+    assert model_copies.logits_function(saved)(tf.zeros([1, 28, 28, 1])).shape == (1, 10)

@@ -13,10 +13,10 @@ import tensorflow_datasets as tfds
 
 from alp_repro.data import store
 from alp_repro.data.sources import safe_pickle
-from alp_repro.data.store import SourceRecord
-from alp_repro.errors import InputError
 from alp_repro.data.sources.file_trees import DamagedFile, FileTree, md5_of_file, open_tree, root_of
 from alp_repro.data.sources.image_check import ImageChecker
+from alp_repro.data.store import SourceRecord
+from alp_repro.errors import InputError
 
 CLASSES = (
     *("airplane", "automobile", "bird", "cat", "deer"),

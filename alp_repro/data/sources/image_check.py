@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import tensorflow as tf
 
-from alp_repro.errors import InputError
 from alp_repro.data.sources.file_trees import DamagedFile, FileTree
+from alp_repro.errors import InputError
 
 _NAMED = 3
 

@@ -18,10 +18,10 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from alp_repro.data import store
-from alp_repro.data.store import SourceRecord
-from alp_repro.errors import InputError
 from alp_repro.data.sources.file_trees import DamagedFile, FileTree, md5_of_file, open_tree, root_of
 from alp_repro.data.sources.image_check import ImageChecker
+from alp_repro.data.store import SourceRecord
+from alp_repro.errors import InputError
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 NUM_CLASSES = 200

@@ -1,0 +1,126 @@
+"""What an attack draws at random or chooses for each work item: starts, noise, targets.
+
+Each depends on (seed, restart, image index) alone, whatever the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+from cleverhans.tf2.utils import clip_eta
+
+from alp_repro import stateless_random
+from alp_repro.attacks.settings import Target
+
+_ROTATION = 3  # restarts in a turn of target=rotate
+NoiseFunction = Callable[[tf.Tensor], tf.Tensor]
+
+
+def random_starts(
+    images: tf.Tensor,
+    *,
+    image_index: tf.Tensor,
+    restart: tf.Tensor,
+    seed: tf.Tensor,
+    eps: tf.Tensor,
+) -> tf.Tensor:
+    """Uniform points in the ε-ball, clipped to [0, 1]; each depends on its own indices alone.
+
+    Args:
+      images: float32 [batch, height, width, channels].
+      image_index, restart: int [batch].
+      seed: int scalar below 2³¹.
+      eps: float scalar, input scale.
+    """
+    shape = images.shape[1:]
+
+    def noise(index_and_restart: tf.Tensor) -> tf.Tensor:
+        seeds = item_seed(seed, index_and_restart[0], index_and_restart[1])
+        return stateless_random.uniform(shape, seeds, low=-1.0, high=1.0)
+
+    indices = tf.stack([tf.cast(image_index, tf.int64), tf.cast(restart, tf.int64)], axis=1)
+    eta = eps * tf.map_fn(noise, indices, fn_output_signature=tf.TensorSpec(shape, tf.float32))
+    return tf.clip_by_value(images + clip_eta(eta, np.inf, eps), 0.0, 1.0)
+
+
+def item_seed(seed: tf.Tensor, image_index: tf.Tensor, restart: tf.Tensor) -> tf.Tensor:
+    """The stateless seed of a work item: int64 [2], distinct for each (seed, image, restart)."""
+    high = tf.cast(seed, tf.int64) * (1 << 32) + tf.cast(restart, tf.int64)
+    return tf.stack([high, tf.cast(image_index, tf.int64)])
+
+
+def item_noise(
+    shape: tuple[int, ...], *, image_index: tf.Tensor, restart: tf.Tensor, seed: tf.Tensor
+) -> NoiseFunction:
+    """Fresh uniform noise in [-1, 1] for each step, which depends on an item's own indices alone.
+
+    Args:
+      shape: of one image.
+      image_index, restart: int [batch].
+      seed: int scalar below 2³¹.
+
+    Returns:
+      A function from the step, an int scalar, to float32 [batch, *shape].
+    """
+    indices = tf.stack([tf.cast(image_index, tf.int64), tf.cast(restart, tf.int64)], axis=1)
+    of_items = tf.map_fn(
+        lambda item: stateless_random.bits(shape, item_seed(seed, item[0], item[1])),
+        indices,
+        fn_output_signature=tf.TensorSpec(shape, tf.uint32),
+    )
+
+    def noise(step: tf.Tensor) -> tf.Tensor:
+        # One draw an image would take longer than the gradient. Words of an item and words of a
+        # step, combined by XOR, are uniform and independent between items and between steps.
+        of_step = stateless_random.bits(shape, item_seed(seed, step, tf.constant(-2)))
+        words = tf.bitwise.bitwise_xor(of_items, of_step)
+        return stateless_random.uniform_from_bits(words, low=-1.0, high=1.0)
+
+    return noise
+
+
+def calm_items(target: Target, restart: tf.Tensor) -> tf.Tensor | None:
+    """Bool [batch], the work items without gradient_noise and momentum; None: none of them."""
+    return restart % _ROTATION > 0 if target == "rotate" else None
+
+
+def choose_targets(
+    target: Target,
+    *,
+    clean_logits: tf.Tensor,
+    labels: tf.Tensor,
+    image_index: tf.Tensor,
+    restart: tf.Tensor,
+    seed: tf.Tensor,
+) -> tf.Tensor | None:
+    """The class each work item aims at, int32 [batch], -1: none; None for an untargeted attack.
+
+    Args:
+      target: see `Attack`.
+      clean_logits: float32 [batch, classes] on the clean images.
+      labels, image_index, restart: int [batch].
+      seed: int scalar; the random target depends on it and the image's index alone.
+    """
+    classes = clean_logits.shape[-1]
+    if target == "none":
+        return None
+    if target == "least_likely":
+        return tf.argmin(clean_logits, axis=1, output_type=tf.int32)
+    if target == "random":
+        # Restart -1 is no restart's: the draw shares no random numbers with a starting point.
+        uniform = tf.map_fn(
+            lambda index: stateless_random.uniform([], item_seed(seed, index, tf.constant(-1))),
+            tf.cast(image_index, tf.int64),
+            fn_output_signature=tf.TensorSpec([], tf.float32),
+        )
+        return tf.cast(uniform * classes, tf.int32)
+    true_class = tf.one_hot(labels, classes, on_value=True, off_value=False)
+    wrong_logits = tf.where(true_class, -np.inf, clean_logits)
+    ranking = tf.argsort(wrong_logits, axis=1, direction="DESCENDING", stable=True)
+    turn = tf.cast(restart, tf.int32)
+    if target == "each":
+        return tf.gather(ranking, turn % (classes - 1), axis=1, batch_dims=1)
+    aims = tf.gather(ranking, turn // _ROTATION % (classes - 1), axis=1, batch_dims=1)
+    return tf.where(turn % _ROTATION < _ROTATION - 1, aims, -1)

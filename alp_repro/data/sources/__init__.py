@@ -1,0 +1,1 @@
+"""What the data sets are made from: official archives, folders of images."""

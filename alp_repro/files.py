@@ -1,0 +1,143 @@
+"""Files that are written whole or not at all, locked while one works on them, checked when read.
+
+Every file is written under a temporary name and renamed. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+
+from alp_repro.errors import InputError
+
+
+def make_folder(path: Path) -> None:
+    """Creates a folder and its parents, and checks that files can be written to it.
+
+    Raises:
+      InputError: it cannot be created or written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".probe.{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {path} ({error.strerror}): name a folder that you may write to"
+        ) from error
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Lets `write` fill a temporary file beside `path`, then renames it.
+
+    Raises:
+      InputError: the disk is full or the folder not writable; `path` is then as it was before.
+    """
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(
+            f"could not write {path} ({error.strerror or error}): free some space or name another "
+            "folder; what was there before is unchanged"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8 text, atomically."""
+
+    def write(file: Path) -> None:
+        file.write_text(text, encoding="utf-8")
+
+    write_atomically(path, write)
+
+
+@contextlib.contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Makes the folder of a result and lets one process at a time work on the result.
+
+    The lock goes with the process, however it ends; what a killed one left half-written is removed.
+
+    Raises:
+      InputError: another process works on it, or the folder cannot be written to.
+    """
+    make_folder(path.parent)
+    try:
+        with filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=0):
+            for temporary in path.parent.glob(f".*.{glob.escape(path.name)}"):
+                temporary.unlink(missing_ok=True)
+            yield
+    except filelock.Timeout:
+        raise InputError(
+            f"{path} is being worked on by another process: wait for it, then ask again"
+        ) from None
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], **notes: Any) -> None:
+    """Writes arrays, and notes as JSON text beside them, to an `.npz` file, atomically."""
+    texts = {name: np.array(json.dumps(note)) for name, note in notes.items()}
+    everything: dict[str, Any] = {**arrays, **texts}
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez(file, **everything)
+
+    write_atomically(path, write)
+
+
+@contextlib.contextmanager
+def reading_arrays(path: Path, *, what: str) -> Iterator[np.lib.npyio.NpzFile]:
+    """Opens an `.npz` file; whatever does not fit while it is read becomes one line.
+
+    Raises:
+      InputError: the file is truncated or holds something other than `what`.
+    """
+    try:
+        with np.load(path) as file:
+            yield file
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path} is truncated or no {what} ({type(error).__name__}: {error}): move it away to "
+            "have it computed again"
+        ) from error
+
+
+def note(file: np.lib.npyio.NpzFile, name: str) -> Any:
+    """A note that `write_arrays` wrote."""
+    return json.loads(str(file[name]))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes plain data as indented JSON, atomically."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON gives it back (tuples become lists), for comparing with what was read."""
+    return json.loads(json.dumps(value))
+
+
+def read_json(path: Path) -> Any:
+    """Reads JSON; InputError when the file is absent or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path} is not there") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} is damaged ({error}): remove it to have it made again") from error

@@ -1,0 +1,1 @@
+"""What is read from results: tables, figures, the report."""

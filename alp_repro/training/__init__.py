@@ -1,0 +1,17 @@
+"""Training with logit pairing: a recipe, one training step for all rows, resumable runs."""
+
+from alp_repro.training.callbacks import Watch
+from alp_repro.training.model import LogitPairingModel, compiled_model
+from alp_repro.training.recipe import Recipe
+from alp_repro.training.replicas import is_chief
+from alp_repro.training.train import estimate_seconds, train
+
+__all__ = [
+    "LogitPairingModel",
+    "Recipe",
+    "Watch",
+    "compiled_model",
+    "estimate_seconds",
+    "is_chief",
+    "train",
+]
