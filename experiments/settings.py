@@ -219,10 +219,17 @@ def row_flags(
     if scale is not None:
         shared = folder / "scale" / scale / dataset / "all.cfg"
         if not shared.is_file():
-            raise InputError(f"unknown scale {scale!r} of {dataset}: one of {', '.join(SCALES)}")
+            known = ", ".join(scales_of(folder, dataset))
+            raise InputError(f"unknown scale {scale!r} of {dataset}: one of {known}")
         own = shared.with_name(f"{row}.cfg")
         files += [shared, *([own] if own.is_file() else [])]
     return parse([*(f"--flagfile={file}" for file in files), *(extra or [])])
+
+
+def scales_of(flags_dir: str | Path, dataset: str) -> list[str]:
+    """Names of the scales that a data set has, the smallest first."""
+    folder = Path(flags_dir) / "scale"
+    return [scale for scale in SCALES if (folder / scale / dataset / "all.cfg").is_file()]
 
 
 def rows_of(flags_dir: Path, dataset: str) -> list[str]:
@@ -403,7 +410,9 @@ def changes(paper: Recipe, scaled: Recipe) -> dict[str, tuple[Any, Any]]:
 
 def _flat(settings: Recipe) -> dict[str, Any]:
     found = settings.to_json()
+    found["train_dtype"] = found.pop("dtype")
     attack = found.pop("attack") or {}
     for key, value in attack.items():
-        found[f"train_{key}"] = round(value * 255, 6) if key in _SIZES else value
+        name = "train_attack_dtype" if key == "dtype" else f"train_{key}"
+        found[name] = round(value * 255, 6) if key in _SIZES else value
     return found
