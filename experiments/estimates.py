@@ -13,10 +13,11 @@ from alp_repro import evaluation, training
 from alp_repro.attacks import Attack
 from alp_repro.evaluation import Progress
 from alp_repro.reporting.tables import Column
-from experiments import settings
-from experiments.devices import Devices
-from experiments.evaluation_run import evaluation_set
-from experiments.training_run import training_set
+
+from . import settings
+from .devices import Devices
+from .evaluation_run import evaluation_set
+from .training_run import training_set
 
 _TIMED_ITERATIONS = 5
 _TIMED_BATCHES = 3

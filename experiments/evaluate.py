@@ -13,8 +13,9 @@ from __future__ import annotations
 from absl import flags
 
 from alp_repro import runs
-from experiments import app, devices, settings
-from experiments.evaluation_run import attack_run, describe
+
+from . import app, devices, settings
+from .evaluation_run import attack_run, describe
 
 FLAGS = flags.FLAGS
 settings.define_run_flags()

@@ -17,8 +17,9 @@ from alp_repro import evaluation, runs
 from alp_repro.attacks import Attack
 from alp_repro.data import Images, load
 from alp_repro.evaluation import AttackRecord, Progress
-from experiments import settings
-from experiments.devices import Devices
+
+from . import settings
+from .devices import Devices
 
 _LINE_SECONDS = 60.0
 

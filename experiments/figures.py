@@ -17,7 +17,8 @@ from absl import flags
 
 from alp_repro.errors import InputError
 from alp_repro.reporting import report
-from experiments import app, settings
+
+from . import app, settings
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("only", [], "Names of figures, as in figure1,figure7. Default: all.")

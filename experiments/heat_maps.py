@@ -20,10 +20,11 @@ from alp_repro.errors import InputError
 from alp_repro.evaluation.heat_maps import HeatMap, heat_map
 from alp_repro.reporting import figures, report, tables
 from alp_repro.runs import RunDir
-from experiments import app, devices, settings
-from experiments.devices import Devices
-from experiments.evaluation_run import evaluation_set
-from experiments.table import Job, make_job
+
+from . import app, devices, settings
+from .devices import Devices
+from .evaluation_run import evaluation_set
+from .table import Job, make_job
 
 FLAGS = flags.FLAGS
 _EPS_ITERS = flags.DEFINE_list("eps_iters", None, "Step sizes (default: by scale).")

@@ -20,9 +20,10 @@ from alp_repro.data import load
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord
 from alp_repro.reporting import figures, report, tables
-from experiments import app, devices
-from experiments.evaluation_run import attack_run, describe
-from experiments.table import make_job
+
+from . import app, devices
+from .evaluation_run import attack_run, describe
+from .table import make_job
 
 FLAGS = flags.FLAGS
 _IMAGES = flags.DEFINE_string(

@@ -17,7 +17,8 @@ from alp_repro.checkpoints import FORMATS, Import, import_run
 from alp_repro.errors import InputError
 from alp_repro.models import MODELS
 from alp_repro.runs import RunDir
-from experiments import app
+
+from . import app
 
 DATASET_OF_MODEL = {"lenet": "mnist", "resnet20_v2": "cifar10", "resnet50_v2": "tiny_imagenet"}
 PIXEL_RANGES = {"0..1": (0.0, 1.0), "-1..1": (-1.0, 1.0)}

@@ -23,7 +23,8 @@ from alp_repro.errors import InputError
 from alp_repro.evaluation.landscape import Plane, Surfaces, local_maxima, surfaces_of_run
 from alp_repro.reporting import figures, report, tables
 from alp_repro.runs import RunDir
-from experiments import app, devices, settings
+
+from . import app, devices, settings
 
 FLAGS = flags.FLAGS
 settings.define_table_flags()

@@ -14,7 +14,8 @@ from pathlib import Path
 from absl import flags
 
 from alp_repro.data import load, prepare, store
-from experiments import app
+
+from . import app
 
 _DATASET = flags.DEFINE_enum(
     "dataset", None, list(load.DATASETS), "The data set to make.", required=True

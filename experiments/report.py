@@ -18,7 +18,8 @@ from alp_repro.data.load import EVALUATION_IMAGES
 from alp_repro.errors import InputError
 from alp_repro.reporting import report
 from alp_repro.training import Recipe
-from experiments import app, settings
+
+from . import app, settings
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("runs_dir", "runs", "Folder of all runs.")

@@ -18,9 +18,10 @@ from matplotlib.figure import Figure
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, find_record
 from alp_repro.reporting import figures, report, tables
-from experiments import app
-from experiments.evaluation_run import describe
-from experiments.table import make_job
+
+from . import app
+from .evaluation_run import describe
+from .table import make_job
 
 FLAGS = flags.FLAGS
 _TRAINING = flags.DEFINE_boolean("training", False, "Draw the training curves.")

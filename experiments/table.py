@@ -21,10 +21,11 @@ from alp_repro import files, runs
 from alp_repro.errors import InputError
 from alp_repro.reporting import tables
 from alp_repro.reporting.tables import Column, PaperTable, TableRow
-from experiments import app, devices, estimates, settings
-from experiments.devices import Devices
-from experiments.evaluation_run import attack_run
-from experiments.training_run import lacks_start, train_row
+
+from . import app, devices, estimates, settings
+from .devices import Devices
+from .evaluation_run import attack_run
+from .training_run import lacks_start, train_row
 
 FLAGS = flags.FLAGS
 settings.define_table_flags()

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from absl import flags
 
-from experiments import app, devices, settings
-from experiments.training_run import train_row
+from . import app, devices, settings
+from .training_run import train_row
 
 FLAGS = flags.FLAGS
 settings.define_run_flags()

@@ -14,9 +14,10 @@ from alp_repro import runs, training
 from alp_repro.data import Images, load
 from alp_repro.errors import InputError
 from alp_repro.training import Watch
-from experiments import settings
-from experiments.devices import Devices
-from experiments.evaluation_run import evaluation_set
+
+from . import settings
+from .devices import Devices
+from .evaluation_run import evaluation_set
 
 _WATCHED_IMAGES = 200
 
