@@ -24,6 +24,7 @@ OPTIMIZER_SLOTS = (
     *("/Adadelta", "/Adadelta_1", "/Adagrad", "/Adam", "/Adam_1", "/Ftrl", "/Ftrl_1"),
     *("/Momentum", "/RMSProp", "/RMSProp_1", "/RMSProp_2"),
 )
+# The same, by the last part of the name: the authors' are in a scope, `Optimizer/beta1_power`.
 BOOKKEEPING = ("global_step", "beta1_power", "beta2_power")
 
 _BATCH_NORM_STATISTICS = ("moving_mean", "moving_variance")
@@ -188,8 +189,8 @@ def load_tf1_weights(
     checkpoint averages them, and are the plain ones where it does not.
 
     Ignored are the step counter, the optimizers' variables (`BOOKKEEPING`, and `OPTIMIZER_SLOTS`
-    of the model's own variables) and whichever of plain values and moving averages is not asked
-    for. Anything else in the file means that it holds another model.
+    of the model's own variables, both in any scope) and whichever of plain values and moving
+    averages is not asked for. Anything else in the file means that it holds another model.
 
     Raises InputError if the files cannot be read or are damaged, if a value is not finite, and,
     naming them all at once, if variables are missing, surplus, or of another shape or type. The
@@ -275,10 +276,14 @@ def _sources(
 
 
 def _is_ignored(name: str, weights: Iterable[str]) -> bool:
-    suffixes = ("", MOVING_AVERAGE_SUFFIX, *OPTIMIZER_SLOTS)
-    return name in BOOKKEEPING or any(
-        name.endswith(suffix) and name.removesuffix(suffix) in weights for suffix in suffixes
-    )
+    if name.rpartition("/")[2] in BOOKKEEPING:
+        return True
+    for suffix in ("", MOVING_AVERAGE_SUFFIX):
+        if name.endswith(suffix) and name.removesuffix(suffix) in weights:
+            return True
+    slots_of = {name.removesuffix(slot) for slot in OPTIMIZER_SLOTS if name.endswith(slot)}
+    # A variable scope around the optimizer is in the slots' names: `Optimizer/…/weights/Adam`.
+    return any(owner in weights or owner.partition("/")[2] in weights for owner in slots_of)
 
 
 def _misfits(

@@ -6,6 +6,7 @@ logits are what the imported Keras model must give.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import subprocess
@@ -13,6 +14,7 @@ import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -209,7 +211,9 @@ class Trained:
     averaged: np.ndarray
 
 
-def write_training(name: str, prefix: Path, *, average_statistics: bool) -> Trained:
+def write_training(
+    name: str, prefix: Path, *, average_statistics: bool, scope: Any = contextlib.nullcontext
+) -> Trained:
     """Save what a training keeps: plain values, the optimizer's, and averages of other values."""
     case = CASES[name]
     with tf.Graph().as_default(), v1.Session() as session:
@@ -218,7 +222,8 @@ def write_training(name: str, prefix: Path, *, average_statistics: bool) -> Trai
         averaged = variables if average_statistics else v1.trainable_variables()
         step = v1.train.get_or_create_global_step()
         gradients = [(tf.zeros_like(v), v) for v in v1.trainable_variables()]
-        v1.train.AdamOptimizer().apply_gradients(gradients, global_step=step)
+        with scope("Optimizer"):
+            v1.train.AdamOptimizer().apply_gradients(gradients, global_step=step)
         averages = tf.train.ExponentialMovingAverage(0.9999)
         averages.apply(averaged)
         session.run(v1.global_variables_initializer())
@@ -257,6 +262,32 @@ def test_moving_averages_or_plain_weights_of_a_training_checkpoint(
     assert_same_logits(model(images, training=False), trained.averaged)
     assert "conv1_vars/weights" in ignored
     assert "conv1_vars/weights/ExponentialMovingAverage" not in ignored
+
+
+@pytest.mark.parametrize(
+    ("scope", "slot"),
+    [
+        (tf.name_scope, "conv1_vars/weights/Adam_1"),
+        (v1.variable_scope, "Optimizer/conv1_vars/weights/Adam_1"),
+    ],
+)
+@pytest.mark.parametrize("name", ["lenet", "resnet20_v2"])
+def test_what_the_authors_optimizer_keeps_in_its_scope_is_ignored(
+    name: str, scope: Any, slot: str, tmp_path: Path
+) -> None:
+    trained = write_training(name, tmp_path / "c", average_statistics=False, scope=scope)
+    model = model_of(name)
+    ignored = load(model, trained.prefix)
+    assert_same_logits(model(CASES[name].images(), training=False), trained.plain)
+    assert {"Optimizer/beta1_power", "Optimizer/beta2_power", slot} <= set(ignored)
+
+
+def test_weights_of_a_second_model_in_a_scope_are_surplus(tmp_path: Path) -> None:
+    write("lenet", tmp_path / "c")
+    values = read_variables(tmp_path / "c")
+    write_variables(tmp_path / "two", {**values, "other/conv1_vars/weights": np.zeros(3)})
+    with pytest.raises(InputError, match="1 surplus: other/conv1_vars/weights"):
+        load(model_of("lenet"), tmp_path / "two")
 
 
 def test_names_are_the_published_ones() -> None:
