@@ -24,6 +24,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from absl import logging
 
+from alp_repro import shipped
 from alp_repro.errors import InputError
 
 DATA_DIR_VARIABLE = "ALP_REPRO_DATA_DIR"
@@ -63,8 +64,8 @@ def default_data_dir() -> Path:
     from_environment = os.environ.get(DATA_DIR_VARIABLE)
     if from_environment:
         return Path(from_environment).expanduser()
-    checkout = Path(__file__).resolve().parent.parent
-    if (checkout / "setup.py").is_file() or (checkout / ".git").exists():
+    checkout = shipped.checkout()
+    if checkout is not None:
         return checkout / ".tfds"
     cache = os.environ.get("XDG_CACHE_HOME")
     return (Path(cache) if cache else Path.home() / ".cache") / "alp_repro" / "tfds"

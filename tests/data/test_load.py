@@ -12,11 +12,13 @@ import pytest
 import tensorflow_datasets as tfds
 from tensorflow_datasets.image_classification import mnist as tfds_mnist
 
+from alp_repro import shipped
 from alp_repro.data import load, store
 from alp_repro.data.sources import mnist
 from alp_repro.data.store import SourceRecord
 from alp_repro.errors import InputError
 
+ROOT = Path(__file__).resolve().parents[2]
 TRAIN, TEST = 30, 20
 
 
@@ -126,7 +128,6 @@ def test_evaluation_set_is_the_drawn_images_in_order(small_mnist: Path, tmp_path
     np.testing.assert_array_equal(chosen.labels, arrays["t10k-labels-idx1-ubyte"][expected])
 
 
-@pytest.mark.skipif(not mnist.files_present(mnist.embedded_folder()), reason="no embedded MNIST")
 def test_the_embedded_files_are_the_canonical_mnist():
     images, labels = mnist.read_split(mnist.embedded_folder(), "test")
     assert images.shape == (10000, 28, 28, 1)
@@ -245,12 +246,15 @@ def test_default_data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert store.default_data_dir() == tmp_path / "chosen"
     monkeypatch.delenv("ALP_REPRO_DATA_DIR")
     # As installed: no checkout around the module.
-    monkeypatch.setattr(store, "__file__", str(tmp_path / "lib" / "alp_repro" / "x.py"))
+    monkeypatch.setattr(shipped, "__file__", str(tmp_path / "lib" / "alp_repro" / "x.py"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert store.default_data_dir() == tmp_path / "cache" / "alp_repro" / "tfds"
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / "setup.py").touch()
     assert store.default_data_dir() == tmp_path / "lib" / ".tfds"
+    monkeypatch.undo()
+    monkeypatch.delenv("ALP_REPRO_DATA_DIR", raising=False)
+    assert store.default_data_dir() == ROOT / ".tfds"
 
 
 def store_shuffled(data_dir: Path, name: str, version: str, features: dict, examples: list) -> None:

@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from alp_repro import shipped
 from alp_repro.errors import InputError
 
 _IDX_UINT8 = 0x08
@@ -54,8 +55,8 @@ _FILES: dict[str, tuple[_IdxFile, _IdxFile]] = {
 
 
 def embedded_folder() -> Path:
-    """`data/mnist` of the checkout this module lies in; it need not exist (installed package)."""
-    return Path(__file__).resolve().parent.parent / "data" / "mnist"
+    """The folder of the files that come with the project; it need not exist."""
+    return shipped.folder("mnist")
 
 
 def files_present(folder: Path) -> bool:
