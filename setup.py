@@ -30,6 +30,7 @@ setup(
         "jinja2",
         "matplotlib",
         "numpy",
+        "pydantic>=2.12",
         "tensorflow>=2.16",
         "tensorflow-datasets>=4.9",
         "tqdm",

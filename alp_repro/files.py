@@ -9,7 +9,6 @@ import contextlib
 import glob
 import json
 import os
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,21 @@ from typing import Any
 import filelock
 import numpy as np
 
+from alp_repro.decoding import from_json, read_json
 from alp_repro.errors import InputError
+
+__all__ = [
+    "exclusive",
+    "make_folder",
+    "note",
+    "plain",
+    "read_json",
+    "reading_arrays",
+    "write_arrays",
+    "write_atomically",
+    "write_json",
+    "write_text",
+]
 
 
 def make_folder(path: Path) -> None:
@@ -111,16 +124,20 @@ def reading_arrays(path: Path, *, what: str) -> Iterator[np.lib.npyio.NpzFile]:
     try:
         with np.load(path) as file:
             yield file
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # zipfile and NumPy raise errors of many kinds for damaged files
+        told = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         raise InputError(
-            f"{path} is truncated or no {what} ({type(error).__name__}: {error}): move it away to "
+            f"{path} is truncated or no {what} ({' '.join(told.split())[:200]}): move it away to "
             "have it computed again"
         ) from error
 
 
-def note(file: np.lib.npyio.NpzFile, name: str) -> Any:
-    """A note that `write_arrays` wrote."""
-    return json.loads(str(file[name]))
+def note(file: np.lib.npyio.NpzFile, name: str, kind: Any = dict[str, Any]) -> Any:
+    """A note that `write_arrays` wrote, read as a type; see `decoding.from_json`."""
+    text = file[name]
+    if text.shape or text.dtype.kind != "U":
+        raise ValueError(f"the note {name} is no text")
+    return from_json(str(text), kind, source=f"the note {name}")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -131,13 +148,3 @@ def write_json(path: Path, value: Any) -> None:
 def plain(value: Any) -> Any:
     """A value as JSON gives it back (tuples become lists), for comparing with what was read."""
     return json.loads(json.dumps(value))
-
-
-def read_json(path: Path) -> Any:
-    """Reads JSON; InputError when the file is absent or damaged."""
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise InputError(f"{path} is not there") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is damaged ({error}): remove it to have it made again") from error

@@ -363,5 +363,5 @@ def load_heat_map(path: Path) -> HeatMap:
             **{name: file[name] for name in _ARRAYS},
             columns=int(file["columns"]),
             settings=files.note(file, "settings"),
-            sessions=files.note(file, "sessions"),
+            sessions=files.note(file, "sessions", list[dict[str, Any]]),
         )

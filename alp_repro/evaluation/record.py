@@ -162,5 +162,7 @@ def load_record(path: Path) -> AttackRecord:
     with reading_arrays(path, what="attack result") as file:
         arrays = {name: file[name] for name in (*_ARRAYS, *_OPTIONAL) if name in file.files}
         return AttackRecord(
-            **arrays, settings=note(file, "settings"), sessions=note(file, "sessions")
+            **arrays,
+            settings=note(file, "settings"),
+            sessions=note(file, "sessions", list[dict[str, Any]]),
         )
