@@ -12,6 +12,7 @@ from alp_repro.data.specs import dataset_spec
 from alp_repro.errors import InputError
 from alp_repro.model_copies import crafting_copy, float32_copy, logits_function
 from alp_repro.models import build_model
+from alp_repro.training.adam import FusedAdam
 from alp_repro.training.crafter import Crafter
 from alp_repro.training.order import unit_scale
 from alp_repro.training.recipe import Recipe
@@ -185,7 +186,7 @@ def compiled_model(
         classifier.set_weights(float32.get_weights())
     model = LogitPairingModel(classifier, recipe)
     model.build((None, *spec.image_shape))
-    optimizer = keras.optimizers.Adam(
+    optimizer = FusedAdam(
         recipe.learning_rate, beta_1=0.9, beta_2=0.999, epsilon=1e-6,
         use_ema=bool(recipe.average_decay), ema_momentum=recipe.average_decay or None,
     )  # fmt: skip
