@@ -1,9 +1,15 @@
-"""The binaries: the only place that reads flags, which it turns into the library's dataclasses."""
+"""The binaries: the only place that reads flags, which it turns into the library's dataclasses.
+
+In a checkout this package is `experiments`, in a wheel `alp_repro_cli`: an installed package must
+not take a name as common as the first. So its modules import each other relatively.
+"""
 
 import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
+
+from . import door
 
 # An explicit setting wins.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -11,7 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 @contextlib.contextmanager
 def _native_notes_hidden() -> Iterator[None]:
-    """Keeps what native code writes to stderr to itself, unless an exception ends the block.
+    """Keeps what native code writes to stderr to itself, unless an error ends the block.
 
     TensorFlow's libraries greet before any log level counts: they would bury our one-line messages.
     """
@@ -20,7 +26,7 @@ def _native_notes_hidden() -> Iterator[None]:
         os.dup2(notes.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:
             notes.seek(0)
             os.write(stderr, notes.read())
             raise
@@ -28,6 +34,9 @@ def _native_notes_hidden() -> Iterator[None]:
             os.dup2(stderr, 2)
             os.close(stderr)
 
+
+if door.starting():
+    door.guard_imports()
 
 with _native_notes_hidden():
     import tensorflow as tf

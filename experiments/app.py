@@ -1,60 +1,58 @@
-"""Runs a binary: bad input ends in one line and exit code 2, Ctrl-C and SIGTERM in a clean stop."""
+"""Runs a binary: parses its flags, and lets whatever goes wrong end in one line (see `door`)."""
 
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import NoReturn
 
 import tensorflow as tf
 from absl import app, flags
 
 from alp_repro.errors import InputError
 
-EXIT_BAD_INPUT = 2
-EXIT_INTERRUPTED = 130
+from . import door, flagfiles
+
+flags.DEFINE_boolean("traceback", False, "Show where an error came from, not only what it says.")
+
+
+def run(main: Callable[[list[str]], None]) -> None:
+    """Parses the flags and runs main.
+
+    SIGTERM is handled as Ctrl-C is: what runs saves its progress and ends with exit code 130.
+
+    Raises:
+      SystemExit: always; its code is 0 or one of `door`'s.
+    """
+
+    def guarded(argv: list[str]) -> None:
+        # TensorFlow warns of a function traced anew for each model of a table, which is meant.
+        tf.get_logger().setLevel("ERROR")
+        if len(argv) > 1:
+            raise InputError(f"unexpected argument {argv[1]!r}: settings are given as --flag=value")
+        main(argv)
+        door.flush_output()
+
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, _interrupt)
+        door.replace_unprintable()
+        app.run(guarded, flags_parser=_parse_flags)
+    except BaseException as error:
+        door.end(error)
+
+
+def command(binary: str) -> str:
+    """How a binary is called from a shell, for hints: of a checkout, or of what is installed."""
+    return f"python -m {__package__}.{binary}"
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def run(main: Callable[[list[str]], None]) -> None:
-    """Parses the flags and runs main, with errors of the user's told in one line.
-
-    SIGTERM is handled as Ctrl-C is: what runs saves its progress and ends with exit code 130.
-    """
-
-    def guarded(argv: list[str]) -> None:
-        signal.signal(signal.SIGTERM, _interrupt)
-        # TensorFlow warns of a function traced anew for each model of a table, which is meant.
-        tf.get_logger().setLevel("ERROR")
-        if len(argv) > 1:
-            fail(f"unexpected argument {argv[1]!r}: settings are given as --flag=value")
-        try:
-            main(argv)
-        except InputError as error:
-            fail(str(error))
-        except KeyboardInterrupt:
-            # A second signal must not tear up the way out.
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            print("interrupted: what was done is saved; the same command goes on", file=sys.stderr)
-            sys.exit(EXIT_INTERRUPTED)
-
-    app.run(guarded, flags_parser=_parse_flags)
-
-
 def _parse_flags(argv: list[str]) -> list[str]:
     try:
-        return flags.FLAGS(argv)
+        return flags.FLAGS([argv[0], *flagfiles.expand(argv[1:])])
     except flags.Error as error:
-        fail(f"{error} (--helpfull lists all flags)")
-
-
-def fail(message: str) -> NoReturn:
-    """Ends the program with one line on stderr and exit code 2."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(EXIT_BAD_INPUT)
+        raise InputError(f"{error} (--helpfull lists all flags)") from error

@@ -14,13 +14,15 @@ from typing import Any
 
 from absl import flags
 
-from alp_repro import attacks
+from alp_repro import attacks, shipped
 from alp_repro.attacks import Attack
 from alp_repro.data import DATASETS, dataset_spec
 from alp_repro.errors import InputError
 from alp_repro.models import MODELS
 from alp_repro.runs import RunDir
 from alp_repro.training import Recipe
+
+from . import flagfiles
 
 SCALES = ("smoke", "quick", "published", "paper")
 REGULARIZERS = ("none", "clp", "lsq", "alp")
@@ -133,8 +135,8 @@ def define_attack_flags(values: flags.FlagValues = flags.FLAGS) -> None:
 
 
 def default_flags_dir() -> Path:
-    """`flags/` of the checkout that this file is in."""
-    return Path(__file__).resolve().parent.parent / "flags"
+    """The flagfiles that come with the program."""
+    return shipped.folder("flags")
 
 
 def parse(arguments: list[str]) -> flags.FlagValues:
@@ -149,8 +151,8 @@ def parse(arguments: list[str]) -> flags.FlagValues:
     define_attack_flags(values)
     define_scale_flags(values)
     try:
-        remaining = values(["row", *arguments])
-    except (flags.Error, OSError) as error:
+        remaining = values(["row", *flagfiles.expand(arguments)])
+    except flags.Error as error:
         raise InputError(f"{' '.join(arguments)}: {error}") from error
     if len(remaining) > 1:
         raise InputError(f"{' '.join(arguments)}: unexpected argument {remaining[1]!r}")

@@ -1,0 +1,83 @@
+"""Flagfiles: found in the current folder or among those that come with the program, read, expanded.
+
+absl would do it, but in the locale's encoding, without an end to what it reads, and only from the
+current folder.
+"""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+from alp_repro import shipped
+from alp_repro.errors import InputError
+
+_LARGEST_FILE = 1_000_000
+_MOST_LINES = 10_000
+
+
+def expand(arguments: list[str]) -> list[str]:
+    """Arguments with each `--flagfile=FILE` (or `--flagfile FILE`) replaced by the file's flags.
+
+    In a file, empty lines and those that begin with # or // say nothing, and a line may name a
+    further flagfile.
+
+    Raises:
+      InputError: a file that is not there, is no UTF-8 text, or includes itself.
+    """
+    return _expand(arguments, ())
+
+
+def _expand(arguments: list[str], inside: tuple[Path, ...]) -> list[str]:
+    expanded: list[str] = []
+    waiting = list(arguments)
+    while waiting:
+        argument = waiting.pop(0)
+        if argument == "--":
+            return [*expanded, argument, *waiting]
+        name, separator, value = argument.partition("=")
+        if name not in ("--flagfile", "-flagfile"):
+            expanded.append(argument)
+            continue
+        if not separator:
+            if not waiting:
+                raise InputError("--flagfile: the name of a file is needed")
+            value = waiting.pop(0)
+        path = _find(value.strip())
+        if path in inside:
+            chain = " -> ".join(str(file) for file in (*inside, path))
+            raise InputError(f"--flagfile: {path} includes itself ({chain})")
+        expanded += _expand(_lines(path), (*inside, path))
+        if len(expanded) > _MOST_LINES:
+            raise InputError(f"--flagfile={value}: more than {_MOST_LINES} flags in all")
+    return expanded
+
+
+def _find(name: str) -> Path:
+    """The file in the current folder, else the one of that name beside our own flagfiles."""
+    try:
+        given = Path(name).expanduser()
+        candidates = [given, shipped.folder("flags").parent / given]
+        found = next((path.resolve() for path in candidates if path.exists()), None)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(f"--flagfile={name}: {error}") from None
+    if found is None:
+        raise InputError(f"--flagfile={name}: there is no such file")
+    return found
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        status = path.stat()
+        # A device or a FIFO might never end.
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST_FILE:
+            raise InputError(
+                f"--flagfile={path}: a regular file of at most {_LARGEST_FILE} bytes is needed"
+            )
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"--flagfile={path}: it is no UTF-8 text ({error.reason})") from None
+    except OSError as error:
+        raise InputError(f"--flagfile={path}: {error.strerror}") from None
+    lines = (line.strip() for line in text.splitlines())
+    return [line for line in lines if line and not line.startswith(("#", "//"))]
