@@ -21,8 +21,6 @@ FLAGS = flags.FLAGS
 settings.define_run_flags()
 settings.define_attack_flags()
 devices.define_flags()
-for module in (settings, devices):  # so that --help lists their flags
-    flags.adopt_module_key_flags(module)
 
 
 def main(_: list[str]) -> None:

@@ -19,8 +19,6 @@ FLAGS = flags.FLAGS
 settings.define_run_flags()
 settings.define_recipe_flags()
 devices.define_flags(several_machines=True)
-for module in (settings, devices):  # so that --help lists their flags
-    flags.adopt_module_key_flags(module)
 flags.DEFINE_boolean("tensorboard", False, "Write TensorBoard event files to the run folder.")
 
 

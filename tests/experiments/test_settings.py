@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
+from alp_repro.attacks import Attack
 from alp_repro.errors import InputError
 from experiments import settings
 
+PLAIN = Attack(eps=0.1, eps_iter=0.1, nb_iter=1)
 FLAGS_DIR = settings.default_flags_dir()
 
 
@@ -39,6 +43,9 @@ def test_what_a_spec_leaves_out_is_the_data_sets() -> None:
         ("pgd,eps=0", "eps 0"),
         ("pgd,loss=hinge", "loss='hinge'"),
         ("pgd,random_start=maybe", "random_start='maybe'"),
+        ("pgd,eps=10,nb_iter=4,eps=20", "eps is there twice"),
+        ("pgd,nb_iter=3e9", "nb_iter='3e9'"),
+        ("pgd,restarts=1e30", "restarts='1e30'"),
     ],
 )
 def test_a_bad_spec_is_named(spec: str, complaint: str) -> None:
@@ -92,11 +99,37 @@ def test_a_scale_bounds_restarts() -> None:
     values = settings.parse(["--grid=table1", "--max_restarts=3"])
     grid = [settings.capped(attack, values) for attack in settings.attack_grid(values)]
     assert [attack.restarts for attack in grid] == [1, 1, 3]
-    with pytest.raises(InputError, match="--max_restarts=0"):
-        settings.capped(grid[0], settings.parse(["--max_restarts=0"]))
 
 
-@pytest.mark.parametrize("row", [None, "a/b", ".."])
+@pytest.mark.parametrize(
+    "flag",
+    ["max_restarts=0", "eval_batch_size=0", "eval_batch_size=10000000000", "seed=-1", "seed=1e3"],
+)
+def test_a_number_out_of_range_is_named(flag: str) -> None:
+    with pytest.raises(InputError, match=f"--{flag}: ") as caught:
+        settings.parse([f"--{flag}"])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("row", [None, "a/b", "..", ".x", "a\\b", "a\0b", "λ" * 51, "x" * 300])
 def test_a_run_needs_a_name(row: str | None) -> None:
-    with pytest.raises(InputError, match="name of the run"):
+    with pytest.raises(InputError, match=r"a name|the name") as caught:
         settings.run_dir(settings.parse([f"--row={row}"] if row else []))
+    assert len(str(caught.value)) < 200
+    with pytest.raises(InputError, match=r"a name|the name"):
+        settings.row_flags(dataset="mnist", row=row or "", scale=None, flags_dir=FLAGS_DIR)
+
+
+def test_flags_offer_what_the_library_knows() -> None:
+    values = settings.parse([])
+    for flag, field in (("loss", "loss"), ("attack_engine", "engine"), ("success", "success")):
+        for choice in values[flag].parser.enum_values:
+            dataclasses.replace(PLAIN, **{field: choice})
+    with pytest.raises(InputError, match=r"one of cross_entropy, margin, dlr"):
+        dataclasses.replace(PLAIN, loss="hinge")
+    assert set(values["loss"].parser.enum_values) == {"cross_entropy", "margin", "dlr"}
+
+
+def test_the_protocols_spsa_takes_40_steps() -> None:
+    attack = settings.parse_attack("spsa", settings.parse(["--dataset=mnist"]))
+    assert (attack.nb_iter, attack.eps_iter) == (40, 0.01)
