@@ -13,7 +13,16 @@ from typing import get_args
 from absl import flags
 
 from alp_repro import shipped
-from alp_repro.attacks.settings import Attack, Engine, Loss, Method, StepSchedule, Success, Target
+from alp_repro.attacks.settings import (
+    Attack,
+    Engine,
+    Loss,
+    Method,
+    StepSchedule,
+    Success,
+    Target,
+    size_settings,
+)
 from alp_repro.data import DATASETS
 from alp_repro.dtypes import Dtype
 from alp_repro.errors import InputError
@@ -30,7 +39,7 @@ DTYPES = ("auto", *get_args(Dtype))
 # What --attack may name: the library's methods, and its preset.
 METHODS = (*get_args(Method), "strong")
 # Settings of an attack that flags have on the 0-255 scale.
-SIZES = ("eps", "eps_iter", "gradient_noise")
+SIZES = size_settings()
 # Targets that turn with the restarts are no targets of a training attack, which has one.
 _TARGETS = [name for name in get_args(Target) if name not in ("each", "rotate")]
 _LARGEST_BATCH = 1_000_000

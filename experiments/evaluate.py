@@ -15,7 +15,7 @@ from absl import flags
 from alp_repro import runs
 
 from . import app, devices, settings
-from .evaluation_run import attack_run, describe
+from .evaluation_run import attack_run
 
 FLAGS = flags.FLAGS
 settings.define_run_flags()
@@ -33,7 +33,7 @@ def main(_: list[str]) -> None:
         record = attack_run(FLAGS, run, model, attack, chosen)
         low, high = record.interval_at(attack.restarts)
         print(
-            f"{describe(attack)}: clean {record.clean_accuracy:.1%}, adversarial accuracy "
+            f"{attack}: clean {record.clean_accuracy:.1%}, adversarial accuracy "
             f"{record.accuracy_at(attack.restarts):.1%} [{low:.1%}, {high:.1%}] on "
             f"{len(record.labels)} images",
             flush=True,

@@ -47,7 +47,7 @@ def attack_run(
     the values or the caller ask for it.
     """
     data = data or evaluation_set(values.dataset, values.num_images, values.data_dir)
-    with ProgressLine(describe(attack)) as report:
+    with ProgressLine(str(attack)) as report:
         return evaluation.evaluate(
             model,
             data.images.astype(np.float32) / np.float32(255),
@@ -69,19 +69,6 @@ def attack_run(
                 **(details or {}),
             },
         )
-
-
-def describe(attack: Attack) -> str:
-    """An attack in a few words, sizes on the 0-255 scale."""
-    words = [attack.method, f"eps={attack.eps * 255:g}"]
-    if attack.method != "apgd":
-        words.append(f"eps_iter={attack.eps_iter * 255:g}")
-    words += [f"n={attack.nb_iter}", f"r={attack.restarts}"]
-    plain = Attack(eps=attack.eps, eps_iter=attack.eps_iter, nb_iter=attack.nb_iter)
-    for name in ("loss", "step_schedule", "success", "target", "dtype", "engine"):
-        if getattr(attack, name) != getattr(plain, name):
-            words.append(str(getattr(attack, name)))
-    return " ".join(words)
 
 
 class ProgressLine:

@@ -22,7 +22,7 @@ from alp_repro.evaluation import AttackRecord
 from alp_repro.reporting import figures, report, tables
 
 from . import app, devices
-from .evaluation_run import attack_run, describe
+from .evaluation_run import attack_run
 from .table import make_job
 
 FLAGS = flags.FLAGS
@@ -77,7 +77,7 @@ def _draw(row: str, record: AttackRecord, attack: Attack) -> None:
     where = report.data_and_scale(FLAGS.dataset, FLAGS.scale)
     caption = (
         f"{report.short_label(label)} on {where}: the cross-entropy "
-        f"with which restarts of {describe(attack)} (0–255 scale) end on each of {len(chosen)} "
+        f"with which restarts of {attack} (0–255 scale) end on each of {len(chosen)} "
         "test images. Red line: −ln 0.1, where the true class has probability 0.1, so that right "
         "of it another class is ahead. Written in: the shares of the restarts that end right of "
         f"the line and that break the image.{rule}"

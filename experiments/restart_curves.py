@@ -20,7 +20,6 @@ from alp_repro.evaluation import AttackRecord, find_record
 from alp_repro.reporting import figures, report, tables
 
 from . import app
-from .evaluation_run import describe
 from .table import make_job
 
 FLAGS = flags.FLAGS
@@ -77,7 +76,7 @@ def _restarts(titles: dict[str, str], missing: list[report.Missing]) -> tuple[Fi
     caption = (
         f"{', '.join(records)} on {where}: adversarial accuracy of "
         f"{n} evaluation images after the first r of {attack.restarts} restarts of "
-        f"{describe(attack)} (0–255 scale); bands: 95% Wilson intervals."
+        f"{attack} (0–255 scale); bands: 95% Wilson intervals."
     )
     return figures.restart_curves(records, restarts=attack.restarts), caption
 

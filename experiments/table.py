@@ -50,7 +50,7 @@ class Job:
 
 def main(_: list[str]) -> None:
     """Makes, or with --show only prints, the table of --table at --scale."""
-    paper = tables.load_paper_table(FLAGS.table)
+    paper = table_of(FLAGS.dataset)
     chosen = None if FLAGS.show else devices.choose()  # before anything touches a device
     jobs = [make_job(row) for row in FLAGS.rows]
     wanted = chosen_rows()
@@ -68,6 +68,21 @@ def main(_: list[str]) -> None:
     print(f"written: {folder}/table{paper.number}.md, .csv, .json")
 
 
+def table_of(dataset: str) -> PaperTable:
+    """The table of --table.
+
+    Raises:
+      InputError: it has other models than those of the data set.
+    """
+    paper = tables.load_paper_table(FLAGS.table)
+    if paper.dataset != dataset:
+        raise InputError(
+            f"--table={paper.number} --dataset={dataset}: Table {paper.number} has models of "
+            f"{paper.dataset}; give --flagfile=flags/tables/table{paper.number}.cfg alone"
+        )
+    return paper
+
+
 def make_job(row: str) -> Job:
     """Reads a row's flagfile and the scale's, and bounds the grid's restarts."""
     values = settings.row_flags(
@@ -83,13 +98,14 @@ def make_job(row: str) -> Job:
     if values.fine_tuned:
         values.init_from = FLAGS.init_from
     settings.recipe(values)  # contradictions are told before any work begins
+    paper = table_of(FLAGS.dataset)
     columns = [
-        Column(settings.capped(attack, values), attack.restarts)
+        paper.column(settings.capped(attack, values), attack.restarts)
         for attack in settings.attack_grid(values)
     ]
     if FLAGS.strong:
         strong = settings.parse_attack("strong", values)
-        columns.append(Column(strong, strong.restarts, ours_only=True))
+        columns.append(paper.column(strong, strong.restarts, ours_only=True))
     return Job(row, values, columns)
 
 

@@ -15,10 +15,17 @@ from alp_repro.attacks.programs import (
     attack_program,
     exact_bounds,
 )
-from alp_repro.attacks.settings import Attack, Sizes, strong_attack
+from alp_repro.attacks.settings import (
+    EXECUTION,
+    Attack,
+    Sizes,
+    size_settings,
+    strong_attack,
+)
 from alp_repro.dtypes import Dtype, resolve_dtype
 
 __all__ = [
+    "EXECUTION",
     "LOSSES",
     "Attack",
     "AttackProgram",
@@ -37,5 +44,6 @@ __all__ = [
     "pgd_step",
     "random_starts",
     "resolve_dtype",
+    "size_settings",
     "strong_attack",
 ]

@@ -6,7 +6,9 @@ Sizes are on the model's input scale, [0, 1].
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal, get_args
+import numbers
+from collections.abc import Collection
+from typing import Any, Literal, get_args, get_type_hints
 
 import numpy as np
 import tensorflow as tf
@@ -29,6 +31,31 @@ _CHOICES = {
     "dtype": Dtype,
     "engine": Engine,
 }
+# What the paper's tables vary of PGD and print at the head of every column.
+_VARIED = ("eps", "eps_iter", "nb_iter", "restarts")
+# How the steps are computed, not which: results in another dtype or by Cleverhans' own loop are
+# compared with the paper's numbers, and say so.
+EXECUTION = ("dtype", "engine")
+# Settings that every stored result has. A later field is stored where it departs from its default,
+# so that results of before it was there are still found.
+_ALWAYS_STORED = (
+    "eps",
+    "eps_iter",
+    "nb_iter",
+    "restarts",
+    "method",
+    "loss",
+    "step_schedule",
+    "momentum",
+    "gradient_noise",
+    "success",
+    "target",
+    "random_start",
+    "dtype",
+    "engine",
+)
+_MOST_STEPS, _MOST_RESTARTS, _LARGEST_NOISE = 10**6, 10**7, 10.0
+_SIZE = {"size": True}  # marks a field that people read and write on the 0-255 scale
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,7 +63,7 @@ class Attack:
     """Settings of one L∞ attack; sizes are on the model's input scale [0, 1] (76.5/255 = 0.3).
 
     Attributes:
-      eps: radius of the ball.
+      eps: radius of the ball; 0 leaves the clean images.
       eps_iter: size of a sign step (of the first one under the linear schedule). SPSA: Adam's
         learning rate. APGD ignores it and begins with 2·eps.
       nb_iter: steps of one restart.
@@ -67,15 +94,15 @@ class Attack:
       InputError: a size or count out of range, or an unknown choice, named with what is allowed.
     """
 
-    eps: float
-    eps_iter: float
+    eps: float = dataclasses.field(metadata=_SIZE)
+    eps_iter: float = dataclasses.field(metadata=_SIZE)
     nb_iter: int
     restarts: int = 1
     method: Method = "pgd"
     loss: Loss = "cross_entropy"
     step_schedule: StepSchedule = "constant"
     momentum: float = 0.0
-    gradient_noise: float = 0.0
+    gradient_noise: float = dataclasses.field(default=0.0, metadata=_SIZE)
     success: Success = "last"
     target: Target = "none"
     random_start: bool = True
@@ -83,31 +110,45 @@ class Attack:
     engine: Engine = "loop"
 
     def __post_init__(self) -> None:
-        """Checks every setting."""
+        """Makes numbers of NumPy's plain ones and checks every setting."""
+        for name, kind in _plain_kinds(type(self)).items():
+            object.__setattr__(self, name, _plain(name, getattr(self, name), kind))
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in get_args(choices):
                 raise InputError(
                     f"attack {name}={getattr(self, name)!r}: one of {', '.join(get_args(choices))}"
                 )
-        if not 0 < self.eps <= 1:
+        self._check_sizes()
+        self._check_combinations()
+
+    def _check_sizes(self) -> None:
+        smallest = float(np.finfo(np.float32).tiny)
+        if not (self.eps == 0 or smallest <= self.eps <= 1):
             raise InputError(
-                f"attack eps {self.eps * 255:g}: a size in (0, 255] on the 0-255 scale is needed"
+                f"attack eps {self.eps * 255:g}: a size in [0, 255] on the 0-255 scale is needed"
             )
-        if not 0 < self.eps_iter <= self.eps and self.method == "pgd":
+        # APGD has steps of its own, SPSA takes it for a learning rate.
+        within = smallest <= self.eps_iter <= self.eps if self.eps else 0 <= self.eps_iter <= 1
+        if not within and self.method == "pgd":
             raise InputError(
                 f"attack eps_iter {self.eps_iter * 255:g}: a step in (0, eps] is needed; eps is "
                 f"{self.eps * 255:g} (0-255 scale)"
             )
-        for name in ("nb_iter", "restarts"):
-            if getattr(self, name) < 1:
-                raise InputError(
-                    f"attack {name} {getattr(self, name)}: a count of 1 or more is needed"
-                )
-        if not (0 <= self.momentum < 1 and 0 <= self.gradient_noise < np.inf):
+        if not np.isfinite(self.eps_iter):
+            raise InputError(f"attack eps_iter {self.eps_iter:g}: a finite number is needed")
+        for name, most in (("nb_iter", _MOST_STEPS), ("restarts", _MOST_RESTARTS)):
+            count = getattr(self, name)
+            if count < 1:
+                raise InputError(f"attack {name} {count}: a count of 1 or more is needed")
+            if count > most:
+                raise InputError(f"attack {name} {count:.3g}: more than {most:,} is out of reach")
+        if not (0 <= self.momentum < 1 and 0 <= self.gradient_noise <= _LARGEST_NOISE):
             raise InputError(
                 f"attack momentum {self.momentum:g}, gradient_noise {self.gradient_noise * 255:g}: "
-                "a share in [0, 1) and a size of 0 or more are needed"
+                f"a share in [0, 1) and a size of 0 to {_LARGEST_NOISE * 255:g} are needed"
             )
+
+    def _check_combinations(self) -> None:
         if (self.momentum or self.gradient_noise) and self.method != "pgd":
             raise InputError(f"attack {self.method}: momentum and gradient_noise are PGD's")
         if self.gradient_noise and self.success == "any":
@@ -117,16 +158,87 @@ class Attack:
             )
         if self.target == "rotate" and (self.method == "spsa" or self.engine == "cleverhans"):
             raise InputError("attack target=rotate: our loop's pgd and apgd alone know it")
-        ours_alone = (
-            self.method, self.loss, self.step_schedule, self.momentum, self.gradient_noise,
-            self.success, self.dtype,
-        )  # fmt: skip
-        faithful = ("pgd", "cross_entropy", "constant", 0.0, 0.0, "last", "float32")
-        if self.engine == "cleverhans" and ours_alone != faithful:
-            raise InputError(
-                "attack engine=cleverhans: its projected_gradient_descent knows a constant step, "
-                "the cross-entropy, the last iterate and float32 only"
-            )
+        if self.engine == "cleverhans":
+            known = ("engine", "target", "random_start")
+            if ours := self.departures_text(leaving_out=known):
+                raise InputError(
+                    f"attack engine=cleverhans: {ours} is ours alone; its "
+                    "projected_gradient_descent knows a constant step, the cross-entropy, the last "
+                    "iterate and float32 only"
+                )
+
+    def departures(self, *, leaving_out: Collection[str] = ()) -> dict[str, Any]:
+        """How this attack differs from the paper's PGD: {setting: value}, sizes on [0, 1].
+
+        The paper varies eps, eps_iter, nb_iter and restarts; every other field, whichever there
+        are, departs where its value is not its default. Tables, captions, progress lines, file
+        names and refusals ask here, so that no field can be forgotten.
+
+        Args:
+          leaving_out: fields that do not count, as `EXECUTION` for whether the attack is another.
+        """
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name not in (*_VARIED, *leaving_out)
+            and getattr(self, field.name) != field.default
+        }
+
+    def departures_text(self, *, leaving_out: Collection[str] = ()) -> str:
+        """`departures` in one line as flags write them, sizes on the 0-255 scale; "" for none."""
+        found = self.departures(leaving_out=leaving_out)
+        return " ".join(f"{name}={self._shown(name, value)}" for name, value in found.items())
+
+    def __str__(self) -> str:
+        """One line for captions and progress, sizes on the 0-255 scale."""
+        words = [self.method, f"eps={self._shown('eps', self.eps)}"]
+        if self.method == "spsa":
+            words.append(f"learning_rate={self.eps_iter:g}")
+        elif self.method == "pgd":
+            words.append(f"eps_iter={self._shown('eps_iter', self.eps_iter)}")
+        words += [f"n={self.nb_iter}", f"r={self.restarts}"]
+        return " ".join([*words, self.departures_text(leaving_out=("method",))]).rstrip()
+
+    def _shown(self, name: str, value: Any) -> str:
+        (field,) = (f for f in dataclasses.fields(self) if f.name == name)
+        if field.metadata.get("size"):
+            return f"{value * 255:g}"
+        return str(value).lower() if isinstance(value, bool) else str(value)
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as results store them; equal for equal attacks, whichever fields come."""
+        departing = self.departures()
+        return {
+            name: value
+            for name, value in dataclasses.asdict(self).items()
+            if name in _ALWAYS_STORED or name in departing
+        }
+
+
+def size_settings() -> frozenset[str]:
+    """Names of the settings that flags and tables have on the 0-255 scale."""
+    return frozenset(f.name for f in dataclasses.fields(Attack) if f.metadata.get("size"))
+
+
+def _plain_kinds(attack: type) -> dict[str, type]:
+    """The fields that are numbers or truth values, with their types."""
+    hints = get_type_hints(attack)
+    names = [field.name for field in dataclasses.fields(attack)]
+    return {name: hints[name] for name in names if hints[name] in (float, int, bool)}
+
+
+def _plain(name: str, value: Any, kind: type) -> Any:
+    """A value as plain Python has it: results are written as JSON."""
+    if kind is bool and isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, bool | np.bool_) or kind is bool:
+        pass
+    elif kind is int and isinstance(value, numbers.Integral):
+        return int(value)
+    elif kind is float and isinstance(value, numbers.Real):
+        return float(value)
+    needed = {int: "a whole number", float: "a number", bool: "True or False"}[kind]
+    raise InputError(f"attack {name}={value!r}: {needed} is needed")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -135,11 +135,12 @@ def heat_map(
 
 
 def _check(attack: Attack, eps_iters: Sequence[float], nb_iters: Sequence[int]) -> None:
-    plain = ("pgd", "constant", "last", "loop")
-    if (attack.method, attack.step_schedule, attack.success, attack.engine) != plain:
+    unfit = attack.departures(leaving_out=("loss", "target", "random_start", "dtype"))
+    if unfit or attack.target == "rotate":
+        told = ", ".join(unfit) or "target=rotate"
         raise InputError(
-            "heat map: only PGD with a constant step, judged at the last iterate, has iterates "
-            "that are the results of shorter attacks"
+            f"heat map with {told}: only PGD with a constant step, judged at the last iterate, has "
+            "iterates that are the results of shorter attacks"
         )
     if len(eps_iters) == 0 or len(nb_iters) == 0:
         raise InputError("heat map: one step size and one iteration count or more are needed")

@@ -27,10 +27,7 @@ def attack_name(settings: dict[str, Any]) -> str:
         f"eps{attack['eps'] * 255:g}",
         f"step{attack['eps_iter'] * 255:g}",
         f"n{attack['nb_iter']}",
-        *([attack["loss"]] if attack["loss"] != "cross_entropy" else []),
-        *([attack["step_schedule"]] if attack["step_schedule"] != "constant" else []),
-        *([f"target-{attack['target']}"] if attack["target"] != "none" else []),
-        *([attack["dtype"]] if attack["dtype"] != "float32" else []),
+        *_departures_in_name(attack),
         f"images{settings['num_images']}",
         *(["losses"] if settings.get("losses") else []),
     ]
@@ -38,6 +35,26 @@ def attack_name(settings: dict[str, Any]) -> str:
     identity = {key: value for key, value in settings.items() if key != "model"}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
     return "_".join(parts) + f"_{digest}.npz"
+
+
+# How names have told these since results were first kept; later fields are told as name-value.
+_IN_NAMES = {
+    **dict.fromkeys(("method", "eps", "eps_iter", "nb_iter", "restarts"), ""),  # said before
+    **dict.fromkeys(("momentum", "gradient_noise", "success", "random_start", "engine"), ""),
+    **dict.fromkeys(("loss", "step_schedule", "dtype"), "{value}"),
+    "target": "target-{value}",
+}
+
+
+def _departures_in_name(attack: dict[str, Any]) -> list[str]:
+    """What a file's name tells of how an attack, as stored, differs from the paper's."""
+    papers = {field.name: field.default for field in dataclasses.fields(Attack)}
+    told = []
+    for name, value in attack.items():
+        form = _IN_NAMES.get(name, f"{name}-{{value}}")
+        if form and (name not in papers or value != papers[name]):
+            told.append(form.format(value=f"{value:g}" if isinstance(value, float) else value))
+    return told
 
 
 def find_record(
@@ -112,6 +129,6 @@ def _matching(path: Path, settings: dict[str, Any]) -> AttackRecord:
 
 def described(attack: Attack) -> dict[str, Any]:
     """An attack without its restarts, which a result can be given more of."""
-    described = dataclasses.asdict(attack)
+    described = attack.to_json()
     del described["restarts"]
     return described

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from alp_repro import files, runs
-from alp_repro.attacks import Attack
+from alp_repro.attacks import EXECUTION, Attack
 from alp_repro.errors import InputError
 from alp_repro.evaluation import find_record, wilson_interval
 
@@ -46,8 +46,14 @@ class PaperTable:
     """One of the paper's tables."""
 
     number: int
+    dataset: str
     columns: tuple[PaperColumn, ...]
     rows: tuple[PaperRow, ...]
+
+    def column(self, attack: Attack, grid_restarts: int, *, ours_only: bool = False) -> Column:
+        """A column of ours under this table's caption."""
+        first = self.columns[0]
+        return Column(attack, grid_restarts, ours_only, first.eps, first.target)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,23 +95,46 @@ class TableRow:
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """A column of ours: the attack as run, and the grid's restarts before a scale's bound."""
+    """A column of ours: the attack as run, and what the table says of all its columns.
+
+    grid_restarts: the grid's restarts before a scale's bound. table_eps, table_target: ε (0-255
+    scale) and target that the table's caption states, so that titles need not (None: nothing is
+    stated of ε).
+    """
 
     attack: Attack
     grid_restarts: int
     ours_only: bool = False
+    table_eps: float | None = None
+    table_target: str = "none"
 
     @property
     def title(self) -> str:
-        """As the paper heads it; restarts that a scale left out are said."""
+        """As the paper heads it, if this is a column of the paper's; else all that differs."""
         attack = self.attack
         if self.ours_only:
             return f"strong (ours, not the paper's): {attack.nb_iter * attack.restarts} gradients"
-        size = "" if attack.method == "apgd" else f"ε_i={attack.eps_iter * 255:g}, "
-        title = f"{size}n={attack.nb_iter}, r={_thousands(self.grid_restarts)}"
+        sizes = []
+        if self.table_eps is not None and round(attack.eps * 255, 4) != self.table_eps:
+            sizes.append(f"ε={attack.eps * 255:g}")
+        if attack.method == "spsa":
+            sizes.append(f"learning rate {attack.eps_iter:g}")
+        elif attack.method == "pgd":
+            sizes.append(f"ε_i={attack.eps_iter * 255:g}")
+        sizes += [f"n={attack.nb_iter}", f"r={_thousands(self.grid_restarts)}"]
+        title = ", ".join(sizes)
         if attack.restarts != self.grid_restarts:
             title += f" (here r={attack.restarts})"
+        if self._departures:
+            title += f", ours: {self._departures}"
         return ("" if attack.method == "pgd" else f"{attack.method}: ") + title
+
+    @property
+    def _departures(self) -> str:
+        said = ["method", *EXECUTION]  # before the title, and in the table's heading
+        if self.attack.target == self.table_target:
+            said.append("target")
+        return self.attack.departures_text(leaving_out=said)
 
 
 def _thousands(count: int) -> str:
@@ -122,22 +151,29 @@ def load_paper_table(number: int) -> PaperTable:
         raise InputError(f"--table={number}: one of {', '.join(map(str, TABLES))}")
     columns = [row for row in _reference("columns.csv") if int(row["table"]) == number]
     return PaperTable(
-        number,
-        tuple(
+        number=number,
+        dataset=columns[0]["dataset"],
+        columns=tuple(
             PaperColumn(
-                float(c["eps"]), float(c["eps_iter"]), int(c["nb_iter"]), int(c["restarts"]),
-                c["target"],
+                eps=float(c["eps"]),
+                eps_iter=float(c["eps_iter"]),
+                nb_iter=int(c["nb_iter"]),
+                restarts=int(c["restarts"]),
+                target=c["target"],
             )
             for c in columns
         ),
-        tuple(
+        rows=tuple(
             PaperRow(
-                r["row"], r["label"], float(r["clean"]),
-                tuple(float(r[f"adversarial_{i + 1}"]) for i in range(len(columns))), r["note"],
+                row=r["row"],
+                label=r["label"],
+                clean=float(r["clean"]),
+                adversarial=tuple(float(r[f"adversarial_{i + 1}"]) for i in range(len(columns))),
+                note=r["note"],
             )
             for r in _reference(f"table{number}.csv")
         ),
-    )  # fmt: skip
+    )
 
 
 def _reference(name: str) -> list[dict[str, str]]:
@@ -187,17 +223,20 @@ def table_row(
 
 
 def _by_paper(paper: PaperTable, printed: PaperRow | None, column: Column) -> float | None:
-    if printed is None or column.ours_only or column.attack.method != "pgd":
-        return None
+    """The paper's number for this attack; None where the paper ran no such attack."""
     attack = column.attack
+    if printed is None or column.ours_only:
+        return None
+    if attack.departures(leaving_out=("target", *EXECUTION)):
+        return None
     mine = PaperColumn(
-        round(attack.eps * 255, 4), round(attack.eps_iter * 255, 4), attack.nb_iter,
-        column.grid_restarts, attack.target,
-    )  # fmt: skip
-    faithful = (attack.loss, attack.step_schedule, attack.success) == (
-        "cross_entropy", "constant", "last",
-    )  # fmt: skip
-    if not faithful or mine not in paper.columns:
+        eps=round(attack.eps * 255, 4),
+        eps_iter=round(attack.eps_iter * 255, 4),
+        nb_iter=attack.nb_iter,
+        restarts=column.grid_restarts,
+        target=attack.target,
+    )
+    if mine not in paper.columns:
         return None
     return printed.adversarial[paper.columns.index(mine)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -540,7 +541,7 @@ def test_a_model_that_cannot_be_copied_is_refused_in_one_line() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"eps": 0.0}, r"eps 0: .*\(0, 255\]"),
+        ({"eps": 1e-40}, r"eps .*\[0, 255\]"),
         ({"eps": -0.1}, "eps -25.5"),
         ({"eps": 1.5}, "eps 382.5"),
         ({"eps": float("nan")}, "eps nan"),
@@ -558,6 +559,14 @@ def test_a_model_that_cannot_be_copied_is_refused_in_one_line() -> None:
         ({"target": "most"}, "target='most': one of none, random, least_likely, each"),
         ({"dtype": "float16"}, "dtype='float16': one of float32, bfloat16"),
         ({"engine": "art"}, "engine='art': one of loop, cleverhans"),
+        ({"eps_iter": float("inf"), "method": "apgd"}, "eps_iter inf"),
+        ({"restarts": 1.5}, "restarts=1.5: a whole number"),
+        ({"restarts": True}, "restarts=True: a whole number"),
+        ({"eps": "0.3"}, "eps='0.3': a number"),
+        ({"random_start": 1}, "random_start=1: True or False"),
+        ({"restarts": 10**30}, "restarts 1e.30: more than 10,000,000"),
+        ({"nb_iter": 3 * 10**9}, "nb_iter 3e.09: more than 1,000,000"),
+        ({"gradient_noise": 1e300}, "a size of 0 to 2550"),
         ({"momentum": 1.0}, r"momentum 1, .*a share in \[0, 1\)"),
         ({"gradient_noise": -0.1}, "gradient_noise -25.5"),
         ({"gradient_noise": 0.1, "method": "apgd"}, "apgd: momentum and gradient_noise are PGD's"),
@@ -579,3 +588,58 @@ def test_a_bad_setting_is_refused_in_one_line(changes: dict[str, Any], message: 
 def test_the_methods_that_bring_their_own_steps_accept_any_eps_iter() -> None:
     assert attack(method="apgd", eps_iter=0.9).eps_iter == 0.9
     assert attack(method="spsa", eps=0.01, eps_iter=0.1).eps_iter == 0.1
+
+
+def test_numbers_of_numpy_become_plain_ones() -> None:
+    found = attack(eps=np.float32(0.25), restarts=np.int64(3), random_start=np.bool_(False))
+    assert found == attack(eps=0.25, restarts=3, random_start=False)
+    assert json.loads(json.dumps(found.to_json()))["restarts"] == 3
+
+
+def test_no_ball_at_all_is_an_attack() -> None:
+    assert attack(eps=0, eps_iter=0).eps == 0  # the first point of a curve over ε
+
+
+# How an attack differs from the paper's PGD
+
+
+def test_the_papers_pgd_departs_in_nothing() -> None:
+    found = attack(eps=0.1, eps_iter=0.01, nb_iter=7, restarts=9)
+    assert found.departures() == {} and found.departures_text() == ""
+    assert str(attack(eps=0.3, eps_iter=0.01, restarts=2)) == "pgd eps=76.5 eps_iter=2.55 n=4 r=2"
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"momentum": 0.75}, "momentum=0.75"),
+        ({"gradient_noise": 0.2}, "gradient_noise=51"),
+        ({"random_start": False}, "random_start=false"),
+        ({"target": "rotate", "loss": "margin"}, "loss=margin target=rotate"),
+        ({"dtype": "bfloat16"}, "dtype=bfloat16"),
+    ],
+)
+def test_every_other_setting_is_told(changes: dict[str, Any], text: str) -> None:
+    found = attack(**changes)
+    assert found.departures() == changes
+    assert found.departures_text() == text
+    assert str(found) == f"pgd eps=76.5 eps_iter=12.75 n=4 r=1 {text}"
+
+
+def test_methods_with_steps_of_their_own_name_none() -> None:
+    assert str(attack(method="apgd", eps_iter=0.6)) == "apgd eps=76.5 n=4 r=1"
+    assert str(attack(method="spsa", eps_iter=0.01)) == "spsa eps=76.5 learning_rate=0.01 n=4 r=1"
+
+
+def test_an_attack_is_stored_with_todays_settings_and_later_departures_alone() -> None:
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Later(Attack):
+        sharpness: float = 0.0
+
+    sizes: dict[str, Any] = {"eps": 0.3, "eps_iter": 0.05, "nb_iter": 4}
+    assert Later(**sizes).to_json() == Attack(**sizes).to_json()
+    assert Later(**sizes, sharpness=2.0).to_json() == {
+        **Attack(**sizes).to_json(),
+        "sharpness": 2.0,
+    }
+    assert str(Later(**sizes, sharpness=2.0)).endswith(" sharpness=2.0")

@@ -140,6 +140,9 @@ def test_a_damaged_map_is_named(tmp_path: Path):
         ({"attack": dataclasses.replace(_ATTACK, step_schedule="linear")}, "constant step"),
         ({"attack": dataclasses.replace(_ATTACK, success="any")}, "last iterate"),
         ({"attack": dataclasses.replace(_ATTACK, method="apgd")}, "only PGD"),
+        ({"attack": dataclasses.replace(_ATTACK, momentum=0.5)}, "with momentum"),
+        ({"attack": dataclasses.replace(_ATTACK, gradient_noise=0.1)}, "with gradient_noise"),
+        ({"attack": dataclasses.replace(_ATTACK, target="rotate")}, "with target=rotate"),
     ],
 )
 def test_bad_input_is_refused(

@@ -40,7 +40,7 @@ def test_what_a_spec_leaves_out_is_the_data_sets() -> None:
         ("pgd,eps=10,eps_iter=20", "a step in"),
         ("pgd,nb_iter=0", "nb_iter 0"),
         ("pgd,restarts=-1", "restarts -1"),
-        ("pgd,eps=0", "eps 0"),
+        ("pgd,eps=-1", "eps -1"),
         ("pgd,loss=hinge", "loss='hinge'"),
         ("pgd,random_start=maybe", "random_start='maybe'"),
         ("pgd,eps=10,nb_iter=4,eps=20", "eps is there twice"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -35,7 +36,7 @@ def finished_run(folder: Path) -> RunDir:
 
 def put_record(run: RunDir, attack: Attack, first_break: list[int], *, done: int) -> None:
     """A result of four images, the first of which is misclassified when clean."""
-    described = {k: v for k, v in vars(attack).items() if k != "restarts"}
+    described = {k: v for k, v in attack.to_json().items() if k != "restarts"}
     settings = {
         "attack": described, "num_images": 4, "seed": 0, "losses": False, "model": "abc",
     }  # fmt: skip
@@ -79,6 +80,49 @@ def test_an_attack_of_ours_gets_no_number_of_the_papers(tmp_path: Path) -> None:
     columns = [Column(margin, 10000), Column(STRONG, 10000, ours_only=True), Column(WEAK, 7)]
     row = tables.table_row(paper, "clp", run, columns, num_images=4, seed=0)
     assert [cell.by_paper for cell in row.cells] == [None, None, None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LaterAttack(Attack):
+    """An attack with a setting that nobody has thought of yet."""
+
+    sharpness: float = 0.0
+
+
+_SIZES = {"eps": 76.5 / 255, "eps_iter": 50 / 255, "nb_iter": 200, "restarts": 3}
+
+
+@pytest.mark.parametrize(
+    ("attack", "told"),
+    [
+        (Attack(**_SIZES, momentum=0.75), "momentum=0.75"),
+        (Attack(**_SIZES, gradient_noise=0.1), "gradient_noise=25.5"),
+        (Attack(**_SIZES, random_start=False), "random_start=false"),
+        (Attack(**_SIZES, success="any"), "success=any"),
+        (Attack(**_SIZES, target="random"), "target=random"),
+        (LaterAttack(**_SIZES, sharpness=2.0), "sharpness=2.0"),
+        (Attack(**{**_SIZES, "eps": 1.0}), "ε=255"),
+    ],
+)
+def test_an_attack_that_is_not_the_papers_says_so_and_stands_beside_no_number(
+    tmp_path: Path, attack: Attack, told: str
+) -> None:
+    run, paper = finished_run(tmp_path), tables.load_paper_table(1)
+    put_record(run, STRONG, [0, 2, -1, 0], done=3)
+    put_record(run, attack, [0, 0, 0, 0], done=3)
+    columns = [paper.column(a, 10000) for a in (STRONG, attack)]
+    row = tables.table_row(paper, "clp", run, columns, num_images=4, seed=0)
+    assert [cell.ours for cell in row.cells] == [25.0, 0.0]  # each has a result of its own
+    assert [cell.by_paper for cell in row.cells] == [4.1, None]
+    assert told in columns[1].title and told not in columns[0].title
+
+
+def test_a_column_of_another_execution_is_the_papers() -> None:
+    paper = tables.load_paper_table(3)
+    attack = Attack(eps=16 / 255, eps_iter=2 / 255, nb_iter=10, target="random", dtype="bfloat16")
+    column = paper.column(attack, 1)
+    assert column.title == "ε_i=2, n=10, r=1"  # the heading tells the dtype, the caption the target
+    assert tables.load_paper_table(5).column(attack, 1).title.endswith("ours: target=random")
 
 
 def test_markdown_csv_and_json_agree(tmp_path: Path) -> None:

@@ -1,0 +1,38 @@
+"""File names of results: those of today stay, and tell what departs from the paper's PGD."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alp_repro.attacks import Attack
+from alp_repro.evaluation import attack_name
+from alp_repro.evaluation.record import load_record
+from alp_repro.evaluation.store import described
+
+STORED = sorted((Path(__file__).parents[1] / "stored").rglob("attacks/*.npz"))
+
+
+@pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
+def test_a_stored_result_has_the_name_that_is_looked_for(path: Path) -> None:
+    assert attack_name(load_record(path).settings) == path.name
+
+
+def test_a_setting_of_later_is_in_the_name_where_it_departs() -> None:
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Later(Attack):
+        sharpness: float = 0.0
+
+    def name(**changes: Any) -> str:
+        attack = Later(eps=0.3, eps_iter=0.01, nb_iter=40, **changes)
+        return attack_name({"attack": described(attack), "num_images": 9, "seed": 0})
+
+    assert "sharpness-2_" in name(sharpness=2.0) and "sharpness" not in name()
+    assert "_margin_sharpness-0.5_images9_" in name(loss="margin", sharpness=0.5)
+    assert name(target="each", dtype="bfloat16").startswith(
+        "pgd_eps76.5_step2.55_n40_target-each_bfloat16_images9_"
+    )
+    assert name(momentum=0.5) != name(momentum=0.75)  # told by the digest
