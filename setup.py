@@ -26,6 +26,7 @@ setup(
         "absl-py",
         "cleverhans>=4",
         "filelock",
+        "h5py",
         "importlib_resources",  # tensorflow-datasets imports it and does not declare it
         "jinja2",
         "matplotlib",

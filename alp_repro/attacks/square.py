@@ -1,0 +1,151 @@
+"""The Square attack in the L∞ ball: random search over squares, from logits alone.
+
+Andriushchenko, Croce, Flammarion & Hein 2020, "Square Attack: a query-efficient black-box
+adversarial attack via random search", Algorithms 1 and 2. It asks for no gradient, so that a model
+whose gradients say nothing is attacked as well as any other.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from alp_repro import stateless_random
+from alp_repro.attacks.apgd import linf_bounds
+from alp_repro.attacks.draws import item_seed
+from alp_repro.attacks.losses import attack_loss
+from alp_repro.errors import InputError
+from alp_repro.model_copies import LogitsFunction
+
+# Share of the pixels in the first square (the authors' for L∞ on small images), and the iterations,
+# of 10,000, at which it is halved; other numbers of iterations scale them.
+FIRST_SHARE = 0.8
+HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+_REFERENCE_ITERATIONS = 10_000
+
+
+class _State(NamedTuple):
+    queries: tf.Tensor
+    images: tf.Tensor  # the best so far
+    loss: tf.Tensor
+    broken: tf.Tensor
+
+
+def square_side(
+    iteration: tf.Tensor | int, nb_iter: tf.Tensor | int, *, height: int, width: int
+) -> tf.Tensor:
+    """The side of the square of an iteration, int32: √(share · height · width), at least 1."""
+    of_reference = iteration * _REFERENCE_ITERATIONS // nb_iter
+    halved = tf.reduce_sum(tf.cast(of_reference > tf.constant(HALVINGS), tf.float32))
+    side = tf.round(tf.sqrt(FIRST_SHARE * 0.5**halved * height * width))
+    return tf.clip_by_value(tf.cast(side, tf.int32), 1, min(height, width))
+
+
+def square_attack(
+    logits: LogitsFunction,
+    images: tf.Tensor,
+    labels: tf.Tensor,
+    *,
+    eps: tf.Tensor | float,
+    nb_iter: tf.Tensor | int,
+    image_index: tf.Tensor,
+    restart: tf.Tensor,
+    seed: tf.Tensor,
+    loss: str = "margin",
+    targets: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """Adversarial images from `nb_iter` queries an image; the paper's loss is the margin.
+
+    Starts from vertical stripes of ±ε; each further query sets one random square, each channel of
+    it by a random sign, to +ε or -ε, and is kept if the loss is higher. An image that is broken is
+    kept as it is. What is drawn depends on (seed, restart, image index) alone.
+
+    Args:
+      logits: float32 images to logits; asked `nb_iter` times.
+      images: float32 [batch, height, width, channels] in [0, 1].
+      labels, image_index, restart: int [batch].
+      eps: input scale.
+      nb_iter: queries, the start included.
+      seed: int scalar below 2³¹.
+      loss: see `Attack`.
+      targets: int [batch], -1: none.
+
+    Returns:
+      Float32 images inside the ball, in float32 arithmetic, and inside [0, 1].
+
+    Raises:
+      InputError: fewer than one query.
+    """
+    if isinstance(nb_iter, int) and nb_iter < 1:
+        raise InputError(f"Square: nb_iter {nb_iter}; a count of 1 or more is right")
+    height, width, channels = images.shape[1:]
+    lower, upper = linf_bounds(images, eps=eps)
+    nb_iter = tf.convert_to_tensor(nb_iter, tf.int32)
+    words = _item_words(width * channels + 2 + channels, image_index, restart, seed)
+    stripes, of_items = words[:, : width * channels], words[:, width * channels :]
+
+    def visited(points: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        outputs = logits(points)
+        values = attack_loss(loss, labels=labels, logits=outputs, targets=targets)
+        wrong = tf.argmax(outputs, axis=-1, output_type=tf.int32) != tf.cast(labels, tf.int32)
+        return tf.cast(values, tf.float32), wrong
+
+    def candidate(state: _State) -> tf.Tensor:
+        # Words of an item and words of a step, combined by XOR: see `item_noise`.
+        of_step = stateless_random.bits(
+            [2 + channels], item_seed(seed, state.queries, tf.constant(-3))
+        )
+        drawn = tf.bitwise.bitwise_xor(of_items, of_step)
+        side = square_side(state.queries, nb_iter, height=height, width=width)
+        inside = _squares(drawn[:, :2], side, height=height, width=width)
+        ends = tf.where(_signs(drawn[:, 2:])[:, None, None, :], upper, lower)
+        return tf.where(inside[..., None], ends, state.images)
+
+    def body(state: _State) -> tuple[_State]:
+        points = candidate(state)
+        values, wrong = visited(points)
+        better = ~state.broken & (wrong | (values > state.loss))
+        return (
+            _State(
+                queries=state.queries + 1,
+                images=tf.where(better[:, None, None, None], points, state.images),
+                loss=tf.where(better, values, state.loss),
+                broken=state.broken | wrong,
+            ),
+        )
+
+    columns = tf.reshape(_signs(stripes), [-1, 1, width, channels])
+    starts = tf.where(columns, upper, lower)
+    first = _State(tf.constant(1), starts, *visited(starts))
+    (last,) = tf.while_loop(
+        lambda state: state.queries < nb_iter, body, (first,), parallel_iterations=1
+    )
+    return tf.stop_gradient(last.images)
+
+
+def _item_words(
+    count: int, image_index: tf.Tensor, restart: tf.Tensor, seed: tf.Tensor
+) -> tf.Tensor:
+    """Uniform uint32 words [batch, count], each row a function of an item's own indices."""
+    indices = tf.stack([tf.cast(image_index, tf.int64), tf.cast(restart, tf.int64)], axis=1)
+    return tf.map_fn(
+        lambda item: stateless_random.bits([count], item_seed(seed, item[0], item[1])),
+        indices,
+        fn_output_signature=tf.TensorSpec([count], tf.uint32),
+    )
+
+
+def _signs(words: tf.Tensor) -> tf.Tensor:
+    return tf.bitwise.right_shift(words, 31) > 0
+
+
+def _squares(words: tf.Tensor, side: tf.Tensor, *, height: int, width: int) -> tf.Tensor:
+    """Bool [batch, height, width], True inside each item's square of this side."""
+    places = stateless_random.uniform_from_bits(words)
+    room = tf.cast(tf.stack([height - side + 1, width - side + 1]), tf.float32)
+    corner = tf.cast(tf.floor(places * room), tf.int32)
+    rows, columns = tf.range(height), tf.range(width)
+    in_rows = (rows >= corner[:, :1]) & (rows < corner[:, :1] + side)
+    in_columns = (columns >= corner[:, 1:]) & (columns < corner[:, 1:] + side)
+    return in_rows[:, :, None] & in_columns[:, None, :]

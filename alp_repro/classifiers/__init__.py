@@ -1,0 +1,22 @@
+"""Classifiers of any kind, made into a Keras model from images in [0, 1] to logits."""
+
+from alp_repro.classifiers.classifier import Classifier, as_classifier
+from alp_repro.classifiers.load import load_function_or_model
+from alp_repro.classifiers.pixels import (
+    UNIT_PIXELS,
+    PixelScale,
+    common_pixel_scales,
+    pixel_range,
+    standardized_pixels,
+)
+
+__all__ = [
+    "UNIT_PIXELS",
+    "Classifier",
+    "PixelScale",
+    "as_classifier",
+    "common_pixel_scales",
+    "load_function_or_model",
+    "pixel_range",
+    "standardized_pixels",
+]

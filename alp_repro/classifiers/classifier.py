@@ -1,0 +1,271 @@
+"""Any classifier as a Keras model: float32 images in [0, 1] to logits."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from alp_repro.classifiers import heads
+from alp_repro.classifiers.load import load_function_or_model
+from alp_repro.classifiers.pixels import UNIT_PIXELS, PixelScale
+from alp_repro.errors import InputError
+
+ImageShape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A classifier as everything here takes it.
+
+    Attributes:
+      model: float32 [n, height, width, channels] in [0, 1] to logits [n, classes].
+      classes: how many.
+      notes: what was done to the given model, one line each.
+    """
+
+    model: keras.Model
+    classes: int
+    notes: tuple[str, ...] = ()
+
+
+def as_classifier(
+    source: str | Path | keras.Model | Callable[..., Any],
+    *,
+    image_shape: ImageShape,
+    pixels: PixelScale = UNIT_PIXELS,
+    trust_code: bool = False,
+) -> Classifier:
+    """A model, a function of images, or what `load_function_or_model` reads, as a `Classifier`.
+
+    The given model is not changed. Its pixels are put on its own scale, its input is reshaped where
+    it wants images without a channel axis or flat, and a softmax or sigmoid at its end is taken off
+    where its layers can be reached; one output becomes two logits. What cannot be taken apart
+    (a subclassed model, a function) is wrapped as it is, and is then crafted on in float32 only.
+
+    Args:
+      source: the classifier.
+      image_shape: height, width, channels of the images.
+      pixels: what the model's pixels are.
+      trust_code: see `load_function_or_model`.
+
+    Raises:
+      InputError: it cannot be read, does not take such images, or gives no logits.
+    """
+    if isinstance(source, str | Path):
+        source = load_function_or_model(source, trust_code=trust_code)
+    if type(source).__module__.startswith("tf_keras."):
+        raise InputError(
+            "the model belongs to tf_keras, Keras 2: save it as .h5 and give that file, or export "
+            "it as a SavedModel"
+        )
+    if not pixels.fits(image_shape[2]):
+        raise InputError(
+            f"pixels of {pixels.name}: the images have {image_shape[2]} channels, not "
+            f"{max(len(pixels.scale), len(pixels.offset))}"
+        )
+    if heads.is_graph(source):
+        return _of_graph(source, image_shape, pixels)
+    if isinstance(source, keras.Sequential):  # not built yet
+        source(np.zeros((1, *image_shape), np.float32), training=False)
+        return _of_graph(source, image_shape, pixels)
+    if callable(source):
+        return _of_function(source, image_shape, pixels)
+    raise InputError(
+        f"the model is a {type(source).__name__}: a Keras model or a function from images to "
+        "logits is needed"
+    )
+
+
+def _of_graph(model: keras.Model, image_shape: ImageShape, pixels: PixelScale) -> Classifier:
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise InputError(
+            f"the model has {len(model.inputs)} inputs and {len(model.outputs)} outputs: one of "
+            "each is needed"
+        )
+    reshaped = _model_shape(tuple(model.inputs[0].shape[1:]), image_shape)
+    notes = [f"pixels put on the model's scale, {pixels.name}"] if not pixels.unchanged else []
+    if reshaped:
+        notes.append(f"images reshaped to {reshaped}, as the model wants them")
+    core, removed = heads.without_probabilities(model)
+    if removed:
+        notes.append(f"{removed} taken off: attacks need logits")
+    one = core.outputs[0].shape[-1] == 1 and len(core.outputs[0].shape) == 2
+    if one:
+        notes.append("one output read as the logit of class 1, beside 0 for class 0")
+    if pixels.unchanged and not reshaped and not one:
+        adapted = core
+    else:
+        images = keras.Input(image_shape, dtype="float32", name="unit_images")
+        x: Any = images
+        if not pixels.unchanged:
+            x = keras.layers.Rescaling(
+                _number(pixels.scale), _number(pixels.offset), dtype="float32", name="own_pixels"
+            )(x)
+        if reshaped:
+            x = keras.layers.Reshape(reshaped)(x)
+        logits = core(x)
+        adapted = keras.Model(images, heads.two_logits(logits) if one else logits, name=model.name)
+    return Classifier(adapted, _classes(adapted, image_shape), tuple(notes))
+
+
+def _number(values: tuple[float, ...]) -> float | list[float]:
+    return values[0] if len(values) == 1 else list(values)
+
+
+def _model_shape(wanted: tuple[int | None, ...], image_shape: ImageShape) -> ImageShape | None:
+    """The shape that images must be given for the model; None: their own."""
+    if len(wanted) == 3 and all(
+        w is None or w == have for w, have in zip(wanted, image_shape, strict=True)
+    ):
+        return None
+    height, width, channels = image_shape
+    for shape in ((height, width), (height * width * channels,), (height * width * channels, 1)):
+        # Without a channel axis, flat, or flat with one.
+        if wanted == shape and (len(shape) != 2 or channels == 1):
+            return shape  # type: ignore[return-value]
+    if wanted == (channels, height, width):
+        raise InputError(
+            f"the model takes images of shape {wanted}, channels first: name a function that "
+            "transposes them before it, as module:function"
+        )
+    raise InputError(f"the model takes images of shape {wanted}, and these are {image_shape}")
+
+
+class FunctionModel(keras.Model):
+    """A function of images, or a model that cannot be taken apart, behind Keras' interface."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        pixels: PixelScale = UNIT_PIXELS,
+        shape: tuple[int, ...] | None = None,
+    ) -> None:
+        super().__init__(name=_safe_name(function), dtype="float32")
+        self._function = function
+        self._scale = np.asarray(pixels.scale, np.float32)
+        self._offset = np.asarray(pixels.offset, np.float32)
+        self._shape = shape
+        self._inference = _inference_arguments(function)
+        self._one_output = False
+        self._in_numpy = False
+        self._outputs_shape: tuple[int | None, ...] | None = None
+
+    @property
+    def output_shape(self) -> tuple[int | None, ...]:
+        """(None, classes), as a functional model says it."""
+        assert self._outputs_shape is not None, "learn_outputs comes first"
+        return (None, 2) if self._one_output else self._outputs_shape
+
+    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Logits of images in [0, 1]; never in training mode, whatever is asked for."""
+        x = tf.cast(images, tf.float32) * self._scale + self._offset
+        if self._shape:
+            x = tf.reshape(x, [-1, *self._shape])
+        if self._in_numpy:
+            outputs = tf.numpy_function(self._of_numpy, [x], tf.float32)
+        else:
+            outputs = tf.cast(self._function(x, **self._inference), tf.float32)
+        if self._outputs_shape is not None:
+            outputs = tf.ensure_shape(outputs, self._outputs_shape)
+        return heads.two_logits(outputs) if self._one_output else outputs
+
+    def _of_numpy(self, images: np.ndarray) -> np.ndarray:
+        return np.asarray(self._function(images, **self._inference), np.float32)
+
+    def learn_outputs(self, images: np.ndarray) -> None:
+        """Finds out, on a few images, how the function wants to be called and what it returns."""
+        try:
+            outputs = np.asarray(self(images))
+        except Exception:  # a function of NumPy arrays fails on tensors in ways of its own
+            self._in_numpy = True
+            outputs = np.asarray(self(images))
+        if outputs.ndim != 2 or len(outputs) != len(images):
+            raise InputError(
+                f"the model gives {outputs.shape} for {len(images)} images: logits [n, classes] "
+                "are needed"
+            )
+        self._outputs_shape = (None, outputs.shape[1])
+        self._one_output = outputs.shape[1] == 1
+        if not self._in_numpy:
+            try:
+                spec = tf.TensorSpec([None, *images.shape[1:]], tf.float32)
+                tf.function(self.call).get_concrete_function(spec)
+            except Exception:  # what cannot be traced can still be called from a graph
+                self._in_numpy = True
+
+
+def _safe_name(function: Any) -> str:
+    name = getattr(function, "name", None) or getattr(function, "__name__", None) or "model"
+    # TensorFlow wants the name of a scope, which "<lambda>" is not.
+    return "".join(c for c in str(name) if c.isascii() and c.isalnum()) or "model"
+
+
+def _inference_arguments(function: Any) -> dict[str, bool]:
+    call = function.call if isinstance(function, keras.Model) else function
+    try:
+        return {"training": False} if "training" in inspect.signature(call).parameters else {}
+    except (TypeError, ValueError):
+        return {}
+
+
+def _of_function(
+    function: Callable[..., Any], image_shape: ImageShape, pixels: PixelScale
+) -> Classifier:
+    model = FunctionModel(function, pixels=pixels)
+    notes = [f"pixels put on the model's scale, {pixels.name}"] if not pixels.unchanged else []
+    # Two images that differ: a function that returns one row for all would else pass.
+    probe = np.stack([np.zeros(image_shape), np.full(image_shape, 0.5)]).astype(np.float32)
+    try:
+        model.learn_outputs(probe)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a function of the user's raises
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(
+            f"the model does not take images of shape {image_shape}: {lines[0][:200]}"
+        ) from error
+    outputs = np.asarray(model(probe))
+    if heads.are_probabilities(outputs) or _within_unit(np.asarray(outputs)):
+        raise InputError(
+            "the model's outputs are probabilities, and their softmax or sigmoid cannot be reached "
+            "inside a function or a subclassed model: return what goes into it (logits), as with "
+            "activation=None in the last layer"
+        )
+    if model._one_output:
+        notes.append("one output read as the logit of class 1, beside 0 for class 0")
+    return Classifier(model, outputs.shape[1], tuple(notes))
+
+
+def _within_unit(outputs: np.ndarray) -> bool:
+    """Whether one output behind `two_logits` is a sigmoid's: strictly between 0 and 1."""
+    return outputs.shape[1] == 2 and bool(
+        (outputs[:, 0] == 0).all() and (outputs[:, 1] > 0).all() and (outputs[:, 1] < 1).all()
+    )
+
+
+def _classes(model: keras.Model, image_shape: ImageShape) -> int:
+    """How many logits it gives; InputError when these are none."""
+    probe = np.full((2, *image_shape), 0.5, np.float32)
+    try:
+        outputs = np.asarray(keras.ops.convert_to_numpy(model(probe, training=False)), np.float32)
+    except (ValueError, TypeError, tf.errors.OpError) as error:
+        raise InputError(
+            f"the model does not take images of shape {image_shape}: "
+            f"{str(error).strip().splitlines()[0][:200]}"
+        ) from error
+    if outputs.ndim != 2:
+        raise InputError(f"the model gives {outputs.shape}: logits [n, classes] are needed")
+    if heads.are_probabilities(outputs):
+        raise InputError(
+            "the model's outputs are probabilities, and what makes them so is no softmax that can "
+            "be taken off: give the model without it (logits)"
+        )
+    return outputs.shape[1]

@@ -1,0 +1,246 @@
+"""Reading a classifier: `.keras`, legacy `.h5`, a SavedModel folder, or Python's `module:function`.
+
+Nothing is unpickled, and no Python code that a file carries (a Lambda layer's) is run unless
+`trust_code` is given. `module:function` names code of the user's own, which is run.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import json
+import shutil
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import h5py
+import keras
+import tensorflow as tf
+
+from alp_repro.errors import InputError
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_OUTSIDE_OPS = {
+    "EagerPyFunc", "PyFunc", "PyFuncStateless", "ReadFile", "WriteFile",
+}  # fmt: skip
+_WHAT_IS_RIGHT = (
+    "a .keras or .h5 file, a SavedModel folder, or module:function for Python code of your own"
+)
+
+
+def load_function_or_model(
+    source: str | Path, *, trust_code: bool = False
+) -> keras.Model | Callable[..., Any]:
+    """A Keras model, or a function of images, from a file, a folder or `module:function`.
+
+    Args:
+      source: a `.keras` or legacy `.h5` file, a SavedModel folder, `package.module:name` or
+        `file.py:name`, where the name is a model, a function of images, or a function without
+        arguments that returns one of these.
+      trust_code: also run the Python code of Lambda layers.
+
+    Raises:
+      InputError: there is no such thing, it is damaged, foreign, or carries code.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _saved_model(path, trust_code=trust_code)
+    if path.is_file():
+        return _keras_file(path, trust_code=trust_code)
+    if ":" in str(source):
+        return _python(str(source))
+    raise InputError(f"model {source} is not there: name {_WHAT_IS_RIGHT}")
+
+
+def _keras_file(path: Path, *, trust_code: bool) -> keras.Model:
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(_HDF5))
+    except OSError as error:
+        raise InputError(f"model {path} cannot be read ({error.strerror})") from error
+    if head == _HDF5:
+        return _legacy_h5(path, trust_code=trust_code)
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"model {path} is truncated or no Keras file: name {_WHAT_IS_RIGHT}")
+    return _read(path, path, trust_code=trust_code)
+
+
+def _read(file: Path, path: Path, *, trust_code: bool) -> keras.Model:
+    """Reads `file`, which stands for what the user calls `path`."""
+    try:
+        model = keras.models.load_model(file, compile=False, safe_mode=not trust_code)
+    except Exception as error:  # Keras raises errors of many kinds for a damaged or foreign file
+        raise InputError(_reason(path, str(error))) from error
+    if not isinstance(model, keras.Model):
+        raise InputError(f"model {path} holds a {type(model).__name__}, no Keras model")
+    return model
+
+
+def _reason(path: Path, message: str) -> str:
+    if "safe_mode" in message or "unsafe" in message.lower():
+        return (
+            f"model {path} carries Python code (a Lambda layer), which is not run: rebuild it as "
+            "module:function, or trust its code with --trust_code"
+        )
+    short = " ".join(message.split())[:200]
+    if "Could not locate" in message or "Unknown layer" in message:
+        return (
+            f"model {path} has a class that Keras does not know ({short}): name a function that "
+            "builds it, as module:function"
+        )
+    return f"model {path} cannot be read ({short})"
+
+
+def _legacy_h5(path: Path, *, trust_code: bool) -> keras.Model:
+    """Keras 2's whole-model HDF5 file, with what today's Keras does not take set right."""
+    try:
+        with h5py.File(path, "r") as file:
+            text = file.attrs.get("model_config")
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"model {path} is truncated or damaged ({error})") from error
+    if text is None:
+        raise InputError(
+            f"model {path} holds weights only: save the whole model (model.save), or name a "
+            "function that builds it, as module:function"
+        )
+    try:
+        config = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"model {path} has a configuration that is no JSON ({error})") from error
+    if "Lambda" in _classes(config) and not trust_code:
+        raise InputError(_reason(path, "safe_mode"))
+    if not _modernize(config):
+        return _read(path, path, trust_code=trust_code)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "model.h5"
+        shutil.copyfile(path, copy)
+        with h5py.File(copy, "r+") as file:
+            file.attrs["model_config"] = json.dumps(config)
+        return _read(copy, path, trust_code=trust_code)
+
+
+def _classes(config: Any) -> set[str]:
+    """Every class name in a configuration."""
+    if isinstance(config, list):
+        return {name for value in config for name in _classes(value)}
+    if not isinstance(config, dict):
+        return set()
+    inner = {name for value in config.values() for name in _classes(value)}
+    return inner | {str(config.get("class_name", ""))}
+
+
+def _modernize(config: Any) -> bool:
+    """Sets right, in place, what Keras 2 wrote and Keras 3 refuses; whether anything was."""
+    if isinstance(config, list):
+        return sum(map(_modernize, config)) > 0  # not any(): all of them
+    if not isinstance(config, dict):
+        return False
+    changed = sum(map(_modernize, config.values())) > 0
+    name, settings = config.get("class_name"), config.get("config")
+    if not isinstance(settings, dict):
+        return changed
+    if name in ("DepthwiseConv2D", "Conv2DTranspose") and settings.pop("groups", None) is not None:
+        changed = True
+    activation = settings.get("activation")
+    if isinstance(activation, str) and activation.endswith("_v2"):  # TensorFlow 2.2's softmax_v2
+        settings["activation"] = activation.removesuffix("_v2")
+        changed = True
+    return changed
+
+
+def _saved_model(path: Path, *, trust_code: bool) -> Callable[[tf.Tensor], tf.Tensor]:
+    """The inference function of a SavedModel; its operations are TensorFlow's, not Python's."""
+    if not (path / "saved_model.pb").is_file():
+        raise InputError(f"model {path} is a folder without saved_model.pb: name {_WHAT_IS_RIGHT}")
+    try:
+        loaded = tf.saved_model.load(str(path))
+    except Exception as error:  # of many kinds, for a damaged or foreign folder
+        raise InputError(
+            f"model {path} is no SavedModel that can be read ({' '.join(str(error).split())[:200]})"
+        ) from error
+    signatures = dict(loaded.signatures)
+    if not signatures:
+        raise InputError(f"model {path} has no signature to call: export it with model.export")
+    name = next((n for n in ("serving_default", "serve") if n in signatures), min(signatures))
+    signature = signatures[name]
+    inputs = signature.structured_input_signature[1]
+    if len(inputs) != 1 or len(signature.structured_outputs) != 1:
+        raise InputError(
+            f"model {path}: signature {name} has {len(inputs)} inputs and "
+            f"{len(signature.structured_outputs)} outputs: one of each is needed"
+        )
+    outside = _OUTSIDE_OPS & _operations(signature.graph.as_graph_def())
+    if outside and not trust_code:
+        raise InputError(
+            f"model {path} reaches outside itself ({', '.join(sorted(outside))}): trust its code "
+            "with --trust_code"
+        )
+    ((argument, spec),) = inputs.items()
+
+    def outputs(images: tf.Tensor) -> tf.Tensor:
+        (values,) = signature(**{argument: tf.cast(images, spec.dtype)}).values()
+        return values
+
+    outputs.loaded = loaded  # type: ignore[attr-defined]  # its variables live as long as it does
+    return outputs
+
+
+def _operations(graph: Any) -> set[str]:
+    names = {node.op for node in graph.node}
+    return names | {n.op for function in graph.library.function for n in function.node_def}
+
+
+def _python(source: str) -> keras.Model | Callable[..., Any]:
+    place, _, name = source.rpartition(":")
+    found: Any = _module(place)
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise InputError(f"model {source}: {place} has no {part!r}")
+        found = getattr(found, part)
+    if callable(found) and not isinstance(found, keras.Model) and _needs_nothing(found):
+        found = found()
+    if not callable(found):
+        raise InputError(
+            f"model {source} is a {type(found).__name__}: a model, a function of images, or a "
+            "function without arguments that returns one is needed"
+        )
+    return found
+
+
+def _module(place: str) -> ModuleType:
+    try:
+        if place.endswith(".py"):
+            file = Path(place).expanduser()
+            if not file.is_file():
+                raise InputError(f"model: {file} is not there")
+            spec = importlib.util.spec_from_file_location(file.stem, file)
+            assert spec is not None and spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            return module
+        if "" not in sys.path:
+            sys.path.insert(0, "")  # a console script's path lacks the current folder
+        return importlib.import_module(place)
+    except InputError:
+        raise
+    except Exception as error:  # whatever the user's module raises
+        raise InputError(
+            f"model: {place} cannot be imported ({type(error).__name__}: {error}); right is "
+            f"{_WHAT_IS_RIGHT}"
+        ) from error
+
+
+def _needs_nothing(function: Callable[..., Any]) -> bool:
+    """Whether it can be called without arguments: then it makes a model, or else it is one."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return all(p.default is not p.empty or p.kind in optional for p in parameters)

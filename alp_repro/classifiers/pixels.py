@@ -1,0 +1,82 @@
+"""What a model's pixels are: its own scale and offset over images in [0, 1]."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from alp_repro.errors import InputError
+
+
+@dataclass(frozen=True)
+class PixelScale:
+    """A model's pixel is `scale` · pixel + `offset`, with the pixel in [0, 1].
+
+    Attributes:
+      name: how a person would say it ("0 to 255").
+      scale, offset: one number for all channels, or one for each.
+    """
+
+    name: str
+    scale: tuple[float, ...] = (1.0,)
+    offset: tuple[float, ...] = (0.0,)
+
+    def fits(self, channels: int) -> bool:
+        """Whether images of so many channels can be put on this scale."""
+        return {len(self.scale), len(self.offset)} <= {1, channels}
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether these are the pixels in [0, 1] themselves."""
+        return set(self.scale) == {1.0} and set(self.offset) == {0.0}
+
+
+UNIT_PIXELS = PixelScale("0 to 1")
+
+
+def pixel_range(low: float, high: float) -> PixelScale:
+    """The pixels of a model that wants them in [low, high], such as (0, 255) or (-1, 1).
+
+    Raises InputError when the two are not finite and ascending.
+    """
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise InputError(f"pixel range {low:g} to {high:g}: (low, high), finite and low < high")
+    return PixelScale(f"{low:g} to {high:g}", (high - low,), (low,))
+
+
+def standardized_pixels(mean: Sequence[float], deviation: Sequence[float]) -> PixelScale:
+    """The pixels of a model that wants (pixel - mean) / deviation.
+
+    Args:
+      mean, deviation: on the [0, 1] scale, one number for all channels or one for each.
+
+    Raises InputError when they are not of one length, not finite, or a deviation is not positive.
+    """
+    if len(mean) != len(deviation) or not mean:
+        raise InputError(
+            f"pixel mean of {len(mean)} and deviation of {len(deviation)} numbers: as many of one "
+            "as of the other are needed"
+        )
+    if not all(map(math.isfinite, (*mean, *deviation))) or min(deviation) <= 0:
+        raise InputError("pixel mean and deviation: finite numbers, deviations above 0, are needed")
+    words = ", ".join(f"{m:g}" for m in mean), ", ".join(f"{d:g}" for d in deviation)
+    return PixelScale(
+        f"mean {words[0]} and deviation {words[1]}",
+        tuple(1.0 / d for d in deviation),
+        tuple(-m / d for m, d in zip(mean, deviation, strict=True)),
+    )
+
+
+def common_pixel_scales(channels: int) -> tuple[PixelScale, ...]:
+    """The scales that published models want most often, those of so many channels."""
+    imagenet = standardized_pixels((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    found = (
+        UNIT_PIXELS,
+        pixel_range(0, 255),
+        pixel_range(-1, 1),
+        pixel_range(-0.5, 0.5),
+        PixelScale("1 to 0 (inverted)", (-1.0,), (1.0,)),
+        imagenet,
+    )
+    return tuple(scale for scale in found if scale.fits(channels))

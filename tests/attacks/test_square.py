@@ -1,0 +1,104 @@
+"""The Square attack: stays in its ball, needs no gradient, depends on an item's indices alone."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from alp_repro.attacks.square import square_attack, square_side
+from alp_repro.errors import InputError
+from alp_repro.model_copies import logits_function
+
+EPS = 0.2
+
+
+def run(model, images, labels, *, index=None, restart=0, nb_iter=60, eps=EPS, jit_compile=False):
+    index = np.arange(len(images)) if index is None else np.asarray(index)
+    attack = tf.function(
+        lambda x, y, i: square_attack(
+            logits_function(model), x, y, eps=eps, nb_iter=nb_iter, image_index=i,
+            restart=tf.fill([len(images)], restart), seed=tf.constant(3),
+        ),
+        jit_compile=jit_compile,
+    )  # fmt: skip
+    return attack(tf.constant(images), tf.constant(labels), tf.constant(index)).numpy()
+
+
+def margins(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    logits = np.array(model(images))
+    true = logits[np.arange(len(labels)), labels].copy()
+    logits[np.arange(len(labels)), labels] = -np.inf
+    return logits.max(axis=1) - true
+
+
+def test_it_stays_in_the_ball_and_in_range_to_the_last_bit(model, images, labels) -> None:
+    found = run(model, images, labels)
+    assert np.abs(found - images).max() <= np.float32(EPS)
+    assert found.min() >= 0 and found.max() <= 1
+
+
+def test_more_queries_never_lower_the_loss(model, images, labels) -> None:
+    """Where nothing breaks the whole schedule is a function of nb_iter, so one step is compared."""
+    start = margins(model, run(model, images, labels, nb_iter=1), labels)
+    later = margins(model, run(model, images, labels, nb_iter=120), labels)
+    unbroken = start <= 0
+    assert (later[unbroken] >= start[unbroken]).all()
+    assert (later > 0).sum() > (start > 0).sum()
+
+
+def test_a_linear_model_is_broken_where_its_corner_is() -> None:
+    """On a linear model the worst corner is known, and squares of one pixel reach it."""
+    weights = np.random.default_rng(0).normal(size=(16, 2)).astype(np.float32)
+    inputs = keras.Input((4, 4, 1))
+    outputs = keras.layers.Dense(2, use_bias=False)(keras.layers.Flatten()(inputs))
+    linear = keras.Model(inputs, outputs)
+    linear.set_weights([weights])
+    images = np.full((20, 4, 4, 1), 0.5, np.float32)
+    images += np.random.default_rng(1).uniform(-0.1, 0.1, images.shape).astype(np.float32)
+    labels = np.argmax(np.asarray(linear(images)), axis=1).astype(np.int32)
+    reach = 0.3 * np.abs(weights[:, 0] - weights[:, 1]).sum()
+    breakable = margins(linear, images, labels) + reach > 0.05
+    found = run(linear, images, labels, nb_iter=1500, eps=0.3)
+    assert breakable.any()
+    assert (margins(linear, found, labels)[breakable] > 0).all()
+
+
+def test_an_item_does_not_depend_on_its_batch(model, images, labels) -> None:
+    together = run(model, images, labels)
+    alone = run(model, images[7:12], labels[7:12], index=np.arange(7, 12))
+    np.testing.assert_array_equal(together[7:12], alone)
+
+
+def test_restarts_differ_and_xla_draws_the_same(model, images, labels) -> None:
+    first = run(model, images, labels, nb_iter=2)
+    assert not np.array_equal(first, run(model, images, labels, nb_iter=2, restart=1))
+    np.testing.assert_array_equal(first, run(model, images, labels, nb_iter=2, jit_compile=True))
+
+
+def test_it_needs_no_gradient(model, images, labels) -> None:
+    """A model behind a rounding has no gradient, and is broken all the same."""
+    rounded = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Lambda(_rounded), model])
+    found = run(rounded, images, labels, nb_iter=200)
+    assert (margins(rounded, found, labels) > 0).mean() > 0.3
+
+
+def _rounded(images: tf.Tensor) -> tf.Tensor:
+    return tf.round(images * 15) / 15
+
+
+def test_the_square_shrinks_as_in_the_paper() -> None:
+    sides = [int(square_side(i, 10_000, height=28, width=28)) for i in (0, 10, 11, 51, 1001, 9000)]
+    assert sides == [25, 25, 18, 13, 4, 1]
+    assert int(square_side(11, 10_000, height=28, width=28)) == int(
+        square_side(2, 1000, height=28, width=28)
+    )
+
+
+def test_no_query_is_refused(model, images, labels) -> None:
+    with pytest.raises(InputError, match="nb_iter 0"):
+        square_attack(
+            logits_function(model), tf.constant(images), tf.constant(labels), eps=EPS, nb_iter=0,
+            image_index=tf.range(40), restart=tf.zeros(40, tf.int32), seed=tf.constant(3),
+        )  # fmt: skip

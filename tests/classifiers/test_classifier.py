@@ -1,0 +1,222 @@
+"""Any classifier becomes images in [0, 1] to logits: the same function, without its softmax."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from alp_repro.classifiers import as_classifier, pixel_range, standardized_pixels
+from alp_repro.errors import InputError
+from alp_repro.model_copies import crafting_copy
+
+SHAPE = (8, 8, 1)
+WEIGHTS = np.random.default_rng(3).normal(size=(64, 3)).astype(np.float32)
+
+
+def network(*last: keras.layers.Layer, shape: tuple[int, ...] = SHAPE) -> keras.Model:
+    hidden = keras.layers.Dense(16, activation="relu")
+    return keras.Sequential([keras.Input(shape), keras.layers.Flatten(), hidden, *last])
+
+
+def nested() -> keras.Model:
+    head = network(keras.layers.Dense(10, activation="softmax"), shape=(6, 6, 3))
+    return keras.Sequential([keras.Input(SHAPE), keras.layers.Conv2D(3, 3), head])
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray:
+    return np.random.default_rng(0).uniform(0, 1, (5, *SHAPE)).astype(np.float32)
+
+
+MODELS = {
+    "Dense softmax": lambda: network(keras.layers.Dense(10, activation="softmax")),
+    "Activation": lambda: network(keras.layers.Dense(10), keras.layers.Activation("softmax")),
+    "Softmax layer": lambda: network(keras.layers.Dense(10), keras.layers.Softmax()),
+    "one sigmoid": lambda: network(keras.layers.Dense(1, activation="sigmoid")),
+    "nested": nested,
+    "no channel axis": lambda: network(keras.layers.Dense(10, activation="softmax"), shape=(8, 8)),
+    "flat": lambda: keras.Sequential(
+        [keras.Input((64,)), keras.layers.Dense(10, activation="softmax")]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_probabilities_become_logits_of_the_same_prediction(name: str, pixels) -> None:
+    """Softmax of our logits is what the model said of its own pixels, which go up to 255."""
+    model = MODELS[name]()
+    before = [w.copy() for w in model.get_weights()]
+    found = as_classifier(model, image_shape=SHAPE, pixels=pixel_range(0, 255))
+    said = np.asarray(model((pixels * 255).reshape(-1, *model.input_shape[1:])))
+    if said.shape[1] == 1:
+        said = np.concatenate([1 - said, said], axis=1)
+    ours = np.asarray(keras.ops.softmax(found.model(pixels)))
+    np.testing.assert_allclose(ours, said, atol=1e-6)
+    assert found.classes == said.shape[1]
+    assert any("taken off" in note for note in found.notes)
+    for was, now in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(was, now)
+    assert crafting_copy(found.model, "bfloat16").output_shape == (None, found.classes)
+
+
+def test_logits_stay_as_they_are() -> None:
+    model = network(keras.layers.Dense(10))
+    found = as_classifier(model, image_shape=SHAPE)
+    assert found.model is model and found.notes == ()
+
+
+def test_mean_and_deviation(pixels) -> None:
+    model = network(keras.layers.Dense(10))
+    scale = standardized_pixels([0.5], [0.25])
+    found = as_classifier(model, image_shape=SHAPE, pixels=scale)
+    np.testing.assert_allclose(found.model(pixels), model((pixels - 0.5) / 0.25), atol=1e-5)
+
+
+def tensor_function(images: tf.Tensor) -> tf.Tensor:
+    return tf.reshape(images, [-1, 64]) @ WEIGHTS
+
+
+def numpy_function(images: np.ndarray) -> np.ndarray:
+    assert isinstance(images, np.ndarray)
+    return images.reshape(-1, 64) @ WEIGHTS
+
+
+class Subclassed(keras.Model):
+    def __init__(self, activation: str | None = None) -> None:
+        super().__init__()
+        self.dense = keras.layers.Dense(3, activation=activation)
+
+    def call(self, images: tf.Tensor) -> tf.Tensor:
+        return self.dense(tf.reshape(images, [-1, 64]))
+
+
+def make_subclassed() -> keras.Model:
+    return Subclassed()
+
+
+@pytest.mark.parametrize("function", [tensor_function, numpy_function])
+def test_functions_are_models_in_graphs_too(function, pixels) -> None:
+    found = as_classifier(function, image_shape=SHAPE)
+    wanted = pixels.reshape(-1, 64) @ WEIGHTS
+    np.testing.assert_allclose(found.model(pixels), wanted, atol=1e-5)
+    np.testing.assert_allclose(tf.function(found.model)(pixels), wanted, atol=1e-5)
+    assert found.model.output_shape == (None, 3)
+
+
+def test_a_subclassed_model_and_where_python_code_names_it(pixels) -> None:
+    model = Subclassed()
+    found = as_classifier(model, image_shape=SHAPE, pixels=pixel_range(-1, 1))
+    np.testing.assert_allclose(found.model(pixels), model(pixels * 2 - 1), atol=1e-5)
+    assert found.model.get_weights()[0].shape == (64, 3)
+    place = "tests.classifiers.test_classifier"
+    assert as_classifier(f"{place}:make_subclassed", image_shape=SHAPE).classes == 3
+    assert as_classifier(f"{place}:tensor_function", image_shape=SHAPE).classes == 3
+    assert as_classifier(f"{__file__}:tensor_function", image_shape=SHAPE).classes == 3
+
+
+def test_probabilities_that_cannot_be_reached_are_refused_with_how_to() -> None:
+    with pytest.raises(InputError, match="activation=None"):
+        as_classifier(Subclassed("softmax"), image_shape=SHAPE)
+    with pytest.raises(InputError, match="activation=None"):
+        as_classifier(
+            lambda x: tf.sigmoid(tf.reshape(x, [-1, 64]) @ WEIGHTS[:, :1]), image_shape=SHAPE
+        )
+
+
+@pytest.mark.parametrize("form", ["model.keras", "model.h5", "saved_model"])
+def test_files_give_the_same_logits_and_gradients(form: str, tmp_path: Path, pixels) -> None:
+    model = network(keras.layers.Dense(10, activation=None if form == "saved_model" else "softmax"))
+    path = tmp_path / form
+    if form == "saved_model":
+        model.export(path, verbose=False)
+    else:
+        model.save(path)
+    found = as_classifier(path, image_shape=SHAPE).model
+    wanted = as_classifier(model, image_shape=SHAPE).model
+    x = tf.constant(pixels)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        ours, theirs = found(x), wanted(x)
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    np.testing.assert_allclose(tape.gradient(ours, x), tape.gradient(theirs, x), atol=1e-6)
+
+
+def test_an_h5_file_of_keras_2_is_read(tmp_path: Path, pixels) -> None:
+    """What Keras 2 wrote and Keras 3 refuses: a DepthwiseConv2D with groups, softmax_v2."""
+    model = keras.Sequential(
+        [
+            keras.Input(SHAPE),
+            keras.layers.DepthwiseConv2D(3),
+            keras.layers.Flatten(),
+            keras.layers.Dense(4, activation="softmax"),
+        ]
+    )
+    path = tmp_path / "old.h5"
+    model.save(path)
+    with h5py.File(path, "r+") as file:
+        config = json.loads(file.attrs["model_config"])
+        config["config"]["layers"][1]["config"]["groups"] = 1
+        config["config"]["layers"][3]["config"]["activation"] = "softmax_v2"
+        file.attrs["model_config"] = json.dumps(config)
+    found = as_classifier(path, image_shape=SHAPE)
+    ours = keras.ops.softmax(found.model(pixels))
+    np.testing.assert_allclose(ours, model(pixels), atol=1e-6)
+
+
+@pytest.mark.parametrize("ending", ["keras", "h5"])
+def test_lambda_code_is_run_only_when_trusted(ending: str, tmp_path: Path) -> None:
+    model = network(keras.layers.Dense(3), keras.layers.Lambda(lambda x: 2 * x))
+    path = tmp_path / f"model.{ending}"
+    model.save(path)
+    with pytest.raises(InputError, match="--trust_code"):
+        as_classifier(path, image_shape=SHAPE)
+    assert as_classifier(path, image_shape=SHAPE, trust_code=True).classes == 3
+
+
+def test_what_is_no_model_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "text.keras").write_text("no model")
+    (tmp_path / "cut.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(40))
+    (tmp_path / "folder").mkdir()
+    with h5py.File(tmp_path / "weights.h5", "w") as file:
+        file["kernel"] = np.zeros(3)
+    for source, what in {
+        tmp_path / "nothing.keras": "is not there",
+        tmp_path / "text.keras": "truncated or no Keras file",
+        tmp_path / "cut.h5": "truncated or damaged",
+        tmp_path / "folder": "without saved_model.pb",
+        tmp_path / "weights.h5": "weights only",
+        "no_such_module:build": "cannot be imported",
+        "json:no_such_name": "has no",
+        "json:__name__": "is a str",
+        3: "is a int",
+    }.items():
+        with pytest.raises(InputError, match=what) as error:
+            as_classifier(source, image_shape=SHAPE)  # type: ignore[arg-type]
+        assert "\n" not in str(error.value)
+
+
+def test_images_that_a_model_does_not_take() -> None:
+    with pytest.raises(InputError, match="channels first"):
+        as_classifier(network(keras.layers.Dense(3), shape=(3, 8, 8)), image_shape=(8, 8, 3))
+    with pytest.raises(InputError, match=r"takes images of shape \(8, 8, 1\)"):
+        as_classifier(network(keras.layers.Dense(3)), image_shape=(9, 9, 1))
+    with pytest.raises(InputError, match="3 channels, not 2"):
+        as_classifier(
+            network(keras.layers.Dense(3), shape=(8, 8, 3)),
+            image_shape=(8, 8, 3),
+            pixels=standardized_pixels([0, 0], [1, 1]),
+        )
+    with pytest.raises(InputError, match="logits"):
+        as_classifier(lambda x: x, image_shape=SHAPE)
+
+
+@pytest.mark.parametrize(("low", "high"), [(1, 1), (255, 0), (0, np.inf), (np.nan, 1)])
+def test_a_pixel_range_that_cannot_be(low: float, high: float) -> None:
+    with pytest.raises(InputError, match="pixel range"):
+        pixel_range(low, high)
