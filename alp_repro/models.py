@@ -131,12 +131,13 @@ class Layers:
 
 
 def _lenet(x: Any, layers: Layers, width: int, num_classes: int) -> Any:
-    """Two 3×3 convolutions, each followed by a 2×2 max-pool, and two dense layers."""
-    # The activations stay inside the layers: TensorFlow then fuses convolution, bias and ReLU.
-    x = layers.conv(width, 3, "conv1", activation="relu")(x)
-    x = keras.layers.MaxPooling2D(2, name="pool1")(x)
-    x = layers.conv(2 * width, 3, "conv2", activation="relu")(x)
-    x = keras.layers.MaxPooling2D(2, name="pool2")(x)
+    """Two 3×3 convolutions with ReLU and a 2×2 max-pool, and two dense layers."""
+    # ReLU and max-pool commute, values and gradients alike: the pool first leaves ReLU and its
+    # gradient a quarter of the elements.
+    for number, filters in ((1, width), (2, 2 * width)):
+        x = layers.conv(filters, 3, f"conv{number}")(x)
+        x = keras.layers.MaxPooling2D(2, name=f"pool{number}")(x)
+        x = keras.layers.ReLU(name=f"relu{number}")(x)
     x = keras.layers.Flatten(name="flatten")(x)
     x = layers.dense(32 * width, "fc1", activation="relu")(x)
     return layers.dense(num_classes, "fc2")(x)

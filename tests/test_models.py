@@ -286,3 +286,31 @@ def test_bad_input_is_named(name: str, options: dict, words: str) -> None:
     options = {"image_shape": (28, 28, 1), "num_classes": 10, **options}
     with pytest.raises(InputError, match=words):
         build_model(name, **options)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_pool_before_the_activation_changes_no_value_and_no_gradient(dtype: str) -> None:
+    """Ties included: the largest of four equal or of four negative values are common here."""
+    generator = np.random.default_rng(2)
+    values = generator.integers(-2, 3, (50, 8, 8, 4)).astype(np.float32)
+    found = []
+    for layers in ((tf.nn.relu, pool), (pool, tf.nn.relu)):
+        x = tf.constant(values, dtype)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layers[1](layers[0](x))
+            weights = fixed_weights(y.shape)
+            total = tf.reduce_sum(y * tf.cast(weights, dtype))
+        found.append((y, tape.gradient(total, x)))
+    for first, second in zip(*found, strict=True):
+        np.testing.assert_array_equal(np.asarray(first), np.asarray(second))
+    assert np.asarray(found[0][1]).any()
+
+
+def fixed_weights(shape: tf.TensorShape) -> np.ndarray:
+    """The same different numbers at every call, exact in bfloat16."""
+    return np.random.default_rng(4).integers(1, 100, shape).astype(np.float32)
+
+
+def pool(x: tf.Tensor) -> tf.Tensor:
+    return tf.nn.max_pool2d(x, 2, 2, "VALID")
