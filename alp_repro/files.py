@@ -21,6 +21,7 @@ from alp_repro.errors import InputError
 
 __all__ = [
     "exclusive",
+    "expanded",
     "make_folder",
     "note",
     "plain",
@@ -82,23 +83,51 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def exclusive(path: Path) -> Iterator[None]:
+def exclusive(path: Path, *, wait: bool = False) -> Iterator[None]:
     """Makes the folder of a result and lets one process at a time work on the result.
 
     The lock goes with the process, however it ends; what a killed one left half-written is removed.
 
+    Args:
+      path: the result.
+      wait: waits for another process that works on it, instead of refusing.
+
     Raises:
-      InputError: another process works on it, or the folder cannot be written to.
+      InputError: another process works on it, or the folder or its lock cannot be written to.
     """
     make_folder(path.parent)
+    # The umask decides: in a folder that a group shares, the next one may be somebody else.
+    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), mode=0o666)
     try:
-        with filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=0):
-            for temporary in path.parent.glob(f".*.{glob.escape(path.name)}"):
-                temporary.unlink(missing_ok=True)
-            yield
+        lock.acquire(timeout=-1 if wait else 0)
     except filelock.Timeout:
         raise InputError(
             f"{path} is being worked on by another process: wait for it, then ask again"
+        ) from None
+    except (OSError, NotImplementedError) as error:
+        raise InputError(
+            f"{lock.lock_file} cannot be locked ({getattr(error, 'strerror', None) or error}): it "
+            "may be somebody else's; name a folder of your own"
+        ) from error
+    try:
+        for temporary in path.parent.glob(f".*.{glob.escape(path.name)}"):
+            temporary.unlink(missing_ok=True)
+        yield
+    finally:
+        lock.release()
+
+
+def expanded(path: str | Path) -> Path:
+    """The path with `~` and `~user` replaced by a home folder.
+
+    Raises:
+      InputError: there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise InputError(
+            f"{path}: nobody has this home folder; write ./{path} for a folder of this name"
         ) from None
 
 

@@ -9,16 +9,15 @@ the official zip or its folder. Subsets are allowed; the numbers found are print
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from absl import flags
 
-from alp_repro.data import load, prepare, store
+from alp_repro import files
+from alp_repro.data import DATASETS, dataset_spec, prepare, split_sizes, store
 
 from . import app
 
 _DATASET = flags.DEFINE_enum(
-    "dataset", None, list(load.DATASETS), "The data set to make.", required=True
+    "dataset", None, list(DATASETS), "The data set to make.", required=True
 )
 _SOURCE = flags.DEFINE_string("source", None, "Folder or archive that holds it.", required=True)
 _DATA_DIR = flags.DEFINE_string(
@@ -35,16 +34,16 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a dataset that is al
 
 def main(_: list[str]) -> None:
     """Prepare the dataset and print what was found."""
-    spec = load.dataset_spec(_DATASET.value)
+    spec = dataset_spec(_DATASET.value)
     data_dir = store.chosen_data_dir(_DATA_DIR.value)
     record = prepare.prepare_from_source(
         spec,
-        Path(_SOURCE.value).expanduser(),
+        files.expanded(_SOURCE.value),
         data_dir=data_dir,
         skip_corrupt=_SKIP_CORRUPT.value,
         overwrite=_OVERWRITE.value,
     )
-    counts = load.split_sizes(spec.name, data_dir=data_dir)
+    counts = split_sizes(spec.name, data_dir=data_dir)
     print(
         f"{spec.name}: {counts['train']} of {spec.train_size} training and {counts['test']} of "
         f"{spec.test_size} {spec.test_split} images, {spec.num_classes} classes\n"

@@ -1,6 +1,38 @@
-"""The images of the paper's three data sets: facts, sources, preparation, loading."""
+"""The images of the paper's three data sets: facts, sources, preparation, loading.
 
-from alp_repro.data.images import Images
-from alp_repro.data.specs import DATASETS, DatasetSpec, dataset_spec
+    from alp_repro.data import load_evaluation_set
 
-__all__ = ["DATASETS", "DatasetSpec", "Images", "dataset_spec"]
+    data = load_evaluation_set("mnist", num_images=200)
+    data.unit_scale, data.labels
+
+TensorFlow Datasets is imported when the first data set is read, not with this package.
+"""
+
+from alp_repro.data.images import Images, images_digest, unit_scale
+from alp_repro.data.load import (
+    EVALUATION_IMAGES,
+    Split,
+    evaluation_indices,
+    load_class_names,
+    load_evaluation_set,
+    load_split,
+    split_sizes,
+)
+from alp_repro.data.specs import DATASETS, DatasetSpec, dataset_of_table, dataset_spec
+
+__all__ = [
+    "DATASETS",
+    "EVALUATION_IMAGES",
+    "DatasetSpec",
+    "Images",
+    "Split",
+    "dataset_of_table",
+    "dataset_spec",
+    "evaluation_indices",
+    "images_digest",
+    "load_class_names",
+    "load_evaluation_set",
+    "load_split",
+    "split_sizes",
+    "unit_scale",
+]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,3 +24,29 @@ class Images:
     labels: np.ndarray
     indices: np.ndarray
     source: str
+
+    @property
+    def unit_scale(self) -> np.ndarray:
+        """The images as float32 in [0, 1], a new array [n, height, width, channels]."""
+        return unit_scale(self.images)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """What these images and labels are told by: `images_digest` of the [0, 1] scale."""
+        return images_digest(self.unit_scale, self.labels)
+
+
+def unit_scale(images: np.ndarray) -> np.ndarray:
+    """Images as float32 in [0, 1]: uint8 ones are divided by 255, floats are taken as they are."""
+    floats = images.astype(np.float32)
+    return floats / np.float32(255) if images.dtype == np.uint8 else floats
+
+
+def images_digest(images: np.ndarray, labels: np.ndarray) -> str:
+    """16 hexadecimal digits of SHA-256 over images, float32 in [0, 1], and their labels.
+
+    Results store it, so that one of other images, or of other labels, is not taken for theirs.
+    """
+    digest = hashlib.sha256(np.ascontiguousarray(images).data)
+    digest.update(labels.astype(np.int32).tobytes())
+    return digest.hexdigest()[:16]

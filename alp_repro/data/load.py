@@ -1,36 +1,27 @@
-"""The images of the paper's three data sets, read through TensorFlow Datasets (TFDS).
+"""The images of the data sets, read through TensorFlow Datasets (TFDS).
 
 All reading goes through `tfds.load`. The first use of a data set prepares its TFDS dataset in the
-data directory (`store.default_data_dir`); `dataset_preparation` tells from what.
+data directory (`store.default_data_dir`); `prepare` tells from what.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_datasets as tfds
 
-from alp_repro.data import prepare, store
+from alp_repro.data import prepare, source_record, store
 from alp_repro.data.images import Images
-from alp_repro.data.specs import DATASETS, DatasetSpec, dataset_spec
+from alp_repro.data.source_record import SourceRecord
+from alp_repro.data.specs import DatasetSpec, dataset_spec
 from alp_repro.errors import InputError
 
-__all__ = [
-    "DATASETS",
-    "EVALUATION_IMAGES",
-    "DatasetSpec",
-    "Images",
-    "Split",
-    "dataset_spec",
-    "evaluation_indices",
-    "load_class_names",
-    "load_evaluation_set",
-    "load_split",
-    "split_sizes",
-]
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
 
 EVALUATION_IMAGES = 1000
 _EVALUATION_SEED = 123
@@ -47,7 +38,7 @@ def load_split(
     the split the paper evaluates on: the validation images for Tiny ImageNet.
 
     Raises InputError for an unknown data set or split, a limit below 1, a data directory that
-    cannot be written to, and data that is not what it should be.
+    cannot be written to, and data that is not what it should be or was when it was prepared.
     """
     spec = dataset_spec(name)
     if split not in ("train", "test"):
@@ -55,64 +46,70 @@ def load_split(
     if limit is not None and limit < 1:
         raise InputError(f"limit of {name} images is {limit}: it must be at least 1")
     directory = store.chosen_data_dir(data_dir)
-    record = prepare.ensure_prepared(spec, directory)
     tfds_split = spec.test_split if split == "test" else "train"
-    dataset, info = _tfds_load(spec, tfds_split, directory)
-    available = int(info.splits[tfds_split].num_examples)
-    count = available if limit is None else min(limit, available)
-    if info.disable_shuffling:
-        images, labels, _ = _read(spec, dataset.take(count), count)
-    elif "id" in info.features:
-        images, labels, ids = _read(spec, dataset, available)
-        # TFDS' ids ("test_00042") carry the published position.
-        order = np.argsort(ids)[:count]
-        images, labels = images[order], labels[order]
-    else:
-        raise InputError(
-            f"{name} in {directory} was prepared by TFDS in shuffled order, so the paper's "
-            "evaluation images cannot be told: choose another data directory with --data_dir"
-        )
+    record = _checked(spec, directory, tfds_split)
+    folder = prepare.prepared_folder(spec, directory)
+    with _told_in_one_line(folder):
+        dataset, info = _tfds_load(spec, tfds_split, directory)
+        available = int(info.splits[tfds_split].num_examples)
+        count = available if limit is None else min(limit, available)
+        if info.disable_shuffling:
+            images, labels, _ = _read(spec, dataset.take(count), count)
+        elif "id" in info.features:
+            images, labels, ids = _read(spec, dataset, available)
+            # TFDS' ids ("test_00042") carry the published position.
+            order = np.argsort(ids)[:count]
+            images, labels = images[order], labels[order]
+        else:
+            raise InputError(
+                f"{name} in {directory} was prepared by TFDS in shuffled order, so the paper's "
+                "evaluation images cannot be told: choose another data directory with --data_dir"
+            )
     return Images(images, labels, np.arange(count, dtype=np.int64), record.summary)
 
 
 def split_sizes(name: str, *, data_dir: str | Path | None = None) -> dict[Split, int]:
     """How many images the prepared train and test splits hold; reads none of them."""
     spec = dataset_spec(name)
-    info = _prepared_info(spec, store.chosen_data_dir(data_dir))
-    return {
-        "train": int(info.splits["train"].num_examples),
-        "test": int(info.splits[spec.test_split].num_examples),
-    }
+    with _prepared_info(spec, store.chosen_data_dir(data_dir)) as info:
+        return {
+            "train": int(info.splits["train"].num_examples),
+            "test": int(info.splits[spec.test_split].num_examples),
+        }
 
 
 def load_class_names(name: str, *, data_dir: str | Path | None = None) -> tuple[str, ...]:
     """The names of the classes in the order of the labels, for figures and messages."""
-    info = _prepared_info(dataset_spec(name), store.chosen_data_dir(data_dir))
-    metadata = info.metadata or {}
-    return tuple(metadata.get("class_names", info.features["label"].names))
+    with _prepared_info(dataset_spec(name), store.chosen_data_dir(data_dir)) as info:
+        metadata = info.metadata or {}
+        return tuple(metadata.get("class_names", info.features["label"].names))
 
 
 def evaluation_indices(
-    name: str, num_images: int = EVALUATION_IMAGES, *, available: int
+    name: str, num_images: int | Literal["all"] = EVALUATION_IMAGES, *, available: int
 ) -> np.ndarray:
     """The positions, int64 [num_images], of the paper's evaluation images in the test split.
 
     MNIST and CIFAR-10: the first `num_images` of `numpy.random.seed(123);
     numpy.random.choice(10000, 1000)`, drawn with replacement; where the split holds another number
     of images (small generated data), the same draw from as many as there are. Tiny ImageNet: the
-    first images of the validation split (protocol, "evaluation set").
+    first images of the validation split (protocol, "evaluation set"). "all": the whole split, each
+    image once, in the published order.
 
-    Raises InputError when `num_images` is not in 1 … 1000 or the split has too few images.
+    Raises InputError when `num_images` is neither in 1 … 1000 nor "all", or the split has too few
+    images.
     """
     spec = dataset_spec(name)
-    if not 1 <= num_images <= EVALUATION_IMAGES:
-        raise InputError(
-            f"{num_images} evaluation images of {name} asked for: the paper's set has 1 to "
-            f"{EVALUATION_IMAGES}"
-        )
     if available < 1:
         raise InputError(f"the {spec.test_split} split of {name} is empty")
-    if spec.name == "tiny_imagenet":
+    if num_images == "all":
+        return np.arange(available, dtype=np.int64)
+    if not isinstance(num_images, int) or not 1 <= num_images <= EVALUATION_IMAGES:
+        raise InputError(
+            f"{num_images} evaluation images of {name} asked for: the paper's set has 1 to "
+            f'{EVALUATION_IMAGES}; "all" is the whole {spec.test_split} split'
+        )
+    if spec.first_images:
         if num_images > available:
             raise InputError(
                 f"{num_images} evaluation images of {name} asked for: its {spec.test_split} split "
@@ -124,11 +121,15 @@ def evaluation_indices(
 
 
 def load_evaluation_set(
-    name: str, *, num_images: int = EVALUATION_IMAGES, data_dir: str | Path | None = None
+    name: str,
+    *,
+    num_images: int | Literal["all"] = EVALUATION_IMAGES,
+    data_dir: str | Path | None = None,
 ) -> Images:
     """The paper's evaluation images (`evaluation_indices`), in the order in which it draws them.
 
-    An image that is drawn twice is there twice, as in the paper's numbers.
+    An image that is drawn twice is there twice, as in the paper's numbers. "all" gives the whole
+    split that the paper draws them from, in order.
     """
     evaluation_indices(name, num_images, available=EVALUATION_IMAGES)  # refuse before reading
     test = load_split(name, "test", data_dir=data_dir)
@@ -136,18 +137,48 @@ def load_evaluation_set(
     return Images(test.images[indices], test.labels[indices], indices, test.source)
 
 
-def _prepared_info(spec: DatasetSpec, data_dir: Path) -> tfds.core.DatasetInfo:
-    prepare.ensure_prepared(spec, data_dir)
-    with store.quiet_tfds():
-        return tfds.builder(spec.tfds_name, data_dir=data_dir).info
+def _checked(spec: DatasetSpec, data_dir: Path, tfds_split: str | None) -> SourceRecord:
+    """Prepares the dataset where need be; its files are then those that were written."""
+    record = prepare.ensure_prepared(spec, data_dir)
+    source_record.require_whole(prepare.prepared_folder(spec, data_dir), split=tfds_split)
+    return record
+
+
+@contextlib.contextmanager
+def _told_in_one_line(folder: Path) -> Iterator[None]:
+    """Turns what TFDS and TensorFlow raise on damaged files, errors of many kinds, into one line.
+
+    Datasets without checksums need it: those of TFDS' own making, and of older versions of ours.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"the dataset in {folder} cannot be read ({store.first_line(error)}): "
+            f"{source_record.remedy(folder)}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _prepared_info(spec: DatasetSpec, data_dir: Path) -> Iterator[tfds.core.DatasetInfo]:
+    import tensorflow_datasets as tfds
+
+    _checked(spec, data_dir, None)
+    folder = prepare.prepared_folder(spec, data_dir)
+    with _told_in_one_line(folder), store.quiet_tfds():
+        yield tfds.builder(f"{spec.name}:{spec.version}", data_dir=data_dir).info
 
 
 def _tfds_load(
     spec: DatasetSpec, tfds_split: str, data_dir: Path
 ) -> tuple[tf.data.Dataset, tfds.core.DatasetInfo]:
+    import tensorflow_datasets as tfds
+
     with store.quiet_tfds():
         return tfds.load(
-            spec.tfds_name,
+            f"{spec.name}:{spec.version}",
             split=tfds_split,
             data_dir=data_dir,
             download=False,
@@ -167,10 +198,14 @@ def _read(
     labels = np.empty(count, np.int32)
     ids: list[bytes] = []
     start = 0
-    for batch in tfds.as_numpy(dataset.batch(_READ_BATCH).prefetch(2)):
+    for batch in dataset.batch(_READ_BATCH).prefetch(2).as_numpy_iterator():
         stop = start + len(batch["label"])
         images[start:stop] = batch["image"]
         labels[start:stop] = batch["label"]
         ids.extend(batch.get("id", ()))
         start = stop
+    if start != count:
+        raise ValueError(f"{start} images instead of {count}")
+    if count and not (labels.min() >= 0 and labels.max() < spec.num_classes):
+        raise ValueError(f"labels from {labels.min()} to {labels.max()}")
     return images, labels, np.asarray(ids)

@@ -1,29 +1,25 @@
 """Making the TFDS datasets: MNIST from the repository's files, the others from what is at hand.
 
-The first use of a data set prepares it: MNIST from the IDX files in `data/mnist`, the others, and
-MNIST where those files were removed, by a download. `prepare_from_source` takes files that were
-brought by hand.
+The first use of a data set prepares it: from the files that come with the project, where there are
+any, else by a download. `prepare_from_source` takes files that were brought by hand.
 """
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
-import tensorflow_datasets as tfds
 from absl import logging
 
-from alp_repro.data import store
-from alp_repro.data.sources import mnist
-from alp_repro.data.sources.cifar10 import write_cifar10
-from alp_repro.data.sources.tiny_imagenet import write_tiny_imagenet
+from alp_repro.data import source_record, store
+from alp_repro.data.source_record import SourceRecord
 from alp_repro.data.specs import DatasetSpec
-from alp_repro.data.store import SourceRecord
 from alp_repro.errors import InputError
 
 
 def prepared_folder(spec: DatasetSpec, data_dir: Path) -> Path:
     """Where the TFDS dataset lies, or will lie."""
-    return store.dataset_folder(data_dir, spec.tfds_name, _version(spec))
+    return store.dataset_folder(data_dir, spec.name, spec.version)
 
 
 def ensure_prepared(spec: DatasetSpec, data_dir: Path) -> SourceRecord:
@@ -34,15 +30,15 @@ def ensure_prepared(spec: DatasetSpec, data_dir: Path) -> SourceRecord:
     """
     folder = prepared_folder(spec, data_dir)
     if store.is_prepared(folder):
-        return store.read_record(folder)
+        return source_record.read(folder)
 
     def write(temporary: Path) -> SourceRecord:
-        embedded = mnist.embedded_folder()
-        if spec.name == "mnist" and mnist.files_present(embedded):
-            return write_mnist(temporary, embedded, source="embedded IDX files")
+        shipped = spec.shipped()
+        if shipped is not None:
+            return spec.write(temporary, shipped)
         return _download(spec, temporary, data_dir)
 
-    return store.prepare(data_dir, spec.tfds_name, _version(spec), write=write)
+    return store.prepare(data_dir, spec.name, spec.version, write=write)
 
 
 def prepare_from_source(
@@ -53,10 +49,9 @@ def prepare_from_source(
     skip_corrupt: bool = False,
     overwrite: bool = False,
 ) -> SourceRecord:
-    """Prepare the TFDS dataset from files that were brought by hand.
+    """Prepare the TFDS dataset from files that were brought by hand: `DatasetSpec.sources`.
 
-    MNIST: a folder with the four IDX files. CIFAR-10: see `write_cifar10`. Tiny ImageNet: a zip or
-    folder in the official layout. Nothing is left behind when it fails.
+    Nothing is left behind when it fails.
 
     Raises InputError when the source is not the data set, when it holds corrupt images and
     `skip_corrupt` is false, or when a dataset is already there and `overwrite` is false.
@@ -65,50 +60,10 @@ def prepare_from_source(
     if store.is_prepared(folder) and not overwrite:
         raise InputError(
             f"{spec.name} is already prepared in {folder} (source: "
-            f"{store.read_record(folder).summary}): --overwrite replaces it"
+            f"{source_record.read(folder).summary}): --overwrite replaces it"
         )
-
-    def write(temporary: Path) -> SourceRecord:
-        if spec.name == "mnist":
-            if not source.is_dir():
-                raise InputError(f"source {source} is not a folder with the four MNIST IDX files")
-            return write_mnist(temporary, source, source="local IDX files")
-        if spec.name == "cifar10":
-            return write_cifar10(temporary, source, skip_corrupt=skip_corrupt)
-        return write_tiny_imagenet(temporary, source, skip_corrupt=skip_corrupt)
-
-    return store.prepare(data_dir, spec.tfds_name, _version(spec), write=write, overwrite=overwrite)
-
-
-def write_mnist(data_dir: Path, folder: Path, *, source: str) -> SourceRecord:
-    """Write MNIST from the IDX files in `folder` as a TFDS dataset into `data_dir`."""
-    splits = {}
-    for split in ("train", "test"):
-        pairs = zip(*mnist.read_split(folder, split), strict=True)
-        splits[split] = [
-            (index, {"image": image, "label": int(label)})
-            for index, (image, label) in enumerate(pairs)
-        ]
-    builder_class = tfds.builder_cls("mnist")
-    store.store_examples(
-        data_dir,
-        "mnist",
-        str(builder_class.VERSION),
-        # The features of TFDS' own MNIST, so that `tfds.load` reads both alike.
-        features=tfds.features.FeaturesDict(
-            {
-                "image": tfds.features.Image(shape=(28, 28, 1)),
-                "label": tfds.features.ClassLabel(num_classes=10),
-            }
-        ),
-        splits=splits,
-        description="The MNIST database of handwritten digits, in the published order.",
-    )
-    return SourceRecord(source, str(folder))
-
-
-def _version(spec: DatasetSpec) -> str:
-    return str(tfds.builder_cls(spec.tfds_name).VERSION)
+    write = functools.partial(spec.write, source=source, skip_corrupt=skip_corrupt)
+    return store.prepare(data_dir, spec.name, spec.version, write=write, overwrite=overwrite)
 
 
 def _download(spec: DatasetSpec, temporary: Path, data_dir: Path) -> SourceRecord:
@@ -116,6 +71,8 @@ def _download(spec: DatasetSpec, temporary: Path, data_dir: Path) -> SourceRecor
         "to bring the data by hand: python -m experiments.prepare_data "
         f"--dataset={spec.name} --source=PATH --data_dir={data_dir}"
     )
+    if not spec.downloads:
+        raise InputError(f"{spec.name} is not in {data_dir} and cannot be downloaded; {by_hand}")
     logging.warning(
         "%s is not in %s: downloading it; without a network that fails only after some minutes "
         "(%s)",
@@ -123,7 +80,11 @@ def _download(spec: DatasetSpec, temporary: Path, data_dir: Path) -> SourceRecor
         data_dir,
         by_hand,
     )
-    builder = tfds.builder(spec.tfds_name, data_dir=temporary)
+    import tensorflow_datasets as tfds
+
+    from alp_repro.data.sources import tiny_imagenet_builder  # noqa: F401 (TFDS then knows it)
+
+    builder = tfds.builder(f"{spec.name}:{spec.version}", data_dir=temporary)
     # TFDS shuffles what it writes unless the dataset says no; the paper's evaluation images are
     # named by their position in the published files, so that order must stay.
     builder.info.as_proto.disable_shuffling = True
@@ -134,6 +95,7 @@ def _download(spec: DatasetSpec, temporary: Path, data_dir: Path) -> SourceRecor
                 download_dir=str(data_dir / "downloads"), download_config=config
             )
     except (OSError, tfds.download.DownloadError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"{spec.name} cannot be downloaded ({reason}); {by_hand}") from error
+        raise InputError(
+            f"{spec.name} cannot be downloaded ({store.first_line(error)}); {by_hand}"
+        ) from error
     return SourceRecord("TFDS download, published order", builder.info.full_name)

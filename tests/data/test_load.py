@@ -13,9 +13,9 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.image_classification import mnist as tfds_mnist
 
 from alp_repro import shipped
-from alp_repro.data import load, store
+from alp_repro.data import load, source_record, store
+from alp_repro.data.source_record import SourceRecord
 from alp_repro.data.sources import mnist
-from alp_repro.data.store import SourceRecord
 from alp_repro.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -173,7 +173,7 @@ def test_a_damaged_embedded_file_is_named(small_mnist: Path, tmp_path: Path, dam
 
 def test_unwritable_data_directory_is_one_clear_error(small_mnist: Path, tmp_path: Path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(InputError, match=r"cannot be written to .*ALP_REPRO_DATA_DIR"):
+    with pytest.raises(InputError, match=r"^data directory: cannot write to .*ALP_REPRO_DATA_DIR"):
         load.load_split("mnist", "train", data_dir=tmp_path / "file" / "data")
 
 
@@ -237,8 +237,8 @@ def test_a_failed_overwrite_keeps_the_old_dataset(tmp_path: Path):
 
 def test_a_foreign_record_is_refused(tmp_path: Path):
     (tmp_path / "alp_repro_source.json").write_text(json.dumps({"source": "x"}))
-    with pytest.raises(InputError, match="is not a source record"):
-        store.read_record(tmp_path)
+    with pytest.raises(InputError, match="alp_repro_source.json is damaged"):
+        source_record.read(tmp_path)
 
 
 def test_default_data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -15,8 +15,8 @@ import pytest
 import tensorflow as tf
 
 from alp_repro.data import load, prepare
+from alp_repro.data.source_record import SourceRecord
 from alp_repro.data.sources import safe_pickle
-from alp_repro.data.store import SourceRecord
 from alp_repro.errors import InputError
 from tests import data_factory
 
@@ -115,7 +115,8 @@ def test_an_archive_is_told_by_its_checksum(
 ):
     source = tarred(cifar10, tmp_path / "cifar.tar.gz")
     digest = subprocess.run(["md5sum", source], capture_output=True, text=True, check=True).stdout
-    monkeypatch.setattr("alp_repro.data.sources.cifar10._BINARY_ARCHIVE_MD5", digest.split()[0])
+    published = (source.stat().st_size, digest.split()[0])
+    monkeypatch.setattr("alp_repro.data.sources.cifar10._BINARY_ARCHIVE", published)
     assert prepared("cifar10", source, tmp_path / "data").source == "official binary archive"
 
 

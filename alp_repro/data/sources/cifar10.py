@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -9,15 +10,21 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from alp_repro.data import store
+from alp_repro.data.source_record import SourceRecord
 from alp_repro.data.sources import safe_pickle
-from alp_repro.data.sources.file_trees import DamagedFile, FileTree, md5_of_file, open_tree, root_of
+from alp_repro.data.sources.file_trees import (
+    DamagedFile,
+    FileTree,
+    open_tree,
+    require_published,
+    root_of,
+)
 from alp_repro.data.sources.image_check import ImageChecker
-from alp_repro.data.store import SourceRecord
 from alp_repro.errors import InputError
 
+VERSION = "3.0.2"  # of the TFDS dataset
 CLASSES = (
     *("airplane", "automobile", "bird", "cat", "deer"),
     *("dog", "frog", "horse", "ship", "truck"),
@@ -28,9 +35,18 @@ _TRAIN_BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
 _TEST_BATCH = "test_batch"
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
-# Published on https://www.cs.toronto.edu/~kriz/cifar.html (MD5 of the archives).
-_BINARY_ARCHIVE_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
-_PYTHON_ARCHIVE_MD5 = "c58f30108f718f92721af3b95e74349a"
+# Published on https://www.cs.toronto.edu/~kriz/cifar.html: size and MD5 of the archives.
+_BINARY_ARCHIVE = (170_052_171, "c32a1d4ab5d03f1284b67883e8d87530")
+_PYTHON_ARCHIVE = (170_498_071, "c58f30108f718f92721af3b95e74349a")
+# MD5 of the unpacked Python batches; nobody published any of the binary ones.
+_PYTHON_BATCHES = {
+    "data_batch_1": "c99cafc152244af753f735de768cd75f",
+    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+    "data_batch_4": "634d18415352ddfa80567beed471001a",
+    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    "test_batch": "40351d587109b95175f43aff81a1287e",
+}
 
 
 @dataclass(frozen=True)
@@ -68,6 +84,7 @@ def _write_batches(data_dir: Path, tree: FileTree, root: str, *, binary: bool) -
     missing = sorted(set(expected) - set(tree.names))
     if missing:
         raise InputError(f"{tree.path} lacks the CIFAR-10 batches {', '.join(missing)}")
+    kind = _verified_kind(tree, root, binary=binary)
     read = _read_binary if binary else _read_python
     batches = [read(tree, name) for name in expected]
     train = _Arrays(
@@ -78,11 +95,30 @@ def _write_batches(data_dir: Path, tree: FileTree, root: str, *, binary: bool) -
     for split, arrays in splits.items():
         _require_classes(tree, split, set(arrays.labels.tolist()))
     _store(data_dir, {split: _array_examples(split, arrays) for split, arrays in splits.items()})
-    archive = "binary" if binary else "Python"
-    published = _BINARY_ARCHIVE_MD5 if binary else _PYTHON_ARCHIVE_MD5
-    verified = tree.path.is_file() and md5_of_file(tree.path) == published
-    kind = f"official {archive} archive" if verified else f"{archive} batches, not verified"
     return SourceRecord(kind, str(tree.path))
+
+
+def _verified_kind(tree: FileTree, root: str, *, binary: bool) -> str:
+    """What the batches are, in a few words; InputError when they are official and damaged."""
+    name = "binary" if binary else "Python"
+    size, md5 = _BINARY_ARCHIVE if binary else _PYTHON_ARCHIVE
+    if require_published(tree, size=size, md5=md5, what=f"official CIFAR-10 {name} archive"):
+        return f"official {name} archive"
+    if not binary:
+        altered = [
+            batch
+            for batch, published in _PYTHON_BATCHES.items()
+            if hashlib.md5(_read(tree, root + batch), usedforsecurity=False).hexdigest()
+            != published
+        ]
+        if not altered:
+            return "official Python batches"
+        if len(altered) < len(_PYTHON_BATCHES):  # batches of one's own differ in all of them
+            raise InputError(
+                f"{root}{altered[0]} in {tree.path} is not the official batch, as others beside "
+                "it are (MD5): it is damaged; unpack the archive again"
+            )
+    return f"{name} batches, not verified"
 
 
 def _read_binary(tree: FileTree, name: str) -> _Arrays:
@@ -192,6 +228,8 @@ def _example(split: str, index: int, image: np.ndarray, label: int) -> dict[str,
 
 
 def _store(data_dir: Path, splits: dict[str, store.Examples]) -> None:
+    import tensorflow_datasets as tfds
+
     # The features of TFDS' own CIFAR-10, so that `tfds.load` reads both alike.
     features = tfds.features.FeaturesDict(
         {
@@ -203,7 +241,7 @@ def _store(data_dir: Path, splits: dict[str, store.Examples]) -> None:
     store.store_examples(
         data_dir,
         "cifar10",
-        str(tfds.builder_cls("cifar10").VERSION),
+        VERSION,
         features=features,
         splits=splits,
         description="CIFAR-10, in the order of its source.",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import lzma
 import tarfile
 import zipfile
@@ -12,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+from alp_repro.data.source_record import hex_digest
 from alp_repro.errors import InputError
 
 # What the standard library raises on damaged, truncated or encrypted archive members.
@@ -96,10 +96,17 @@ class _Tar:
         try:
             # Links are left out: they could point anywhere.
             self._members = {m.name: m for m in self._archive.getmembers() if m.isreg()}
+            self._read_to_the_end()
         except _DAMAGE:
             self._archive.close()
             raise
         self.names = list(self._members)
+
+    def _read_to_the_end(self) -> None:
+        # The checksum of gzip, bzip2 and xz stands behind the last byte; a tar reader stops before.
+        assert self._archive.fileobj is not None
+        while self._archive.fileobj.read(1 << 20):
+            pass
 
     def read(self, name: str) -> bytes:
         if name not in self._members:
@@ -158,10 +165,17 @@ def root_of(tree: FileTree, marker: str) -> str | None:
     return "".join(f"{part}/" for part in min(found, key=lambda parts: (len(parts), parts)))
 
 
-def md5_of_file(path: Path) -> str:
-    """The MD5 of a file in hexadecimal digits: what the data sets' authors published."""
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+def require_published(tree: FileTree, *, size: int, md5: str, what: str) -> bool:
+    """Whether an archive is the published one, as its authors' MD5 tells.
+
+    Raises InputError when it has the published one's size and other content: it is damaged.
+    """
+    if not tree.path.is_file() or tree.path.stat().st_size != size:
+        return False
+    digest = hex_digest(tree.path, "md5")
+    if digest != md5:
+        raise InputError(
+            f"source {tree.path} has the size of the {what}, but the MD5 {digest} instead of "
+            f"{md5}: it is damaged; fetch it again"
+        )
+    return True

@@ -12,8 +12,11 @@ from typing import Literal
 import numpy as np
 
 from alp_repro import shipped
+from alp_repro.data import store
+from alp_repro.data.source_record import SourceRecord
 from alp_repro.errors import InputError
 
+VERSION = "3.0.1"  # of the TFDS dataset
 _IDX_UINT8 = 0x08
 
 
@@ -26,7 +29,7 @@ class _IdxFile:
     sha256: str
 
 
-_FILES: dict[str, tuple[_IdxFile, _IdxFile]] = {
+_FILES: dict[Literal["train", "test"], tuple[_IdxFile, _IdxFile]] = {
     "train": (
         _IdxFile(
             "train-images-idx3-ubyte",
@@ -59,6 +62,12 @@ def embedded_folder() -> Path:
     return shipped.folder("mnist")
 
 
+def shipped_source() -> Path | None:
+    """The folder of the files that come with the project; None where somebody removed them."""
+    folder = embedded_folder()
+    return folder if files_present(folder) else None
+
+
 def files_present(folder: Path) -> bool:
     """Whether any of the four IDX files, packed or not, lies in the folder."""
     return any(_find(folder, file) for pair in _FILES.values() for file in pair)
@@ -73,6 +82,42 @@ def read_split(folder: Path, split: Literal["train", "test"]) -> tuple[np.ndarra
     """
     image_file, label_file = _FILES[split]
     return _read(folder, image_file)[..., np.newaxis], _read(folder, label_file)
+
+
+def write_mnist(data_dir: Path, source: Path, *, skip_corrupt: bool = False) -> SourceRecord:
+    """Write MNIST from the four IDX files in the folder `source` as a TFDS dataset.
+
+    Raises InputError when a file is missing, damaged or not the canonical one; there are no
+    single images that `skip_corrupt` could leave out.
+    """
+    import tensorflow_datasets as tfds
+
+    del skip_corrupt
+    if not source.is_dir():
+        raise InputError(f"source {source} is not a folder with the four MNIST IDX files")
+    splits: dict[str, store.Examples] = {}
+    for split in _FILES:
+        pairs = zip(*read_split(source, split), strict=True)
+        splits[split] = [
+            (index, {"image": image, "label": int(label)})
+            for index, (image, label) in enumerate(pairs)
+        ]
+    store.store_examples(
+        data_dir,
+        "mnist",
+        VERSION,
+        # The features of TFDS' own MNIST, so that `tfds.load` reads both alike.
+        features=tfds.features.FeaturesDict(
+            {
+                "image": tfds.features.Image(shape=(28, 28, 1)),
+                "label": tfds.features.ClassLabel(num_classes=10),
+            }
+        ),
+        splits=splits,
+        description="The MNIST database of handwritten digits, in the published order.",
+    )
+    kind = "embedded IDX files" if source == embedded_folder() else "local IDX files"
+    return SourceRecord(kind, str(source))
 
 
 def _find(folder: Path, file: _IdxFile) -> Path | None:
