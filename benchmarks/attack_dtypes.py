@@ -32,7 +32,7 @@ ATTACKS = {
 def main(argv: list[str]) -> None:
     del argv
     data = load.load_evaluation_set("mnist", num_images=FLAGS.num_images, data_dir=FLAGS.data_dir)
-    images = data.images.astype(np.float32) / 255
+    images = data.unit_scale
     rows = []
     for run_dir in FLAGS.run_dirs:
         model = runs.load_model(runs.RunDir(Path(run_dir)).model)

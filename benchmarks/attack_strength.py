@@ -168,7 +168,7 @@ def main(argv: list[str]) -> None:
         FLAGS.run_dirs, each(FLAGS.num_images), each(FLAGS.paper_restarts), strict=True
     ):
         data = load.load_evaluation_set("mnist", num_images=count, data_dir=FLAGS.data_dir)
-        images = data.images.astype(np.float32) / 255
+        images = data.unit_scale
         if PAPER in attacks:
             attacks[PAPER] = dataclasses.replace(attacks[PAPER], restarts=paper_restarts)
         model = runs.load_model(runs.RunDir(Path(run_dir)).model)

@@ -50,7 +50,7 @@ def exhaustive(
 
 def compare(name: str, model: keras.Model, data: load.Images, attack: Attack) -> list[str]:
     """One line of the table."""
-    images = data.images.astype(np.float32) / 255
+    images = data.unit_scale
     batch = FLAGS.batch_size
     program = attack_program(
         model, attack=dataclasses.replace(attack, dtype=resolve_dtype(FLAGS.exhaustive_dtype)),

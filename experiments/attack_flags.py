@@ -10,11 +10,11 @@ from absl import flags
 
 from alp_repro import attacks
 from alp_repro.attacks import Attack
+from alp_repro.data import dataset_spec
 from alp_repro.errors import InputError
 
 from .definitions import METHODS, SIZES, attack_keys, parse
 
-DEFAULT_EPS = {"mnist": 76.5, "cifar10": 16.0, "tiny_imagenet": 16.0}
 
 
 def attack_grid(values: flags.FlagValues) -> list[Attack]:
@@ -51,7 +51,7 @@ def parse_attack(spec: str, values: flags.FlagValues) -> Attack:
         if key in settings:
             raise InputError(f"--attack={spec}: {key} is there twice")
         settings[key] = _parse_value(spec, key, value)
-    eps = settings.pop("eps", DEFAULT_EPS[values.dataset] / 255)
+    eps = settings.pop("eps", dataset_spec(values.dataset).eps / 255)
     shared = {
         "loss": values.loss,
         "step_schedule": values.step_schedule,

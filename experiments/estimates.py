@@ -56,7 +56,7 @@ def evaluation_seconds(values: flags.FlagValues, columns: list[Column], devices:
     model = training.compiled_model(settings.recipe(values)).classifier
     batch = settings.eval_batch_size(values, gpu=devices.gpu)
     data = evaluation_set(values.dataset, min(batch, values.num_images), values.data_dir)
-    images = np.resize(data.images, (batch, *data.images.shape[1:])).astype(np.float32) / 255
+    images = np.resize(data.unit_scale, (batch, *data.images.shape[1:]))
     labels = np.resize(data.labels, batch)
     # A column with more restarts goes on where the one with fewer ended.
     attacks: dict[Attack, int] = {}

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 from absl import flags
 from tqdm import tqdm
 
@@ -50,7 +49,7 @@ def attack_run(
     with ProgressLine(str(attack)) as report:
         return evaluation.evaluate(
             model,
-            data.images.astype(np.float32) / np.float32(255),
+            data.unit_scale,
             data.labels,
             attack=attack,
             seed=values.seed,

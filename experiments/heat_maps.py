@@ -99,7 +99,7 @@ def _map(job: Job, run: RunDir, chosen: Devices) -> HeatMap:
 
     return heat_map(
         runs.load_model(run.model),
-        data.images.astype(np.float32) / np.float32(255),
+        data.unit_scale,
         data.labels,
         attack=attack,
         eps_iters=eps_iters,

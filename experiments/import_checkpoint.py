@@ -14,13 +14,14 @@ from pathlib import Path
 from absl import flags
 
 from alp_repro.checkpoints import FORMATS, Import, import_run
+from alp_repro.data.specs import DATASETS
 from alp_repro.errors import InputError
 from alp_repro.models import MODELS
 from alp_repro.runs import RunDir
 
 from . import app
 
-DATASET_OF_MODEL = {"lenet": "mnist", "resnet20_v2": "cifar10", "resnet50_v2": "tiny_imagenet"}
+DATASET_OF_MODEL = {spec.model: spec.name for spec in DATASETS.values()}
 PIXEL_RANGES = {"0..1": (0.0, 1.0), "-1..1": (-1.0, 1.0)}
 
 FORMAT = flags.DEFINE_enum("format", None, list(FORMATS), "whose variable names the checkpoint has")

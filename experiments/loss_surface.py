@@ -18,7 +18,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from alp_repro.data import Images, load
+from alp_repro.data import Images, dataset_spec, load
 from alp_repro.errors import InputError
 from alp_repro.evaluation.landscape import Plane, Surfaces, local_maxima, surfaces_of_run
 from alp_repro.reporting import figures, report, tables
@@ -39,13 +39,11 @@ _CLIP = flags.DEFINE_boolean("clip", True, "Clip the points to [0, 1], so that t
 _SHARE = flags.DEFINE_boolean("share_loss_axis", False, "One loss axis for all panels.")
 _NAME = flags.DEFINE_string("name", None, "Name of the figure (default: from what it shows).")
 
-_DEFAULT_EPS = {"mnist": 38.25}
-
 
 def main(_: list[str]) -> None:
     """Draws the surfaces of --rows around --images."""
     positions = figures.parse_positions(_IMAGES.value)
-    eps = _DEFAULT_EPS.get(FLAGS.dataset, 16.0) if _EPS.value is None else _EPS.value
+    eps = dataset_spec(FLAGS.dataset).surface_eps if _EPS.value is None else _EPS.value
     plane = Plane(
         radius=eps / 255, resolution=_RESOLUTION.value, seed=_SEED.value, clip=_CLIP.value
     )

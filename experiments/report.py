@@ -15,6 +15,7 @@ from absl import flags
 from alp_repro import files, runs
 from alp_repro.attacks import Attack, resolve_dtype
 from alp_repro.data.load import EVALUATION_IMAGES
+from alp_repro.data.specs import DATASETS
 from alp_repro.errors import InputError
 from alp_repro.reporting import report
 from alp_repro.training import Recipe
@@ -45,7 +46,7 @@ def main(_: list[str]) -> None:
 def deviations(folder: Path) -> list[str]:
     """What was trained and evaluated otherwise than in the paper, a line for rows that share it."""
     lines: dict[tuple[str, str], list[str]] = {}
-    for dataset, title in report.DATASET_TITLES.items():
+    for dataset, spec in DATASETS.items():
         rows = [
             row
             for row in settings.rows_of(Path(FLAGS.flags_dir), dataset)
@@ -53,9 +54,9 @@ def deviations(folder: Path) -> list[str]:
         ]
         for row in rows:
             changes = _training_changes(folder / dataset / row, dataset, row)
-            lines.setdefault((title, changes), []).append(row)
+            lines.setdefault((spec.title, changes), []).append(row)
         if rows:
-            lines[title, _evaluation_changes(dataset, rows[0])] = ["evaluation"]
+            lines[spec.title, _evaluation_changes(dataset, rows[0])] = ["evaluation"]
     return [
         f"{title}, {', '.join(rows)}: {changes}"
         for (title, changes), rows in lines.items()

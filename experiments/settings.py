@@ -133,7 +133,6 @@ def recipe(values: flags.FlagValues) -> Recipe:
         )
     fraction = values.adversarial_fraction
     attack = _training_attack(values) if fraction or penalty == "alp" else None
-    default_models = {"mnist": "lenet", "cifar10": "resnet20_v2", "tiny_imagenet": "resnet50_v2"}
     try:
         drops = tuple(int(epoch) for epoch in values.learning_rate_drops)
     except ValueError as error:
@@ -141,7 +140,7 @@ def recipe(values: flags.FlagValues) -> Recipe:
     named_alike = {field.name for field in dataclasses.fields(Recipe)} & set(values)
     settings: dict[str, Any] = {name: values[name].value for name in named_alike}
     settings |= {
-        "model": values.model or default_models[values.dataset],
+        "model": values.model or dataset_spec(values.dataset).model,
         "clean_weight": 1.0 - fraction,
         "adversarial_weight": fraction,
         "attack": attack,
@@ -172,9 +171,7 @@ def eval_batch_size(values: flags.FlagValues, *, gpu: bool) -> int:
     """--eval_batch_size, or what suits the data set and the device."""
     if values.eval_batch_size is not None:
         return values.eval_batch_size
-    side = dataset_spec(values.dataset).image_shape[0]
-    small = {28: 200, 32: 50, 64: 25}[side]
-    return small * (20 if gpu else 1)
+    return dataset_spec(values.dataset).eval_batch_size * (20 if gpu else 1)
 
 
 def changes(paper: Recipe, scaled: Recipe) -> dict[str, tuple[Any, Any]]:

@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from alp_repro import files, runs
+from alp_repro.data.images import unit_scale
 from alp_repro.errors import InputError
 from alp_repro.model_copies import logits_function
 
@@ -121,7 +122,7 @@ def loss_surfaces(
     Raises:
       InputError: labels that do not fit the images or the model.
     """
-    images, labels = _unit_scale(images), np.asarray(labels, np.int32)
+    images, labels = unit_scale(images), np.asarray(labels, np.int32)
     if len(images) == 0 or labels.shape != (len(images),):
         raise InputError(f"{len(images)} images and labels of shape {labels.shape}: one label each")
     classes = model.output_shape[-1]
@@ -197,7 +198,7 @@ def surfaces_of_run(
     Raises:
       InputError: there is no model, or what is there is damaged.
     """
-    images = _unit_scale(images)
+    images = unit_scale(images)
     digest = hashlib.sha256(np.ascontiguousarray(images).tobytes())
     digest.update(np.asarray(labels, np.int32).tobytes())
     settings = files.plain(
@@ -253,10 +254,3 @@ def local_maxima(losses: np.ndarray, *, reach: int = 2) -> np.ndarray:
     # Strictly higher than the rest: exactly one value of the window, the middle, reaches it.
     highest = (windows >= middle[:, :, None, None]).sum(axis=(2, 3)) == 1
     return np.pad(highest, reach)
-
-
-def _unit_scale(images: np.ndarray) -> np.ndarray:
-    """Images as float32 in [0, 1]."""
-    if images.dtype == np.uint8:
-        return images.astype(np.float32) / np.float32(255)
-    return images.astype(np.float32)

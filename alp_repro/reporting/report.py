@@ -19,19 +19,18 @@ from typing import Any
 import jinja2
 
 from alp_repro import files, runs
+from alp_repro.data.specs import DATASETS, dataset_spec
 from alp_repro.errors import InputError
 from alp_repro.reporting.tables import TABLES, Cell
 from alp_repro.runs import RunDir
 
 TEMPLATE = "report.html.j2"
 _TABLE_COMMAND = "experiments.table --flagfile=flags/tables/table{number}.cfg --scale={scale}"
-DATASET_TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "tiny_imagenet": "Tiny ImageNet"}
-_DATASET_TABLES = {"mnist": 1, "cifar10": 2, "tiny_imagenet": 4}
 
 
 def data_and_scale(dataset: str, scale: str) -> str:
     """What a figure's caption says of where its models come from."""
-    return f"{DATASET_TITLES[dataset]}, scale {scale}"
+    return f"{dataset_spec(dataset).title}, scale {scale}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,9 +130,11 @@ def finished_runs(folder: Path, rows: Sequence[str]) -> tuple[dict[str, RunDir],
 def missing_row(run: RunDir, part: str) -> Missing:
     """A part of a row's run, at runs/<scale>/<dataset>/<row>, that training and attacking makes."""
     scale, dataset, row = run.path.parts[-3:]
-    table = _TABLE_COMMAND.format(number=_DATASET_TABLES.get(dataset, 1), scale=scale)
+    spec = DATASETS.get(dataset)
+    number = spec.tables[0] if spec and spec.tables else 1
+    table = _TABLE_COMMAND.format(number=number, scale=scale)
     return Missing(
-        f"{part} of {DATASET_TITLES.get(dataset, dataset)} {row}",
+        f"{part} of {spec.title if spec else dataset} {row}",
         f"python -m {table} --only={row}",
     )
 

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from alp_repro import files, runs
 from alp_repro.attacks import Attack, attack_program, exact_bounds
+from alp_repro.data.images import unit_scale
 from alp_repro.errors import InputError
 from alp_repro.model_copies import float32_copy, float32_model, logits_function
 from alp_repro.training.model import ACCURACIES, LogitPairingModel
@@ -92,8 +93,7 @@ class LogTestAccuracy(keras.callbacks.Callback):
     def __init__(self, watch: Watch, recipe: Recipe) -> None:
         """Keeps the images on the [0, 1] scale."""
         super().__init__()
-        images = watch.images.astype(np.float32)
-        self._images = images / np.float32(255) if watch.images.dtype == np.uint8 else images
+        self._images = unit_scale(watch.images)
         self._labels = np.asarray(watch.labels, np.int32)
         self._watch, self._recipe = watch, recipe
         self._float32: keras.Model | None = None

@@ -237,7 +237,7 @@ def test_a_failed_overwrite_keeps_the_old_dataset(tmp_path: Path):
 
 def test_a_foreign_record_is_refused(tmp_path: Path):
     (tmp_path / "alp_repro_source.json").write_text(json.dumps({"source": "x"}))
-    with pytest.raises(InputError, match="alp_repro_source.json is damaged"):
+    with pytest.raises(InputError, match=r"alp_repro_source\.json is damaged"):
         source_record.read(tmp_path)
 
 
