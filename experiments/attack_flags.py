@@ -16,7 +16,6 @@ from alp_repro.errors import InputError
 from .definitions import METHODS, SIZES, attack_keys, parse
 
 
-
 def attack_grid(values: flags.FlagValues) -> list[Attack]:
     """The attacks of --grid and --attack, in that order.
 
