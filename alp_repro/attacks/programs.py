@@ -7,7 +7,6 @@ our loop (PGD and APGD), Cleverhans' own `projected_gradient_descent`, and its `
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ from alp_repro.attacks.draws import calm_items, choose_targets, item_noise, rand
 from alp_repro.attacks.pgd import craft
 from alp_repro.attacks.settings import Attack, Sizes
 from alp_repro.model_copies import copy_weights, crafting_copy, logits_function
+from alp_repro.program_cache import kept_for_models
 
 
 class BatchOutcome(NamedTuple):
@@ -78,7 +78,7 @@ def attack_program(
         nb_iter=attack.nb_iter if attack.method == "apgd" else 1,
     )  # fmt: skip
     program, update = _compiled(
-        model, shape_of_attack, image_shape, batch_size, seed, strategy, jit_compile
+        model, image_shape, shape_of_attack, batch_size, seed, strategy, jit_compile
     )
     update()
     sizes = (np.float32(attack.eps), np.float32(attack.eps_iter), np.int32(attack.nb_iter))
@@ -99,11 +99,11 @@ def _signature(image_shape: tuple[int, ...], batch_size: int) -> list[tf.TensorS
 _SIZES = [tf.TensorSpec([], tf.float32), tf.TensorSpec([], tf.float32), tf.TensorSpec([], tf.int32)]
 
 
-@functools.lru_cache(maxsize=2)
+@kept_for_models(maxsize=2)
 def _compiled(
     model: keras.Model,
-    attack: Attack,
     image_shape: tuple[int, ...],
+    attack: Attack,
     batch_size: int,
     seed: int,
     strategy: tf.distribute.Strategy | None,

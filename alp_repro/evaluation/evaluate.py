@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -12,13 +12,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from alp_repro import runs
+from alp_repro import files, runs
 from alp_repro.attacks.settings import Attack
 from alp_repro.errors import InputError
 from alp_repro.evaluation.record import AttackRecord, new_record
 from alp_repro.evaluation.restarts import Progress, attack_with_restarts
 from alp_repro.evaluation.store import attack_name, described, on_disk
 from alp_repro.model_copies import float32_model, logits_function
+from alp_repro.model_identity import function_identity
+from alp_repro.program_cache import kept_for_models
 
 DEFAULT_BATCH = 200
 
@@ -96,7 +98,7 @@ def evaluate(
 
 def predictions(model: keras.Model, images: np.ndarray, *, batch_size: int) -> np.ndarray:
     """Predicted classes, int32 [n], in batches of one shape."""
-    logits = _compiled_logits(model)
+    logits = _compiled_logits(model, images.shape[1:])
     found = []
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
@@ -106,8 +108,10 @@ def predictions(model: keras.Model, images: np.ndarray, *, batch_size: int) -> n
     return np.concatenate(found).astype(np.int32)
 
 
-@functools.lru_cache(maxsize=2)
-def _compiled_logits(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
+@kept_for_models(maxsize=2)
+def _compiled_logits(
+    model: keras.Model, image_shape: tuple[int, ...]
+) -> Callable[[tf.Tensor], tf.Tensor]:
     """Traced once for all attacks on a model."""
     return tf.function(logits_function(model))
 
@@ -129,6 +133,9 @@ def _settings(
         "num_images": len(labels),
         "images": digest.hexdigest()[:16],
         "model": runs.weights_hash(model),
+        "function": files.plain(
+            dataclasses.asdict(function_identity(float32_model(model), images.shape[1:]))
+        ),
     }
 
 

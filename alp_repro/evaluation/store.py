@@ -14,6 +14,7 @@ from alp_repro import files, runs
 from alp_repro.attacks.settings import Attack
 from alp_repro.errors import InputError
 from alp_repro.evaluation.record import AttackRecord, load_record, save_record
+from alp_repro.model_identity import FunctionIdentity
 
 
 def attack_name(settings: dict[str, Any]) -> str:
@@ -32,7 +33,7 @@ def attack_name(settings: dict[str, Any]) -> str:
         *(["losses"] if settings.get("losses") else []),
     ]
     # The model is left out: a result of another model at this place is to be noticed.
-    identity = {key: value for key, value in settings.items() if key != "model"}
+    identity = {key: v for key, v in settings.items() if key not in ("model", "function")}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
     return "_".join(parts) + f"_{digest}.npz"
 
@@ -117,14 +118,22 @@ def on_disk(
 
 def _matching(path: Path, settings: dict[str, Any]) -> AttackRecord:
     record = load_record(path)
+    function = FunctionIdentity(**settings["function"])
+    difference = function.difference_from(record.settings.get("function"))
     for key, value in files.plain(settings).items():
-        if record.settings.get(key) != value:
+        if key != "function" and record.settings.get(key) != value:
             what = {"model": "another model (its weights differ)"}.get(key, f"another {key}")
             raise InputError(
                 f"{path} is the result of {what}: {record.settings.get(key)!r} there, {value!r} "
                 "here; move it away to have it computed again"
             )
-    return record
+    if difference is not None:
+        raise InputError(
+            f"{path} is the result of another model ({difference}): move it away to have it "
+            "computed again"
+        )
+    # A result of a time before functions were noted gets its model's when it is gone on with.
+    return dataclasses.replace(record, settings={**settings, **record.settings})
 
 
 def described(attack: Attack) -> dict[str, Any]:

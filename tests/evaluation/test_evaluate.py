@@ -208,6 +208,45 @@ def test_the_result_of_another_model_is_refused_and_left_alone(
     assert file.read_bytes() == before and results(tmp_path) == [file]
 
 
+@pytest.mark.parametrize("change", ["activation", "rescaling"])
+def test_the_result_of_another_function_of_the_same_weights_is_refused(
+    tmp_path: Path, change: str
+) -> None:
+    def model(activation: str, factor: float) -> keras.Model:
+        found = model_ending_in(
+            keras.layers.Rescaling(factor), keras.layers.Flatten(),
+            keras.layers.Dense(9, activation=activation), keras.layers.Dense(3),
+        )  # fmt: skip
+        generator = np.random.default_rng(1)
+        found.set_weights([generator.normal(0, 0.3, w.shape) for w in found.get_weights()])
+        return found
+
+    images, labels = small_images(6), np.zeros(6, int)
+    evaluate(model("tanh", 1.0), images, labels, attack=ATTACK, batch_size=6, folder=tmp_path)
+    other = model("relu", 1.0) if change == "activation" else model("tanh", 2.0)
+    (file,) = results(tmp_path)
+    before = file.read_bytes()
+    with pytest.raises(InputError, match="another model") as caught:
+        evaluate(other, images, labels, attack=ATTACK, batch_size=6, folder=tmp_path)
+    assert file.name in str(caught.value) and "\n" not in str(caught.value)
+    assert file.read_bytes() == before
+
+
+def test_a_result_without_a_function_is_found_and_gets_one_when_it_is_gone_on_with(
+    evaluated: Callable[..., AttackRecord], tmp_path: Path, batches: list[int]
+) -> None:
+    first = evaluated(attack=attack(restarts=1))
+    (file,) = results(tmp_path)
+    settings = {key: value for key, value in first.settings.items() if key != "function"}
+    evaluation.record.save_record(file, dataclasses.replace(first, settings=settings))
+    computed = len(batches)
+    evaluated(attack=attack(restarts=1))
+    assert len(batches) == computed
+    found = evaluated()
+    assert found.settings == first.settings
+    assert_same(found, evaluated(folder=None))
+
+
 def test_the_result_of_another_attack_under_this_name_is_refused(
     evaluated: Callable[..., AttackRecord], tmp_path: Path
 ) -> None:
