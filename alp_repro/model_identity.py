@@ -1,4 +1,4 @@
-"""Which model it is: its weights, and the function that they are weights of.
+"""Which model it is: the function that its weights (`runs.weights_hash`) are weights of.
 
 Two models with the same weights are two functions where an activation, a Rescaling's factor or an
 attribute differs. A result belongs to a function.
@@ -28,15 +28,6 @@ _NO_FUNCTION = {
 }  # fmt: skip
 _NO_FUNCTION_ENDINGS = ("_initializer", "_regularizer", "_constraint")
 _NAMES_LAYERS = ("input_layers", "output_layers")
-
-
-def weights_hash(model: keras.Model) -> str:
-    """Sixteen hex digits that change with any weight, its shape or its place."""
-    digest = hashlib.sha256()
-    for weight in model.get_weights():
-        digest.update(f"{weight.shape}{weight.dtype}".encode())
-        digest.update(np.ascontiguousarray(weight).tobytes())
-    return digest.hexdigest()[:_DIGITS]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -24,20 +25,10 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from alp_repro.errors import InputError
 from alp_repro.files import make_folder, write_atomically
-from alp_repro.model_identity import weights_hash
-
-__all__ = [
-    "RunDir",
-    "code_revision",
-    "load_model",
-    "package_version",
-    "provenance",
-    "save_model",
-    "weights_hash",
-]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +101,15 @@ def load_model(path: Path) -> keras.Model:
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises errors of many kinds for a damaged or foreign file
         raise InputError(f"{path} holds no Keras model that can be read ({error})") from error
+
+
+def weights_hash(model: keras.Model) -> str:
+    """Sixteen hex digits that change with any weight, its shape or its place."""
+    digest = hashlib.sha256()
+    for weight in model.get_weights():
+        digest.update(f"{weight.shape}{weight.dtype}".encode())
+        digest.update(np.ascontiguousarray(weight).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def provenance() -> dict[str, Any]:
