@@ -63,6 +63,8 @@ def parse_attack(spec: str, values: flags.FlagValues) -> Attack:
     defaults = {
         "pgd": {"eps_iter": eps / 4, "nb_iter": 40},
         "apgd": {"eps_iter": 2 * eps, "nb_iter": 100},
+        # The margin is its authors' loss, and there is no step.
+        "square": {"eps_iter": eps, "nb_iter": 1000, "loss": "margin"},
         # The protocol's SPSA: 40 iterations, learning rate 0.01.
         "spsa": {"eps_iter": 0.01, "nb_iter": 40, "dtype": "float32", "engine": "loop"},
     }

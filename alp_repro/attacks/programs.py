@@ -20,6 +20,7 @@ from cleverhans.tf2.attacks.spsa import SPSAAdam, margin_logit_loss, projected_o
 from alp_repro.attacks.draws import calm_items, choose_targets, item_noise, random_starts
 from alp_repro.attacks.pgd import craft
 from alp_repro.attacks.settings import Attack, Sizes
+from alp_repro.attacks.square import square_attack
 from alp_repro.model_copies import copy_weights, crafting_copy, logits_function
 from alp_repro.program_cache import kept_for_models
 
@@ -239,6 +240,12 @@ def _loop(model: keras.Model, crafter: keras.Model, attack: Attack, seed: int) -
             targets = choose_targets(
                 attack.target, clean_logits=clean_logits(images), labels=labels,
                 image_index=image_index, restart=restart, seed=tf.constant(seed),
+            )  # fmt: skip
+        if attack.method == "square":
+            return square_attack(
+                crafting_logits, images, labels, eps=sizes.eps, nb_iter=sizes.nb_iter,
+                image_index=image_index, restart=restart, seed=tf.constant(seed),
+                loss=attack.loss, targets=targets,
             )  # fmt: skip
         noise = None
         if attack.gradient_noise:

@@ -16,7 +16,7 @@ import tensorflow as tf
 from alp_repro.dtypes import Dtype
 from alp_repro.errors import InputError
 
-Method = Literal["pgd", "apgd", "spsa"]
+Method = Literal["pgd", "apgd", "spsa", "square"]
 Loss = Literal["cross_entropy", "margin", "dlr"]
 StepSchedule = Literal["constant", "linear"]
 Success = Literal["last", "any"]
@@ -65,10 +65,12 @@ class Attack:
     Attributes:
       eps: radius of the ball; 0 leaves the clean images.
       eps_iter: size of a sign step (of the first one under the linear schedule). SPSA: Adam's
-        learning rate. APGD ignores it and begins with 2·eps.
-      nb_iter: steps of one restart.
+        learning rate. APGD, which begins with 2·eps, and Square ignore it.
+      nb_iter: steps of one restart; Square's queries.
       restarts: independent full runs, each from its own start (paper: r).
-      method: `pgd` (Madry et al. 2017), `apgd` (Croce & Hein 2020), `spsa` (Uesato et al. 2018).
+      method: `pgd` (Madry et al. 2017), `apgd` (Croce & Hein 2020), `spsa` (Uesato et al. 2018),
+        `square` (Andriushchenko et al. 2020): random search, which asks for no gradient; its
+        authors' loss is the margin.
       loss: what is maximised; see `attack_losses`.
       step_schedule: `constant`, or `linear`: step i of n is eps_iter · (1 - i/n).
       momentum: a PGD step follows the sign of the gradient plus this share of the direction before
@@ -156,7 +158,8 @@ class Attack:
                 "attack success=any: an iterate's own logits are needed, and with gradient_noise "
                 "they are never computed; success=last works"
             )
-        if self.target == "rotate" and (self.method == "spsa" or self.engine == "cleverhans"):
+        gradient_steps = self.method in ("pgd", "apgd") and self.engine == "loop"
+        if self.target == "rotate" and not gradient_steps:
             raise InputError("attack target=rotate: our loop's pgd and apgd alone know it")
         if self.engine == "cleverhans":
             known = ("engine", "target", "random_start")

@@ -100,8 +100,11 @@ class Recipe:
             raise InputError("recipe: clean and adversarial weight are both 0, nothing is learned")
         if self.uses_adversarial and self.attack is None:
             raise InputError("recipe: adversarial images are used but no training attack is given")
-        if self.attack is not None and self.attack.method == "spsa":
-            raise InputError("recipe: training attack spsa has no gradient steps: use pgd or apgd")
+        if self.attack is not None and self.attack.method not in ("pgd", "apgd"):
+            raise InputError(
+                f"recipe: training attack {self.attack.method} has no gradient steps: use pgd or "
+                "apgd"
+            )
         if self.attack is not None and self.attack.engine != "loop":
             raise InputError(
                 f"recipe: training attack engine={self.attack.engine} is for evaluations: a "

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from alp_repro.attacks import Attack
 from alp_repro.attacks.square import square_attack, square_side
 from alp_repro.errors import InputError
+from alp_repro.evaluation import evaluate
 from alp_repro.model_copies import logits_function
 
 EPS = 0.2
@@ -102,3 +106,15 @@ def test_no_query_is_refused(model, images, labels) -> None:
             logits_function(model), tf.constant(images), tf.constant(labels), eps=EPS, nb_iter=0,
             image_index=tf.range(40), restart=tf.zeros(40, tf.int32), seed=tf.constant(3),
         )  # fmt: skip
+
+
+def test_it_is_a_method_of_attack_like_any_other(model, images, labels, tmp_path) -> None:
+    """The engine breaks what the function breaks, and a result goes on with more restarts."""
+    attack = Attack(eps=EPS, eps_iter=EPS, nb_iter=60, method="square", loss="margin")
+    record = evaluate(model, images, labels, attack=attack, seed=3, folder=tmp_path)
+    alone = margins(model, run(model, images, labels), labels) > 0
+    np.testing.assert_array_equal(record.first_break == 0, alone)
+    more = dataclasses.replace(attack, restarts=3)
+    later = evaluate(model, images, labels, attack=more, seed=3, folder=tmp_path)
+    np.testing.assert_array_equal(later.first_break == 0, alone)
+    assert later.accuracy_at(3) <= record.accuracy_at(1)
