@@ -1,10 +1,15 @@
 """The penalties of logit pairing, pure functions of logits (Kannan et al. 2018; paper, section 2).
 
 Every function takes float logits of shape [batch, classes] and returns a float32 scalar, the mean
-over the batch. Weights (λ) are applied by the training step, never here.
+over the batch. Weights (λ) are applied by the training step, never here. `PENALTIES`, at the end,
+names them: what a recipe may weigh, a flag may choose and a log and a legend show comes from there.
 """
 
 from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal
 
 import tensorflow as tf
 
@@ -62,3 +67,28 @@ def adversarial_logit_pairing(clean_logits: tf.Tensor, adversarial_logits: tf.Te
     ALP = mean over batch and classes of (z(x) - z(x_adv))², with gradient through both terms.
     """
     return tf.reduce_mean(tf.square(clean_logits - adversarial_logits))
+
+
+@dataclasses.dataclass(frozen=True)
+class Penalty:
+    """A regulariser that a recipe may weigh.
+
+    Attributes:
+      label: its name in legends.
+      function: logits, one argument for each of `needs`, to the penalty of a batch.
+      needs: whose logits it takes, in the order of its arguments.
+      pairs: compares the first half of a batch with the second, so that two images are needed.
+    """
+
+    label: str
+    function: Callable[..., tf.Tensor]
+    needs: tuple[Literal["clean", "adversarial"], ...] = ("clean",)
+    pairs: bool = False
+
+
+# A name here is the penalty's in recipes, --regularizer, settings.json and training.csv.
+PENALTIES: dict[str, Penalty] = {
+    "clp": Penalty("CLP", clean_logit_pairing, pairs=True),
+    "lsq": Penalty("LSQ", logit_squeezing),
+    "alp": Penalty("ALP", adversarial_logit_pairing, needs=("clean", "adversarial")),
+}

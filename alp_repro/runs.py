@@ -12,6 +12,7 @@ runs/<scale>/<dataset>/<row>/
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import hashlib
@@ -21,14 +22,16 @@ import platform
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
+from alp_repro import decoding
 from alp_repro.errors import InputError
-from alp_repro.files import make_folder, write_atomically
+from alp_repro.files import exclusive, make_folder, write_atomically
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +83,43 @@ class RunDir:
     def make(self) -> None:
         """Creates the folder; InputError where that is not allowed."""
         make_folder(self.path)
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Makes the folder and lets one process at a time fill it; what a killed one left goes.
+
+        Raises:
+          InputError: another process fills it, or it cannot be written to.
+        """
+        with exclusive(self.model):
+            for folder in (self.path, self.backup):
+                for temporary in folder.glob(".[0-9]*.*"):
+                    temporary.unlink(missing_ok=True)
+            yield
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What a run's recipe.json says of it, as far as others need it; see `describe`.
+
+    Attributes:
+      recipe: plain data, see `training.Recipe.from_json`; of an imported run its model alone.
+      weights: `weights_hash` of the model.
+      imported: what an imported run was made from, plain data; None: it was trained.
+      at_chance: the training ended with the accuracy of guessing.
+    """
+
+    recipe: dict[str, Any]
+    weights: str
+    imported: dict[str, Any] | None = None
+    at_chance: bool = False
+
+
+def describe(run: RunDir) -> Description:
+    """What recipe.json says of a run; InputError when it is absent, damaged or says less."""
+    return decoding.read_json(
+        run.recipe, Description, extra_keys=True, advice="put it back, or remove the run's folder"
+    )
 
 
 def save_model(path: Path, model: keras.Model) -> None:

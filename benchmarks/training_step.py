@@ -24,8 +24,8 @@ FLAGS = flags.FLAGS
 BASE = "bare Keras fit"
 ROWS: dict[str, dict[str, Any]] = {
     "Plain": {},
-    "CLP": {"clp": 0.5, "noise_stddev": 0.5},
-    "LSQ": {"lsq": 0.5, "noise_stddev": 0.5},
+    "CLP": {"penalties": {"clp": 0.5}, "noise_stddev": 0.5},
+    "LSQ": {"penalties": {"lsq": 0.5}, "noise_stddev": 0.5},
 }
 
 

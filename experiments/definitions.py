@@ -26,6 +26,7 @@ from alp_repro.attacks.settings import (
 from alp_repro.data import DATASETS
 from alp_repro.dtypes import Dtype
 from alp_repro.errors import InputError
+from alp_repro.losses import PENALTIES
 from alp_repro.models import MODELS
 
 from . import flagfiles
@@ -34,7 +35,6 @@ from . import flagfiles
 flags.disclaim_key_flags()
 
 SCALES = ("smoke", "quick", "published", "paper")
-REGULARIZERS = ("none", "clp", "lsq", "alp")
 DTYPES = ("auto", *get_args(Dtype))
 # What --attack may name: the library's methods, and its preset.
 METHODS = (*get_args(Method), "strong")
@@ -78,7 +78,7 @@ def define_recipe_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     choice = functools.partial(flags.DEFINE_enum, flag_values=values)
     choice("model", None, list(MODELS), "Architecture (default: the paper's for the data set).")
     count("model_width", None, "Narrower model; default: the paper's width.")
-    choice("regularizer", "none", REGULARIZERS, "Logit-pairing penalty.")
+    choice("regularizer", "none", ["none", *PENALTIES], "Logit-pairing penalty.")
     number("regularizer_weight", 0.0, "Its weight λ.")
     number(
         "adversarial_fraction",
@@ -104,16 +104,23 @@ def define_recipe_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     count("attack_warmup_steps", 0, "Training attack: ε and step grow linearly over these steps.")
     switch("attack_batch_statistics", True, "Batch norm uses batch statistics while crafting.")
     switch("joint_batch", False, "Clean and adversarial images pass the model as one batch.")
+    switch(
+        "separate_passes", False,
+        "A pass of its own for each penalty on clean images, and for the clean batch in any case.",
+    )  # fmt: skip
+    count("virtual_replicas", 1, "Batch norm and pairs see the shares of so many replicas.")
     switch("augment", False, "Random crop, flip and saturation.")
     number("label_smoothing", 0.0, "Label smoothing.")
     number("weight_decay", 0.0, "Weight of Σ ½‖w‖².")
     number("learning_rate", 0.001, "Of Adam.")
+    number("adam_epsilon", 1e-6, "Adam's ε.")
     flags.DEFINE_list(
         "learning_rate_drops", [], "Epochs at which the learning rate is divided by 10.",
         flag_values=values,
     )  # fmt: skip
     number("average_decay", 0.0, "Decay of a moving average of the weights; 0: none is kept.")
     count("epochs", 1, "Passes over the training set.")
+    count("max_steps", None, "End after so many steps; default: with the last epoch.")
     count("batch_size", 200, "Global batch size of the training.")
     count("train_images", None, "Train on the first so many images; default: all.")
     flags.DEFINE_string(

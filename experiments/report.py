@@ -8,15 +8,13 @@ Reads <runs_dir>/<scale>/ and writes <runs_dir>/<scale>/report.html; nothing is 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 
 from alp_repro import files, runs
-from alp_repro.attacks import Attack, resolve_dtype
+from alp_repro.attacks import resolve_dtype
 from alp_repro.data.load import EVALUATION_IMAGES
 from alp_repro.data.specs import DATASETS
-from alp_repro.errors import InputError
 from alp_repro.reporting import report
 from alp_repro.training import Recipe
 
@@ -66,27 +64,14 @@ def deviations(folder: Path) -> list[str]:
 
 def _training_changes(path: Path, dataset: str, row: str) -> str:
     """What the recipe that was run changes in the row's own; "" for nothing."""
-    found = files.read_json(runs.RunDir(path).recipe)
-    if not isinstance(found, dict) or "recipe" not in found:
+    run = runs.RunDir(path)
+    description = runs.describe(run)
+    if description.imported is not None:
         return "weights imported from a published checkpoint"
     as_printed = settings.row_flags(dataset=dataset, row=row, scale=None, flags_dir=FLAGS.flags_dir)
-    changed = settings.changes(settings.recipe(as_printed), _recipe(path, found["recipe"]))
+    recipe = Recipe.from_json(description.recipe, source=str(run.recipe))
+    changed = settings.changes(settings.recipe(as_printed), recipe)
     return ", ".join(f"{key} {ran} (paper {before})" for key, (before, ran) in changed.items())
-
-
-def _recipe(path: Path, described: dict[str, Any]) -> Recipe:
-    """The recipe that a recipe.json describes."""
-    try:
-        attack = described["attack"]
-        return Recipe(
-            **{
-                **described,
-                "attack": Attack(**attack) if attack else None,
-                "learning_rate_drops": tuple(described["learning_rate_drops"]),
-            }
-        )
-    except (TypeError, KeyError) as error:
-        raise InputError(f"{path}/recipe.json is no recipe of this version ({error})") from error
 
 
 def _evaluation_changes(dataset: str, row: str) -> str:

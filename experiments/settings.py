@@ -17,12 +17,12 @@ from alp_repro import attacks
 from alp_repro.attacks import Attack
 from alp_repro.data import dataset_spec
 from alp_repro.errors import InputError
+from alp_repro.losses import PENALTIES
 from alp_repro.runs import RunDir
 from alp_repro.training import Recipe
 
 from .attack_flags import attack_grid, capped, parse_attack, watch_attack
 from .definitions import (
-    REGULARIZERS,
     SCALES,
     SIZES,
     default_flags_dir,
@@ -35,7 +35,6 @@ from .definitions import (
 )
 
 __all__ = [
-    "REGULARIZERS",
     "SCALES",
     "attack_grid",
     "capped",
@@ -132,7 +131,8 @@ def recipe(values: flags.FlagValues) -> Recipe:
             "0 go together"
         )
     fraction = values.adversarial_fraction
-    attack = _training_attack(values) if fraction or penalty == "alp" else None
+    needed = penalty != "none" and "adversarial" in PENALTIES[penalty].needs
+    attack = _training_attack(values, needed=bool(fraction or needed))
     try:
         drops = tuple(int(epoch) for epoch in values.learning_rate_drops)
     except ValueError as error:
@@ -148,13 +148,27 @@ def recipe(values: flags.FlagValues) -> Recipe:
         "dtype": attacks.resolve_dtype(values.train_dtype),
     }
     if penalty != "none":
-        settings[penalty] = weight
+        settings["penalties"] = {penalty: weight}
     if attack is None:
         settings["attack_warmup_steps"] = 0
     return Recipe(**settings)
 
 
-def _training_attack(values: flags.FlagValues) -> Attack:
+def _training_attack(values: flags.FlagValues, *, needed: bool) -> Attack | None:
+    """The attack of the --train flags.
+
+    Raises:
+      InputError: one is missing, or one is given of a row that needs no adversarial images. The
+        steps alone may be given then, since a scale gives them to all rows.
+    """
+    if not needed:
+        for name in ("train_eps", "train_target", "joint_batch"):
+            if values[name].value != values[name].default:
+                raise InputError(
+                    f"--{name}={values[name].value}: nothing here uses adversarial images; "
+                    "--adversarial_fraction or --regularizer=alp does"
+                )
+        return None
     for name in ("train_eps", "train_eps_iter", "train_nb_iter"):
         if values[name].value is None:
             raise InputError(f"--{name} is needed: this recipe trains on adversarial images")

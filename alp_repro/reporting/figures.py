@@ -35,6 +35,7 @@ from alp_repro.data.images import Images
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, wilson_interval
 from alp_repro.evaluation.heat_maps import HeatMap
+from alp_repro.losses import PENALTIES
 
 # Embedding a font in a PDF is no news.
 logging.getLogger("fontTools").setLevel(logging.WARNING)
@@ -404,9 +405,7 @@ def _lines(axes: Axes, log: Mapping[str, np.ndarray], names: Mapping[str, str]) 
 _TERMS = {
     "clean_ce": "CE clean",
     "adversarial_ce": "CE adversarial",
-    "clp": "CLP",
-    "lsq": "LSQ",
-    "alp": "ALP",
+    **{name: penalty.label for name, penalty in PENALTIES.items()},
     "weight_decay": "weight decay",
 }
 

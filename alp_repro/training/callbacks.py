@@ -1,9 +1,9 @@
-"""What a training does besides its steps: saves, logs, warns, resumes."""
+"""What a training does besides its steps: saves, looks, warns, stops."""
 
 from __future__ import annotations
 
 import dataclasses
-import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from alp_repro import files, runs
+from alp_repro import runs
 from alp_repro.attacks import Attack, attack_program, exact_bounds
 from alp_repro.data.images import unit_scale
 from alp_repro.errors import InputError
 from alp_repro.model_copies import float32_copy, float32_model, logits_function
-from alp_repro.training.model import ACCURACIES, LogitPairingModel
+from alp_repro.training.model import ACCURACIES
 from alp_repro.training.recipe import Recipe
 
 
@@ -54,17 +54,45 @@ class WarnAtChance(keras.callbacks.Callback):
     def __init__(self, num_classes: int) -> None:
         """Takes the number of classes, one over which is chance."""
         super().__init__()
-        self._threshold = 1.5 / num_classes
+        self._num_classes = num_classes
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Prints a line if the epoch's best accuracy is near chance."""
-        found = [logs[name] for name in ACCURACIES if name in logs] if logs else []
-        if found and max(found) < self._threshold:
+        if is_at_chance(logs or {}, self._num_classes):
             print(
-                f"epoch {epoch + 1}: training accuracy {max(found):.1%} is that of chance; the "
-                "logits may have collapsed for good: another --seed may not",
+                f"epoch {epoch + 1}: training accuracy {_best_accuracy(logs or {}):.1%} is that of "
+                "chance; the logits may have collapsed for good: another seed may not",
                 flush=True,
             )
+
+
+def is_at_chance(logs: Mapping[str, Any], num_classes: int) -> bool:
+    """Whether an epoch's best accuracy is under one and a half times that of guessing."""
+    best = _best_accuracy(logs)
+    return best is not None and best < 1.5 / num_classes
+
+
+def _best_accuracy(logs: Mapping[str, Any]) -> float | None:
+    return max((float(logs[name]) for name in ACCURACIES if name in logs), default=None)
+
+
+class StopAtStep(keras.callbacks.Callback):
+    """Ends the training, and its last epoch, after so many of the optimizer's steps."""
+
+    def __init__(self, max_steps: int) -> None:
+        """Takes the number of steps of the whole training."""
+        super().__init__()
+        self._max_steps, self._done = max_steps, 0
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Counts from where the training begins or goes on."""
+        self._done = int(self.model.optimizer.iterations.numpy())
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Stops after the last step."""
+        self._done += 1
+        if self._done >= self._max_steps:
+            self.model.stop_training = True
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -90,18 +118,18 @@ class LogTestAccuracy(keras.callbacks.Callback):
     The authors' own training loop logs both.
     """
 
-    def __init__(self, watch: Watch, recipe: Recipe) -> None:
-        """Keeps the images on the [0, 1] scale."""
+    def __init__(self, watch: Watch, *, epochs: int, seed: int) -> None:
+        """Keeps the images on the [0, 1] scale; the last of `epochs` is always looked at."""
         super().__init__()
         self._images = unit_scale(watch.images)
         self._labels = np.asarray(watch.labels, np.int32)
-        self._watch, self._recipe = watch, recipe
+        self._watch, self._epochs, self._seed = watch, epochs, seed
         self._float32: keras.Model | None = None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Looks at the epochs that are due."""
         assert logs is not None
-        due = (epoch + 1) % self._watch.every == 0 or epoch + 1 == self._recipe.epochs
+        due = (epoch + 1) % self._watch.every == 0 or epoch + 1 == self._epochs
         clean, adversarial = self._accuracies() if due else (np.nan, np.nan)
         logs |= {"test_accuracy": clean, "test_adversarial_accuracy": adversarial}
 
@@ -111,7 +139,7 @@ class LogTestAccuracy(keras.callbacks.Callback):
         count = len(images)
         program = attack_program(
             model, attack=attack, image_shape=images.shape[1:], batch_size=count,
-            seed=self._recipe.seed,
+            seed=self._seed,
         )  # fmt: skip
         outcome = program(
             images, self._labels, np.arange(count), np.zeros(count, np.int32),
@@ -145,53 +173,15 @@ def save_classifier(path: Path, classifier: keras.Model, recipe: Recipe) -> None
 class SaveRawWeights(keras.callbacks.Callback):
     """Saves the classifier after the last epoch, before Keras puts averages in its place."""
 
-    def __init__(self, run: runs.RunDir, recipe: Recipe) -> None:
-        """Saves to the run's folder."""
+    def __init__(self, run: runs.RunDir, recipe: Recipe, *, epochs: int) -> None:
+        """Saves to the run's folder after the last of `epochs`."""
         super().__init__()
-        self._run, self._recipe = run, recipe
+        self._run, self._recipe, self._epochs = run, recipe, epochs
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Saves after the last one."""
-        if epoch + 1 == self._recipe.epochs:
+        if epoch + 1 == self._epochs:
             save_classifier(self._run.model, self.model.classifier, self._recipe)
-
-
-class Backup(keras.callbacks.Callback):
-    """The whole state of an unfinished training after each epoch, in one file that is replaced.
-
-    Keras' BackupAndRestore writes weights and epoch in place, one after the other: a process that
-    is killed there leaves a state that cannot be read, or weights that belong to another epoch.
-    """
-
-    def __init__(self, run: runs.RunDir) -> None:
-        """Keeps the state in the run's backup folder."""
-        super().__init__()
-        self._path = run.backup / "latest.weights.h5"
-
-    def restore(self, model: LogitPairingModel, *, steps_per_epoch: int) -> int:
-        """Loads what an earlier training left into a compiled model; returns the epochs done.
-
-        Raises:
-          InputError: the file is damaged.
-        """
-        if not self._path.exists():
-            return 0
-        try:
-            model.load_weights(self._path)
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(
-                f"{self._path} is damaged ({str(error).strip().splitlines()[0]}): remove it to "
-                "train from the beginning"
-            ) from error
-        return int(model.optimizer.iterations.numpy()) // steps_per_epoch
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Saves weights, optimizer and averages."""
-        files.write_atomically(self._path, self.model.save_weights)
-
-    def remove(self) -> None:
-        """Removes the state of a training that is finished."""
-        shutil.rmtree(self._path.parent, ignore_errors=True)
 
 
 def learning_rate_at(recipe: Recipe, epoch: int) -> float:

@@ -8,6 +8,7 @@ import tensorflow as tf
 from alp_repro import stateless_random
 from alp_repro.attacks import Sizes, choose_targets, craft
 from alp_repro.model_copies import copy_weights, crafting_copy, logits_function
+from alp_repro.training.passes import logits_in_shares
 from alp_repro.training.recipe import Recipe
 from alp_repro.training.replicas import replica_slice
 
@@ -41,6 +42,8 @@ class Crafter:
         logits = logits_function(
             self._copy or self._classifier, training=self._recipe.attack_batch_statistics
         )
+        if self._recipe.attack_batch_statistics:
+            logits = logits_in_shares(logits, shares=self._recipe.virtual_replicas)
         scale = tf.constant(1.0)
         if self._recipe.attack_warmup_steps:
             scale = tf.cast(step + 1, tf.float32) / self._recipe.attack_warmup_steps

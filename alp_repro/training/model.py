@@ -10,17 +10,18 @@ import tensorflow as tf
 from alp_repro import losses
 from alp_repro.data.specs import dataset_spec
 from alp_repro.errors import InputError
+from alp_repro.losses import PENALTIES
 from alp_repro.model_copies import crafting_copy, float32_copy, logits_function
 from alp_repro.models import build_model
 from alp_repro.training.adam import FusedAdam
 from alp_repro.training.crafter import Crafter
 from alp_repro.training.order import unit_scale
+from alp_repro.training.passes import Passed, halves, in_shares
 from alp_repro.training.recipe import Recipe
 from alp_repro.training.replicas import replica_slice, spans_machines
 from alp_repro.training.seeds import NOISE, START, step_seed
 
 ACCURACIES = ("accuracy", "adversarial_accuracy")
-TERMS = ("clean_ce", "adversarial_ce", "clp", "lsq", "alp", "weight_decay")
 
 
 class LogitPairingModel(keras.Model):
@@ -37,11 +38,7 @@ class LogitPairingModel(keras.Model):
         self._logits = logits_function(classifier, training=True)
         self.recipe = recipe
         self._crafter = Crafter(classifier, recipe)
-        self._means = {
-            name: keras.metrics.Mean(name=name)
-            for name in ("loss", *ACCURACIES, *TERMS)
-            if name == "loss" or _is_used(name, recipe)
-        }
+        self._means = {name: keras.metrics.Mean(name=name) for name in _logged(recipe)}
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Float32 logits of float images."""
@@ -64,51 +61,66 @@ class LogitPairingModel(keras.Model):
             else None
         )
         variables = self.classifier.trainable_variables
+        averages = [v for v in self.classifier.non_trainable_variables if "float" in v.dtype]
         with tf.GradientTape() as tape:
-            clean_logits, adversarial_logits = self._forward(clean, adversarial)
-            terms = self._terms(labels, clean_logits, adversarial_logits)
+            passed = in_shares(
+                self._forward, (clean, adversarial),
+                shares=self.recipe.virtual_replicas, averages=averages,
+            )  # fmt: skip
+            terms = self._terms(labels, passed)
             loss = tf.add_n(list(terms.values()))
             # Gradients are summed over replicas, and each replica's loss is a mean.
             scaled = loss / tf.distribute.get_strategy().num_replicas_in_sync
         self.optimizer.apply(tape.gradient(scaled, variables), variables)
-        return self._record(loss, terms, labels, clean_logits, adversarial_logits)
+        return self._record(loss, terms, labels, passed)
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         """Nothing is left to build: Keras would first average a batch over machines, and fails."""
 
-    def _forward(
-        self, clean: tf.Tensor, adversarial: tf.Tensor | None
-    ) -> tuple[tf.Tensor | None, tf.Tensor | None]:
-        if adversarial is None:
-            return self._logits(clean), None
-        if self.recipe.joint_batch:
+    def _forward(self, clean: tf.Tensor, adversarial: tf.Tensor | None) -> Passed:
+        """The passes of one share of a batch."""
+        recipe = self.recipe
+        if recipe.joint_batch and adversarial is not None:
             both = self._logits(tf.concat([clean, adversarial], axis=0))
-            halves = tf.split(both, 2)
-            return halves[0], halves[1]
-        clean_logits = self._logits(clean) if self.recipe.uses_clean else None
-        return clean_logits, self._logits(adversarial)
+            halves_of_both = tf.split(both, 2)
+            return Passed(halves_of_both[0], halves_of_both[1], {})
+        clean_logits = self._logits(clean) if recipe.uses_clean else None
+        alone = {}
+        for name in recipe.penalties if recipe.separate_passes else ():
+            penalty = PENALTIES[name]
+            if penalty.needs == ("clean",):
+                parts = halves(clean) if penalty.pairs else (clean,)
+                alone[name] = tf.concat([self._logits(part) for part in parts], axis=0)
+        return Passed(
+            clean_logits, None if adversarial is None else self._logits(adversarial), alone
+        )
 
-    def _terms(
-        self, labels: tf.Tensor, clean: tf.Tensor | None, adversarial: tf.Tensor | None
-    ) -> dict[str, tf.Tensor]:
-        """Weighted terms of the total loss, those with weight 0 left out."""
+    def _terms(self, labels: tf.Tensor, passed: list[Passed]) -> dict[str, tf.Tensor]:
+        """Weighted terms of the total loss, those with weight 0 left out; the mean over shares."""
+        terms = [
+            self._terms_of_share(part, share)
+            for part, share in zip(tf.split(labels, len(passed)), passed, strict=True)
+        ]
+        means = {name: tf.add_n([each[name] for each in terms]) / len(terms) for name in terms[0]}
+        if self.recipe.weight_decay:
+            squares = [tf.nn.l2_loss(v) for v in self.classifier.trainable_variables]
+            means["weight_decay"] = self.recipe.weight_decay * tf.add_n(squares)
+        return means
+
+    def _terms_of_share(self, labels: tf.Tensor, share: Passed) -> dict[str, tf.Tensor]:
         recipe, smoothing = self.recipe, self.recipe.label_smoothing
         terms = {}
         if recipe.clean_weight:
-            value = losses.cross_entropy(labels, clean, label_smoothing=smoothing)
+            value = losses.cross_entropy(labels, share.clean, label_smoothing=smoothing)
             terms["clean_ce"] = recipe.clean_weight * value
         if recipe.adversarial_weight:
-            value = losses.cross_entropy(labels, adversarial, label_smoothing=smoothing)
+            value = losses.cross_entropy(labels, share.adversarial, label_smoothing=smoothing)
             terms["adversarial_ce"] = recipe.adversarial_weight * value
-        if recipe.clp:
-            terms["clp"] = recipe.clp * losses.clean_logit_pairing(clean)
-        if recipe.lsq:
-            terms["lsq"] = recipe.lsq * losses.logit_squeezing(clean)
-        if recipe.alp:
-            terms["alp"] = recipe.alp * losses.adversarial_logit_pairing(clean, adversarial)
-        if recipe.weight_decay:
-            squares = [tf.nn.l2_loss(v) for v in self.classifier.trainable_variables]
-            terms["weight_decay"] = recipe.weight_decay * tf.add_n(squares)
+        of_kind = {"clean": share.clean, "adversarial": share.adversarial}
+        for name, weight in recipe.penalties.items():
+            penalty = PENALTIES[name]
+            logits = [share.alone.get(name, of_kind[kind]) for kind in penalty.needs]
+            terms[name] = weight * penalty.function(*logits)
         return terms
 
     def _record(
@@ -116,17 +128,19 @@ class LogitPairingModel(keras.Model):
         loss: tf.Tensor,
         terms: dict[str, tf.Tensor],
         labels: tf.Tensor,
-        clean: tf.Tensor | None,
-        adversarial: tf.Tensor | None,
+        passed: list[Passed],
     ) -> dict[str, tf.Tensor]:
         self._means["loss"].update_state(loss)
         for name, value in terms.items():
             self._means[name].update_state(value)
-        logits = {"accuracy": clean, "adversarial_accuracy": adversarial}
-        for name, value in logits.items():
-            if value is not None and name in self._means:
+        logits = {
+            "accuracy": [share.clean for share in passed],
+            "adversarial_accuracy": [share.adversarial for share in passed],
+        }
+        for name, values in logits.items():
+            if name in self._means:
                 self._means[name].update_state(
-                    keras.metrics.sparse_categorical_accuracy(labels, value)
+                    keras.metrics.sparse_categorical_accuracy(labels, tf.concat(values, axis=0))
                 )
         results = {metric.name: metric.result() for metric in self.metrics}
         if spans_machines(tf.distribute.get_strategy()):
@@ -150,14 +164,18 @@ class LogitPairingModel(keras.Model):
         return step_seed(self.recipe.seed, purpose, self.optimizer.iterations)
 
 
-def _is_used(name: str, recipe: Recipe) -> bool:
-    weights = {
-        "clean_ce": recipe.clean_weight,
-        "adversarial_ce": recipe.adversarial_weight,
+def _logged(recipe: Recipe) -> list[str]:
+    """What a training of the recipe logs, and the columns of its training.csv."""
+    found = {
+        "loss": True,
         "accuracy": recipe.uses_clean,
         "adversarial_accuracy": recipe.uses_adversarial,
+        "clean_ce": recipe.clean_weight > 0,
+        "adversarial_ce": recipe.adversarial_weight > 0,
+        **dict.fromkeys(recipe.penalties, True),
+        "weight_decay": recipe.weight_decay > 0,
     }
-    return bool(weights.get(name, getattr(recipe, name, 0.0)))
+    return [name for name, is_logged in found.items() if is_logged]
 
 
 def compiled_model(
@@ -187,7 +205,7 @@ def compiled_model(
     model = LogitPairingModel(classifier, recipe)
     model.build((None, *spec.image_shape))
     optimizer = FusedAdam(
-        recipe.learning_rate, beta_1=0.9, beta_2=0.999, epsilon=1e-6,
+        recipe.learning_rate, beta_1=0.9, beta_2=0.999, epsilon=recipe.adam_epsilon,
         use_ema=bool(recipe.average_decay), ema_momentum=recipe.average_decay or None,
     )  # fmt: skip
     optimizer.build(classifier.trainable_variables)

@@ -24,23 +24,24 @@ class EpochOrder(keras.callbacks.Callback):
     def __init__(self, data: Images, recipe: Recipe, *, replicas: int = 1) -> None:
         """Takes uint8 images and labels, which stay in memory once.
 
-        With several replicas each takes an equal share of every batch; up to `replicas` - 1 images
-        of an epoch's partial batch that cannot be shared are left out.
+        With several replicas, `recipe.virtual_replicas` on each, all take an equal share of every
+        batch; the few images of an epoch's partial batch that cannot be shared are left out.
 
         Raises:
           InputError: the batch size is no multiple of the replicas.
         """
         super().__init__()
-        if recipe.batch_size % replicas:
+        shares = replicas * recipe.virtual_replicas
+        if recipe.batch_size % shares:
             raise InputError(
-                f"a global batch of {recipe.batch_size} cannot be shared by {replicas} replicas: "
-                f"--batch_size must be a multiple of {replicas}"
+                f"a global batch of {recipe.batch_size} cannot be shared by {shares} replicas: "
+                f"the batch size must be a multiple of {shares}"
             )
         self._epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._images = tf.constant(data.images)
         self._labels = tf.constant(data.labels, tf.int32)
         self._recipe = recipe
-        self._count = len(data.labels) - len(data.labels) % recipe.batch_size % replicas
+        self._count = len(data.labels) - len(data.labels) % recipe.batch_size % shares
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Moves on to the order of this epoch."""

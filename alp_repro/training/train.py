@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -11,18 +12,22 @@ import tensorflow as tf
 from alp_repro import files, runs
 from alp_repro.data.images import Images
 from alp_repro.errors import InputError
+from alp_repro.training.backup import Backup
 from alp_repro.training.callbacks import (
-    Backup,
     LogTestAccuracy,
     SaveRawWeights,
+    StopAtStep,
     StopWhenNotFinite,
     WarnAtChance,
     Watch,
+    is_at_chance,
     learning_rate_at,
     save_classifier,
 )
-from alp_repro.training.model import compiled_model
+from alp_repro.training.log import TrainingLog
+from alp_repro.training.model import LogitPairingModel, compiled_model
 from alp_repro.training.order import EpochOrder, first_images
+from alp_repro.training.ownership import Owner, check_owner, finished_model
 from alp_repro.training.recipe import Recipe
 from alp_repro.training.replicas import is_chief, spans_machines
 
@@ -62,68 +67,87 @@ def train(
 
     Raises:
       InputError: the folder belongs to another recipe or cannot be written to, the data set is too
-        small, the batch does not divide over the replicas, or the loss is not finite.
+        small, the batch does not divide over the replicas, the loss is not finite, another process
+        trains the run, or the model in it is not the one that was trained.
     """
     strategy = strategy or tf.distribute.get_strategy()
-    chief = is_chief(strategy)
     if recipe.attack is not None and recipe.attack.dtype != "float32" and spans_machines(strategy):
         raise InputError(
             f"a training attack in {recipe.attack.dtype} works on one machine only: TensorFlow "
             "passes no such weights between machines; use float32"
         )
-    settings = _settings(recipe, init_from)
-    _check_owner(run, settings)
+    owner = Owner.of(recipe, init_from)
     if run.finished:
-        return runs.load_model(run.model)
-    data = first_images(data, recipe.train_images)
-    order = EpochOrder(data, recipe, replicas=strategy.num_replicas_in_sync)
-    several = strategy.num_replicas_in_sync > 1
-    with strategy.scope():
-        model = compiled_model(recipe, jit_compile=jit_compile, init_from=init_from)
-    if chief and not run.settings.exists():
-        files.write_json(run.settings, settings)  # now that nothing more can be refused
-    backup = Backup(run)
+        return finished_model(run, owner)
+    chief = is_chief(strategy)
+    with run.exclusive() if chief else contextlib.nullcontext():
+        if run.finished:  # by a process that was at work until now
+            return finished_model(run, owner)
+        check_owner(run, owner)
+        replicas = strategy.num_replicas_in_sync
+        order = EpochOrder(first_images(data, recipe.train_images), recipe, replicas=replicas)
+        with strategy.scope():
+            model = compiled_model(recipe, jit_compile=jit_compile, init_from=init_from)
+        started = time.monotonic()
+        backup = Backup(run, owner)
+        done = backup.restore(model, steps_per_epoch=order.steps)
+        epochs = epochs_of(recipe, steps_per_epoch=order.steps)
+        log = TrainingLog(run.log, done=done)
+        if chief and not run.settings.exists():
+            files.write_json(run.settings, owner.to_json())  # now that nothing is refused any more
+        callbacks = [order, *_callbacks(recipe, model)]
+        if chief:
+            if watch is not None:
+                callbacks.append(LogTestAccuracy(watch, epochs=epochs, seed=recipe.seed))
+            callbacks += [SaveRawWeights(run, recipe, epochs=epochs), log, backup]
+            if tensorboard:
+                callbacks.append(keras.callbacks.TensorBoard(str(run.path / "tensorboard")))
+        spread = strategy.distribute_datasets_from_function
+        model.fit(
+            spread(order.shares) if replicas > 1 else order.dataset(),
+            steps_per_epoch=order.steps if replicas > 1 else None,
+            epochs=epochs, initial_epoch=done, callbacks=callbacks, verbose=verbose, shuffle=False,
+        )  # fmt: skip
+        if not chief:
+            return model.classifier
+        if recipe.average_decay:
+            save_classifier(run.averages, model.classifier, recipe)
+        trained = runs.load_model(run.model)
+        description = {
+            "recipe": recipe.to_json(),
+            "weights": runs.weights_hash(trained),
+            "init_from": owner.init_from,
+            "at_chance": is_at_chance(log.rows.get(epochs - 1, {}), trained.output_shape[-1]),
+            "seconds_of_last_session": round(time.monotonic() - started, 1),
+            "data_source": data.source,
+        }
+        files.write_json(run.recipe, {**description, **runs.provenance(), **(details or {})})
+        backup.remove()
+        return trained
+
+
+def _callbacks(recipe: Recipe, model: LogitPairingModel) -> list[keras.callbacks.Callback]:
+    """What every process of a training does besides its steps."""
     callbacks = [
-        order,
         StopWhenNotFinite(),
         WarnAtChance(model.classifier.output_shape[-1]),
         keras.callbacks.LearningRateScheduler(lambda epoch, _: learning_rate_at(recipe, epoch)),
     ]
-    if watch is not None and chief:
-        callbacks.append(LogTestAccuracy(watch, recipe))  # before the log, which it adds to
-    if chief:
-        log = keras.callbacks.CSVLogger(str(run.log), append=True)
-        callbacks += [SaveRawWeights(run, recipe), log, backup]
-    if tensorboard and chief:
-        callbacks.append(keras.callbacks.TensorBoard(str(run.path / "tensorboard")))
-    started = time.monotonic()
-    model.fit(
-        strategy.distribute_datasets_from_function(order.shares) if several else order.dataset(),
-        steps_per_epoch=order.steps if several else None, epochs=recipe.epochs,
-        initial_epoch=backup.restore(model, steps_per_epoch=order.steps),
-        callbacks=callbacks, verbose=verbose, shuffle=False,
-    )  # fmt: skip
-    if not chief:
-        return model.classifier
-    if recipe.average_decay:
-        save_classifier(run.averages, model.classifier, recipe)
-    trained = runs.load_model(run.model)
-    files.write_json(run.recipe, {
-        "recipe": recipe.to_json(),
-        "weights": runs.weights_hash(trained),
-        "seconds_of_last_session": round(time.monotonic() - started, 1),
-        "data_source": data.source,
-        **runs.provenance(),
-        **(details or {}),
-    })  # fmt: skip
-    backup.remove()
-    return trained
+    return callbacks if recipe.max_steps is None else [*callbacks, StopAtStep(recipe.max_steps)]
+
+
+def epochs_of(recipe: Recipe, *, steps_per_epoch: int) -> int:
+    """Epochs that a training begins: the recipe's, or fewer where `max_steps` ends it earlier."""
+    if recipe.max_steps is None:
+        return recipe.epochs
+    return min(recipe.epochs, -(-recipe.max_steps // steps_per_epoch))
 
 
 def estimate_seconds(recipe: Recipe, data: Images, *, steps: int = 5) -> float:
     """Duration of a whole training on this machine, from a few timed steps; fewer if they last."""
     model = compiled_model(recipe)
     batch = min(recipe.batch_size, len(data.labels))
+    batch -= batch % recipe.virtual_replicas
     images, labels = tf.constant(data.images[:batch]), tf.constant(data.labels[:batch], tf.int32)
     step = tf.function(lambda: model.train_step((images, labels)))
     step()
@@ -134,38 +158,5 @@ def estimate_seconds(recipe: Recipe, data: Images, *, steps: int = 5) -> float:
         seconds, done = time.monotonic() - started, done + 1
     per_step = seconds / done
     count = recipe.train_images or len(data.labels)
-    return per_step * -(-count // recipe.batch_size) * recipe.epochs
-
-
-def _settings(recipe: Recipe, init_from: keras.Model | None) -> dict[str, Any]:
-    settings: dict[str, Any] = files.plain(recipe.to_json())
-    if init_from is not None:
-        settings["init_from"] = runs.weights_hash(init_from)
-    return settings
-
-
-def _check_owner(run: runs.RunDir, wanted: dict[str, Any]) -> None:
-    """Makes sure that a folder can be written to and is nobody else's."""
-    run.make()
-    if not run.settings.exists():
-        return
-    found = files.read_json(run.settings)
-    if isinstance(found, dict):
-        # Settings of before there was a choice.
-        found = {"dtype": "float32", "round_weights": False, **found}
-    if isinstance(found, dict) and "init_from" not in wanted and run.finished:
-        found.pop("init_from", None)  # nothing starts from it any more
-    if found != wanted:
-        raise InputError(
-            f"{run.path} holds a model with other settings ({_differences(found, wanted)}): "
-            "name another --row or --runs_dir, or remove the folder"
-        )
-
-
-def _differences(found: Any, wanted: dict[str, Any]) -> str:
-    if not isinstance(found, dict):
-        return "unreadable"
-    changed = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
-    return ", ".join(
-        f"{key} {found.get(key)!r} there, {wanted.get(key)!r} asked for" for key in changed[:3]
-    )
+    total = -(-count // recipe.batch_size) * recipe.epochs
+    return per_step * min(total, recipe.max_steps or total)

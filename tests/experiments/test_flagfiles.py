@@ -49,9 +49,8 @@ def test_a_row_is_trained_as_the_protocol_says(dataset: str, row: str) -> None:
     fraction = 0.5 if row.startswith("at50") else 1.0 if row.startswith("at100") else 0.0
     assert (recipe.clean_weight, recipe.adversarial_weight) == (1 - fraction, fraction)
     clp, lsq = CLEAN_PAIRING[dataset]
-    assert recipe.clp == (clp if row == "clp" else 0)
-    assert recipe.lsq == (lsq if row == "lsq" else 0)
-    assert recipe.alp == (ALP[dataset] if "alp" in row else 0)
+    weights = {"clp": clp, "lsq": lsq, "alp": ALP[dataset]}
+    assert recipe.penalties == {name: weights[name] for name in weights if name in row.split("_")}
     noisy = row in ("clp", "lsq")
     assert recipe.noise_stddev == pytest.approx(NOISE[dataset] if noisy else 0, abs=1e-7)
     tiny = dataset == "tiny_imagenet"

@@ -79,7 +79,8 @@ def test_any_combination_that_makes_sense_is_a_recipe() -> None:
          "--train_nb_iter=3", "--train_target=random", "--learning_rate_drops=3,5"]
     )  # fmt: skip
     recipe = settings.recipe(values)
-    assert (recipe.clean_weight, recipe.adversarial_weight, recipe.lsq) == (0.75, 0.25, 0.1)
+    assert (recipe.clean_weight, recipe.adversarial_weight) == (0.75, 0.25)
+    assert recipe.penalties == {"lsq": 0.1}
     assert recipe.attack is not None and recipe.attack.target == "random"
     assert recipe.learning_rate_drops == (3, 5)
 

@@ -31,7 +31,12 @@ def folder(tmp_path: Path) -> Path:
     run.make()
     run.model.touch()
     recipe = Recipe(
-        dataset="mnist", model="lenet", clp=0.5, noise_stddev=0.5, epochs=20, batch_size=200
+        dataset="mnist",
+        model="lenet",
+        penalties={"clp": 0.5},
+        noise_stddev=0.5,
+        epochs=20,
+        batch_size=200,
     )
     files.write_json(run.recipe, {
         "recipe": recipe.to_json(), "weights": "0" * 16, "data_source": "embedded IDX files",

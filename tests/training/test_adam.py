@@ -46,9 +46,8 @@ def test_state_of_keras_adam_is_gone_on_with() -> None:
     for optimizer in (theirs, ours):
         optimizer.build([variable])
     theirs.apply([tf.constant([1.0, -2.0, 3.0])], [variable])
-    assert [v.path for v in theirs.variables] == [
-        v.path.replace("fused_adam", "adam") for v in ours.variables
-    ]
+    names = [[v.path.partition("/")[2] for v in each.variables] for each in (theirs, ours)]
+    assert names[0] == names[1]
     for source, target in zip(theirs.variables, ours.variables, strict=True):
         target.assign(source)
     before = variable.numpy()

@@ -141,7 +141,8 @@ def test_replicas_craft_in_bfloat16_as_one_device_does(
     tmp_path: Path, two_replicas: tf.distribute.Strategy
 ) -> None:
     recipe = Recipe(
-        dataset="mnist", model="lenet", model_width=2, epochs=2, batch_size=8, alp=0.5,
+        dataset="mnist", model="lenet", model_width=2, epochs=2, batch_size=8,
+        penalties={"alp": 0.5},
         attack=Attack(eps=0.3, eps_iter=0.1, nb_iter=2, dtype="bfloat16"),
     )  # fmt: skip
     data, found = made_up(16, (28, 28, 1)), []

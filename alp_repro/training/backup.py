@@ -1,0 +1,106 @@
+"""The state of an unfinished training: written after each epoch, checked when it is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from typing import Any
+
+import keras
+import numpy as np
+
+from alp_repro import files, runs
+from alp_repro.errors import InputError
+from alp_repro.training.model import LogitPairingModel
+from alp_repro.training.ownership import Owner, check_same
+
+
+class Backup(keras.callbacks.Callback):
+    """The whole state of an unfinished training after each epoch, in one file that is replaced.
+
+    Keras' BackupAndRestore writes weights and epoch in place, one after the other: a process that
+    is killed there leaves a state that cannot be read, or weights that belong to another epoch.
+    The file says whose state it is, and a checksum tells when a bit of it has changed.
+    """
+
+    def __init__(self, run: runs.RunDir, owner: Owner) -> None:
+        """Keeps the state in the run's backup folder."""
+        super().__init__()
+        self._run, self._owner = run, owner
+        self._path = run.backup / "latest.npz"
+        self._older = run.backup / "latest.weights.h5"  # of a version without a checksum
+
+    def restore(self, model: LogitPairingModel, *, steps_per_epoch: int) -> int:
+        """Loads what an earlier training left into a compiled model; returns the epochs done.
+
+        Raises:
+          InputError: the file is damaged or is the state of another training.
+        """
+        if self._path.exists():
+            self._restore_arrays(model)
+        elif self._older.exists():
+            self._restore_older(model)
+        else:
+            return 0
+        # A state is that of an epoch's end; the last epoch may have fewer steps.
+        return -(-int(model.optimizer.iterations.numpy()) // steps_per_epoch)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Saves weights, optimizer and averages."""
+        arrays = {f"{i:04}": np.asarray(v) for i, v in enumerate(_variables(self.model))}
+        owner = self._owner.to_json()
+        files.write_arrays(self._path, arrays, owner=owner, checksum=_checksum(arrays, owner))
+        self._older.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Removes the state of a training that is finished."""
+        shutil.rmtree(self._path.parent, ignore_errors=True)
+
+    def _restore_arrays(self, model: LogitPairingModel) -> None:
+        advice = f"remove {self._path} to train from the beginning"
+        variables = _variables(model)
+        try:
+            with np.load(self._path) as file:
+                arrays = {name: file[name] for name in file.files}
+            owner, told = (json.loads(str(arrays.pop(name))) for name in ("owner", "checksum"))
+            if _checksum(arrays, owner) != told:
+                raise ValueError("its content does not fit its checksum")
+        except Exception as error:  # NumPy raises errors of many kinds for a damaged file
+            line = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise InputError(f"{self._path} is damaged ({line}): {advice}") from error
+        check_same(Owner.from_json(owner, source=str(self._path)), self._owner, self._run)
+        shapes = [tuple(variable.shape) for variable in variables]
+        if [array.shape for array in arrays.values()] != shapes:
+            raise InputError(f"{self._path} is the state of another model: {advice}")
+        for variable, array in zip(variables, arrays.values(), strict=True):
+            variable.assign(array)
+
+    def _restore_older(self, model: LogitPairingModel) -> None:
+        path = self._older
+        if not self._run.settings.exists():
+            raise InputError(
+                f"{path} is the state of a training that no settings.json describes: remove it to "
+                "train from the beginning"
+            )
+        try:
+            model.load_weights(path)
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(
+                f"{path} is damaged ({str(error).strip().splitlines()[0]}): remove it to train "
+                "from the beginning"
+            ) from error
+        print(f"{path} was written by a version without checksums: taken as it is", flush=True)
+
+
+def _variables(model: LogitPairingModel) -> list[keras.Variable]:
+    """All that a training changes, in an order that depends on the recipe alone."""
+    return [*model.classifier.variables, *model.optimizer.variables]
+
+
+def _checksum(arrays: dict[str, np.ndarray], owner: Any) -> str:
+    digest = hashlib.sha256(json.dumps(owner, sort_keys=True).encode())
+    for name, array in arrays.items():
+        digest.update(f"{name}{array.shape}{array.dtype}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,74 @@
+"""training.csv: a line an epoch, in a file that is whole at any moment."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from alp_repro import files
+from alp_repro.errors import InputError
+
+
+class TrainingLog(keras.callbacks.Callback):
+    """Losses and accuracies by epoch, written anew and whole after each.
+
+    Keras' CSVLogger appends: a full disk leaves half a line, and an epoch that was begun twice two.
+    Columns of validation, which it adds to files of trainings without any, are dropped.
+    """
+
+    def __init__(self, path: Path, *, done: int) -> None:
+        """Keeps what the file tells of the epochs that are `done`.
+
+        Raises:
+          InputError: the file is no training log.
+        """
+        super().__init__()
+        self._path = path
+        found = read_rows(path) if done else {}
+        self.rows = {epoch: row for epoch, row in found.items() if epoch < done}
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Adds the epoch's line."""
+        values = {name: repr(float(value)) for name, value in sorted((logs or {}).items())}
+        self.rows[epoch] = {"epoch": str(epoch), **values}
+        columns = dict.fromkeys(name for row in self.rows.values() for name in row)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(columns), restval="nan", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows[each] for each in sorted(self.rows))
+        files.write_text(self._path, text.getvalue())
+
+
+def read_rows(path: Path) -> dict[int, dict[str, str]]:
+    """The lines of a training log by epoch, the last whole one of each; {} where there is no file.
+
+    Raises:
+      InputError: the file is no training log.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            if "epoch" not in (reader.fieldnames or ()):
+                raise ValueError("no column 'epoch'")
+            return {epoch: row for epoch, row in map(_read_row, reader) if row}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(
+            f"{path} is no training log ({error}): move it away to go on without its lines"
+        ) from error
+
+
+def _read_row(line: dict[str, str]) -> tuple[int, dict[str, str]]:
+    """The epoch and its values; no values for half a line, as a full disk leaves it."""
+    row = {name: value for name, value in line.items() if name and not name.startswith("val_")}
+    try:
+        for value in row.values():
+            float(value)
+        return int(row["epoch"]), row
+    except (TypeError, ValueError):
+        return -1, {}
