@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import sys
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from tqdm import tqdm
 
 from alp_repro import evaluation, runs
 from alp_repro.attacks import Attack
-from alp_repro.data import Images, load
+from alp_repro.data import Images, dataset_spec, load, prepare, store
 from alp_repro.evaluation import AttackRecord, Progress
 
 from . import settings
@@ -27,6 +28,21 @@ _LINE_SECONDS = 60.0
 def evaluation_set(dataset: str, num_images: int, data_dir: str | None) -> Images:
     """The paper's evaluation images; read once for all rows of a table."""
     return load.load_evaluation_set(dataset, num_images=num_images, data_dir=data_dir)
+
+
+@functools.lru_cache(maxsize=8)
+def evaluation_digest(dataset: str, data_dir: str | None, num_images: int) -> str | None:
+    """What results of these evaluation images carry; None where the data set is not prepared.
+
+    A reader of results prepares no data.
+    """
+    folder = prepare.prepared_folder(dataset_spec(dataset), store.chosen_data_dir(data_dir))
+    if not store.is_prepared(folder):
+        return None
+    data = evaluation_set(dataset, num_images, data_dir)
+    digest = hashlib.sha256((data.images.astype(np.float32) / np.float32(255)).tobytes())
+    digest.update(data.labels.astype(np.int32).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def attack_run(

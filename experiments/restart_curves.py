@@ -16,11 +16,11 @@ from absl import flags
 from matplotlib.figure import Figure
 
 from alp_repro.errors import InputError
-from alp_repro.evaluation import AttackRecord, find_record
-from alp_repro.reporting import figures, report, tables
+from alp_repro.evaluation import AttackRecord
+from alp_repro.reporting import figures, report, results, tables
 
-from . import app
-from .table import make_job
+from . import app, settings
+from .table import make_job, wanted_of
 
 FLAGS = flags.FLAGS
 _TRAINING = flags.DEFINE_boolean("training", False, "Draw the training curves.")
@@ -62,13 +62,13 @@ def _restarts(titles: dict[str, str], missing: list[report.Missing]) -> tuple[Fi
     for row, title in titles.items():
         job = make_job(row)
         attack = [column for column in job.columns if not column.ours_only][-1].attack
-        record = find_record(
-            job.run, attack=attack, num_images=job.values.num_images, seed=job.values.seed
-        )
-        if record is None:
-            missing.append(report.missing_row(job.run, "the attack's result"))
+        found = results.find_result(job.run, attack, wanted_of(job))
+        problem = results.run_problem(job.run, settings.recipe(job.values)) or found.problem
+        if problem or found.record is None:
+            what = "the attack's result" + (f" ({problem})" if problem else "")
+            missing.append(report.missing_row(job.run, what))
         else:
-            records[title] = record
+            records[title] = found.record
     if not records:
         raise InputError("; ".join(map(str, missing)))
     n = len(next(iter(records.values())).labels)

@@ -11,6 +11,7 @@ Each row is printed as soon as it is known; the whole table is written as Markdo
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from pathlib import Path
 
@@ -19,12 +20,13 @@ from absl import flags
 
 from alp_repro import files, runs
 from alp_repro.errors import InputError
-from alp_repro.reporting import tables
+from alp_repro.reporting import table_files, tables
+from alp_repro.reporting.results import Wanted
 from alp_repro.reporting.tables import Column, PaperTable, TableRow
 
 from . import app, devices, estimates, settings
 from .devices import Devices
-from .evaluation_run import attack_run
+from .evaluation_run import attack_run, evaluation_digest
 from .training_run import lacks_start, train_row
 
 FLAGS = flags.FLAGS
@@ -59,13 +61,35 @@ def main(_: list[str]) -> None:
     if chosen is not None:
         make(paper, [job for job in jobs if job.row in wanted], chosen)
     rows = [row_of(paper, job) for job in jobs]
+    text = table_files.to_markdown(rows, jobs[0].columns, heading=heading)
+    try:
+        written = write(paper, rows, jobs)
+    except InputError as error:
+        if not FLAGS.show:
+            raise
+        written = f"not written: {error}"  # showing is reading, which needs no writable folder
+    print(f"\n{text}\n{written}")
+
+
+def write(paper: PaperTable, rows: list[TableRow], jobs: list[Job]) -> str:
+    """Writes the table's files; what to tell of it."""
     folder = Path(FLAGS.runs_dir) / FLAGS.scale / "tables"
-    print("\n" + tables.to_markdown(rows, jobs[0].columns, heading=heading))
-    tables.write_table(
-        folder, f"table{paper.number}", rows, jobs[0].columns, heading=heading,
-        details={"table": paper.number, "scale": FLAGS.scale, **runs.provenance()},
-    )  # fmt: skip
-    print(f"written: {folder}/table{paper.number}.md, .csv, .json")
+    wanted = wanted_of(jobs[0])
+    details = {
+        "table": paper.number,
+        "scale": FLAGS.scale,
+        "images": wanted.digest(wanted.num_images),
+        **runs.provenance(),
+    }
+    table_files.write_table(
+        folder,
+        f"table{paper.number}",
+        rows,
+        jobs[0].columns,
+        heading=scale_heading(paper, jobs),
+        details=details,
+    )
+    return f"written: {folder}/table{paper.number}.md, .csv, .json"
 
 
 def table_of(dataset: str) -> PaperTable:
@@ -100,12 +124,14 @@ def make_job(row: str) -> Job:
     settings.recipe(values)  # contradictions are told before any work begins
     paper = table_of(FLAGS.dataset)
     columns = [
-        paper.column(settings.capped(attack, values), attack.restarts)
+        paper.column(settings.capped(attack, values), attack.restarts, images=values.num_images)
         for attack in settings.attack_grid(values)
     ]
     if FLAGS.strong:
         strong = settings.parse_attack("strong", values)
-        columns.append(paper.column(strong, strong.restarts, ours_only=True))
+        columns.append(
+            paper.column(strong, strong.restarts, ours_only=True, images=values.num_images)
+        )
     return Job(row, values, columns)
 
 
@@ -165,7 +191,7 @@ def make(paper: PaperTable, jobs: list[Job], chosen: Devices) -> None:
             started = time.monotonic()
             make_row(job, chosen)
             row = row_of(paper, job)
-            print(tables.markdown_line(row, job.columns), flush=True)
+            print(table_files.markdown_line(row, job.columns), flush=True)
             print(f"({job.row}: {(time.monotonic() - started) / 60:.1f} minutes)", flush=True)
             keras.backend.clear_session()
 
@@ -191,8 +217,16 @@ def is_imported(run: runs.RunDir) -> bool:
 
 def row_of(paper: PaperTable, job: Job) -> TableRow:
     """The row as far as it is on disk."""
-    return tables.table_row(
-        paper, job.row, job.run, job.columns, num_images=job.values.num_images, seed=job.values.seed
+    return tables.table_row(paper, job.row, job.run, job.columns, wanted=wanted_of(job))
+
+
+def wanted_of(job: Job) -> Wanted:
+    """Which results the row shows: those of its recipe, and of the images as they are now."""
+    return Wanted(
+        num_images=job.values.num_images,
+        seed=job.values.seed,
+        digest_of=functools.partial(evaluation_digest, job.values.dataset, job.values.data_dir),
+        recipe=settings.recipe(job.values),
     )
 
 

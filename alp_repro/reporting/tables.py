@@ -1,22 +1,22 @@
-"""Tables 1-5: the paper's numbers, ours beside them, as Markdown, CSV and JSON."""
+"""Tables 1-5: the paper's numbers, and ours beside them, read from runs."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
 import io
-import json
+from collections.abc import Sequence
 from importlib import resources
-from pathlib import Path
-from typing import Any
 
 from alp_repro import files, runs
 from alp_repro.attacks import EXECUTION, Attack
 from alp_repro.errors import InputError
-from alp_repro.evaluation import find_record, wilson_interval
+from alp_repro.evaluation import AttackRecord, wilson_interval
+from alp_repro.reporting import results
+from alp_repro.reporting.cost import Cost, cost_of
+from alp_repro.reporting.results import Wanted
 
 TABLES = (1, 2, 3, 4, 5)
-MISSING = "–"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,17 +50,30 @@ class PaperTable:
     columns: tuple[PaperColumn, ...]
     rows: tuple[PaperRow, ...]
 
-    def column(self, attack: Attack, grid_restarts: int, *, ours_only: bool = False) -> Column:
+    def column(
+        self,
+        attack: Attack,
+        grid_restarts: int,
+        *,
+        ours_only: bool = False,
+        images: int | None = None,
+    ) -> Column:
         """A column of ours under this table's caption."""
         first = self.columns[0]
-        return Column(attack, grid_restarts, ours_only, first.eps, first.target)
+        return Column(attack, grid_restarts, ours_only, first.eps, first.target, images)
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
     """Ours and the paper's number, in percent; None where there is none.
 
-    low, high: our 95% Wilson interval; restarts: how many ours had; by_paper: the paper's number.
+    Attributes:
+      ours: worst case over the restarts.
+      low, high: its 95% Wilson interval.
+      restarts, images: how many ours had.
+      by_paper: the paper's number.
+      mean: the mean over restarts, where losses were recorded.
+      further: the same attack on fewer images with more restarts, where there is such a result.
     """
 
     ours: float | None = None
@@ -68,6 +81,9 @@ class Cell:
     high: float | None = None
     restarts: int | None = None
     by_paper: float | None = None
+    images: int | None = None
+    mean: float | None = None
+    further: Cell | None = None
 
     @property
     def differs(self) -> bool:
@@ -79,13 +95,27 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class TableRow:
-    """A model's line: clean accuracy, then one cell a column."""
+    """A model's line: clean accuracy, then one cell a column.
+
+    Attributes:
+      row, label: its name, and as the paper prints it.
+      clean, cells: its numbers.
+      note: where the published sources disagree.
+      mark: what a reader must know of the model itself, as that its training stood at chance.
+      problems: why results that are there are not shown.
+      model: hash of the weights; None: not trained.
+      cost: what was spent on it.
+    """
 
     row: str
     label: str
     clean: Cell
     cells: tuple[Cell, ...]
     note: str = ""
+    mark: str = ""
+    problems: tuple[str, ...] = ()
+    model: str | None = None
+    cost: Cost | None = None
 
     @property
     def complete(self) -> bool:
@@ -99,7 +129,7 @@ class Column:
 
     grid_restarts: the grid's restarts before a scale's bound. table_eps, table_target: ε (0-255
     scale) and target that the table's caption states, so that titles need not (None: nothing is
-    stated of ε).
+    stated of ε). images: how many are attacked (None: not said).
     """
 
     attack: Attack
@@ -107,6 +137,7 @@ class Column:
     ours_only: bool = False
     table_eps: float | None = None
     table_target: str = "none"
+    images: int | None = None
 
     @property
     def title(self) -> str:
@@ -187,39 +218,72 @@ def _reference(name: str) -> list[dict[str, str]]:
 
 
 def table_row(
-    paper: PaperTable,
-    row: str,
-    run: runs.RunDir,
-    columns: list[Column],
-    *,
-    num_images: int,
-    seed: int,
+    paper: PaperTable, row: str, run: runs.RunDir, columns: Sequence[Column], *, wanted: Wanted
 ) -> TableRow:
     """A row from what is on disk; cells whose result is not there, or not complete, are empty.
+
+    So are those whose result is of another model, other images or another recipe; `problems` says
+    which.
 
     Args:
       paper: the table; a row or column that it has not gets no number of the paper's.
       row: its name.
       run: where the model and its results lie.
       columns: the adversarial columns.
-      num_images, seed: which results are meant.
+      wanted: which results are meant.
     """
     printed = {r.row: r for r in paper.rows}.get(row)
-    clean, cells = Cell(by_paper=printed.clean if printed else None), []
-    for column in columns:
-        by_paper = _by_paper(paper, printed, column)
-        record = find_record(run, attack=column.attack, num_images=num_images, seed=seed)
-        restarts = column.attack.restarts
-        if record is None or not record.complete_to(restarts):
-            cells.append(Cell(by_paper=by_paper))
-            continue
-        cells.append(
-            _cell(record.robust_at(restarts), len(record.labels), by_paper, restarts=restarts)
-        )
-        clean = _cell(int(record.clean_correct.sum()), len(record.labels), clean.by_paper)
-    return TableRow(
-        row, printed.label if printed else row, clean, tuple(cells), printed.note if printed else ""
+    label, note = (printed.label, printed.note) if printed else (row, "")
+    clean = Cell(by_paper=printed.clean if printed else None)
+    empty = [Cell(by_paper=_by_paper(paper, printed, column)) for column in columns]
+    if not run.finished:
+        return TableRow(row, label, clean, tuple(empty), note)
+    problem = results.run_problem(run, wanted.recipe)
+    described = TableRow(
+        row, label, clean, tuple(empty), note, mark_of(run), model=results.weights_now(run)
     )
+    if problem:
+        return dataclasses.replace(described, problems=(problem,))
+    cells, problems, records = [], [], []
+    for column, cell in zip(columns, empty, strict=True):
+        found = results.find_result(run, column.attack, wanted)
+        if found.problem:
+            problems.append(found.problem)
+        if found.record is not None:
+            records.append(found.record)
+        if found.record is None or not found.record.complete_to(column.attack.restarts):
+            cells.append(cell)
+            continue
+        record = found.record
+        cells.append(_adversarial_cell(run, column, record, cell.by_paper, wanted))
+        clean = _cell(int(record.clean_correct.sum()), len(record.labels), clean.by_paper)
+    return dataclasses.replace(
+        described,
+        clean=clean,
+        cells=tuple(cells),
+        problems=tuple(dict.fromkeys(problems)),
+        cost=cost_of(run, records),
+    )
+
+
+def mark_of(run: runs.RunDir) -> str:
+    """What a reader of a finished run's numbers must know of its model; "" for nothing."""
+    return "its training stood at chance" if files.read_json(run.recipe).get("at_chance") else ""
+
+
+def _adversarial_cell(
+    run: runs.RunDir, column: Column, record: AttackRecord, by_paper: float | None, wanted: Wanted
+) -> Cell:
+    restarts, images = column.attack.restarts, len(record.labels)
+    cell = _cell(record.robust_at(restarts), images, by_paper, restarts=restarts)
+    further = None
+    if column.grid_restarts > restarts:
+        more = results.find_further(run, column.attack, wanted)
+        if more is not None:
+            reached = min(results.reach(more), column.grid_restarts)
+            further = _cell(more.robust_at(reached), len(more.labels), None, restarts=reached)
+    mean = results.find_mean(run, column.attack, wanted)
+    return dataclasses.replace(cell, mean=mean, further=further)
 
 
 def _by_paper(paper: PaperTable, printed: PaperRow | None, column: Column) -> float | None:
@@ -245,89 +309,4 @@ def _cell(
     successes: int, images: int, by_paper: float | None, *, restarts: int | None = None
 ) -> Cell:
     low, high = wilson_interval(successes, images)
-    return Cell(100 * successes / images, 100 * low, 100 * high, restarts, by_paper)
-
-
-def to_markdown(rows: list[TableRow], columns: list[Column], *, heading: str) -> str:
-    """The table with a column of ours and one of the paper's for each of its columns."""
-    titles = ["Model"]
-    for title in ("clean", *(column.title for column in columns)):
-        titles.append(f"{title}: ours")
-        if not title.startswith("strong"):
-            titles.append("paper")
-    lines = [heading, "", _line(titles), _line(["---"] + ["---:"] * (len(titles) - 1))]
-    lines += [markdown_line(row, columns) for row in rows]
-    notes = [f"- {row.label}: {row.note}." for row in rows if row.note]
-    if notes:
-        lines += ["", "Where the published sources disagree:", "", *notes]
-    return "\n".join(lines) + "\n"
-
-
-def markdown_line(row: TableRow, columns: list[Column]) -> str:
-    """One row of `to_markdown`; brackets hold the 95% interval."""
-    fields = [row.label, *_pair(row.clean, paper=True)]
-    for cell, column in zip(row.cells, columns, strict=True):
-        fields += _pair(cell, paper=not column.ours_only)
-    return _line(fields)
-
-
-def _pair(cell: Cell, *, paper: bool) -> list[str]:
-    ours = MISSING
-    if cell.ours is not None:
-        ours = f"{cell.ours:.1f}% [{cell.low:.1f}, {cell.high:.1f}]"
-    printed = MISSING if cell.by_paper is None else f"{cell.by_paper:.1f}%"
-    return [ours, printed] if paper else [ours]
-
-
-def _line(fields: list[str]) -> str:
-    return "| " + " | ".join(fields) + " |"
-
-
-def to_csv(rows: list[TableRow], columns: list[Column]) -> str:
-    """One line a cell: row, column, ours, low, high, restarts, paper (percent)."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["row", "label", "column", "ours", "low", "high", "restarts", "paper"])
-    for row in rows:
-        named = [("clean", row.clean), *zip((c.title for c in columns), row.cells, strict=True)]
-        for title, cell in named:
-            writer.writerow(
-                [row.row, row.label, title, cell.ours, cell.low, cell.high, cell.restarts,
-                 cell.by_paper]
-            )  # fmt: skip
-    return text.getvalue()
-
-
-def to_json(rows: list[TableRow], columns: list[Column], details: dict[str, Any]) -> str:
-    """The same as data, with the attacks' full settings and `details` (scale, revision …)."""
-    return json.dumps(
-        {
-            **details,
-            "columns": [
-                {"title": c.title, "ours_only": c.ours_only, "grid_restarts": c.grid_restarts,
-                 "attack": dataclasses.asdict(c.attack)}
-                for c in columns
-            ],
-            "rows": [dataclasses.asdict(row) for row in rows],
-        },
-        indent=2, ensure_ascii=False,
-    )  # fmt: skip
-
-
-def write_table(
-    folder: Path,
-    name: str,
-    rows: list[TableRow],
-    columns: list[Column],
-    *,
-    heading: str,
-    details: dict[str, Any],
-) -> None:
-    """Writes <name>.md, .csv and .json, each atomically."""
-    texts = {
-        "md": to_markdown(rows, columns, heading=heading),
-        "csv": to_csv(rows, columns),
-        "json": to_json(rows, columns, details) + "\n",
-    }
-    for suffix, text in texts.items():
-        files.write_text(folder / f"{name}.{suffix}", text)
+    return Cell(100 * successes / images, 100 * low, 100 * high, restarts, by_paper, images)

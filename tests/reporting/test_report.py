@@ -17,7 +17,8 @@ from alp_repro import files, runs
 from alp_repro.attacks import Attack
 from alp_repro.errors import InputError
 from alp_repro.reporting import figures, report
-from alp_repro.reporting.tables import Cell, Column, TableRow, write_table
+from alp_repro.reporting.table_files import write_table
+from alp_repro.reporting.tables import Cell, Column, TableRow
 from alp_repro.training import Recipe
 
 _ROOT = Path(__file__).resolve().parents[2]

@@ -6,57 +6,95 @@ import io
 import json
 import re
 from pathlib import Path
+from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
-from alp_repro import files
+from alp_repro import files, runs
 from alp_repro.attacks import Attack
 from alp_repro.errors import InputError
-from alp_repro.evaluation import attack_name, restarts
-from alp_repro.evaluation.record import save_record
-from alp_repro.reporting import tables
-from alp_repro.reporting.tables import Cell, Column
+from alp_repro.evaluation import AttackRecord, attack_name, save_record
+from alp_repro.reporting import table_files, tables
+from alp_repro.reporting.results import Wanted
+from alp_repro.reporting.tables import Cell, Column, TableRow
 from alp_repro.runs import RunDir
+from alp_repro.training import Recipe
 
 PAPER = Path(__file__).resolve().parents[3] / "shared" / "paper" / "logit_pairing_paper.txt"
 WEAK = Attack(eps=76.5 / 255, eps_iter=2.55 / 255, nb_iter=40)
 STRONG = Attack(eps=76.5 / 255, eps_iter=50 / 255, nb_iter=200, restarts=3)
 COLUMNS = [Column(WEAK, 1), Column(STRONG, 10000)]
+RECIPE = Recipe(dataset="mnist", model="lenet", clp=0.5, epochs=1, batch_size=200)
 
 
-def finished_run(folder: Path) -> RunDir:
-    """A run with a model in name only: tables never load it."""
-    run = RunDir(folder / "mnist" / "clp")
-    run.path.mkdir(parents=True)
-    run.model.touch()
-    files.write_json(run.recipe, {"weights": "abc"})
-    return run
+DIGEST = "d" * 16
 
 
-def put_record(run: RunDir, attack: Attack, first_break: list[int], *, done: int) -> None:
-    """A result of four images, the first of which is misclassified when clean."""
-    described = {k: v for k, v in attack.to_json().items() if k != "restarts"}
+@pytest.fixture(scope="module")
+def keras_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, str]:
+    """A model.keras and the hash of its weights."""
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    path = tmp_path_factory.mktemp("model") / "model.keras"
+    runs.save_model(path, model)
+    return path.read_bytes(), runs.weights_hash(model)
+
+
+@pytest.fixture
+def run(tmp_path: Path, keras_file: tuple[bytes, str]) -> RunDir:
+    """A finished run."""
+    found = RunDir(tmp_path / "mnist" / "clp")
+    found.path.mkdir(parents=True)
+    found.model.write_bytes(keras_file[0])
+    files.write_json(found.recipe, {"weights": keras_file[1], "recipe": RECIPE.to_json()})
+    return found
+
+
+def row_of(run: RunDir, columns: list[Column], *, table: int = 1, **wanted: Any) -> TableRow:
+    return tables.table_row(
+        tables.load_paper_table(table), "clp", run, columns,
+        wanted=Wanted(**{"num_images": 4, "digest_of": lambda _: DIGEST, **wanted}),
+    )  # fmt: skip
+
+
+def put_record(
+    run: RunDir,
+    attack: Attack,
+    first_break: list[int],
+    *,
+    done: int,
+    broken: np.ndarray | None = None,
+) -> None:
+    """A result of some images, the first of which is misclassified when clean."""
+    n = len(first_break)
     settings = {
-        "attack": described, "num_images": 4, "seed": 0, "losses": False, "model": "abc",
-    }  # fmt: skip
-    record = restarts.AttackRecord(
-        labels=np.arange(4, dtype=np.int32),
-        indices=np.arange(4),
-        clean_predictions=np.array([9, 1, 2, 3], np.int32),
+        "attack": {k: v for k, v in attack.to_json().items() if k != "restarts"},
+        "num_images": n,
+        "seed": 0,
+        "losses": broken is not None,
+        "model": files.read_json(run.recipe)["weights"],
+        "images": DIGEST,
+    }
+    reached = [b + 1 if b >= 0 and broken is None else done for b in first_break]
+    record = AttackRecord(
+        labels=np.arange(n, dtype=np.int32),
+        indices=np.arange(n),
+        clean_predictions=np.array([9, *range(1, n)], np.int32),
         first_break=np.array(first_break, np.int32),
-        next_restart=np.array([b + 1 if b >= 0 else done for b in first_break], np.int32),
+        next_restart=np.array(reached, np.int32),
         settings=settings,
         sessions=[],
+        losses=None if broken is None else np.ones(broken.shape, np.float32),
+        broken=broken,
     )
     save_record(run.attacks / attack_name(settings), record)
 
 
-def test_cells_hold_ours_and_the_papers_numbers(tmp_path: Path) -> None:
-    run = finished_run(tmp_path)
+def test_cells_hold_ours_and_the_papers_numbers(run: RunDir) -> None:
     put_record(run, WEAK, [0, -1, -1, -1], done=1)
     put_record(run, STRONG, [0, 2, -1, 0], done=3)
-    row = tables.table_row(tables.load_paper_table(1), "clp", run, COLUMNS, num_images=4, seed=0)
+    row = row_of(run, COLUMNS)
     assert (row.clean.ours, row.clean.by_paper) == (75.0, 98.8)
     assert [cell.ours for cell in row.cells] == [75.0, 25.0]
     # The scale's three restarts stand beside the paper's ten thousand.
@@ -64,22 +102,84 @@ def test_cells_hold_ours_and_the_papers_numbers(tmp_path: Path) -> None:
     assert row.complete and row.cells[1].restarts == 3
 
 
-def test_what_is_not_done_is_a_dash(tmp_path: Path) -> None:
-    paper, run = tables.load_paper_table(1), finished_run(tmp_path)
+def test_what_is_not_done_is_a_dash(run: RunDir) -> None:
     put_record(run, STRONG, [0, -1, -1, -1], done=2)
-    row = tables.table_row(paper, "clp", run, COLUMNS, num_images=4, seed=0)
+    row = row_of(run, COLUMNS)
     assert not row.complete and [cell.ours for cell in row.cells] == [None, None]
-    assert tables.markdown_line(row, COLUMNS).count("–") == 3
-    other_images = tables.table_row(paper, "clp", run, COLUMNS, num_images=5, seed=0)
+    assert table_files.markdown_line(row, COLUMNS).count("–") == 3
+    other_images = row_of(run, COLUMNS, num_images=5)
     assert other_images.cells[1].ours is None
 
 
-def test_an_attack_of_ours_gets_no_number_of_the_papers(tmp_path: Path) -> None:
-    run, paper = finished_run(tmp_path), tables.load_paper_table(1)
+def test_an_attack_of_ours_gets_no_number_of_the_papers(run: RunDir) -> None:
     margin = Attack(eps=76.5 / 255, eps_iter=50 / 255, nb_iter=200, loss="margin")
     columns = [Column(margin, 10000), Column(STRONG, 10000, ours_only=True), Column(WEAK, 7)]
-    row = tables.table_row(paper, "clp", run, columns, num_images=4, seed=0)
+    row = row_of(run, columns)
     assert [cell.by_paper for cell in row.cells] == [None, None, None]
+
+
+def test_numbers_of_a_model_that_was_replaced_are_not_shown(run: RunDir) -> None:
+    put_record(run, WEAK, [0, -1, -1, -1], done=1)
+    assert row_of(run, COLUMNS).cells[0].ours == 75.0
+    other = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    runs.save_model(run.model, other)
+    row = row_of(run, COLUMNS)
+    assert [row.clean.ours, *(cell.ours for cell in row.cells)] == [None, None, None]
+    assert "not the model that recipe.json tells of" in row.problems[0]
+    # Trained anew, with the old results still there:
+    files.write_json(run.recipe, {"weights": runs.weights_hash(other), "recipe": RECIPE.to_json()})
+    row = row_of(run, COLUMNS)
+    assert row.cells[0].ours is None and row.clean.ours is None
+    assert row.problems == ("its result is of another model (the weights differ)",)
+    text = table_files.to_markdown([row], COLUMNS, heading="Table 1")
+    assert "Not shown:\n\n- CLP (λ = 0.5) + N(0, 0.5): its result is of another model" in text
+
+
+def test_numbers_of_other_images_of_the_same_count_are_not_shown(run: RunDir) -> None:
+    put_record(run, WEAK, [0, -1, -1, -1], done=1)
+    row = row_of(run, COLUMNS, digest_of=lambda _: "e" * 16)
+    assert row.cells[0].ours is None and row.clean.ours is None
+    assert row.problems == ("its result is of other images than the data set has now",)
+    # Where the data set is not at hand, nothing can be compared.
+    assert row_of(run, COLUMNS, digest_of=lambda _: None).cells[0].ours == 75.0
+
+
+def test_numbers_of_another_recipe_are_not_shown(run: RunDir) -> None:
+    put_record(run, WEAK, [0, -1, -1, -1], done=1)
+    assert row_of(run, COLUMNS, recipe=RECIPE).cells[0].ours == 75.0
+    row = row_of(run, COLUMNS, recipe=dataclasses.replace(RECIPE, seed=1))
+    assert row.cells[0].ours is None
+    assert row.problems == ("the model was trained otherwise (seed 0 there, 1 here)",)
+
+
+def test_a_model_at_chance_is_marked(run: RunDir) -> None:
+    put_record(run, WEAK, [0, -1, -1, -1], done=1)
+    files.write_json(run.recipe, {**files.read_json(run.recipe), "at_chance": True})
+    line = table_files.markdown_line(row_of(run, COLUMNS), COLUMNS)
+    assert line.startswith("| CLP (λ = 0.5) + N(0, 0.5) (its training stood at chance) | 75.0%")
+
+
+def test_a_cell_says_its_images_and_restarts_where_they_are_not_the_columns(run: RunDir) -> None:
+    put_record(run, STRONG, [0, 2, -1, 0], done=3)
+    put_record(run, STRONG, [0, 2, 50], done=60)
+    for_all = [dataclasses.replace(c, images=1000) for c in COLUMNS]
+    fewer = dataclasses.replace(COLUMNS[1], attack=dataclasses.replace(STRONG, restarts=2))
+    row = row_of(run, [COLUMNS[0], fewer])
+    text = table_files.markdown_line(row, for_all)
+    assert "50.0% [15.0, 85.0] (n=4, r=2)" in text
+    # The same attack with more restarts, on fewer images:
+    assert row.cells[1].further is not None and "; 0.0% [0.0, 56.1] (n=3, r=10000)" in text
+
+
+def test_the_mean_over_restarts_stands_beside_the_worst_case(run: RunDir) -> None:
+    put_record(run, STRONG, [0, 2, -1, 0], done=3)
+    assert row_of(run, COLUMNS).cells[1].mean is None
+    broken = np.array([[1, 1, 1], [0, 0, 1], [0, 0, 0], [1, 0, 0]], bool)
+    put_record(run, STRONG, [0, 2, -1, 0], done=3, broken=broken)
+    cell = row_of(run, COLUMNS).cells[1]
+    assert (cell.ours, cell.mean) == (25.0, pytest.approx(100 * 7 / 12))
+    text = table_files.markdown_line(row_of(run, COLUMNS), COLUMNS)
+    assert "; mean over restarts 58.3%" in text
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,13 +205,13 @@ _SIZES = {"eps": 76.5 / 255, "eps_iter": 50 / 255, "nb_iter": 200, "restarts": 3
     ],
 )
 def test_an_attack_that_is_not_the_papers_says_so_and_stands_beside_no_number(
-    tmp_path: Path, attack: Attack, told: str
+    run: RunDir, attack: Attack, told: str
 ) -> None:
-    run, paper = finished_run(tmp_path), tables.load_paper_table(1)
+    paper = tables.load_paper_table(1)
     put_record(run, STRONG, [0, 2, -1, 0], done=3)
     put_record(run, attack, [0, 0, 0, 0], done=3)
     columns = [paper.column(a, 10000) for a in (STRONG, attack)]
-    row = tables.table_row(paper, "clp", run, columns, num_images=4, seed=0)
+    row = row_of(run, columns)
     assert [cell.ours for cell in row.cells] == [25.0, 0.0]  # each has a result of its own
     assert [cell.by_paper for cell in row.cells] == [4.1, None]
     assert told in columns[1].title and told not in columns[0].title
@@ -125,11 +225,10 @@ def test_a_column_of_another_execution_is_the_papers() -> None:
     assert tables.load_paper_table(5).column(attack, 1).title.endswith("ours: target=random")
 
 
-def test_markdown_csv_and_json_agree(tmp_path: Path) -> None:
-    run = finished_run(tmp_path)
+def test_markdown_csv_and_json_agree(run: RunDir, tmp_path: Path) -> None:
     put_record(run, WEAK, [0, -1, -1, -1], done=1)
-    row = tables.table_row(tables.load_paper_table(1), "clp", run, COLUMNS, num_images=4, seed=0)
-    tables.write_table(
+    row = row_of(run, COLUMNS)
+    table_files.write_table(
         tmp_path, "table1", [row], COLUMNS, heading="Table 1", details={"scale": "quick"}
     )
     markdown = (tmp_path / "table1.md").read_text()

@@ -1,0 +1,172 @@
+"""Which of a run's results may be shown: those of its model, images and recipe as they are now."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from alp_repro import files, runs
+from alp_repro.attacks import Attack
+from alp_repro.evaluation import AttackRecord, attack_name
+from alp_repro.evaluation.record import load_record
+from alp_repro.evaluation.store import described
+from alp_repro.training import Recipe
+
+ImagesDigest = Callable[[int], str | None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What a result must have been made from to be shown.
+
+    Attributes:
+      num_images: evaluation images.
+      seed: of the attack.
+      digest_of: count -> digest of the first so many evaluation images as the data set has them
+        now; None, as a function or from it: it cannot be told here, so nothing is compared.
+      recipe: what the model must have been trained with; None: whatever it was.
+    """
+
+    num_images: int
+    seed: int = 0
+    digest_of: ImagesDigest | None = None
+    recipe: Recipe | None = None
+
+    def digest(self, num_images: int) -> str | None:
+        """Of the first so many images; None: not known."""
+        return self.digest_of(num_images) if self.digest_of else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A result that may be shown, or why one that is there may not be ("": there is none)."""
+
+    record: AttackRecord | None
+    problem: str = ""
+
+
+def weights_now(run: runs.RunDir) -> str:
+    """Hash of the weights in a run's model.keras as it is now; read once while it stays."""
+    stat = run.model.stat()
+    return _weights(run.model, stat.st_mtime_ns, stat.st_size)
+
+
+@functools.lru_cache(maxsize=64)
+def _weights(path: Path, _changed: int, _size: int) -> str:
+    return runs.weights_hash(runs.load_model(path))
+
+
+def run_problem(run: runs.RunDir, recipe: Recipe | None = None) -> str:
+    """Why nothing of a finished run may be shown; "" when its parts belong together.
+
+    Args:
+      run: a finished run.
+      recipe: what it must have been trained with; None, or an imported model: not compared.
+
+    Raises:
+      InputError: model.keras or recipe.json is damaged.
+    """
+    told = files.read_json(run.recipe)
+    if told.get("weights") != weights_now(run):
+        return (
+            f"model.keras is not the model that recipe.json tells of (weights {weights_now(run)}, "
+            f"{told.get('weights')} there)"
+        )
+    if recipe is None or "imported" in told:
+        return ""
+    trained = files.plain(told.get("recipe") or {})
+    return _difference("trained", trained, files.plain(recipe.to_json()))
+
+
+def _difference(what: str, found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """The first settings that differ; what a recipe of before does not have is the default."""
+    defaults = {
+        field.name: field.default
+        for field in dataclasses.fields(Recipe)
+        if field.default is not dataclasses.MISSING
+    }
+    differing = [
+        f"{name} {found.get(name, defaults.get(name))!r} there, {value!r} here"
+        for name, value in wanted.items()
+        if found.get(name, files.plain(defaults.get(name))) != value
+    ]
+    return f"the model was {what} otherwise ({'; '.join(differing[:2])})" if differing else ""
+
+
+def find_result(run: runs.RunDir, attack: Attack, wanted: Wanted) -> Found:
+    """The result of an attack on a run's model that reaches furthest.
+
+    Raises:
+      InputError: a result there is damaged.
+    """
+    best, problem = None, ""
+    for record in _records(run, attack, wanted):
+        if record.settings["num_images"] != wanted.num_images:
+            continue
+        why = _record_problem(run, record, wanted)
+        problem = problem or why
+        if not why and (best is None or _preference(record, attack) > _preference(best, attack)):
+            best = record
+    return Found(best, "" if best is not None else problem)
+
+
+def find_further(run: runs.RunDir, attack: Attack, wanted: Wanted) -> AttackRecord | None:
+    """A result of the same attack on fewer of the images that has seen more restarts, if any."""
+    further = [
+        record
+        for record in _records(run, attack, wanted)
+        if record.settings["num_images"] < wanted.num_images
+        and reach(record) > attack.restarts
+        and not _record_problem(run, record, wanted)
+    ]
+    return max(further, key=lambda record: (len(record.labels), reach(record)), default=None)
+
+
+def find_mean(run: runs.RunDir, attack: Attack, wanted: Wanted) -> float | None:
+    """Mean over restarts of the adversarial accuracy, in percent, where losses were recorded."""
+    for record in _records(run, attack, wanted):
+        if (
+            record.broken is not None
+            and record.settings["num_images"] == wanted.num_images
+            and record.complete_to(attack.restarts)
+            and not _record_problem(run, record, wanted)
+        ):
+            return 100 * record.mean_accuracy(attack.restarts)
+    return None
+
+
+def reach(record: AttackRecord) -> int:
+    """How many restarts every image that counts has seen."""
+    counted = record.standing if record.losses is None else record.next_restart >= 0
+    return int(record.next_restart[counted].min()) if counted.any() else 10**9
+
+
+def _preference(record: AttackRecord, attack: Attack) -> tuple[bool, bool, int]:
+    # Of two complete ones the plain one, as ever; one with recorded losses says the same.
+    return record.complete_to(attack.restarts), record.losses is None, reach(record)
+
+
+def _records(run: runs.RunDir, attack: Attack, wanted: Wanted) -> Iterator[AttackRecord]:
+    """Results of an attack and a seed, whatever model and images they are of."""
+    asked = {"attack": files.plain(described(attack)), "seed": wanted.seed}
+    name = attack_name({**asked, "num_images": 0})
+    beginning = name.rpartition("_images")[0] + "_images"
+    # Names with a dot are what a process that was killed while writing left behind.
+    for path in sorted(run.attacks.glob("[!.]*.npz")):
+        if path.name.startswith(beginning):
+            record = load_record(path)
+            if {key: record.settings.get(key) for key in asked} == asked:
+                yield record
+
+
+def _record_problem(run: runs.RunDir, record: AttackRecord, wanted: Wanted) -> str:
+    """Why a result may not be shown for a run's model and images; "" when it may."""
+    if record.settings.get("model") != weights_now(run):
+        return "its result is of another model (the weights differ)"
+    digest = wanted.digest(len(record.labels))
+    if digest is not None and record.settings.get("images") != digest:
+        return "its result is of other images than the data set has now"
+    return ""
