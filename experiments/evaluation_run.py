@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import sys
 import time
 from collections.abc import Callable
@@ -39,10 +38,7 @@ def evaluation_digest(dataset: str, data_dir: str | None, num_images: int) -> st
     folder = prepare.prepared_folder(dataset_spec(dataset), store.chosen_data_dir(data_dir))
     if not store.is_prepared(folder):
         return None
-    data = evaluation_set(dataset, num_images, data_dir)
-    digest = hashlib.sha256((data.images.astype(np.float32) / np.float32(255)).tobytes())
-    digest.update(data.labels.astype(np.int32).tobytes())
-    return digest.hexdigest()[:16]
+    return evaluation_set(dataset, num_images, data_dir).digest
 
 
 def attack_run(
