@@ -19,6 +19,8 @@ setup(
             "reporting/*.mplstyle",
             "reporting/reference/*.csv",
             "reporting/reference/*.txt",
+            "auditing/templates/*.j2",
+            "reporting/templates/*.css",
             "reporting/templates/*.j2",
         ],
     },

@@ -56,13 +56,14 @@ _SURFACE_LINES = 110  # a panel of some centimetres shows no more
 
 
 @contextlib.contextmanager
-def _style() -> Iterator[None]:
+def figure_style() -> Iterator[None]:
+    """The look of every figure, while a block or a function runs."""
     file = resources.files("alp_repro.reporting").joinpath("figures.mplstyle")
     with resources.as_file(file) as path, matplotlib.style.context(path):
         yield
 
 
-@_style()
+@figure_style()
 def surface_panels(
     losses: np.ndarray, offsets: np.ndarray, titles: Sequence[str], *, share_loss_axis: bool = False
 ) -> Figure:
@@ -140,7 +141,7 @@ def _tick_labels(ticks: Sequence[float]) -> list[str]:
     return [f"{tick:.{decimals}f}" for tick in ticks]
 
 
-@_style()
+@figure_style()
 def loss_histograms(
     losses: np.ndarray, titles: Sequence[str], *, broken: np.ndarray | None = None
 ) -> Figure:
@@ -265,7 +266,7 @@ def typical_cases(losses: np.ndarray, broken: np.ndarray) -> dict[str, int]:
     return chosen
 
 
-@_style()
+@figure_style()
 def heat_map_panels(maps: Mapping[str, HeatMap]) -> Figure:
     """Adversarial accuracy over step size × iterations, one panel a model, one colour scale.
 
@@ -316,7 +317,7 @@ def _write_cells(axes: Axes, found: HeatMap, highest: float) -> None:
     axes.set_yticks(found.nb_iters)
 
 
-@_style()
+@figure_style()
 def restart_curves(records: Mapping[str, AttackRecord], *, restarts: int) -> Figure:
     """Adversarial accuracy against restarts with its 95% Wilson band, one line a model.
 
@@ -357,7 +358,7 @@ def _reach(record: AttackRecord, restarts: int) -> int:
     return int(record.next_restart[counted].min())
 
 
-@_style()
+@figure_style()
 def training_curves(logs: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     """Accuracies (above) and weighted loss terms (below) by epoch, one column a model.
 
@@ -445,7 +446,7 @@ def save_figure(
     """
     # Without its date, the same numbers give the same PDF.
     metadata: dict[str, Any] = {"pdf": {"CreationDate": None}, "png": None}
-    with _style():
+    with figure_style():
         for suffix, fields in metadata.items():
             write = functools.partial(figure.savefig, format=suffix, metadata=fields)
             files.write_atomically(folder / f"{name}.{suffix}", write)

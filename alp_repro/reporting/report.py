@@ -16,11 +16,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from alp_repro import files, runs
 from alp_repro.data.specs import DATASETS, dataset_spec
 from alp_repro.errors import InputError
+from alp_repro.reporting.pages import render_page
 from alp_repro.reporting.tables import TABLES, Cell
 from alp_repro.runs import RunDir
 
@@ -346,11 +345,4 @@ def _foreign(file: Path, what: str, error: Exception) -> InputError:
 
 def render(report: Report) -> str:
     """The page as one HTML text that needs no other file and no network."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("alp_repro.reporting"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(TEMPLATE).render(report=report)
+    return render_page("alp_repro.reporting", TEMPLATE, report=report)
