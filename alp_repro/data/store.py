@@ -178,7 +178,8 @@ def _temporary_folder(data_dir: Path, name: str) -> Iterator[Path]:
             yield temporary
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    except (OSError, tf.errors.OpError) as error:
+    # TFDS raises what TensorFlow's writer tells of a full disk as a RuntimeError.
+    except (OSError, RuntimeError, tf.errors.OpError) as error:
         raise InputError(
             f"{name} cannot be prepared in {data_dir} ({first_line(error)}): nothing half-made is "
             "left there; free some space or choose another data directory"

@@ -19,6 +19,7 @@ from alp_repro.data.sources.file_trees import (
     FileTree,
     open_tree,
     require_published,
+    require_rest_whole,
     root_of,
 )
 from alp_repro.data.sources.image_check import ImageChecker
@@ -172,6 +173,7 @@ def _write_images(data_dir: Path, tree: FileTree, root: str, *, skip_corrupt: bo
         },
     )
     skipped = checker.require_whole(skip_corrupt=skip_corrupt)
+    require_rest_whole(tree)
     for split, labels in found.items():
         _require_classes(tree, split, labels)
     suffixes = {

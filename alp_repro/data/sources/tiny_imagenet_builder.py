@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 
 from alp_repro.data.source_record import SourceRecord, hex_digest
 from alp_repro.data.sources import tiny_imagenet
-from alp_repro.data.sources.file_trees import open_tree
+from alp_repro.data.sources.file_trees import open_tree, require_rest_whole
 from alp_repro.data.sources.image_check import ImageChecker
 from alp_repro.errors import InputError
 
@@ -64,6 +64,7 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
             self._checker = ImageChecker(tree, tiny_imagenet.SHAPE)
             super()._download_and_prepare(dl_manager, download_config)
             skipped = self._checker.require_whole(skip_corrupt=self._skip_corrupt)
+            require_rest_whole(tree)
             self.record = SourceRecord(
                 tiny_imagenet.kind_of(tree, self._listing), str(tree.path), skipped
             )
