@@ -6,14 +6,19 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+
+import keras
 
 from alp_repro import files, runs
 from alp_repro.attacks import Attack
+from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, attack_name
 from alp_repro.evaluation.record import load_record
 from alp_repro.evaluation.store import described
+from alp_repro.model_copies import float32_model
+from alp_repro.model_identity import FunctionIdentity, function_identity
 from alp_repro.training import Recipe
+from alp_repro.training.ownership import Owner, check_owner
 
 ImagesDigest = Callable[[int], str | None]
 
@@ -48,15 +53,32 @@ class Found:
     problem: str = ""
 
 
+@dataclasses.dataclass(frozen=True)
+class _Model:
+    """What tells a model: its weights and, where a result asks for it, its function."""
+
+    weights: str
+    model: keras.Model
+
+    @functools.cached_property
+    def function(self) -> FunctionIdentity:
+        return function_identity(float32_model(self.model), self.model.input_shape[1:])
+
+
 def weights_now(run: runs.RunDir) -> str:
     """Hash of the weights in a run's model.keras as it is now; read once while it stays."""
+    return _model(run).weights
+
+
+def _model(run: runs.RunDir) -> _Model:
     stat = run.model.stat()
-    return _weights(run.model, stat.st_mtime_ns, stat.st_size)
+    return _load(run.model, stat.st_mtime_ns, stat.st_size)
 
 
-@functools.lru_cache(maxsize=64)
-def _weights(path: Path, _changed: int, _size: int) -> str:
-    return runs.weights_hash(runs.load_model(path))
+@functools.lru_cache(maxsize=16)  # the rows of a table
+def _load(path: Path, _changed: int, _size: int) -> _Model:
+    model = runs.load_model(path)
+    return _Model(runs.weights_hash(model), model)
 
 
 def run_problem(run: runs.RunDir, recipe: Recipe | None = None) -> str:
@@ -69,31 +91,19 @@ def run_problem(run: runs.RunDir, recipe: Recipe | None = None) -> str:
     Raises:
       InputError: model.keras or recipe.json is damaged.
     """
-    told = files.read_json(run.recipe)
-    if told.get("weights") != weights_now(run):
+    told = runs.describe(run)
+    if told.weights != weights_now(run):
         return (
             f"model.keras is not the model that recipe.json tells of (weights {weights_now(run)}, "
-            f"{told.get('weights')} there)"
+            f"{told.weights} there)"
         )
-    if recipe is None or "imported" in told:
+    if recipe is None or told.imported is not None:
         return ""
-    trained = files.plain(told.get("recipe") or {})
-    return _difference("trained", trained, files.plain(recipe.to_json()))
-
-
-def _difference(what: str, found: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """The first settings that differ; what a recipe of before does not have is the default."""
-    defaults = {
-        field.name: field.default
-        for field in dataclasses.fields(Recipe)
-        if field.default is not dataclasses.MISSING
-    }
-    differing = [
-        f"{name} {found.get(name, defaults.get(name))!r} there, {value!r} here"
-        for name, value in wanted.items()
-        if found.get(name, files.plain(defaults.get(name))) != value
-    ]
-    return f"the model was {what} otherwise ({'; '.join(differing[:2])})" if differing else ""
+    try:
+        check_owner(run, Owner(recipe))
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def find_result(run: runs.RunDir, attack: Attack, wanted: Wanted) -> Found:
@@ -166,6 +176,11 @@ def _record_problem(run: runs.RunDir, record: AttackRecord, wanted: Wanted) -> s
     """Why a result may not be shown for a run's model and images; "" when it may."""
     if record.settings.get("model") != weights_now(run):
         return "its result is of another model (the weights differ)"
+    function = record.settings.get("function")
+    if function is not None:
+        difference = _model(run).function.difference_from(function)
+        if difference is not None:
+            return f"its result is of another model ({difference})"
     digest = wanted.digest(len(record.labels))
     if digest is not None and record.settings.get("images") != digest:
         return "its result is of other images than the data set has now"

@@ -8,7 +8,7 @@ import io
 from collections.abc import Sequence
 from importlib import resources
 
-from alp_repro import files, runs
+from alp_repro import runs
 from alp_repro.attacks import EXECUTION, Attack
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, wilson_interval
@@ -268,7 +268,7 @@ def table_row(
 
 def mark_of(run: runs.RunDir) -> str:
     """What a reader of a finished run's numbers must know of its model; "" for nothing."""
-    return "its training stood at chance" if files.read_json(run.recipe).get("at_chance") else ""
+    return "its training stood at chance" if runs.describe(run).at_chance else ""
 
 
 def _adversarial_cell(
