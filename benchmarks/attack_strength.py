@@ -26,7 +26,7 @@ from alp_repro import evaluation, files, runs
 from alp_repro.attacks import Attack, Dtype, resolve_dtype, strong_attack
 from alp_repro.data import load
 from alp_repro.evaluation import AttackRecord
-from alp_repro.reporting.figures import _style as figure_style
+from alp_repro.reporting.figures import figure_style
 from benchmarks import other_libraries
 from experiments import app
 
