@@ -4,15 +4,44 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+# The binaries are `experiments` in a checkout; an installed package must not take so common a name.
+# The flagfiles and MNIST travel inside the library, where `alp_repro.shipped` finds them.
+MOVED = {
+    "alp_repro_cli": "experiments",
+    "alp_repro.packaged.flags": "flags",
+    "alp_repro.packaged.mnist": "data/mnist",
+}
+BINARIES = [
+    "train",
+    "evaluate",
+    "table",
+    "figures",
+    "report",
+    "prepare_data",
+    "import_checkpoint",
+]
+
 setup(
     name="alp_repro",
-    version="0.1.0",
+    version="0.2.0",
     description='Reproduces "Logit Pairing Methods Can Fool Gradient-Based Attacks" in TensorFlow',
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
+    classifiers=[
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.10",
-    packages=find_packages(include=["alp_repro", "alp_repro.*", "experiments"]),
+    packages=[*find_packages(include=["alp_repro", "alp_repro.*"]), *MOVED],
+    package_dir=MOVED,
     package_data={
         "alp_repro": [
             "py.typed",
@@ -23,6 +52,8 @@ setup(
             "reporting/templates/*.css",
             "reporting/templates/*.j2",
         ],
+        "alp_repro.packaged.flags": ["**/*.cfg"],
+        "alp_repro.packaged.mnist": ["*.gz", "ORIGIN.md"],
     },
     install_requires=[
         "absl-py",
@@ -46,13 +77,7 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            "alp-train=experiments.train:cli",
-            "alp-evaluate=experiments.evaluate:cli",
-            "alp-table=experiments.table:cli",
-            "alp-figures=experiments.figures:cli",
-            "alp-report=experiments.report:cli",
-            "alp-prepare-data=experiments.prepare_data:cli",
-            "alp-import-checkpoint=experiments.import_checkpoint:cli",
+            f"alp-{name.replace('_', '-')}=alp_repro_cli.{name}:cli" for name in BINARIES
         ],
     },
 )

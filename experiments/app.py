@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable
 from types import FrameType
 
@@ -37,6 +38,7 @@ def run(main: Callable[[list[str]], None]) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, _interrupt)
         door.replace_unprintable()
+        _lend_to_script(main.__module__)
         app.run(guarded, flags_parser=_parse_flags)
     except BaseException as error:
         door.end(error)
@@ -45,6 +47,15 @@ def run(main: Callable[[list[str]], None]) -> None:
 def command(binary: str) -> str:
     """How a binary is called from a shell, for hints: of a checkout, or of what is installed."""
     return f"python -m {__package__}.{binary}"
+
+
+def _lend_to_script(binary: str) -> None:
+    """Lets --help of a console script tell what its binary tells: its docstring and its flags."""
+    script = sys.modules["__main__"]
+    if script.__doc__ is None:
+        script.__doc__ = sys.modules[binary].__doc__
+    for flag in flags.FLAGS.get_key_flags_for_module(binary):
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

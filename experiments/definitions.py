@@ -218,6 +218,28 @@ def define_table_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     flags.DEFINE_boolean("show", False, "Only print what is there.", flag_values=values)
 
 
+def fill_in_table(values: flags.FlagValues = flags.FLAGS) -> None:
+    """Takes what was not given of data set, rows and grid from the flagfile of --table.
+
+    Raises:
+      InputError: there is no such table.
+    """
+    folder = Path(values.flags_dir) / "tables"
+    file = folder / f"table{values.table}.cfg"
+    if not file.is_file():
+        known = ", ".join(sorted(path.stem[len("table") :] for path in folder.glob("table*.cfg")))
+        raise InputError(f"unknown --table={values.table}: one of {known}")
+    table = flags.FlagValues()
+    define_table_flags(table)
+    try:
+        table(["table", *flagfiles.expand([f"--flagfile={file}"])])
+    except flags.Error as error:
+        raise InputError(f"{file}: {error}") from error
+    for name in ("dataset", "rows", "grid"):
+        if not values[name].present:
+            values[name].value = table[name].value
+
+
 def default_flags_dir() -> Path:
     """The flagfiles that come with the program."""
     return shipped.folder("flags")

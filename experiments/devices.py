@@ -12,6 +12,9 @@ from absl import flags
 from alp_repro.errors import InputError
 from alp_repro.training import is_chief
 
+# What is defined here counts as the binary's own, so that --help lists it.
+flags.disclaim_key_flags()
+
 
 @dataclasses.dataclass(frozen=True)
 class Devices:

@@ -52,6 +52,7 @@ _SCALES = {
 
 def main(_: list[str]) -> None:
     """Computes the maps of --rows, as far as they are not on disk, and draws them."""
+    settings.fill_in_table()
     found, missing = report.finished_runs(
         Path(FLAGS.runs_dir) / FLAGS.scale / FLAGS.dataset, FLAGS.rows
     )

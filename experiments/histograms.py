@@ -21,7 +21,7 @@ from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord
 from alp_repro.reporting import figures, report, tables
 
-from . import app, devices
+from . import app, devices, settings
 from .evaluation_run import attack_run
 from .table import make_job
 
@@ -40,6 +40,7 @@ _SCALES = {"smoke": ("0-3", 4), "quick": ("0-31", 100), "paper": ("0-99", 10000)
 
 def main(_: list[str]) -> None:
     """Attacks the model of --rows, as far as needed, and draws."""
+    settings.fill_in_table()
     if len(FLAGS.rows) != 1:
         raise InputError(f"--rows={','.join(FLAGS.rows)}: one row is needed, as in --rows=clp")
     (row,) = FLAGS.rows

@@ -42,6 +42,7 @@ _NAME = flags.DEFINE_string("name", None, "Name of the figure (default: from wha
 
 def main(_: list[str]) -> None:
     """Draws the surfaces of --rows around --images."""
+    settings.fill_in_table()
     positions = figures.parse_positions(_IMAGES.value)
     eps = dataset_spec(FLAGS.dataset).surface_eps if _EPS.value is None else _EPS.value
     plane = Plane(

@@ -29,6 +29,7 @@ _NAME = flags.DEFINE_string("name", None, "Name of the figure (default: from wha
 
 def main(_: list[str]) -> None:
     """Draws what is there of --rows."""
+    settings.fill_in_table()
     found, missing = report.finished_runs(
         Path(FLAGS.runs_dir) / FLAGS.scale / FLAGS.dataset, FLAGS.rows
     )

@@ -31,6 +31,7 @@ from .definitions import (
     define_run_flags,
     define_scale_flags,
     define_table_flags,
+    fill_in_table,
     parse,
 )
 
@@ -46,6 +47,7 @@ __all__ = [
     "define_scale_flags",
     "define_table_flags",
     "eval_batch_size",
+    "fill_in_table",
     "parse",
     "parse_attack",
     "recipe",

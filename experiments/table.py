@@ -1,8 +1,8 @@
 """One of the paper's tables: trains and evaluates what is missing, prints ours beside the paper's.
 
-    python -m experiments.table --flagfile=flags/tables/table1.cfg --scale=quick
-    python -m experiments.table --flagfile=flags/tables/table1.cfg --scale=quick --only=clp,lsq
-    python -m experiments.table --flagfile=flags/tables/table1.cfg --scale=quick --show
+    python -m experiments.table --table=1 --scale=quick
+    python -m experiments.table --table=1 --scale=quick --only=clp,lsq
+    python -m experiments.table --table=1 --scale=quick --show
 
 Each row is printed as soon as it is known; the whole table is written as Markdown, CSV and JSON to
 <runs_dir>/<scale>/tables/. It can be stopped at any time and started again.
@@ -32,8 +32,6 @@ from .training_run import lacks_start, train_row
 FLAGS = flags.FLAGS
 settings.define_table_flags()
 devices.define_flags()
-for module in (settings, devices):  # so that --help lists their flags
-    flags.adopt_module_key_flags(module)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +50,7 @@ class Job:
 
 def main(_: list[str]) -> None:
     """Makes, or with --show only prints, the table of --table at --scale."""
+    settings.fill_in_table()
     paper = table_of(FLAGS.dataset)
     chosen = None if FLAGS.show else devices.choose()  # before anything touches a device
     jobs = [make_job(row) for row in FLAGS.rows]
