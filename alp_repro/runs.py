@@ -133,9 +133,14 @@ def load_model(path: Path) -> keras.Model:
     Raises:
       InputError: the file is absent, truncated, or no Keras model.
     """
-    if not path.exists():
-        raise InputError(f"{path} is not there: train the model first")
-    if not zipfile.is_zipfile(path):
+    try:
+        with path.open("rb") as file:
+            is_zip = zipfile.is_zipfile(file)
+    except FileNotFoundError:
+        raise InputError(f"{path} is not there: train the model first") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})") from error
+    if not is_zip:
         raise InputError(f"{path} is truncated or no .keras file: remove it and train again")
     try:
         return keras.models.load_model(path, compile=False, safe_mode=True)

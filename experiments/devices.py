@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import sys
+from typing import Any
 
 import tensorflow as tf
 from absl import flags
@@ -79,21 +81,35 @@ def _strategy(name: str) -> tf.distribute.Strategy | None:
     if name == "none":
         return None
     if name == "mirrored":
+        # TensorFlow would look for other machines there, and this is one machine alone.
+        if os.environ.pop("TF_CONFIG", None) is not None:
+            print("--strategy=mirrored: TF_CONFIG is not read", file=sys.stderr)
         kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
         return tf.distribute.MirroredStrategy(
             [device.name for device in tf.config.list_logical_devices(kind)]
         )
     text = os.environ.get("TF_CONFIG", "")
     try:
-        config = json.loads(text)
-        task = config["task"]
-        addresses = config["cluster"][task["type"]]
-        valid = task["type"] in ("chief", "worker") and 0 <= int(task["index"]) < len(addresses)
-    except (ValueError, KeyError, TypeError):
-        valid = False
-    if not valid:
+        _check_cluster(json.loads(text))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
-            f"TF_CONFIG={text!r}: --strategy=multi_worker needs JSON as in "
+            f"TF_CONFIG={text[:200]!r} ({error}): --strategy=multi_worker needs JSON as in "
             '{"cluster": {"worker": ["host:port", …]}, "task": {"type": "worker", "index": 0}}'
-        )
+        ) from None
     return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+def _check_cluster(config: dict[str, Any]) -> None:
+    """Checks what TF_CONFIG says, since TensorFlow waits for ever, or aborts, where it is wrong."""
+    task = config["task"]
+    if task["type"] not in ("chief", "worker"):
+        raise ValueError(f"task type {task['type']!r}: chief or worker")
+    if not 0 <= int(task["index"]) < len(config["cluster"][task["type"]]):
+        raise ValueError(f"task index {task['index']}: there are fewer tasks")
+    addresses = [address for kind in config["cluster"].values() for address in kind]
+    for address in addresses:
+        host, _, port = str(address).rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise ValueError(f"address {address!r}: it is no host:port")
+    if len(set(addresses)) < len(addresses):
+        raise ValueError("an address is there twice")

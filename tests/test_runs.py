@@ -280,3 +280,17 @@ def test_a_package_in_another_projects_checkout_has_no_revision_of_its(tmp_path:
     with (package / "errors.py").open("a") as file:
         file.write("# changed\n")
     assert revision() == f"{own}+changes"
+
+
+def test_a_model_that_may_not_be_read_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match=r"cannot be read \(Is a directory\)"):
+        runs.load_model(tmp_path)
+
+    def forbidden(path: Path, mode: str) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", forbidden)  # root may read everything
+    with pytest.raises(InputError, match=r"model.keras cannot be read \(Permission denied\)"):
+        runs.load_model(tmp_path / "model.keras")
