@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.resources
 from pathlib import Path
 
-_IN_CHECKOUT = {"mnist": "data/mnist", "flags": "flags"}
+_IN_CHECKOUT = {"mnist": "data/mnist", "flags": "flags", "results": "results"}
 
 
 def checkout() -> Path | None:
@@ -19,7 +19,7 @@ def checkout() -> Path | None:
 
 
 def folder(name: str) -> Path:
-    """The folder "mnist" or "flags"; it need not exist (files that somebody removed)."""
+    """The folder "mnist", "flags" or "results"; it need not exist (a package has no results)."""
     root = checkout()
     if root is not None and (root / _IN_CHECKOUT[name]).is_dir():
         return root / _IN_CHECKOUT[name]

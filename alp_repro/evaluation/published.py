@@ -1,0 +1,167 @@
+"""The published runs: models and results that come with the repository, and how they are checked.
+
+results/published/<dataset>/<row>/    a run as any other, whose model and records are kept in git
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from alp_repro import runs, shipped
+from alp_repro.attacks.settings import Attack
+from alp_repro.data.images import Images, images_digest, unit_scale
+from alp_repro.decoding import from_plain
+from alp_repro.errors import InputError
+from alp_repro.evaluation.evaluate import evaluate
+from alp_repro.evaluation.record import AttackRecord, load_record
+
+SCALE = "published"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Comparison:
+    """What a result that is kept and the same attack made afresh say of each image.
+
+    Attributes:
+      attack: what was done; its restarts are those that were made afresh.
+      kept, fresh: bool [n], the image was broken within these restarts.
+    """
+
+    attack: Attack
+    kept: np.ndarray
+    fresh: np.ndarray
+
+    @property
+    def differing(self) -> np.ndarray:
+        """Positions of the images on which the two differ, int64."""
+        return np.flatnonzero(self.kept != self.fresh)
+
+    def __str__(self) -> str:
+        """One line for a terminal."""
+        n = len(self.kept)
+        line = (
+            f"{self.attack}: {n} images, {np.mean(~self.kept):.1%} stand in the record, "
+            f"{np.mean(~self.fresh):.1%} afresh, "
+        )
+        if not len(self.differing):
+            return line + "equal image by image"
+        named = ", ".join(map(str, self.differing[:10]))
+        more = ", …" if len(self.differing) > 10 else ""
+        return line + f"{len(self.differing)} differ (images {named}{more})"
+
+
+def published_run(name: str, *, folder: Path | None = None) -> runs.RunDir:
+    """The run folder of a published model.
+
+    Args:
+      name: "<dataset>/<row>", as in "mnist/clp".
+      folder: of the results; None: `results` of the checkout.
+
+    Raises:
+      InputError: there is no such run, with those that there are.
+    """
+    root = (folder or shipped.folder("results")) / SCALE
+    run = runs.RunDir(root / name)
+    if name.count("/") != 1 or not run.finished:
+        known = [f"{f.parts[-3]}/{f.parts[-2]}" for f in sorted(root.glob("*/*/recipe.json"))]
+        there = f"one of {', '.join(known)}" if known else f"there are none in {root}"
+        raise InputError(f"no published model {name!r}: {there}")
+    return run
+
+
+def load_published(name: str, *, folder: Path | None = None) -> keras.Model:
+    """A published model, checked against the hash that its results carry.
+
+    Args:
+      name, folder: see `published_run`.
+
+    Raises:
+      InputError: there is no such model, it cannot be read, or it is another one.
+    """
+    run = published_run(name, folder=folder)
+    model = runs.load_model(run.model)
+    recorded, found = runs.describe(run).weights, runs.weights_hash(model)
+    if found != recorded:
+        raise InputError(
+            f"{run.model} is not the published model: its weights' hash is {found}, {run.recipe} "
+            f"says {recorded}; restore it with git checkout"
+        )
+    return model
+
+
+def records_of(run: runs.RunDir) -> list[AttackRecord]:
+    """Every result of a run that is kept, checked to be of its model.
+
+    Raises:
+      InputError: there is none, or one is damaged or of another model.
+    """
+    # Names with a dot are what a process that was killed while writing left behind.
+    paths = sorted(run.attacks.glob("[!.]*.npz"))
+    if not paths:
+        raise InputError(f"{run.attacks} holds no results: restore them with git checkout")
+    weights = runs.describe(run).weights
+    found = []
+    for path in paths:
+        record = load_record(path)
+        if record.settings["model"] != weights:
+            raise InputError(
+                f"{path} is a result of another model ({record.settings['model']}, the run's is "
+                f"{weights}): restore it with git checkout"
+            )
+        found.append(record)
+    return found
+
+
+def attack_again(
+    model: keras.Model, test: Images, record: AttackRecord, *, restarts: int, num_images: int
+) -> Comparison:
+    """Makes the first restarts of a kept result afresh, on its first images.
+
+    Args:
+      model: the one that the result is of.
+      test: the whole test split.
+      record: what is kept.
+      restarts: how many to make.
+      num_images: how many of the record's images, from the first.
+
+    Raises:
+      InputError: the record's images are not in the split, or have other labels there.
+    """
+    _check_images(test, record)
+    indices = record.indices[:num_images]
+    described = {**record.settings["attack"], "restarts": restarts}
+    attack = from_plain(described, Attack, source="the record's attack")
+    fresh = evaluate(
+        model,
+        test.unit_scale[indices],
+        test.labels[indices],
+        attack=attack,
+        seed=record.settings["seed"],
+        batch_size=record.settings["batch_size"],
+        indices=indices,
+    )
+    return Comparison(
+        attack,
+        kept=_broken_within(record, restarts)[: len(indices)],
+        fresh=_broken_within(fresh, restarts),
+    )
+
+
+def _check_images(test: Images, record: AttackRecord) -> None:
+    indices = record.indices
+    within = indices.min() >= 0 and indices.max() < len(test.labels)
+    if within:
+        digest = images_digest(unit_scale(test.images[indices]), test.labels[indices])
+    if not within or digest != record.settings["images"]:
+        raise InputError(
+            "the record's images are not those of the test split here, which was prepared from "
+            f"{test.source}: results of other images cannot be checked with it"
+        )
+
+
+def _broken_within(record: AttackRecord, restarts: int) -> np.ndarray:
+    return ~record.standing & (record.first_break < restarts)
