@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal, cast
 
 import tensorflow as tf
+
+from alp_repro import machine
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -19,8 +20,5 @@ def resolve_dtype(name: str) -> Dtype:
         return cast(Dtype, name)
     if tf.config.get_visible_devices("GPU"):  # asking for logical ones would settle the devices
         return "bfloat16"
-    try:
-        instructions = set(Path("/proc/cpuinfo").read_text().split())
-    except OSError:
-        instructions = set()
-    return "bfloat16" if instructions & {"amx_bf16", "avx512_bf16"} else "float32"
+    multiplies = machine.instructions() & {"amx_bf16", "avx512_bf16"}
+    return "bfloat16" if multiplies else "float32"

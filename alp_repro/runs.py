@@ -17,7 +17,6 @@ import dataclasses
 import datetime
 import hashlib
 import importlib.metadata
-import os
 import platform
 import subprocess
 import sys
@@ -29,7 +28,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from alp_repro import decoding
+from alp_repro import decoding, machine
 from alp_repro.errors import InputError
 from alp_repro.files import exclusive, make_folder, write_atomically
 
@@ -166,7 +165,7 @@ def provenance() -> dict[str, Any]:
         "revision": code_revision(),
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in packages},
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "machine": machine.describe(),
     }
 
 

@@ -252,9 +252,10 @@ def test_a_package_in_another_projects_checkout_has_no_revision_of_its(tmp_path:
 
     package = tmp_path / "site-packages" / "alp_repro"
     package.mkdir(parents=True)
-    for name in ("runs.py", "errors.py", "__init__.py"):
-        source = Path(runs.__file__).with_name(name).read_text()
-        (package / name).write_text("" if name == "__init__.py" else source)
+    for module in Path(runs.__file__).parent.glob("*.py"):
+        source = module.read_text(encoding="utf-8")
+        is_init = module.name == "__init__.py"
+        (package / module.name).write_text("" if is_init else source, encoding="utf-8")
     git("init")
     (tmp_path / "theirs.txt").write_text("theirs")
     git("add", "theirs.txt")
