@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord
 from alp_repro.reporting import figures, report, results, tables
+from alp_repro.training.log import read_log
 
 from . import app, settings
 from .table import make_job, wanted_of
@@ -36,7 +37,7 @@ def main(_: list[str]) -> None:
     labels = {row.row: row.label for row in tables.load_paper_table(FLAGS.table).rows}
     titles = {row: report.short_label(labels.get(row, row)) for row in found}
     if _TRAINING.value:
-        logs = {titles[r]: figures.read_training_log(run.log) for r, run in found.items()}
+        logs = {titles[r]: read_log(run.log) for r, run in found.items()}
         figure: Figure = figures.training_curves(logs)
         where = report.data_and_scale(FLAGS.dataset, FLAGS.scale)
         caption = (

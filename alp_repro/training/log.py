@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from alp_repro import files
 from alp_repro.errors import InputError
@@ -61,6 +62,24 @@ def read_rows(path: Path) -> dict[int, dict[str, str]]:
         raise InputError(
             f"{path} is no training log ({error}): move it away to go on without its lines"
         ) from error
+
+
+def read_log(path: Path) -> dict[str, np.ndarray]:
+    """The columns of a training log: float64 [epochs] each, "epoch" counting from 0.
+
+    NaN where an epoch has no value, as between looks at the test images.
+
+    Raises:
+      InputError: the file is absent, no training log, or has no finished epoch.
+    """
+    rows = read_rows(path)
+    if not path.exists():
+        raise InputError(f"{path} is not there: train the model first")
+    if not rows:
+        raise InputError(f"{path} has no finished epoch yet")
+    ordered = [rows[epoch] for epoch in sorted(rows)]
+    names = dict.fromkeys(name for row in ordered for name in row)
+    return {name: np.array([float(row.get(name, "nan")) for row in ordered]) for name in names}
 
 
 def _read_row(line: dict[str, str]) -> tuple[int, dict[str, str]]:

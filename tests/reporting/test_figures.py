@@ -16,6 +16,7 @@ from alp_repro.errors import InputError
 from alp_repro.evaluation.heat_maps import HeatMap
 from alp_repro.evaluation.record import AttackRecord, new_record
 from alp_repro.reporting import figures
+from alp_repro.training.log import read_log
 
 
 def _record(first_break: list[int], *, reached: int, losses: bool = False) -> AttackRecord:
@@ -152,7 +153,7 @@ _LOG = """epoch,accuracy,adversarial_accuracy,alp,clean_ce,loss,val_loss
 def test_training_logs_are_read_and_drawn(tmp_path: Path):
     path = tmp_path / "training.csv"
     path.write_text(_LOG)
-    log = figures.read_training_log(path)
+    log = read_log(path)
     np.testing.assert_array_equal(log["epoch"], [0, 1, 2])
     np.testing.assert_array_equal(log["accuracy"], [0.5, 0.7, 0.8])  # epoch 1 was begun twice
     assert set(log) == {"epoch", "accuracy", "adversarial_accuracy", "loss", "alp", "clean_ce"}
@@ -168,9 +169,9 @@ def test_a_training_log_that_is_none_is_told(tmp_path: Path, text: str):
     path = tmp_path / "training.csv"
     path.write_text(text)
     with pytest.raises(InputError, match=r"training\.csv"):
-        figures.read_training_log(path)
+        read_log(path)
     with pytest.raises(InputError, match="not there: train"):
-        figures.read_training_log(tmp_path / "other.csv")
+        read_log(tmp_path / "other.csv")
 
 
 def test_positions_are_parsed_and_bounded():

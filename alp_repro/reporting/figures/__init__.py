@@ -1,0 +1,35 @@
+"""Figures 1–7, heat maps, restart and training curves, drawn from numbers.
+
+Every function takes results and gives a matplotlib `Figure`; `save_figure` writes it with its
+caption. What they share is in `figures.mplstyle`. Perturbation sizes are drawn on the 0–255 scale.
+"""
+
+from alp_repro.reporting.figures.curves import restart_curves, training_curves
+from alp_repro.reporting.figures.heat_maps import heat_map_panels
+from alp_repro.reporting.figures.histograms import (
+    CASES,
+    CERTAIN_LOSS,
+    loss_histograms,
+    recorded_losses,
+    typical_cases,
+)
+from alp_repro.reporting.figures.positions import parse_positions, pick_images
+from alp_repro.reporting.figures.style import WIDTH, figure_style, save_figure
+from alp_repro.reporting.figures.surfaces import surface_panels
+
+__all__ = [
+    "CASES",
+    "CERTAIN_LOSS",
+    "WIDTH",
+    "figure_style",
+    "heat_map_panels",
+    "loss_histograms",
+    "parse_positions",
+    "pick_images",
+    "recorded_losses",
+    "restart_curves",
+    "save_figure",
+    "surface_panels",
+    "training_curves",
+    "typical_cases",
+]

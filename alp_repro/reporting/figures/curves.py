@@ -1,0 +1,108 @@
+"""Curves: adversarial accuracy by restarts, accuracies and losses by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
+
+from alp_repro.evaluation import AttackRecord, wilson_interval
+from alp_repro.losses import PENALTIES
+from alp_repro.reporting.figures.style import DASHES, WIDTH, figure_style
+
+
+@figure_style()
+def restart_curves(records: Mapping[str, AttackRecord], *, restarts: int) -> Figure:
+    """Adversarial accuracy against restarts with its 95% Wilson band, one line a model.
+
+    Args:
+      records: label -> result of the attack.
+      restarts: how far the lines go; one whose record reaches less ends there.
+    """
+    figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
+    axes = figure.subplots()
+    for i, (label, record) in enumerate(records.items()):
+        counts = np.arange(1, min(restarts, _reach(record, restarts)) + 1)
+        robust = np.array([record.robust_at(int(r)) for r in counts])
+        bands = np.array([wilson_interval(int(k), len(record.labels)) for k in robust])
+        (line,) = axes.plot(
+            counts, robust / len(record.labels), DASHES[i % len(DASHES)], label=label,
+            marker="o" if len(counts) < 20 else None,
+        )  # fmt: skip
+        axes.fill_between(
+            counts, bands[:, 0], bands[:, 1], color=line.get_color(), alpha=0.13, linewidth=0
+        )
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if restarts > 5 else range(1, 10)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_xlabel("restarts r")
+    axes.set_ylabel("adversarial accuracy")
+    figure.legend(loc="outside right upper")
+    return figure
+
+
+def _reach(record: AttackRecord, restarts: int) -> int:
+    """How many restarts a record is complete to, `restarts` at the most."""
+    if record.complete_to(restarts):
+        return restarts
+    counted = record.standing if record.losses is None else np.ones_like(record.standing)
+    return int(record.next_restart[counted].min())
+
+
+@figure_style()
+def training_curves(logs: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
+    """Accuracies (above) and weighted loss terms (below) by epoch, one column a model.
+
+    Args:
+      logs: title -> what `read_training_log` gives.
+    """
+    columns = min(4, len(logs))
+    bands = -(-len(logs) // columns)
+    figure = Figure(figsize=(WIDTH, 0.3 + 3.0 * bands), layout="constrained")
+    panels = figure.subplots(2 * bands, columns, squeeze=False)
+    for axes in panels.flat:
+        axes.set_visible(False)
+    for i, (title, log) in enumerate(logs.items()):
+        band, column = divmod(i, columns)
+        above, below = panels[2 * band : 2 * band + 2, column]
+        above.set_title(title)
+        _lines(above, log, {"accuracy": "clean", "adversarial_accuracy": "adversarial"})
+        above.set_ylim(0, 1.02)
+        above.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        _lines(below, log, _TERMS)
+        below.set_ylim(0, None)
+        below.set_xlabel("epoch")
+        if column == 0:
+            above.set_ylabel("training accuracy")
+            below.set_ylabel("weighted loss term")
+        else:
+            above.tick_params(labelleft=False)
+    return figure
+
+
+def _lines(axes: Axes, log: Mapping[str, np.ndarray], names: Mapping[str, str]) -> None:
+    """Draws the columns that a log has; each name keeps its colour and dashes in every panel."""
+    axes.set_visible(True)
+    epochs = log["epoch"] + 1
+    for i, (name, label) in enumerate(names.items()):
+        if name in log:
+            axes.plot(
+                epochs, log[name], DASHES[i % len(DASHES)], color=f"C{i}", label=label,
+                marker="o" if len(epochs) < 15 else None,
+            )  # fmt: skip
+    axes.legend(loc="best")
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+
+
+_TERMS = {
+    "clean_ce": "CE clean",
+    "adversarial_ce": "CE adversarial",
+    **{name: penalty.label for name, penalty in PENALTIES.items()},
+    "weight_decay": "weight decay",
+}

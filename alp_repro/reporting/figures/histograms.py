@@ -1,0 +1,106 @@
+"""The losses that restarts end with (Figures 2 and 7), and the choice of typical images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from alp_repro.errors import InputError
+from alp_repro.evaluation import AttackRecord
+from alp_repro.reporting.figures.style import RED, WIDTH, figure_style, percent
+
+# From this cross-entropy on the true class of ten has a probability of at most 0.1, so that
+# another class must be ahead (or all ten are level).
+CERTAIN_LOSS = -math.log(0.1)
+CASES = {
+    "never": "no restart breaks it",
+    "needs many restarts": "some restarts break it, fewer than 5%",
+    "depends on the restart": "5% to 95% of the restarts break it",
+    "always": "99% or more of the restarts end right of the red line",
+}
+
+
+@figure_style()
+def loss_histograms(
+    losses: np.ndarray, titles: Sequence[str], *, broken: np.ndarray | None = None
+) -> Figure:
+    """Histograms of the losses that restarts end with, one panel an image (Figures 2 and 7).
+
+    The red line is at −ln 0.1. A panel tells which share of its restarts ended right of it and, if
+    `broken` is given, which share broke the image.
+
+    Args:
+      losses: float [images, restarts], in nats.
+      titles: one an image.
+      broken: bool [images, restarts].
+    """
+    columns = min(4, len(losses))
+    rows = -(-len(losses) // columns)
+    figure = Figure(figsize=(WIDTH, 0.35 + rows * 1.35), layout="constrained")
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    bins = np.linspace(0, max(float(losses.max()), CERTAIN_LOSS) * 1.05, 50)
+    for i, (axes, title) in enumerate(zip(panels, titles, strict=False)):
+        axes.hist(losses[i], bins=bins, log=True)
+        axes.axvline(CERTAIN_LOSS, color=RED)
+        axes.set_title(title)
+        lines = [f"{percent(np.mean(losses[i] > CERTAIN_LOSS))} right"]
+        if broken is not None:
+            lines.append(f"{percent(np.mean(broken[i]))} broken")
+        axes.text(
+            0.98, 0.95, "\n".join(lines), transform=axes.transAxes, ha="right", va="top",
+            fontsize=6.5, bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1},
+        )  # fmt: skip
+    panels[0].set_ylim(0.7, losses.shape[1] * 4)
+    for axes in panels[len(losses) :]:
+        axes.set_visible(False)
+    figure.supxlabel("final cross-entropy of a restart", fontsize=8)
+    figure.supylabel("restarts", fontsize=8)
+    return figure
+
+
+def recorded_losses(record: AttackRecord, restarts: int) -> tuple[np.ndarray, np.ndarray]:
+    """Losses and verdicts, [images, restarts] each, of a record that has them.
+
+    Raises:
+      InputError: none were recorded, or not of so many restarts.
+    """
+    if record.losses is None or record.broken is None:
+        raise InputError(
+            "this attack result has no recorded losses: attack again with --record_losses"
+        )
+    if not record.complete_to(restarts):
+        raise InputError(
+            f"this attack result has losses of {int(record.next_restart.min())} restarts, "
+            f"{restarts} are needed: run the attack on"
+        )
+    return record.losses[:, :restarts], record.broken[:, :restarts]
+
+
+def typical_cases(losses: np.ndarray, broken: np.ndarray) -> dict[str, int]:
+    """The images of Figure 2, one of each of the four `CASES`, where there is one.
+
+    It is the first of its kind whose restarts end on both sides of the red line, else the first.
+
+    Args:
+      losses, broken: float and bool, [images, restarts].
+
+    Returns:
+      Case -> position of the image.
+    """
+    share, right = broken.mean(axis=1), (losses > CERTAIN_LOSS).mean(axis=1)
+    members = {
+        "never": share == 0,
+        "needs many restarts": (share > 0) & (share < 0.05),
+        "depends on the restart": (share >= 0.05) & (share <= 0.95),
+        "always": right >= 0.99,
+    }
+    on_both_sides = (right > 0) & (right < 1)
+    chosen = {}
+    for case, found in members.items():
+        if found.any():
+            best = found & on_both_sides
+            chosen[case] = int(np.argmax(best if best.any() else found))
+    return chosen

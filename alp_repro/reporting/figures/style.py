@@ -1,0 +1,65 @@
+"""How figures look and how they are written."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import matplotlib.style
+from matplotlib.figure import Figure
+
+from alp_repro import files, runs
+from alp_repro.errors import InputError
+
+# Embedding a font in a PDF needs no telling.
+logging.getLogger("fontTools").setLevel(logging.WARNING)
+
+WIDTH = 7.0  # inches, a page's text width
+RED = "#C00000"
+DASHES = ("-", "--", "-.", ":")
+
+
+@contextlib.contextmanager
+def figure_style() -> Iterator[None]:
+    """The look of every figure, while a block or a function runs."""
+    file = resources.files("alp_repro.reporting").joinpath("figures.mplstyle")
+    with resources.as_file(file) as path, matplotlib.style.context(path):
+        yield
+
+
+def percent(share: float) -> str:
+    """A share in percent that calls nothing 0% or 100% that is not."""
+    if 0 < share < 0.001:
+        return "<0.1%"
+    if 0.999 < share < 1:
+        return ">99.9%"
+    return f"{100 * share:.1f}%" if 0 < share < 1 else f"{100 * share:.0f}%"
+
+
+def save_figure(
+    figure: Figure, folder: Path, name: str, *, caption: str, details: Mapping[str, Any]
+) -> Path:
+    """Writes <name>.png, .pdf and .json (caption, details, provenance), each atomically.
+
+    Returns:
+      The path of the PNG.
+
+    Raises:
+      InputError: the name is a path, the disk is full or the folder not writable.
+    """
+    if not name or name.startswith(".") or "/" in name or "\\" in name:
+        raise InputError(f"figure name {name!r}: a file's name without folders is needed")
+    # Without its date, the same numbers give the same PDF.
+    metadata: dict[str, Any] = {"pdf": {"CreationDate": None}, "png": None}
+    with figure_style():
+        for suffix, fields in metadata.items():
+            write = functools.partial(figure.savefig, format=suffix, metadata=fields)
+            files.write_atomically(folder / f"{name}.{suffix}", write)
+    notes = {"name": name, "caption": caption, **details, **runs.provenance()}
+    files.write_json(folder / f"{name}.json", notes)
+    return folder / f"{name}.png"

@@ -1,0 +1,92 @@
+"""Loss surfaces (Figures 1 and 3–6)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator
+from mpl_toolkits.mplot3d import Axes3D
+
+from alp_repro.reporting.figures.style import RED, WIDTH, figure_style
+
+_SURFACE_LINES = 110  # a panel of some centimetres shows no more
+
+
+@figure_style()
+def surface_panels(
+    losses: np.ndarray, offsets: np.ndarray, titles: Sequence[str], *, share_loss_axis: bool = False
+) -> Figure:
+    """Loss surfaces in 3-D with contour lines below, one panel each (Figures 1 and 3–6).
+
+    Args:
+      losses: float [panels, resolution, resolution]; see `landscape.Surfaces`.
+      offsets: float [resolution], on the [0, 1] scale.
+      titles: one a panel.
+      share_loss_axis: all panels have one loss axis; otherwise each has its own, so that the shape
+        shows however small its range.
+    """
+    columns = min(4, len(losses))
+    rows = -(-len(losses) // columns)
+    width = WIDTH / max(columns, 2)
+    figure = Figure(figsize=(columns * width, 0.1 + rows * width * 0.98))
+    bounds = (float(losses.min()), float(losses.max()))
+    for i, (surface, title) in enumerate(zip(losses, titles, strict=True)):
+        axes = figure.add_subplot(rows, columns, i + 1, projection="3d")
+        own = (float(surface.min()), float(surface.max()))
+        _surface(axes, surface, offsets * 255, bounds if share_loss_axis else own)
+        axes.set_title(title, y=0.98)
+        if i % columns == 0:
+            axes.text2D(
+                -0.1, 0.5, "cross-entropy", rotation=90, va="center", transform=axes.transAxes,
+                fontsize=7,
+            )  # fmt: skip
+    figure.subplots_adjust(
+        0.03, 0.13 / (rows + 0.2), 0.955, 1 - 0.1 / rows, wspace=0.24, hspace=0.16
+    )
+    return figure
+
+
+def _surface(
+    axes: Axes3D, losses: np.ndarray, offsets: np.ndarray, bounds: tuple[float, float]
+) -> None:
+    a, b = np.meshgrid(offsets, offsets, indexing="ij")
+    low, high = bounds
+    height = max(high - low, 1e-6)  # a flat surface still needs an axis
+    floor = low - 0.6 * height
+    every = -(-len(offsets) // _SURFACE_LINES)
+    colours = {"cmap": "viridis", "vmin": low, "vmax": low + height}
+    axes.plot_surface(
+        a, b, losses, rstride=every, cstride=every, linewidth=0, antialiased=False, rasterized=True,
+        **colours,
+    )  # fmt: skip
+    axes.contour(a, b, losses, levels=10, zdir="z", offset=floor, linewidths=0.6, **colours)
+    axes.plot([0], [0], [floor], "x", color=RED, markersize=3)
+    axes.set_zlim(floor, low + height)
+    edge = float(np.abs(offsets).max())
+    # The corner that both axes share has room for one label.
+    axes.xaxis.set_major_locator(FixedLocator([-edge, 0, edge]))
+    axes.yaxis.set_major_locator(FixedLocator([0, edge]))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−"))
+    ticks = [t for t in MaxNLocator(4).tick_values(low, low + height) if t >= low]
+    axes.zaxis.set_major_locator(FixedLocator(ticks))
+    axes.zaxis.set_major_formatter(FixedFormatter(_tick_labels(ticks)))
+    axes.set_xlabel("a", labelpad=-12)
+    axes.set_ylabel("b", labelpad=-12)
+    axes.tick_params(pad=-4, labelsize=6)
+    axes.tick_params(axis="z", pad=-1)
+    axes.view_init(elev=24, azim=-58)
+    axes.set_box_aspect((1, 1, 0.85), zoom=1.06)
+    for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
+        axis.pane.set_facecolor("white")
+        axis.pane.set_edgecolor("#cccccc")
+
+
+def _tick_labels(ticks: Sequence[float]) -> list[str]:
+    """Labels of few characters, all with the same number of decimals."""
+    if max(ticks) < 0.001:
+        return [f"{tick:.1e}".replace("e-0", "e−") for tick in ticks]
+    decimals = max(len(f"{tick:.3g}".partition(".")[2]) for tick in ticks)
+    return [f"{tick:.{decimals}f}" for tick in ticks]
