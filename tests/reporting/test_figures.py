@@ -104,7 +104,7 @@ def test_restart_curves_are_the_records_accuracies():
     assert {at_the_end.min(), at_the_end.max()} == {low, high}
 
 
-def test_heat_maps_share_their_colours_and_name_the_lowest_cell():
+def test_heat_maps_have_colours_of_their_own_and_name_the_lowest_cell():
     def heat_map(broken: np.ndarray) -> HeatMap:
         return HeatMap(
             broken, np.array([0.01, 0.1, 0.3]), np.array([40, 400]), columns=3, settings={},
@@ -115,15 +115,16 @@ def test_heat_maps_share_their_colours_and_name_the_lowest_cell():
     broken[1, 1, :3] = True
     some, none = heat_map(broken), heat_map(np.zeros((3, 2, 4), bool))
     figure = figures.heat_map_panels({"some": some, "none": none})
-    left, right, bar = figure.axes
+    left, right, *bars = figure.axes
     assert left.get_title() == "some: lowest 25.0%"
     assert right.get_title() == "none: lowest 100%"
     np.testing.assert_allclose(
         np.reshape(left.collections[0].get_array(), (2, 3)), [[1, 1, 1], [1, 0.25, 1]]
     )
-    assert left.collections[0].get_clim() == right.collections[0].get_clim() == (0, 1)
+    assert left.collections[0].get_clim() == (0.25, 1)
+    assert right.collections[0].get_clim() == (0.99, 1)  # no wider than what differs
     assert [text.get_text() for text in left.texts] == ["100"] * 3 + ["25"] + ["100"] * 2
-    assert bar.get_ylabel() == "adversarial accuracy"
+    assert len(bars) == 2
 
 
 @pytest.mark.parametrize("share", [True, False])
@@ -158,10 +159,61 @@ def test_training_logs_are_read_and_drawn(tmp_path: Path):
     np.testing.assert_array_equal(log["accuracy"], [0.5, 0.7, 0.8])  # epoch 1 was begun twice
     assert set(log) == {"epoch", "accuracy", "adversarial_accuracy", "loss", "alp", "clean_ce"}
     above, below = _panels(figures.training_curves({"Plain + ALP": log}))
-    assert [line.get_label() for line in above.lines] == ["clean", "adversarial"]
+    labels = [line.get_label() for line in above.lines]
+    assert labels == ["training, clean", "training, adversarial"]
     np.testing.assert_array_equal(above.lines[1].get_ydata(), [0.25, 0.45, 0.55])
     assert [line.get_label() for line in below.lines] == ["CE clean", "ALP"]
     np.testing.assert_array_equal(below.lines[0].get_xdata(), [1, 2, 3])
+
+
+def test_training_curves_show_looks_at_the_test_images_and_one_legend():
+    nan = np.nan
+    with_looks = {
+        "epoch": np.arange(3.0),
+        "accuracy": np.array([0.1, 0.5, 0.9]),
+        "test_accuracy": np.array([nan, 0.6, nan]),
+        "test_adversarial_accuracy": np.array([0.0, nan, 0.3]),
+        "clean_ce": np.array([2.0, 1.0, 0.5]),
+    }
+    never = {**with_looks, "test_accuracy": np.full(3, nan), "lsq": np.ones(3)}
+    figure = figures.training_curves({"CLP": with_looks, "LSQ": never})
+    first, second, *_ = _panels(figure)
+    drawn = {line.get_label(): line for line in first.lines}
+    np.testing.assert_array_equal(drawn["test, clean"].get_xdata(), [2])
+    np.testing.assert_array_equal(drawn["test, adversarial"].get_xdata(), [1, 3])
+    assert "test, clean" not in {line.get_label() for line in second.lines}
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "training, clean", "test, clean", "test, adversarial", "CE clean", "LSQ",
+    ]  # fmt: skip
+    assert all(axes.get_legend() is None for axes in figure.axes)
+
+
+def test_a_panel_of_a_histogram_has_bins_of_its_own():
+    losses = np.array([np.linspace(0, 0.02, 100), np.linspace(0, 9, 100)])
+    small, wide = _panels(figures.loss_histograms(losses, ["small", "wide"]))
+    assert small.get_xlim()[1] < 0.1 and wide.get_xlim()[1] > 9
+    assert not small.lines and len(wide.lines) == 1  # the red line is far from the first
+
+
+@pytest.mark.parametrize("name", ["../figure", "a/b", ".hidden", ""])
+def test_a_name_that_is_a_path_is_refused(tmp_path: Path, name: str):
+    figure = figures.loss_histograms(np.ones((1, 9)), ["one"])
+    with pytest.raises(InputError, match="without folders"):
+        figures.save_figure(figure, tmp_path / "figures", name, caption="", details={})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    figure = figures.loss_histograms(np.ones((1, 9)), ["one"])
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(figure, "savefig", full)
+    with pytest.raises(InputError, match=r"figure7\.pdf \(No space left on device\)"):
+        figures.save_figure(figure, tmp_path, "figure7", caption="", details={})
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("text", ["", "epoch,loss\n", "a,b\n1,2\n", "epoch,loss\n0,high\n"])

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from alp_repro.evaluation import AttackRecord, wilson_interval
@@ -55,54 +56,74 @@ def _reach(record: AttackRecord, restarts: int) -> int:
     return int(record.next_restart[counted].min())
 
 
-@figure_style()
-def training_curves(logs: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
-    """Accuracies (above) and weighted loss terms (below) by epoch, one column a model.
-
-    Args:
-      logs: title -> what `read_training_log` gives.
-    """
-    columns = min(4, len(logs))
-    bands = -(-len(logs) // columns)
-    figure = Figure(figsize=(WIDTH, 0.3 + 3.0 * bands), layout="constrained")
-    panels = figure.subplots(2 * bands, columns, squeeze=False)
-    for axes in panels.flat:
-        axes.set_visible(False)
-    for i, (title, log) in enumerate(logs.items()):
-        band, column = divmod(i, columns)
-        above, below = panels[2 * band : 2 * band + 2, column]
-        above.set_title(title)
-        _lines(above, log, {"accuracy": "clean", "adversarial_accuracy": "adversarial"})
-        above.set_ylim(0, 1.02)
-        above.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        _lines(below, log, _TERMS)
-        below.set_ylim(0, None)
-        below.set_xlabel("epoch")
-        if column == 0:
-            above.set_ylabel("training accuracy")
-            below.set_ylabel("weighted loss term")
-        else:
-            above.tick_params(labelleft=False)
-    return figure
-
-
-def _lines(axes: Axes, log: Mapping[str, np.ndarray], names: Mapping[str, str]) -> None:
-    """Draws the columns that a log has; each name keeps its colour and dashes in every panel."""
-    axes.set_visible(True)
-    epochs = log["epoch"] + 1
-    for i, (name, label) in enumerate(names.items()):
-        if name in log:
-            axes.plot(
-                epochs, log[name], DASHES[i % len(DASHES)], color=f"C{i}", label=label,
-                marker="o" if len(epochs) < 15 else None,
-            )  # fmt: skip
-    axes.legend(loc="best")
-    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-
-
+_ACCURACIES = {
+    "accuracy": "training, clean",
+    "adversarial_accuracy": "training, adversarial",
+    "test_accuracy": "test, clean",
+    "test_adversarial_accuracy": "test, adversarial",
+}
 _TERMS = {
     "clean_ce": "CE clean",
     "adversarial_ce": "CE adversarial",
     **{name: penalty.label for name, penalty in PENALTIES.items()},
     "weight_decay": "weight decay",
 }
+
+
+@figure_style()
+def training_curves(logs: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
+    """Accuracies (above) and weighted loss terms (below) by epoch, one column a model.
+
+    Test accuracies are drawn where a log has them; epochs without a look at them have no point.
+
+    Args:
+      logs: title -> what `training.log.read_log` gives.
+    """
+    columns = min(4, len(logs))
+    bands = -(-len(logs) // columns)
+    figure = Figure(figsize=(WIDTH, 0.8 + 2.7 * bands), layout="constrained")
+    panels = figure.subplots(2 * bands, columns, squeeze=False)
+    for axes in panels.flat:
+        axes.set_visible(False)
+    lines: dict[str, Line2D] = {}
+    for i, (title, log) in enumerate(logs.items()):
+        band, column = divmod(i, columns)
+        above, below = panels[2 * band : 2 * band + 2, column]
+        above.set_title(title)
+        lines |= _lines(above, log, _ACCURACIES)
+        above.set_ylim(0, 1.02)
+        above.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        lines |= _lines(below, log, _TERMS)
+        below.set_ylim(0, None)
+        below.set_xlabel("epoch")
+        if column == 0:
+            above.set_ylabel("accuracy")
+            below.set_ylabel("weighted loss term")
+        else:
+            above.tick_params(labelleft=False)
+    shown = [name for name in (*_ACCURACIES, *_TERMS) if name in lines]
+    labels = [(_ACCURACIES | _TERMS)[name] for name in shown]
+    figure.legend([lines[n] for n in shown], labels, loc="outside lower center", ncols=4)
+    return figure
+
+
+def _lines(
+    axes: Axes, log: Mapping[str, np.ndarray], names: Mapping[str, str]
+) -> dict[str, Line2D]:
+    """Draws the columns that a log has; each name keeps its colour and dashes in every panel."""
+    axes.set_visible(True)
+    drawn = {}
+    for i, (name, label) in enumerate(names.items()):
+        known = np.isfinite(log[name]) if name in log else np.zeros(0, bool)
+        if not known.any():
+            continue
+        (drawn[name],) = axes.plot(
+            log["epoch"][known] + 1,
+            log[name][known],
+            DASHES[i % len(DASHES)],
+            color=f"C{i}",
+            label=label,
+            marker="o" if known.sum() < 15 else None,
+        )
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    return drawn

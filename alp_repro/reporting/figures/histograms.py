@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord
@@ -29,8 +30,9 @@ def loss_histograms(
 ) -> Figure:
     """Histograms of the losses that restarts end with, one panel an image (Figures 2 and 7).
 
-    The red line is at −ln 0.1. A panel tells which share of its restarts ended right of it and, if
-    `broken` is given, which share broke the image.
+    Each panel has axes and bins of its own. The red line is at −ln 0.1, unless that is so far from
+    all losses that they would show as one bar. A panel tells which share of its restarts ended right of it and, if `broken` is given,
+    which share broke the image.
 
     Args:
       losses: float [images, restarts], in nats.
@@ -39,26 +41,49 @@ def loss_histograms(
     """
     columns = min(4, len(losses))
     rows = -(-len(losses) // columns)
-    figure = Figure(figsize=(WIDTH, 0.35 + rows * 1.35), layout="constrained")
-    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    bins = np.linspace(0, max(float(losses.max()), CERTAIN_LOSS) * 1.05, 50)
+    figure = Figure(figsize=(WIDTH, 0.35 + rows * 1.4), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for i, (axes, title) in enumerate(zip(panels, titles, strict=False)):
-        axes.hist(losses[i], bins=bins, log=True)
-        axes.axvline(CERTAIN_LOSS, color=RED)
+        counts, _, _ = axes.hist(losses[i], bins=_bins(losses[i]), log=True)
+        axes.set_ylim(0.7, counts.max() * 12)  # the shares stand above the bars
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        left, right = axes.get_xlim()
+        if left <= CERTAIN_LOSS <= right:
+            axes.axvline(CERTAIN_LOSS, color=RED)
         axes.set_title(title)
-        lines = [f"{percent(np.mean(losses[i] > CERTAIN_LOSS))} right"]
-        if broken is not None:
-            lines.append(f"{percent(np.mean(broken[i]))} broken")
         axes.text(
-            0.98, 0.95, "\n".join(lines), transform=axes.transAxes, ha="right", va="top",
-            fontsize=6.5, bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1},
-        )  # fmt: skip
-    panels[0].set_ylim(0.7, losses.shape[1] * 4)
+            0.98,
+            0.95,
+            _shares(losses[i], None if broken is None else broken[i]),
+            transform=axes.transAxes,
+            ha="right",
+            va="top",
+            fontsize=6.5,
+            bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1},
+        )
     for axes in panels[len(losses) :]:
         axes.set_visible(False)
     figure.supxlabel("final cross-entropy of a restart", fontsize=8)
     figure.supylabel("restarts", fontsize=8)
     return figure
+
+
+def _bins(losses: np.ndarray) -> np.ndarray:
+    """Edges of 40 bins from the smallest loss to the largest, and on to a line that is near."""
+    low, high = float(losses.min()), float(losses.max())
+    width = max(high - low, 0.01)
+    if high < CERTAIN_LOSS <= high + 3 * width:
+        high = CERTAIN_LOSS + 0.05 * width
+    if low - 3 * width <= CERTAIN_LOSS < low:
+        low = CERTAIN_LOSS - 0.05 * width
+    return np.linspace(low, max(high, low + width), 41)
+
+
+def _shares(losses: np.ndarray, broken: np.ndarray | None) -> str:
+    lines = [f"{percent(float(np.mean(losses > CERTAIN_LOSS)))} right"]
+    if broken is not None:
+        lines.append(f"{percent(float(np.mean(broken)))} broken")
+    return "\n".join(lines)
 
 
 def recorded_losses(record: AttackRecord, restarts: int) -> tuple[np.ndarray, np.ndarray]:
