@@ -31,8 +31,8 @@ def loss_histograms(
     """Histograms of the losses that restarts end with, one panel an image (Figures 2 and 7).
 
     Each panel has axes and bins of its own. The red line is at −ln 0.1, unless that is so far from
-    all losses that they would show as one bar. A panel tells which share of its restarts ended right of it and, if `broken` is given,
-    which share broke the image.
+    all losses that they would show as one bar. A panel tells which share of its restarts ended
+    right of it and, if `broken` is given, which share broke the image.
 
     Args:
       losses: float [images, restarts], in nats.
