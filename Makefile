@@ -11,12 +11,12 @@ FLAGS ?=
 TABLE_FLAGS = --scale=$(SCALE) $(if $(ROWS),--only=$(ROWS)) $(if $(STRONG),--strong) $(FLAGS)
 
 .PHONY: help setup mnist-table1 cifar10-table2 tiny-imagenet-table3 tiny-imagenet-table4 \
-	tiny-imagenet-table5 figures report test lint smoke clean
+	tiny-imagenet-table5 figures report claims test lint smoke clean
 
 help:
 	@echo "make mnist-table1 [SCALE=smoke|quick|paper] [ROWS=clp,lsq] [STRONG=1]"
 	@echo "make cifar10-table2 | tiny-imagenet-table3 | tiny-imagenet-table4 | tiny-imagenet-table5"
-	@echo "make figures | figure1 ... figure7 | heat_maps_mnist | report"
+	@echo "make figures | figure1 ... figure7 | heat_maps_mnist | report | claims"
 	@echo "make test | lint | smoke | setup | clean"
 
 setup: $(READY)
@@ -48,6 +48,9 @@ figure% heat_maps_% restarts_% training_%: $(READY)
 
 report: $(READY)
 	@$(RUN) -m experiments.report --scale=$(SCALE) $(FLAGS)
+
+claims: $(READY)
+	@$(RUN) -m experiments.claims --scale=$(SCALE) $(FLAGS)
 
 test: $(READY)
 	@$(RUN) -m pytest

@@ -47,6 +47,7 @@ setup(
             "py.typed",
             "reporting/*.mplstyle",
             "reporting/reference/*.csv",
+            "reporting/reference/*.json",
             "reporting/reference/*.txt",
             "auditing/templates/*.j2",
             "reporting/templates/*.css",
