@@ -20,9 +20,7 @@ from absl import flags
 from cleverhans.tf2.attacks.projected_gradient_descent import projected_gradient_descent
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-from alp_repro.attacks import Attack, Dtype
-from alp_repro.attacks.programs import attack_program
-from alp_repro.evaluation.restarts import exact_bounds
+from alp_repro.attacks import Attack, Dtype, Execution, WorkItems, attack_program, exact_bounds
 from alp_repro.models import build_model
 from benchmarks import other_libraries
 from benchmarks.timing import Seconds, interleaved, table
@@ -46,12 +44,13 @@ def ours(
     """The engine's batch program: starts, steps, and the verdict in float32."""
     attack = Attack(eps=EPS, eps_iter=EPS / 4, nb_iter=nb_iter, dtype=dtype)
     program = attack_program(
-        model, attack=attack, image_shape=images.shape[1:], batch_size=len(images), seed=0
-    )
+        model, attack=attack, image_shape=images.shape[1:], seed=0,
+        execution=Execution(batch_size=len(images)),
+    )  # fmt: skip
     indices = np.arange(len(images))
     zeros = np.zeros(len(images), np.int32)
-    bounds = exact_bounds(images, EPS)
-    return lambda: program(images, labels, indices, zeros, *bounds)
+    items = WorkItems(images, labels, indices, zeros, *exact_bounds(images, EPS))
+    return lambda: program(items)
 
 
 def cleverhans(

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from absl import flags
 
-from alp_repro.attacks import Attack
+from alp_repro.attacks import Attack, Execution
 from alp_repro.evaluation import restarts
 from alp_repro.evaluation.record import new_record
 from experiments import app
@@ -41,8 +41,9 @@ def main(argv: list[str]) -> None:
 
     # So small a radius that no image breaks: every restart is run on every image.
     attack = Attack(eps=1e-6, eps_iter=1e-6, nb_iter=20, restarts=FLAGS.restarts)
+    execution = Execution(batch_size=8)
     restarts.attack_with_restarts(
-        model, images, record, attack=attack, seed=0, batch_size=8, report=note
+        model, images, record, attack=attack, seed=0, execution=execution, report=note
     )
     for restart in (10, 100, 1000, FLAGS.restarts):
         if restart in seen:

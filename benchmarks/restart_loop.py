@@ -19,8 +19,15 @@ import numpy as np
 from absl import flags
 
 from alp_repro import runs
-from alp_repro.attacks import Attack, exact_bounds, resolve_dtype
-from alp_repro.attacks.programs import AttackProgram, attack_program
+from alp_repro.attacks import (
+    Attack,
+    AttackProgram,
+    Execution,
+    WorkItems,
+    attack_program,
+    exact_bounds,
+    resolve_dtype,
+)
 from alp_repro.data import load
 from alp_repro.evaluation import restarts
 from alp_repro.evaluation.record import new_record
@@ -39,10 +46,12 @@ def exhaustive(
     for restart in range(attack.restarts):
         for start in range(0, len(images), batch):
             index = np.arange(start, start + batch)
+            same_restart = np.full(batch, restart, np.int32)
             outcome = program(
-                images[index], labels[index], index, np.full(batch, restart, np.int32),
-                lower[index], upper[index],
-            )  # fmt: skip
+                WorkItems(
+                    images[index], labels[index], index, same_restart, lower[index], upper[index]
+                )
+            )
             new = index[outcome.broken & (first[index] < 0)]
             first[new] = restart
     return first
@@ -52,13 +61,15 @@ def compare(name: str, model: keras.Model, data: load.Images, attack: Attack) ->
     """One line of the table."""
     images = data.unit_scale
     batch = FLAGS.batch_size
+    execution = Execution(batch_size=batch)
     program = attack_program(
         model, attack=dataclasses.replace(attack, dtype=resolve_dtype(FLAGS.exhaustive_dtype)),
-        image_shape=images.shape[1:], batch_size=batch, seed=0,
+        image_shape=images.shape[1:], seed=0, execution=execution,
     )  # fmt: skip
     bounds = exact_bounds(images[:batch], attack.eps)
     index = np.arange(batch)
-    program(images[:batch], data.labels[:batch], index, index.astype(np.int32), *bounds)
+    warm_up = WorkItems(images[:batch], data.labels[:batch], index, index.astype(np.int32), *bounds)
+    program(warm_up)
     started = time.perf_counter()
     theirs = exhaustive(program, images, data.labels, attack, batch)
     exhaustive_seconds = time.perf_counter() - started
@@ -68,7 +79,7 @@ def compare(name: str, model: keras.Model, data: load.Images, attack: Attack) ->
     # Of another dtype, ours traces its own program: that time, which the other was spared, counts.
     started = time.perf_counter()
     record = restarts.attack_with_restarts(
-        model, images, record, attack=attack, seed=0, batch_size=batch
+        model, images, record, attack=attack, seed=0, execution=execution
     )
     our_seconds = time.perf_counter() - started
     different = int(np.sum(record.first_break != theirs))

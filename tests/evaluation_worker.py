@@ -14,8 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from alp_repro.attacks import Attack
-from alp_repro.attacks.programs import BatchOutcome
+from alp_repro.attacks import Attack, BatchOutcome, WorkItems
 from alp_repro.evaluation import AttackRecord, evaluate, restarts
 from experiments import app
 from tests.small_model import CLASSES, IMAGE_SHAPE, small_images, small_labels, small_model
@@ -28,14 +27,12 @@ IMAGES = 1000
 def stand_in_program(model: keras.Model, **options: Any) -> Callable[..., BatchOutcome]:
     """What `attack_program` gives, without TensorFlow: a function of (image, restart)."""
 
-    def program(
-        images: np.ndarray, labels: np.ndarray, index: np.ndarray, restart: np.ndarray,
-        lower: np.ndarray, upper: np.ndarray,
-    ) -> BatchOutcome:  # fmt: skip
-        mixed = (index * 2_654_435_761 + restart * 40_503) % 10_007
+    def program(items: WorkItems) -> BatchOutcome:
+        mixed = (items.image_index * 2_654_435_761 + items.restart * 40_503) % 10_007
         share = (mixed / 10_007).astype(np.float32)
-        pixels = lower + (upper - lower) * share[:, None, None, None]
-        return BatchOutcome(mixed < 500, share, pixels)
+        pixels = items.lower + (items.upper - items.lower) * share[:, None, None, None]
+        finite, none = np.ones(len(mixed), bool), np.zeros(len(mixed), np.int32)
+        return BatchOutcome(mixed < 500, share, pixels, finite, none)
 
     return program
 

@@ -1,45 +1,59 @@
 """Gradient attacks in the L∞ ball: settings, starting points, targets, losses, compiled batches."""
 
+from alp_repro.attacks.batches import (
+    DEFAULT_BATCH,
+    BatchOutcome,
+    Execution,
+    GridOutcome,
+    WorkItems,
+    exact_bounds,
+)
 from alp_repro.attacks.draws import (
-    calm_items,
     choose_targets,
     item_noise,
     item_seed,
+    items_without_noise,
     random_starts,
 )
 from alp_repro.attacks.losses import LOSSES, attack_loss
 from alp_repro.attacks.pgd import craft, loss_and_gradient, pgd_step
 from alp_repro.attacks.programs import (
     AttackProgram,
-    BatchOutcome,
     attack_program,
-    exact_bounds,
+    grid_program,
+    iterates_are_results,
 )
 from alp_repro.attacks.settings import (
     EXECUTION,
     Attack,
-    Sizes,
+    StepSizes,
     size_settings,
     strong_attack,
 )
 from alp_repro.dtypes import Dtype, resolve_dtype
 
 __all__ = [
+    "DEFAULT_BATCH",
     "EXECUTION",
     "LOSSES",
     "Attack",
     "AttackProgram",
     "BatchOutcome",
     "Dtype",
-    "Sizes",
+    "Execution",
+    "GridOutcome",
+    "StepSizes",
+    "WorkItems",
     "attack_loss",
     "attack_program",
-    "calm_items",
     "choose_targets",
     "craft",
     "exact_bounds",
+    "grid_program",
     "item_noise",
     "item_seed",
+    "items_without_noise",
+    "iterates_are_results",
     "loss_and_gradient",
     "pgd_step",
     "random_starts",

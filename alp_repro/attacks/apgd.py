@@ -11,8 +11,10 @@ import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
+from alp_repro.attacks.losses import finite_gradient, misclassified
 from alp_repro.errors import InputError
 
 _MOMENTUM = 0.75  # α in Algorithm 1: the share of the new step
@@ -27,7 +29,8 @@ class ApgdResult(NamedTuple):
     best_images float32 like the images and best_loss float32 ``[b]``: the point of the highest
     loss among all that were visited, the start included. broken bool ``[b]``: some visited point
     was misclassified; adversarial: the first such point, or the best point where there was none.
-    steps float32 ``[b]``: the step size at the end.
+    steps float32 ``[b]``: the step size at the end. nonfinite_gradients int32 ``[b]``: visits whose
+    gradient had entries that are not finite; they count as 0.
     """
 
     best_images: tf.Tensor
@@ -35,6 +38,7 @@ class ApgdResult(NamedTuple):
     adversarial: tf.Tensor
     broken: tf.Tensor
     steps: tf.Tensor
+    nonfinite_gradients: tf.Tensor
 
 
 class _State(NamedTuple):
@@ -52,6 +56,7 @@ class _State(NamedTuple):
     rises: tf.Tensor  # steps that raised the loss since the last checkpoint
     halved: tf.Tensor  # whether the last checkpoint halved the step
     checkpoint_loss: tf.Tensor  # the best loss at the last checkpoint
+    nonfinite_gradients: tf.Tensor
 
 
 def checkpoints(nb_iter: int) -> list[int]:
@@ -133,6 +138,7 @@ def auto_pgd(
         adversarial=tf.where(_per_image(last.broken, images), last.adversarial, last.best_images),
         broken=last.broken,
         steps=last.steps,
+        nonfinite_gradients=last.nonfinite_gradients,
     )
 
 
@@ -151,8 +157,7 @@ def _first_state(
     labels: tf.Tensor | None,
     eps: float | tf.Tensor,
 ) -> _State:
-    logits, loss, gradient = visit
-    loss = tf.cast(loss, tf.float32)
+    logits, loss, gradient, nonfinite = _made_finite(*visit)
     return _State(
         iteration=tf.constant(0),
         images=starts,
@@ -168,7 +173,18 @@ def _first_state(
         rises=tf.zeros_like(loss, tf.int32),
         halved=tf.zeros_like(loss, tf.bool),
         checkpoint_loss=loss,
+        nonfinite_gradients=nonfinite,
     )
+
+
+def _made_finite(
+    logits: tf.Tensor, loss: tf.Tensor, gradient: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The visit with a finite gradient, whether it was not; a loss that is no number is -∞."""
+    loss = tf.cast(loss, tf.float32)
+    gradient, nonfinite = finite_gradient(gradient)
+    loss = tf.where(tf.math.is_nan(loss), -np.inf, loss)
+    return logits, loss, gradient, tf.cast(nonfinite, tf.int32)
 
 
 def _next_points(state: _State, lower: tf.Tensor, upper: tf.Tensor) -> tf.Tensor:
@@ -188,8 +204,7 @@ def _visited(
     labels: tf.Tensor | None,
 ) -> _State:
     """The state at the new points: the best ones kept, the first misclassified ones too."""
-    logits, loss, gradient = visit
-    loss = tf.cast(loss, tf.float32)
+    logits, loss, gradient, nonfinite = _made_finite(*visit)
     better = loss > state.best_loss
     better_image = _per_image(better, points)
     wrong = _misclassified(logits, labels)
@@ -206,6 +221,7 @@ def _visited(
         adversarial=tf.where(newly_broken, points, state.adversarial),
         broken=state.broken | wrong,
         rises=state.rises + tf.cast(loss > state.loss, tf.int32),
+        nonfinite_gradients=state.nonfinite_gradients + nonfinite,
     )
 
 
@@ -230,7 +246,7 @@ def _reviewed(state: _State, window: tf.Tensor) -> _State:
 def _misclassified(logits: tf.Tensor, labels: tf.Tensor | None) -> tf.Tensor:
     if labels is None:
         return tf.zeros_like(logits[:, 0], tf.bool)
-    return tf.argmax(logits, axis=-1, output_type=tf.int32) != tf.cast(labels, tf.int32)
+    return misclassified(logits, labels)
 
 
 def _per_image(values: tf.Tensor, images: tf.Tensor) -> tf.Tensor:

@@ -81,8 +81,8 @@ def item_noise(
     return noise
 
 
-def calm_items(target: Target, restart: tf.Tensor) -> tf.Tensor | None:
-    """Bool [batch], the work items without gradient_noise and momentum; None: none of them."""
+def items_without_noise(target: Target, restart: tf.Tensor) -> tf.Tensor | None:
+    """Bool [batch], the work items that take neither gradient_noise nor momentum; None: all do."""
     return restart % _ROTATION > 0 if target == "rotate" else None
 
 

@@ -118,6 +118,23 @@ def attack_loss(
     return tf.where(targets < 0, LOSSES[name].untargeted(labels=labels, logits=logits), towards)
 
 
+def finite_gradient(gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """A gradient whose entries that are not finite are 0, and which items had such entries.
+
+    One branch of a model may have no gradient at a point (√0) where the rest has one. gradient:
+    ``[b, ...]``; returns the like of it and bool ``[b]``.
+    """
+    finite = tf.math.is_finite(gradient)
+    whole = tf.reduce_all(finite, axis=list(range(1, gradient.shape.rank)))
+    return tf.where(finite, gradient, tf.zeros_like(gradient)), ~whole
+
+
+def misclassified(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Bool ``[b]``, another class has the largest logit; never where a logit is not finite."""
+    wrong = tf.argmax(logits, axis=-1, output_type=tf.int32) != tf.cast(labels, tf.int32)
+    return wrong & tf.reduce_all(tf.math.is_finite(logits), axis=-1)
+
+
 def _logit_of(classes: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     return tf.gather(logits, classes, axis=-1, batch_dims=1)
 

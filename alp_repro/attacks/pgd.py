@@ -8,6 +8,7 @@ holds it to Cleverhans' exact bits. Everything here is on the model's input scal
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -15,8 +16,8 @@ from cleverhans.tf2.utils import clip_eta, optimize_linear
 
 from alp_repro.attacks.apgd import auto_pgd
 from alp_repro.attacks.draws import NoiseFunction
-from alp_repro.attacks.losses import attack_loss
-from alp_repro.attacks.settings import Attack, Loss, Sizes
+from alp_repro.attacks.losses import attack_loss, finite_gradient
+from alp_repro.attacks.settings import Attack, Loss, StepSizes
 from alp_repro.errors import InputError
 from alp_repro.model_copies import LogitsFunction
 
@@ -68,6 +69,31 @@ def pgd_step(
     return tf.clip_by_value(images + clip_eta(points - images, np.inf, eps), 0.0, 1.0)
 
 
+class Crafted(NamedTuple):
+    """What a run of an attack ends with.
+
+    adversarial: float32 like the images; nonfinite_gradients: int32 [batch], steps whose gradient
+    had entries that are not finite, which counted as 0.
+    """
+
+    adversarial: tf.Tensor
+    nonfinite_gradients: tf.Tensor
+
+
+class Draws(NamedTuple):
+    """What an attack drew or chose for a batch; see `alp_repro.attacks.draws`.
+
+    starts: like the images, inside the ball; targets: int [batch], -1: this item has none, or None;
+    noise: needed by an attack with `gradient_noise`; plain_items: bool [batch], items that take
+    neither the attack's noise nor its momentum, or None.
+    """
+
+    starts: tf.Tensor
+    targets: tf.Tensor | None = None
+    noise: NoiseFunction | None = None
+    plain_items: tf.Tensor | None = None
+
+
 def craft(
     logits: LogitsFunction,
     images: tf.Tensor,
@@ -77,112 +103,151 @@ def craft(
     starts: tf.Tensor,
     targets: tf.Tensor | None = None,
     noise: NoiseFunction | None = None,
-    calm: tf.Tensor | None = None,
-    sizes: Sizes | None = None,
+    plain_items: tf.Tensor | None = None,
+    sizes: StepSizes | None = None,
 ) -> tf.Tensor:
-    """Adversarial images for one restart of PGD or APGD, with no gradient through the crafting.
+    """The images of `run_attack`, from what was drawn."""
+    draws = Draws(starts, targets, noise, plain_items)
+    return run_attack(logits, images, labels, attack=attack, draws=draws, sizes=sizes).adversarial
+
+
+def run_attack(
+    logits: LogitsFunction,
+    images: tf.Tensor,
+    labels: tf.Tensor,
+    *,
+    attack: Attack,
+    draws: Draws,
+    sizes: StepSizes | None = None,
+) -> Crafted:
+    """One restart of PGD or APGD, with no gradient through the crafting.
 
     Args:
       logits: the crafting model.
       images: float32 [batch, height, width, channels] in [0, 1].
       labels: int [batch].
       attack: settings; `method`, `engine` and `random_start` beyond these are the caller's.
-      starts: like images, inside the ball.
-      targets: int [batch] for a targeted attack.
-      noise: see `item_noise`; needed by an attack with `gradient_noise`.
-      calm: bool [batch], items that take neither the attack's noise nor its momentum.
+      draws: where each item starts and aims.
       sizes: taken for the attack's own eps, eps_iter and nb_iter (APGD, whose checkpoints are
         fixed in the graph, keeps its own nb_iter).
 
     Returns:
-      Float32 images like `images`, inside the ball up to rounding and inside [0, 1].
+      Images inside the ball up to rounding and inside [0, 1].
 
     Raises:
       InputError: the attack has `gradient_noise` and no noise is given.
     """
-    if attack.gradient_noise and noise is None:
-        raise InputError(
-            "attack gradient_noise: an evaluation knows it, a training attack does not"
-        )
-    sizes = sizes or Sizes(attack.eps, attack.eps_iter, attack.nb_iter)
-    value_and_gradient = loss_and_gradient(logits, labels, loss=attack.loss, targets=targets)
+    sizes = sizes or StepSizes(attack.eps, attack.eps_iter, attack.nb_iter)
     if attack.method == "apgd":
         result = auto_pgd(
-            value_and_gradient, images, starts, eps=sizes.eps, nb_iter=attack.nb_iter,
+            loss_and_gradient(logits, labels, loss=attack.loss, targets=draws.targets),
+            images,
+            draws.starts,
+            eps=sizes.eps,
+            nb_iter=attack.nb_iter,
             labels=labels,
-        )  # fmt: skip
-        return tf.stop_gradient(result.adversarial)
-    return tf.stop_gradient(
-        _pgd(
-            value_and_gradient, logits, images, labels, starts, attack=attack, noise=noise,
-            calm=calm, sizes=sizes,
         )
-    )  # fmt: skip
+        return Crafted(tf.stop_gradient(result.adversarial), result.nonfinite_gradients)
+    run = PgdRun(logits, images, labels, attack, draws, sizes)
+    return run.result(run.advance(run.first(), sizes.nb_iter))
 
 
-def _pgd(
-    value_and_gradient: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]],
-    logits: LogitsFunction,
-    images: tf.Tensor,
-    labels: tf.Tensor,
-    starts: tf.Tensor,
-    *,
-    attack: Attack,
-    noise: NoiseFunction | None,
-    calm: tf.Tensor | None,
-    sizes: Sizes,
-) -> tf.Tensor:
-    def unless_calm(value: tf.Tensor | float) -> tf.Tensor | float:
-        return value if calm is None else tf.where(calm, 0.0, value)[:, None, None, None]
+class Iterate(NamedTuple):
+    """Where a run of PGD is. best: with success=any, the points of the largest margin and it."""
 
-    momentum = unless_calm(attack.momentum)
-    iterations = tf.convert_to_tensor(sizes.nb_iter)
+    iteration: tf.Tensor
+    points: tf.Tensor
+    direction: tf.Tensor
+    nonfinite_gradients: tf.Tensor
+    best: tuple[tf.Tensor, ...]
 
-    def share_done(i: tf.Tensor) -> tf.Tensor:
-        return tf.cast(i, tf.float32) / tf.cast(iterations, tf.float32)
 
-    def looked_at(points: tf.Tensor, i: tf.Tensor) -> tf.Tensor:
-        if noise is None or not attack.gradient_noise:
-            return points
-        width = attack.gradient_noise * tf.maximum(0.0, 1.0 - 2.0 * share_done(i))
-        return points + unless_calm(width) * noise(i)
+class PgdRun:
+    """One restart of PGD on a batch, which can be advanced piece by piece."""
 
-    def step(
-        points: tf.Tensor, direction: tf.Tensor, i: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        outputs, _, gradient = value_and_gradient(looked_at(points, i))
-        direction = momentum * direction + gradient if attack.momentum else gradient
-        size = sizes.eps_iter
+    def __init__(
+        self,
+        logits: LogitsFunction,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        attack: Attack,
+        draws: Draws,
+        sizes: StepSizes,
+    ) -> None:
+        if attack.gradient_noise and draws.noise is None:
+            raise InputError(
+                "attack gradient_noise: an evaluation knows it, a training attack does not"
+            )
+        self._logits, self._images, self._labels = logits, images, labels
+        self._attack, self._draws, self._sizes = attack, draws, sizes
+        self._iterations = tf.convert_to_tensor(sizes.nb_iter)
+        self._momentum = self._unless_plain(attack.momentum)
+        self._value_and_gradient = loss_and_gradient(
+            logits, labels, loss=attack.loss, targets=draws.targets
+        )
+
+    def first(self) -> Iterate:
+        """Before the first step."""
+        starts, items = self._draws.starts, tf.shape(self._labels)
+        best = (starts, tf.fill(items, -np.inf)) if self._attack.success == "any" else ()
+        count = tf.zeros(items, tf.int32)
+        return Iterate(tf.constant(0), starts, tf.zeros_like(starts), count, best)
+
+    def advance(self, iterate: Iterate, until: tf.Tensor | int) -> Iterate:
+        """Steps up to this number of iterations."""
+        reached = tf.while_loop(
+            lambda *state: state[0] < until,
+            lambda *state: tuple(self._step(Iterate(*state))),
+            tuple(iterate),
+            parallel_iterations=1,
+        )
+        return Iterate(*reached)
+
+    def result(self, iterate: Iterate) -> Crafted:
+        """The images that are judged."""
+        points = iterate.points
+        if self._attack.success == "any":
+            points = self._better(iterate.best, points, self._logits(points))[0]
+        return Crafted(tf.stop_gradient(points), iterate.nonfinite_gradients)
+
+    def _step(self, iterate: Iterate) -> Iterate:
+        attack, i = self._attack, iterate.iteration
+        outputs, _, gradient = self._value_and_gradient(self._gradient_points(iterate))
+        gradient, nonfinite = finite_gradient(gradient)
+        if attack.momentum:
+            gradient = self._momentum * iterate.direction + gradient
+        size = self._sizes.eps_iter
         if attack.step_schedule == "linear":
-            size = size * (1.0 - share_done(i))
-        points = pgd_step(points, direction, images=images, eps=sizes.eps, step_size=size)
-        return outputs, points, direction
+            size = size * (1.0 - self._share_done(i))
+        points = pgd_step(
+            iterate.points, gradient, images=self._images, eps=self._sizes.eps, step_size=size
+        )
+        best = iterate.best
+        if attack.success == "any":
+            best = self._better(best, iterate.points, outputs)
+        count = iterate.nonfinite_gradients + tf.cast(nonfinite, tf.int32)
+        return Iterate(i + 1, points, gradient, count, best)
 
-    standstill = tf.zeros_like(starts)
-    if attack.success == "last":
+    def _gradient_points(self, iterate: Iterate) -> tf.Tensor:
+        """Where the gradient is taken: at the iterate, or with the noise that the attack adds."""
+        noise, half_width = self._draws.noise, self._attack.gradient_noise
+        if noise is None or not half_width:
+            return iterate.points
+        i = iterate.iteration
+        width = half_width * tf.maximum(0.0, 1.0 - 2.0 * self._share_done(i))
+        return iterate.points + self._unless_plain(width) * noise(i)
 
-        def advance(i: tf.Tensor, points: tf.Tensor, direction: tf.Tensor) -> tuple:
-            return i + 1, *step(points, direction, i)[1:]
-
-        return tf.while_loop(
-            lambda i, *_: i < iterations, advance, (0, starts, standstill), parallel_iterations=1
-        )[1]
-
-    def better(best: tuple[tf.Tensor, tf.Tensor], points: tf.Tensor, outputs: tf.Tensor) -> tuple:
-        margin = attack_loss("margin", labels=labels, logits=outputs)
+    def _better(
+        self, best: tuple[tf.Tensor, ...], points: tf.Tensor, outputs: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
+        margin = attack_loss("margin", labels=self._labels, logits=outputs)
         larger = margin > best[1]
         chosen = tf.where(larger[:, None, None, None], points, best[0])
         return chosen, tf.where(larger, margin, best[1])
 
-    def advance_and_keep(
-        i: tf.Tensor, points: tf.Tensor, direction: tf.Tensor, best: tuple
-    ) -> tuple:
-        outputs, following, direction = step(points, direction, i)
-        return i + 1, following, direction, better(best, points, outputs)
+    def _share_done(self, i: tf.Tensor) -> tf.Tensor:
+        return tf.cast(i, tf.float32) / tf.cast(self._iterations, tf.float32)
 
-    nothing = (starts, tf.fill(tf.shape(labels), -np.inf))
-    _, points, _, best = tf.while_loop(
-        lambda i, *_: i < iterations, advance_and_keep, (0, starts, standstill, nothing),
-        parallel_iterations=1,
-    )  # fmt: skip
-    return better(best, points, logits(points))[0]
+    def _unless_plain(self, value: tf.Tensor | float) -> tf.Tensor | float:
+        plain = self._draws.plain_items
+        return value if plain is None else tf.where(plain, 0.0, value)[:, None, None, None]

@@ -245,7 +245,7 @@ def _plain(name: str, value: Any, kind: type) -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
-class Sizes:
+class StepSizes:
     """An attack's numbers as a graph takes them, input scale.
 
     As tensors they let one compiled program serve attacks that differ in nothing else, and a

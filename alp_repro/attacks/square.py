@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from alp_repro import stateless_random
 from alp_repro.attacks.apgd import linf_bounds
 from alp_repro.attacks.draws import item_seed
-from alp_repro.attacks.losses import attack_loss
+from alp_repro.attacks.losses import attack_loss, misclassified
 from alp_repro.errors import InputError
 from alp_repro.model_copies import LogitsFunction
 
@@ -88,8 +89,8 @@ def square_attack(
     def visited(points: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         outputs = logits(points)
         values = attack_loss(loss, labels=labels, logits=outputs, targets=targets)
-        wrong = tf.argmax(outputs, axis=-1, output_type=tf.int32) != tf.cast(labels, tf.int32)
-        return tf.cast(values, tf.float32), wrong
+        values = tf.where(tf.math.is_nan(values), -np.inf, tf.cast(values, tf.float32))
+        return values, misclassified(outputs, labels)
 
     def candidate(state: _State) -> tf.Tensor:
         # Words of an item and words of a step, combined by XOR: see `item_noise`.

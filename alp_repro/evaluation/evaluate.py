@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from alp_repro import files, runs
+from alp_repro.attacks.batches import DEFAULT_BATCH, Execution
 from alp_repro.attacks.settings import Attack
 from alp_repro.errors import InputError
 from alp_repro.evaluation.record import AttackRecord, new_record
@@ -21,8 +22,6 @@ from alp_repro.evaluation.store import attack_name, described, on_disk
 from alp_repro.model_copies import float32_model, logits_function
 from alp_repro.model_identity import function_identity
 from alp_repro.program_cache import kept_for_models
-
-DEFAULT_BATCH = 200
 
 
 def evaluate(
@@ -70,14 +69,19 @@ def evaluate(
     _check_numbers(seed=seed, batch_size=batch_size, indices=indices, num_images=len(labels))
     settings = _settings(model, images, labels, attack, seed, batch_size)
     settings |= {"losses": record_losses, "adversarial": save_adversarial}
-    if jit_compile is None:
-        jit_compile = bool(tf.config.list_physical_devices("GPU"))
+    execution = Execution(batch_size=batch_size, strategy=strategy, jit_compile=jit_compile)
 
     def run(record: AttackRecord, save: Callable[[AttackRecord], None]) -> AttackRecord:
         return attack_with_restarts(
-            model, images, record, attack=attack, seed=seed, batch_size=batch_size,
-            strategy=strategy, jit_compile=jit_compile, save=save, report=report,
-        )  # fmt: skip
+            model,
+            images,
+            record,
+            attack=attack,
+            seed=seed,
+            execution=execution,
+            save=save,
+            report=report,
+        )
 
     def fresh() -> AttackRecord:
         return new_record(

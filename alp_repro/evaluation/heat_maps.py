@@ -1,7 +1,8 @@
 """Adversarial accuracy over step size × iterations: a heat map, one attack run for each step size.
 
 The k-th iterate of a constant-step PGD of n > k iterations is the last one of a run of k, so one
-run with a verdict at each asked iteration count yields a whole column of the map.
+run with a verdict at each asked iteration count yields a whole column of the map. Here are the grid
+and its file; the attacks are those of every evaluation.
 """
 
 from __future__ import annotations
@@ -20,16 +21,18 @@ import tensorflow as tf
 
 from alp_repro import files, runs
 from alp_repro.attacks import (
+    DEFAULT_BATCH,
     Attack,
-    choose_targets,
+    Execution,
+    GridOutcome,
+    WorkItems,
+    attack_program,
     exact_bounds,
-    loss_and_gradient,
-    pgd_step,
-    random_starts,
+    grid_program,
+    iterates_are_results,
 )
 from alp_repro.errors import InputError
-from alp_repro.evaluation.evaluate import DEFAULT_BATCH
-from alp_repro.model_copies import copy_weights, crafting_copy, logits_function
+from alp_repro.model_copies import float32_model
 
 _ARRAYS = ("broken", "eps_iters", "nb_iters")
 
@@ -78,6 +81,7 @@ def heat_map(
     seed: int = 0,
     batch_size: int = DEFAULT_BATCH,
     folder: Path | None = None,
+    strategy: tf.distribute.Strategy | None = None,
     jit_compile: bool | None = None,
     report: Callable[[int, int], None] = lambda done, columns: None,
     details: dict[str, Any] | None = None,
@@ -90,15 +94,16 @@ def heat_map(
       model: float32 images in [0, 1] to logits.
       images: float [n, height, width, channels] in [0, 1].
       labels: int [n].
-      attack: PGD with a constant step, judged at the last iterate; its `eps_iter` and `nb_iter` are
-        the grid's instead.
+      attack: any with a step size and a number of iterations; these are the grid's instead. Where
+        the iterates of a run are not the results of shorter attacks (`iterates_are_results`), each
+        count is a run of its own.
       eps_iters: step sizes on the [0, 1] scale, each in (0, eps].
       nb_iters: iteration counts, ascending.
       seed: of the random starts and targets.
       batch_size: (image, restart) items in a batch.
       folder: where the result is kept after each column, under `map_name`. What is there is not
         computed again.
-      jit_compile: XLA; None: on when a GPU is there.
+      strategy, jit_compile: see `Execution`.
       report: called with (columns done, columns) after each column.
       details: further provenance for the result.
 
@@ -107,6 +112,7 @@ def heat_map(
         damaged, belongs to another model or is being worked on.
     """
     images, labels = images.astype(np.float32), np.asarray(labels, np.int32)
+    execution = Execution(batch_size=batch_size, strategy=strategy, jit_compile=jit_compile)
     _check(attack, eps_iters, nb_iters)
     if len(images) == 0 or labels.shape != (len(images),):
         raise InputError(f"{len(images)} images and labels of shape {labels.shape}: one label each")
@@ -120,10 +126,18 @@ def heat_map(
     )
 
     def go_on(found: HeatMap, save: Callable[[HeatMap], None]) -> HeatMap:
-        columns = _Columns(model, images, labels, fresh, attack, seed, batch_size, jit_compile)
+        column = _StepSize(
+            model,
+            images,
+            labels,
+            attack=attack,
+            counts=[int(count) for count in nb_iters],
+            seed=seed,
+            execution=execution,
+        )
         while not found.complete:
             broken = found.broken.copy()
-            broken[found.columns] = columns.broken(found.eps_iters[found.columns])
+            broken[found.columns] = column.broken(found.eps_iters[found.columns])
             found = dataclasses.replace(found, broken=broken, columns=found.columns + 1)
             save(found)
             report(found.columns, len(eps_iters))
@@ -135,12 +149,9 @@ def heat_map(
 
 
 def _check(attack: Attack, eps_iters: Sequence[float], nb_iters: Sequence[int]) -> None:
-    unfit = attack.departures(leaving_out=("loss", "target", "random_start", "dtype"))
-    if unfit or attack.target == "rotate":
-        told = ", ".join(unfit) or "target=rotate"
+    if attack.method not in ("pgd", "spsa"):
         raise InputError(
-            f"heat map with {told}: only PGD with a constant step, judged at the last iterate, has "
-            "iterates that are the results of shorter attacks"
+            f"heat map: {attack.method} chooses its step sizes itself; pgd and spsa have one"
         )
     if len(eps_iters) == 0 or len(nb_iters) == 0:
         raise InputError("heat map: one step size and one iteration count or more are needed")
@@ -153,137 +164,78 @@ def _check(attack: Attack, eps_iters: Sequence[float], nb_iters: Sequence[int]) 
         )
 
 
-class _Columns:
-    """Computes a column of the map: one step size, all iteration counts, images and restarts."""
+class _StepSize:
+    """Attacks with one step size and all iteration counts, every restart on every image."""
 
     def __init__(
         self,
         model: keras.Model,
         images: np.ndarray,
         labels: np.ndarray,
-        grid: HeatMap,
+        *,
         attack: Attack,
+        counts: Sequence[int],
         seed: int,
-        batch_size: int,
-        jit_compile: bool | None,
+        execution: Execution,
     ) -> None:
-        if jit_compile is None:
-            jit_compile = bool(tf.config.list_physical_devices("GPU"))
-        self._images, self._labels, self._counts = images, labels, len(grid.nb_iters)
-        self._restarts, self._batch = attack.restarts, batch_size
-        self._bounds = exact_bounds(images, attack.eps)
-        self._program = _program(
-            model, attack=attack, nb_iters=[int(n) for n in grid.nb_iters], seed=seed,
-            signature=_signature(batch_size, images.shape[1:]), jit_compile=jit_compile,
-        )  # fmt: skip
+        self._images, self._labels = images, labels
+        self._attack, self._counts = attack, counts
+        self._execution = execution.no_larger_than(len(images) * attack.restarts)
+        self._options = {
+            "model": float32_model(model),
+            "image_shape": images.shape[1:],
+            "seed": seed,
+            "execution": self._execution,
+        }
 
     def broken(self, eps_iter: float) -> np.ndarray:
-        """Bool [counts, n] of one step size."""
-        lower, upper = self._bounds
-        broken = np.zeros((len(self._images), self._counts), bool)
-        items = len(self._images) * self._restarts
-        for start in range(0, items, self._batch):
-            chosen = np.arange(start, start + self._batch) % items  # the last batch is filled up
+        """Bool [counts, n]: some restart's final image is misclassified."""
+        attack_items = self._judged_at_counts(eps_iter)
+        broken = np.zeros((len(self._images), len(self._counts)), bool)
+        items = len(self._images) * self._attack.restarts
+        for start in range(0, items, self._execution.items):
+            # The last batch is filled up with the first items.
+            chosen = np.arange(start, start + self._execution.items) % items
             restart, image = np.divmod(chosen, len(self._images))
-            verdicts = self._program(
-                self._images[image], self._labels[image], image, restart.astype(np.int32),
-                lower[image], upper[image], np.float32(eps_iter),
-            )  # fmt: skip
-            np.logical_or.at(broken, image, verdicts.numpy().T)
+            outcome = attack_items(self._work_items(image, restart))
+            for i in np.flatnonzero(~outcome.finite.all(axis=1)):
+                raise InputError(
+                    f"image {image[i]}, restart {restart[i]}: the adversarial image or its logits "
+                    "are not finite, so there is no verdict: a model with finite outputs for all "
+                    "images in [0, 1] is needed"
+                )
+            np.logical_or.at(broken, image, outcome.broken)
         return broken.T
 
+    def _judged_at_counts(self, eps_iter: float) -> Callable[[WorkItems], GridOutcome]:
+        attack = dataclasses.replace(self._attack, eps_iter=eps_iter)
+        if iterates_are_results(attack):
+            program = grid_program(**self._options, attack=attack, counts=self._counts)
+            return lambda items: program(items, eps_iter)
+        programs = [
+            attack_program(**self._options, attack=dataclasses.replace(attack, nb_iter=count))
+            for count in self._counts
+        ]
 
-def _signature(batch_size: int, image_shape: tuple[int, ...]) -> list[tf.TensorSpec]:
-    like_images = tf.TensorSpec([batch_size, *image_shape], tf.float32)
-    return [
-        like_images,
-        tf.TensorSpec([batch_size], tf.int32),
-        tf.TensorSpec([batch_size], tf.int64),
-        tf.TensorSpec([batch_size], tf.int32),
-        *(like_images, like_images),
-        tf.TensorSpec([], tf.float32),
-    ]
-
-
-def _program(
-    model: keras.Model,
-    *,
-    attack: Attack,
-    nb_iters: list[int],
-    seed: int,
-    signature: list[tf.TensorSpec],
-    jit_compile: bool,
-) -> Callable[..., tf.Tensor]:
-    """A function of (images, labels, index, restart, lower, upper, eps_iter) -> broken.
-
-    The step size is an argument, so that it is compiled once for the whole map. It returns bool
-    [counts, batch].
-    """
-    crafter = model
-    if attack.dtype != "float32":
-        crafter = crafting_copy(model, attack.dtype)
-        copy_weights(model, crafter)
-    crafting_logits, logits = logits_function(crafter), logits_function(model)
-
-    @tf.function(input_signature=signature, jit_compile=jit_compile)
-    def program(
-        images: tf.Tensor,
-        labels: tf.Tensor,
-        index: tf.Tensor,
-        restart: tf.Tensor,
-        lower: tf.Tensor,
-        upper: tf.Tensor,
-        eps_iter: tf.Tensor,
-    ) -> tf.Tensor:
-        item = {"image_index": index, "restart": restart, "seed": tf.constant(seed)}
-        starts = random_starts(images, eps=attack.eps, **item) if attack.random_start else images
-        targets = None
-        if attack.target != "none":
-            targets = choose_targets(
-                attack.target, clean_logits=logits(images), labels=labels, **item
+        def each(items: WorkItems) -> GridOutcome:
+            found = [program(items) for program in programs]
+            return GridOutcome(
+                broken=np.stack([outcome.broken for outcome in found], axis=1),
+                finite=np.stack([outcome.finite for outcome in found], axis=1),
+                nonfinite_gradients=np.sum([one.nonfinite_gradients for one in found], axis=0),
             )
-        gradient = loss_and_gradient(crafting_logits, labels, loss=attack.loss, targets=targets)
 
-        def step(i: tf.Tensor, points: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            moved = pgd_step(
-                points, gradient(points)[2], images=images, eps=attack.eps, step_size=eps_iter
-            )
-            return i + 1, moved
+        return each
 
-        def verdict(points: tf.Tensor) -> tf.Tensor:
-            outputs = logits(tf.clip_by_value(points, lower, upper))
-            return tf.argmax(outputs, axis=1, output_type=tf.int32) != labels
-
-        return _judged_at(nb_iters, starts, step, verdict)
-
-    return program
-
-
-def _judged_at(
-    nb_iters: list[int],
-    starts: tf.Tensor,
-    step: Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]],
-    verdict: Callable[[tf.Tensor], tf.Tensor],
-) -> tf.Tensor:
-    """Iterates `step` and collects the verdicts after each of the asked counts: [counts, batch]."""
-    counts = tf.constant(nb_iters)
-    verdicts = tf.TensorArray(tf.bool, size=len(nb_iters), element_shape=[starts.shape[0]])
-
-    def to_next_count(
-        j: tf.Tensor, i: tf.Tensor, points: tf.Tensor, verdicts: tf.TensorArray
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.TensorArray]:
-        i, points = tf.while_loop(
-            lambda i, _: i < counts[j], step, (i, points), parallel_iterations=1
+    def _work_items(self, image: np.ndarray, restart: np.ndarray) -> WorkItems:
+        images = self._images[image]
+        return WorkItems(
+            images,
+            self._labels[image],
+            image.astype(np.int64),
+            restart.astype(np.int32),
+            *exact_bounds(images, self._attack.eps),
         )
-        return j + 1, i, points, verdicts.write(j, verdict(points))
-
-    *_, verdicts = tf.while_loop(
-        lambda j, *_: j < len(nb_iters),
-        to_next_count,
-        (tf.constant(0), tf.constant(0), starts, verdicts),
-        parallel_iterations=1,
-    )
-    return verdicts.stack()
 
 
 def map_name(settings: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from alp_repro import files, runs
+from alp_repro.attacks import Execution
 from alp_repro.data.images import unit_scale
 from alp_repro.errors import InputError
 from alp_repro.model_copies import logits_function
@@ -132,11 +133,10 @@ def loss_surfaces(
             f"{classes - 1}"
         )
     indices = np.arange(len(images)) if indices is None else np.asarray(indices)
-    if jit_compile is None:
-        jit_compile = bool(tf.config.list_physical_devices("GPU"))
+    xla = Execution(jit_compile=jit_compile).xla
     points = plane.resolution**2
     batch = -(-points // -(-points // batch_size))  # as even as it goes: little is filled up
-    program = _program(model, images.shape[1:], batch, clip=plane.clip, jit_compile=jit_compile)
+    program = _program(model, images.shape[1:], batch, clip=plane.clip, jit_compile=xla)
     losses = np.empty((len(images), points), np.float32)
     for i, (image, label, index) in enumerate(zip(images, labels, indices, strict=True)):
         directions = plane.directions(image.shape, int(index))
@@ -146,9 +146,11 @@ def loss_surfaces(
             offsets = np.stack([plane.offsets[row], plane.offsets[column]], axis=1)
             values = program(image, *directions, offsets.astype(np.float32), label).numpy()
             losses[i, start : start + batch] = values[: points - start]
+        if not np.isfinite(losses[i]).all():
+            raise InputError(
+                f"image {index}: the model {model.name!r} gives losses that are not finite there"
+            )
         report(i + 1, len(images))
-    if not np.isfinite(losses).all():
-        raise InputError(f"the model {model.name!r} gives losses that are not finite")
     shape = (len(images), plane.resolution, plane.resolution)
     return Surfaces(losses.reshape(shape), labels, indices.astype(np.int64), plane)
 

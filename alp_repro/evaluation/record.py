@@ -24,6 +24,8 @@ class AttackRecord:
       clean_predictions: int32 [n], of the clean images.
       first_break: int32 [n], the first restart that broke the image, -1: none yet.
       next_restart: int32 [n], restarts already run on the image.
+      nonfinite_gradients: int32 [n], steps on the image whose gradient had entries that are not
+        finite; these counted as 0.
       settings: what makes this result: attack, seed, batch, hashes of model and images.
       sessions: provenance of every process that worked on it.
       losses: float32 [n, restarts], cross-entropy of the true label after every restart, NaN where
@@ -38,6 +40,7 @@ class AttackRecord:
     clean_predictions: np.ndarray
     first_break: np.ndarray
     next_restart: np.ndarray
+    nonfinite_gradients: np.ndarray
     settings: dict[str, Any]
     sessions: list[dict[str, Any]]
     losses: np.ndarray | None = None
@@ -134,6 +137,7 @@ def new_record(
         clean_predictions=clean_predictions.astype(np.int32),
         first_break=np.full(n, -1, np.int32),
         next_restart=np.zeros(n, np.int32),
+        nonfinite_gradients=np.zeros(n, np.int32),
         settings=settings,
         sessions=[],
         losses=np.empty((n, 0), np.float32) if record_losses else None,
@@ -142,7 +146,14 @@ def new_record(
     )
 
 
-_ARRAYS = ("labels", "indices", "clean_predictions", "first_break", "next_restart")
+_ARRAYS = (
+    "labels",
+    "indices",
+    "clean_predictions",
+    "first_break",
+    "next_restart",
+    "nonfinite_gradients",
+)
 _OPTIONAL = ("losses", "broken", "adversarial")
 
 
@@ -161,6 +172,8 @@ def load_record(path: Path) -> AttackRecord:
     """
     with reading_arrays(path, what="attack result") as file:
         arrays = {name: file[name] for name in (*_ARRAYS, *_OPTIONAL) if name in file.files}
+        # Results of version 0.1 do not have it.
+        arrays.setdefault("nonfinite_gradients", np.zeros(len(arrays["labels"]), np.int32))
         return AttackRecord(
             **arrays,
             settings=note(file, "settings"),

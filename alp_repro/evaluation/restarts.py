@@ -10,25 +10,30 @@ shape never changes within a run and is part of a result's settings.)
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections.abc import Callable
-from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from alp_repro.attacks.programs import BatchOutcome, attack_program, exact_bounds
+from alp_repro.attacks.batches import BatchOutcome, Execution, WorkItems, exact_bounds
+from alp_repro.attacks.programs import attack_program
 from alp_repro.attacks.settings import Attack
+from alp_repro.errors import InputError
 from alp_repro.evaluation.record import AttackRecord
 from alp_repro.model_copies import float32_model
 
 SAVE_SECONDS = 10.0
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """Where a restart loop is; `seconds_left` assumes that no further image breaks."""
+    """Where a restart loop is; `seconds_left` assumes that no further image breaks.
+
+    `nonfinite_gradients` counts the steps whose gradient had entries that are not finite.
+    """
 
     standing: int
     images: int
@@ -36,6 +41,7 @@ class Progress:
     restarts: int
     gradients_per_second: float
     seconds_left: float
+    nonfinite_gradients: int = 0
 
 
 def attack_with_restarts(
@@ -45,10 +51,8 @@ def attack_with_restarts(
     *,
     attack: Attack,
     seed: int,
-    batch_size: int,
+    execution: Execution,
     image_index: np.ndarray | None = None,
-    strategy: tf.distribute.Strategy | None = None,
-    jit_compile: bool = False,
     save: Callable[[AttackRecord], None] = lambda record: None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> AttackRecord:
@@ -57,37 +61,54 @@ def attack_with_restarts(
     Args:
       model: float32 images in [0, 1] to logits.
       images: float32 [n, height, width, channels] in [0, 1].
-      record: fresh (`new_record`) or from an earlier call with the same settings.
+      record: fresh (`new_record`) or from an earlier call with the same settings. What it keeps of
+        losses and adversarial images is written in place.
       attack: settings; `restarts` may be more than the record has seen.
       seed: of the starting points and random targets.
-      batch_size: work items in one batch and replica.
+      execution: batch size, replicas, XLA; batches are no larger than all the work.
       image_index: int [n], what an image's random numbers depend on; default 0 … n - 1. A shard of
         a set gives its images' places in the whole.
-      strategy: of `tf.distribute`: each replica takes a share of the work list.
-      jit_compile: XLA.
       save: called every SAVE_SECONDS, at the end, and when the loop is interrupted.
       report: called after each batch.
+
+    Raises:
+      InputError: an adversarial image or its logits are not finite, so that there is no verdict.
     """
     loop = _Loop(model, images, record, attack, image_index)
     if record.complete_to(attack.restarts):
         return record
-    replicas = strategy.num_replicas_in_sync if strategy else 1
+    execution = execution.no_larger_than(len(images) * attack.restarts)
     program = attack_program(
-        float32_model(model), attack=attack, image_shape=images.shape[1:], batch_size=batch_size,
-        seed=seed, strategy=strategy, jit_compile=jit_compile,
-    )  # fmt: skip
+        float32_model(model),
+        attack=attack,
+        image_shape=images.shape[1:],
+        seed=seed,
+        execution=execution,
+    )
     started = saved = time.monotonic()
     try:
-        while (items := loop.next_items(batch_size * replicas)) is not None:
-            loop.advance(items, program(*loop.inputs(items)))
+        while (items := loop.next_items(execution.items)) is not None:
+            loop.advance(items, program(loop.inputs(items)))
             now = time.monotonic()
             report(loop.progress(now - started))
             if now - saved > SAVE_SECONDS:
                 save(loop.record)
                 saved = time.monotonic()
     finally:
+        loop.forget_unfinished()
         save(loop.record)
+    _tell_of_gradients(loop.record)
     return loop.record
+
+
+def _tell_of_gradients(record: AttackRecord) -> None:
+    affected = record.nonfinite_gradients > 0
+    if affected.any():
+        _log.warning(
+            "%d of %d images had gradients with entries that are not finite (in %d steps): these "
+            "entries counted as 0, so the attack may be weaker than it looks",
+            affected.sum(), len(affected), record.nonfinite_gradients.sum(),
+        )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +132,6 @@ class _Loop:
         image_index: np.ndarray | None,
     ) -> None:
         self._images, self._attack = images, attack
-        self._bounds = exact_bounds(images, attack.eps)
         self._index = np.arange(len(images)) if image_index is None else image_index
         self._items_done = 0
         self.record = _with_room(record, attack.restarts)
@@ -137,41 +157,59 @@ class _Loop:
             np.concatenate(images + filler[0]), np.concatenate(restarts + filler[1]), found
         )
 
-    def inputs(self, items: _Items) -> tuple[np.ndarray, ...]:
+    def inputs(self, items: _Items) -> WorkItems:
         """What the program takes for these items."""
-        lower, upper = self._bounds
-        return (
-            self._images[items.image], self.record.labels[items.image],
-            self._index[items.image].astype(np.int64), items.restart.astype(np.int32),
-            lower[items.image], upper[items.image],
-        )  # fmt: skip
+        images = self._images[items.image]
+        return WorkItems(
+            images,
+            self.record.labels[items.image],
+            self._index[items.image].astype(np.int64),
+            items.restart.astype(np.int32),
+            *exact_bounds(images, self._attack.eps),
+        )
 
     def advance(self, items: _Items, outcome: BatchOutcome) -> None:
         """Takes the outcomes in; one assignment at the end, so that an interrupt tears nothing."""
         old = self.record
         image, restart = items.image[: items.count], items.restart[: items.count]
+        self._check_finite(image, restart, outcome.finite[: items.count])
         hit = outcome.broken[: items.count]
         next_restart, first = old.next_restart.copy(), old.first_break.copy()
         np.maximum.at(next_restart, image, (restart + 1).astype(np.int32))
+        nonfinite = old.nonfinite_gradients.copy()
+        np.add.at(nonfinite, image, outcome.nonfinite_gradients[: items.count])
         never = np.iinfo(np.int32).max
         first = np.where(first < 0, never, first)
         np.minimum.at(first, image[hit], restart[hit].astype(np.int32))
-        changed: dict[str, Any] = {}
         if old.losses is not None and old.broken is not None:
             # Cells past `next_restart` mean nothing, so filling them in place tears nothing.
             old.losses[image, restart] = outcome.losses[: items.count]
             old.broken[image, restart] = hit
         if old.adversarial is not None:
+            # In place too: what stands beside an image that counts as standing means nothing.
             new = hit & (restart == first[image]) & (old.first_break[image] < 0)
-            adversarial = old.adversarial.copy()
-            adversarial[image[new]] = outcome.adversarial[: items.count][new]
-            changed["adversarial"] = adversarial
+            old.adversarial[image[new]] = outcome.adversarial[: items.count][new]
         self._items_done += items.count
         self.record = dataclasses.replace(
             old,
             next_restart=next_restart,
             first_break=np.where(first == never, -1, first).astype(np.int32),
-            **changed,
+            nonfinite_gradients=nonfinite,
+        )
+
+    def forget_unfinished(self) -> None:
+        """Takes out what an interrupt may have left of a batch that does not count."""
+        if self.record.adversarial is not None:
+            self.record.adversarial[self.record.standing] = 0.0
+
+    def _check_finite(self, image: np.ndarray, restart: np.ndarray, finite: np.ndarray) -> None:
+        if finite.all():
+            return
+        first = int(np.flatnonzero(~finite)[0])
+        raise InputError(
+            f"image {self.record.indices[image[first]]}, restart {restart[first]}: the adversarial "
+            "image or its logits are not finite, so there is no verdict: a model with finite "
+            "outputs for all images in [0, 1] is needed (what was found before is kept)"
         )
 
     def progress(self, seconds: float) -> Progress:
@@ -187,6 +225,7 @@ class _Loop:
             restarts=restarts,
             gradients_per_second=self._items_done * self._attack.nb_iter / seconds,
             seconds_left=left * seconds / self._items_done,
+            nonfinite_gradients=int(record.nonfinite_gradients.sum()),
         )
 
 

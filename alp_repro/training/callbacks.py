@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from alp_repro import runs
-from alp_repro.attacks import Attack, attack_program, exact_bounds
+from alp_repro.attacks import Attack, Execution, WorkItems, attack_program, exact_bounds
 from alp_repro.data.images import unit_scale
 from alp_repro.errors import InputError
 from alp_repro.model_copies import float32_copy, float32_model, logits_function
@@ -138,13 +138,14 @@ class LogTestAccuracy(keras.callbacks.Callback):
         attack, images = self._watch.attack, self._images
         count = len(images)
         program = attack_program(
-            model, attack=attack, image_shape=images.shape[1:], batch_size=count,
+            model,
+            attack=attack,
+            image_shape=images.shape[1:],
             seed=self._seed,
-        )  # fmt: skip
-        outcome = program(
-            images, self._labels, np.arange(count), np.zeros(count, np.int32),
-            *exact_bounds(images, attack.eps),
-        )  # fmt: skip
+            execution=Execution(batch_size=count),
+        )
+        restart, bounds = np.zeros(count, np.int32), exact_bounds(images, attack.eps)
+        outcome = program(WorkItems(images, self._labels, np.arange(count), restart, *bounds))
         logits = logits_function(model)(tf.constant(images)).numpy()
         clean = float(np.mean(np.argmax(logits, axis=1) == self._labels))
         return clean, float(1.0 - np.mean(outcome.broken))

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from alp_repro import stateless_random
-from alp_repro.attacks import Sizes, choose_targets, craft
+from alp_repro.attacks import StepSizes, choose_targets, craft
 from alp_repro.model_copies import copy_weights, crafting_copy, logits_function
 from alp_repro.training.passes import logits_in_shares
 from alp_repro.training.recipe import Recipe
@@ -56,7 +56,7 @@ class Crafter:
             starts = tf.clip_by_value(images + attack.eps * scale * noise, 0.0, 1.0)
         return craft(
             logits, images, labels, attack=attack, starts=starts,
-            sizes=Sizes(attack.eps * scale, attack.eps_iter * scale, attack.nb_iter),
+            sizes=StepSizes(attack.eps * scale, attack.eps_iter * scale, attack.nb_iter),
             targets=self._targets(images, labels, seed),
         )  # fmt: skip
 

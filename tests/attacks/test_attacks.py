@@ -134,7 +134,7 @@ def test_given_sizes_replace_the_attacks_own() -> None:
     last = attacks.craft(
         recorder, tf.constant(images), tf.constant([1, 2]), attack=attack(eps=0.2, eps_iter=0.15),
         starts=tf.constant(images),
-        sizes=attacks.Sizes(tf.constant(0.1), tf.constant(0.075), tf.constant(2)),
+        sizes=attacks.StepSizes(tf.constant(0.1), tf.constant(0.075), tf.constant(2)),
     )  # fmt: skip
     assert len(recorder.points) == 2
     np.testing.assert_allclose(np.abs(recorder.points[1] - images), 0.075, atol=1e-6)
@@ -445,22 +445,22 @@ def test_rotate_aims_two_restarts_of_each_turn_at_a_class_and_one_at_none() -> N
 
 
 def test_under_rotate_only_the_first_restart_of_a_turn_has_noise_and_momentum() -> None:
-    calm = attacks.calm_items("rotate", tf.range(6))
-    np.testing.assert_array_equal(calm, [False, True, True, False, True, True])
-    assert attacks.calm_items("each", tf.range(6)) is None
+    plain = attacks.items_without_noise("rotate", tf.range(6))
+    np.testing.assert_array_equal(plain, [False, True, True, False, True, True])
+    assert attacks.items_without_noise("each", tf.range(6)) is None
 
 
-def test_calm_items_take_neither_noise_nor_momentum(
+def test_plain_items_take_neither_noise_nor_momentum(
     model: keras.Model, images: np.ndarray, labels: np.ndarray
 ) -> None:
     """They share a batch with those that take both."""
     x, y, index = tf.constant(images), tf.constant(labels), tf.range(len(images))
     noise = attacks.item_noise(IMAGE_SHAPE, image_index=index, restart=index, seed=tf.constant(0))
 
-    def crafted(calm: np.ndarray | None, **changes: Any) -> np.ndarray:
+    def crafted(plain: np.ndarray | None, **changes: Any) -> np.ndarray:
         return attacks.craft(
             logits_function(model), x, y, attack=attack(nb_iter=6, **changes), starts=x,
-            noise=noise, calm=None if calm is None else tf.constant(calm),
+            noise=noise, plain_items=None if plain is None else tf.constant(plain),
         ).numpy()  # fmt: skip
 
     stirred = {"momentum": 0.9, "gradient_noise": 0.4}

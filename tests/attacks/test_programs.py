@@ -13,9 +13,15 @@ import tensorflow as tf
 from cleverhans.tf2.attacks.projected_gradient_descent import projected_gradient_descent
 
 from alp_repro import attacks, model_copies
-from alp_repro.attacks import Attack, programs
-from alp_repro.attacks.programs import BatchOutcome, attack_program
-from alp_repro.evaluation.restarts import exact_bounds
+from alp_repro.attacks import (
+    Attack,
+    BatchOutcome,
+    Execution,
+    WorkItems,
+    attack_program,
+    cleverhans_engines,
+    exact_bounds,
+)
 from tests.small_model import CLASSES, IMAGE_SHAPE, small_model
 
 EPS = 0.05
@@ -27,8 +33,11 @@ def attack(**changes: Any) -> Attack:
 
 
 def program(model: keras.Model, settings: Attack, **options: Any) -> Callable[..., BatchOutcome]:
-    options = {"batch_size": BATCH, "seed": 3, **options}
-    return attack_program(model, attack=settings, image_shape=IMAGE_SHAPE, **options)
+    execution = Execution(**{"batch_size": BATCH, **options})
+    run = attack_program(
+        model, attack=settings, image_shape=IMAGE_SHAPE, seed=3, execution=execution
+    )
+    return lambda *items: run(WorkItems(*items))
 
 
 def inputs(images: np.ndarray, labels: np.ndarray, *, restart: int = 0) -> tuple[np.ndarray, ...]:
@@ -74,7 +83,7 @@ def test_the_verdict_is_that_of_the_stored_image(
     model: keras.Model, images: np.ndarray, labels: np.ndarray,
     changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(programs, "SPSA_SAMPLES", 16)
+    monkeypatch.setattr(cleverhans_engines, "SPSA_SAMPLES", 16)
     given = inputs(images, labels)
     outcome = program(model, attack(**changes))(*given)
     check_verdict(model, outcome, given)
@@ -210,7 +219,7 @@ def test_the_cleverhans_engine_is_its_own_call(
         results.append(projected_gradient_descent(*args, **kwargs).numpy())
         return tf.constant(results[-1])
 
-    monkeypatch.setattr(programs, "projected_gradient_descent", spy)
+    monkeypatch.setattr(cleverhans_engines, "projected_gradient_descent", spy)
     given = inputs(images, labels)
     run = program(model, attack(engine="cleverhans", target=target))
     first, again, other = run(*given), run(*given), run(*inputs(images, labels, restart=1))
@@ -228,17 +237,17 @@ def test_spsa_is_cleverhans_own(
     model: keras.Model, images: np.ndarray, labels: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Cleverhans' `spsa` itself, once its optimizer takes Keras 3's argument name, and seeded."""
-    monkeypatch.setattr(programs, "SPSA_SAMPLES", 32)
+    monkeypatch.setattr(cleverhans_engines, "SPSA_SAMPLES", 32)
     given = inputs(images, labels, restart=5)
     found = program(model, attack(method="spsa", eps_iter=0.01, nb_iter=4))(*given)
 
     def optimizer(lr: float, delta: float, num_samples: int, num_iters: int) -> Any:
         assert (delta, num_samples, num_iters) == (0.01, 32, 1)
-        return programs._SpsaAdam(lr)
+        return cleverhans_engines._SpsaAdam(lr)
 
     monkeypatch.setattr(cleverhans_spsa, "SPSAAdam", optimizer)
     for i in (0, 7):
-        tf.random.set_seed(programs._mixed(3, i, 5))
+        tf.random.set_seed(cleverhans_engines._mixed(3, i, 5))
         expected = cleverhans_spsa.spsa(
             model_copies.logits_function(model), tf.constant(images[i : i + 1]),
             tf.constant(labels[i : i + 1]), EPS, 4, clip_min=0.0, clip_max=1.0,
@@ -250,7 +259,7 @@ def test_spsa_is_cleverhans_own(
 def test_spsa_raises_the_margin_and_depends_on_image_and_restart_alone(
     model: keras.Model, images: np.ndarray, labels: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(programs, "SPSA_SAMPLES", 64)
+    monkeypatch.setattr(cleverhans_engines, "SPSA_SAMPLES", 64)
     settings = attack(method="spsa", eps_iter=0.02, nb_iter=3)
     given = inputs(images, labels)
     whole = program(model, settings)(*given)
@@ -264,8 +273,8 @@ def test_spsa_raises_the_margin_and_depends_on_image_and_restart_alone(
 
 def test_the_protocols_spsa_samples() -> None:
     """8192 samples and δ 0.01: the second attack of the released evaluation."""
-    assert (programs.SPSA_SAMPLES, programs.SPSA_DELTA) == (8192, 0.01)
-    optimizer = programs._SpsaAdam(0.01)
+    assert (cleverhans_engines.SPSA_SAMPLES, cleverhans_engines.SPSA_DELTA) == (8192, 0.01)
+    optimizer = cleverhans_engines._SpsaAdam(0.01)
     x = tf.zeros([1, 2, 2, 1])
     seen = []
 

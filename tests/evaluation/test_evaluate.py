@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from alp_repro import evaluation, files, runs
-from alp_repro.attacks import Attack
+from alp_repro.attacks import Attack, WorkItems
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, evaluate, load_record, restarts
 from tests import evaluation_worker
@@ -60,9 +60,9 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     def counting(*args: Any, **options: Any) -> Any:
         program = original(*args, **options)
 
-        def run(*inputs: np.ndarray) -> Any:
-            seen.append(len(inputs[0]))
-            return program(*inputs)
+        def run(items: WorkItems) -> Any:
+            seen.append(len(items.images))
+            return program(items)
 
         return run
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from alp_repro.attacks import Attack
 from alp_repro.errors import InputError
@@ -55,8 +56,14 @@ def labels(model: keras.Model, images: np.ndarray) -> np.ndarray:
         dataclasses.replace(_ATTACK, target="random", loss="margin"),
         dataclasses.replace(_ATTACK, random_start=False, target="least_likely"),
         dataclasses.replace(_ATTACK, dtype="bfloat16"),
+        dataclasses.replace(_ATTACK, target="rotate", restarts=4, momentum=0.75),
+        dataclasses.replace(_ATTACK, gradient_noise=0.1, momentum=0.75),
+        dataclasses.replace(_ATTACK, step_schedule="linear", success="any"),
     ],
-    ids=["plain", "restarts", "random target", "no random start", "bfloat16"],
+    ids=[
+        *("plain", "restarts", "random target", "no random start", "bfloat16"),
+        *("rotate and momentum", "gradient noise", "linear and any"),
+    ],
 )
 def test_every_cell_equals_a_separate_run(
     model: keras.Model, images: np.ndarray, labels: np.ndarray, attack: Attack
@@ -74,6 +81,34 @@ def test_every_cell_equals_a_separate_run(
             np.testing.assert_array_equal(found.broken[i, j], ~record.standing)
     # The cells differ, so that equality above means something.
     assert len(np.unique(found.broken.reshape(-1, len(images)), axis=0)) > 4
+
+
+def test_two_replicas_give_the_same_map(
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    two_replicas: tf.distribute.Strategy,
+):
+    settings = {"attack": _ATTACK, "eps_iters": _STEPS, "nb_iters": _COUNTS, "seed": 7}
+    expected = heat_maps.heat_map(model, images, labels, batch_size=10, **settings)
+    shared = heat_maps.heat_map(
+        model, images, labels, batch_size=5, strategy=two_replicas, **settings
+    )
+    np.testing.assert_array_equal(shared.broken, expected.broken)
+
+
+@pytest.mark.parametrize("attack", [_ATTACK, dataclasses.replace(_ATTACK, gradient_noise=0.1)])
+def test_logits_that_are_not_finite_end_the_map(images: np.ndarray, attack: Attack):
+    inputs = keras.Input((6, 6, 1))
+    logits = keras.layers.Dense(5)(keras.layers.Flatten()(inputs))
+    bright = keras.layers.Flatten()(inputs)[:, :1] > 0.8
+    model = keras.Model(inputs, keras.ops.where(bright, np.nan, logits))
+    images = np.clip(images, 0.0, 0.5)
+    images[4, 0, 0, 0] = 1.0
+    with pytest.raises(InputError, match=r"image 4, restart 0: .*not finite"):
+        heat_maps.heat_map(
+            model, images, np.zeros(23, int), attack=attack, eps_iters=[0.01], nb_iters=[1, 2]
+        )
 
 
 def test_a_stopped_map_goes_on_and_is_never_computed_twice(
@@ -137,12 +172,7 @@ def test_a_damaged_map_is_named(tmp_path: Path):
         ({"eps_iters": [0.3]}, "eps_iter 76.5"),
         ({"nb_iters": [5, 3]}, "iterations 5, 3"),
         ({"nb_iters": [0, 3]}, "iterations 0, 3"),
-        ({"attack": dataclasses.replace(_ATTACK, step_schedule="linear")}, "constant step"),
-        ({"attack": dataclasses.replace(_ATTACK, success="any")}, "last iterate"),
-        ({"attack": dataclasses.replace(_ATTACK, method="apgd")}, "only PGD"),
-        ({"attack": dataclasses.replace(_ATTACK, momentum=0.5)}, "with momentum"),
-        ({"attack": dataclasses.replace(_ATTACK, gradient_noise=0.1)}, "with gradient_noise"),
-        ({"attack": dataclasses.replace(_ATTACK, target="rotate")}, "with target=rotate"),
+        ({"attack": dataclasses.replace(_ATTACK, method="apgd")}, "apgd chooses its step sizes"),
     ],
 )
 def test_bad_input_is_refused(

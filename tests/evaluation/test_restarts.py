@@ -24,8 +24,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from alp_repro.attacks import Attack, strong_attack
-from alp_repro.attacks.programs import BatchOutcome, attack_program, exact_bounds
+from alp_repro.attacks import (
+    Attack,
+    BatchOutcome,
+    Execution,
+    WorkItems,
+    attack_program,
+    exact_bounds,
+    strong_attack,
+)
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, Progress, restarts, wilson_interval
 from alp_repro.evaluation.record import load_record, save_record
@@ -43,9 +50,9 @@ def cached_programs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def cached(model: keras.Model, *, attack: Attack, **options: Any) -> Any:
         key = (
-            id(model), dataclasses.replace(attack, restarts=1), options["batch_size"],
-            options["seed"], id(options["strategy"]),
-        )  # fmt: skip
+            *(id(model), dataclasses.replace(attack, restarts=1)),
+            *(options["execution"], options["seed"]),
+        )
         if key not in _programs:
             _programs[key] = attack_program(model, attack=attack, **options)
         return _programs[key]
@@ -69,13 +76,18 @@ def attacked(
     losses: bool = False,
     record: AttackRecord | None = None,
     count: int = ATTACK.restarts,
+    strategy: tf.distribute.Strategy | None = None,
     **options: Any,
 ) -> AttackRecord:
     return restarts.attack_with_restarts(
-        model, images, record or new_record(images, labels, losses=losses),
-        attack=dataclasses.replace(ATTACK, restarts=count), seed=SEED, batch_size=batch_size,
+        model,
+        images,
+        record or new_record(images, labels, losses=losses),
+        attack=dataclasses.replace(ATTACK, restarts=count),
+        seed=SEED,
+        execution=Execution(batch_size=batch_size, strategy=strategy),
         **options,
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture
@@ -133,7 +145,7 @@ def test_the_preset_is_as_exact(
     def found(batch_size: int, order: np.ndarray) -> AttackRecord:
         return restarts.attack_with_restarts(
             model, images[order], new_record(images[order], labels[order]), attack=attack,
-            seed=SEED, batch_size=batch_size, image_index=order,
+            seed=SEED, execution=Execution(batch_size=batch_size), image_index=order,
         )  # fmt: skip
 
     expected = found(16, np.arange(len(images)))
@@ -228,11 +240,11 @@ def test_interrupted_within_a_batch_and_resumed(
     def interrupted(*args: Any, **options: Any) -> Callable[..., BatchOutcome]:
         calls = []
 
-        def run(*inputs: np.ndarray) -> BatchOutcome:
+        def run(items: WorkItems) -> BatchOutcome:
             calls.append(1)
             if len(calls) == 5:
                 raise KeyboardInterrupt
-            return cached(*args, **options)(*inputs)
+            return cached(*args, **options)(items)
 
         return run
 
@@ -262,8 +274,8 @@ def test_two_replicas_that_craft_in_bfloat16_find_what_one_device_does(
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     one, two = (
         restarts.attack_with_restarts(
-            model, images, new_record(images, labels), attack=settings, seed=SEED, batch_size=16,
-            strategy=chosen,
+            model, images, new_record(images, labels), attack=settings, seed=SEED,
+            execution=Execution(batch_size=16, strategy=chosen),
         )
         for chosen in (None, strategy)
     )  # fmt: skip
@@ -282,7 +294,8 @@ def test_lenet_is_exact_at_one_batch_shape() -> None:
     def run(chosen: np.ndarray, strategy: Any = None) -> AttackRecord:
         return restarts.attack_with_restarts(
             lenet, images[chosen], new_record(images[chosen], labels[chosen], losses=True),
-            attack=settings, seed=SEED, batch_size=16, image_index=chosen, strategy=strategy,
+            attack=settings, seed=SEED, image_index=chosen,
+            execution=Execution(batch_size=16, strategy=strategy),
         )  # fmt: skip
 
     whole = run(np.arange(24))
@@ -310,15 +323,14 @@ class Stub:
     batches: list[tuple[np.ndarray, np.ndarray]] = dataclasses.field(default_factory=list)
 
     def __call__(self, model: Any, **options: Any) -> Callable[..., BatchOutcome]:
-        def program(
-            images: np.ndarray, labels: np.ndarray, index: np.ndarray, restart: np.ndarray,
-            lower: np.ndarray, upper: np.ndarray,
-        ) -> BatchOutcome:  # fmt: skip
-            assert len({len(value) for value in (images, labels, index, lower, upper)}) == 1
+        def program(items: WorkItems) -> BatchOutcome:
+            assert len({len(value) for value in items}) == 1
+            index, restart = items.image_index, items.restart
             self.batches.append((index.copy(), restart.copy()))
             broken, losses = stub_outcome(index, restart)
-            pixels = (restart[:, None, None, None] + 1 + 0 * images).astype(np.float32)
-            return BatchOutcome(broken, losses, pixels)
+            pixels = (restart[:, None, None, None] + 1 + 0 * items.images).astype(np.float32)
+            finite, none = np.ones(len(index), bool), np.zeros(len(index), np.int32)
+            return BatchOutcome(broken, losses, pixels, finite, none)
 
         return program
 

@@ -83,6 +83,7 @@ def put_record(
         clean_predictions=np.array([9, *range(1, n)], np.int32),
         first_break=np.array(first_break, np.int32),
         next_restart=np.array(reached, np.int32),
+        nonfinite_gradients=np.zeros(n, np.int32),
         settings=settings,
         sessions=[],
         losses=None if broken is None else np.ones(broken.shape, np.float32),
