@@ -66,6 +66,7 @@ setup(
         "matplotlib",
         "numpy",
         "pydantic>=2.12",
+        "scipy",
         "tensorflow>=2.16",
         "tensorflow-datasets>=4.9",
         "tqdm",
@@ -73,6 +74,7 @@ setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]"],
         "dev": ["mypy", "pytest", "pytest-timeout", "ruff"],
+        "notebook": ["pandas"],
         "tensorboard": ["tensorboard"],
         "benchmarks": ["adversarial-robustness-toolbox", "foolbox", "torch", "torchattacks"],
     },

@@ -15,11 +15,13 @@ from typing import Any
 
 import filelock
 import numpy as np
+import numpy.typing as npt
 
 from alp_repro.decoding import from_json, read_json
 from alp_repro.errors import InputError
 
 __all__ = [
+    "array",
     "exclusive",
     "expanded",
     "make_folder",
@@ -152,6 +154,9 @@ def reading_arrays(path: Path, *, what: str) -> Iterator[np.lib.npyio.NpzFile]:
     """
     try:
         with np.load(path) as file:
+            for member in file.zip.infolist():
+                if member.compress_type or member.flag_bits & 1:
+                    raise InputError("a part is compressed or encrypted, which ours never are")
             yield file
     except Exception as error:  # zipfile and NumPy raise errors of many kinds for damaged files
         told = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
@@ -159,6 +164,25 @@ def reading_arrays(path: Path, *, what: str) -> Iterator[np.lib.npyio.NpzFile]:
             f"{path} is truncated or no {what} ({' '.join(told.split())[:200]}): move it away to "
             "have it computed again"
         ) from error
+
+
+def array(
+    file: np.lib.npyio.NpzFile, name: str, dtype: npt.DTypeLike, shape: tuple[int | None, ...]
+) -> np.ndarray:
+    """An array of this dtype and shape (None: any length) that `write_arrays` wrote.
+
+    Raises:
+      InputError: it is another, said in the words that `reading_arrays` adds to.
+    """
+    found = file[name]
+    fits = len(found.shape) == len(shape) and all(
+        wanted in (None, length) for wanted, length in zip(shape, found.shape, strict=True)
+    )
+    if found.dtype != np.dtype(dtype) or not fits:
+        lengths = ", ".join("n" if length is None else str(length) for length in shape)
+        right = f"{np.dtype(dtype)} [{lengths}]"
+        raise InputError(f"{name} is {found.dtype} {list(found.shape)}; {right} is right")
+    return found
 
 
 def note(file: np.lib.npyio.NpzFile, name: str, kind: Any = dict[str, Any]) -> Any:

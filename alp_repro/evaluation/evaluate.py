@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,15 +10,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from alp_repro import files, runs
 from alp_repro.attacks.batches import DEFAULT_BATCH, Execution
 from alp_repro.attacks.settings import Attack
 from alp_repro.errors import InputError
 from alp_repro.evaluation.record import AttackRecord, new_record
 from alp_repro.evaluation.restarts import Progress, attack_with_restarts
-from alp_repro.evaluation.store import attack_name, described, on_disk
+from alp_repro.evaluation.store import attack_name, attack_results, described, keep, subject
 from alp_repro.model_copies import float32_model, logits_function
-from alp_repro.model_identity import function_identity
 from alp_repro.program_cache import kept_for_models
 
 
@@ -95,8 +91,13 @@ def evaluate(
 
     if folder is None:
         return run(fresh(), lambda record: None)
-    return on_disk(
-        Path(folder) / attack_name(settings), settings, attack, fresh, run, details or {}
+    return keep(
+        Path(folder) / attack_name(settings),
+        attack_results(attack),
+        settings=settings,
+        fresh=fresh,
+        work=run,
+        details={**(details or {}), "restarts": attack.restarts},
     )
 
 
@@ -128,18 +129,11 @@ def _settings(
     seed: int,
     batch_size: int,
 ) -> dict[str, Any]:
-    digest = hashlib.sha256(np.ascontiguousarray(images).tobytes())
-    digest.update(labels.astype(np.int32).tobytes())
     return {
         "attack": described(attack),
         "seed": seed,
         "batch_size": batch_size,
-        "num_images": len(labels),
-        "images": digest.hexdigest()[:16],
-        "model": runs.weights_hash(model),
-        "function": files.plain(
-            dataclasses.asdict(function_identity(float32_model(model), images.shape[1:]))
-        ),
+        **subject(model, images, labels),
     }
 
 

@@ -8,9 +8,6 @@ and its file; the attacks are those of every evaluation.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from alp_repro import files, runs
+from alp_repro import files
 from alp_repro.attacks import (
     DEFAULT_BATCH,
     Attack,
@@ -32,9 +29,8 @@ from alp_repro.attacks import (
     iterates_are_results,
 )
 from alp_repro.errors import InputError
+from alp_repro.evaluation.store import Kind, keep, result_name, subject
 from alp_repro.model_copies import float32_model
-
-_ARRAYS = ("broken", "eps_iters", "nb_iters")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -116,12 +112,16 @@ def heat_map(
     _check(attack, eps_iters, nb_iters)
     if len(images) == 0 or labels.shape != (len(images),):
         raise InputError(f"{len(images)} images and labels of shape {labels.shape}: one label each")
+    settings = {
+        **_settings(attack, eps_iters, nb_iters, seed, batch_size),
+        **subject(model, images, labels),
+    }
     fresh = HeatMap(
         broken=np.zeros((len(eps_iters), len(nb_iters), len(images)), bool),
         eps_iters=np.asarray(eps_iters, np.float64),
         nb_iters=np.asarray(nb_iters, np.int64),
         columns=0,
-        settings=_settings(model, images, labels, attack, eps_iters, nb_iters, seed, batch_size),
+        settings=settings,
         sessions=[],
     )
 
@@ -145,7 +145,14 @@ def heat_map(
 
     if folder is None:
         return go_on(fresh, lambda found: None)
-    return _on_disk(folder / map_name(fresh.settings), fresh, go_on, details or {})
+    return keep(
+        folder / map_name(settings),
+        _MAPS,
+        settings=settings,
+        fresh=lambda: fresh,
+        work=go_on,
+        details=details,
+    )
 
 
 def _check(attack: Attack, eps_iters: Sequence[float], nb_iters: Sequence[int]) -> None:
@@ -239,82 +246,65 @@ class _StepSize:
 
 
 def map_name(settings: dict[str, Any]) -> str:
-    """File name of a map: what a reader looks for, and eight digits of all that matters."""
-    # The model is left out: a result of another model at this place is to be noticed.
-    identity = {key: value for key, value in settings.items() if key != "model"}
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-    eps = settings["attack"]["eps"] * 255
+    """File name of a map."""
     grid = f"{len(settings['eps_iters'])}x{len(settings['nb_iters'])}"
-    return f"eps{eps:g}_{grid}_images{settings['num_images']}_{digest}.npz"
+    eps = f"eps{settings['attack']['eps'] * 255:g}"
+    return result_name([eps, grid, f"images{settings['num_images']}"], settings)
 
 
 def _settings(
-    model: keras.Model,
-    images: np.ndarray,
-    labels: np.ndarray,
     attack: Attack,
     eps_iters: Sequence[float],
     nb_iters: Sequence[int],
     seed: int,
     batch_size: int,
 ) -> dict[str, Any]:
-    described = dataclasses.asdict(attack)
+    described = attack.to_json()
     del described["eps_iter"], described["nb_iter"]
-    digest = hashlib.sha256(np.ascontiguousarray(images).tobytes())
-    digest.update(labels.tobytes())
-    return files.plain(
-        {
-            "attack": described,
-            "eps_iters": [float(step) for step in eps_iters],
-            "nb_iters": [int(count) for count in nb_iters],
-            "seed": seed,
-            "batch_size": batch_size,
-            "num_images": len(labels),
-            "images": digest.hexdigest()[:16],
-            "model": runs.weights_hash(model),
-        }
-    )
+    return {
+        "attack": described,
+        "eps_iters": [float(step) for step in eps_iters],
+        "nb_iters": [int(count) for count in nb_iters],
+        "seed": seed,
+        "batch_size": batch_size,
+    }
 
 
-def _on_disk(
-    path: Path,
-    fresh: HeatMap,
-    go_on: Callable[[HeatMap, Callable[[HeatMap], None]], HeatMap],
-    details: dict[str, Any],
-) -> HeatMap:
-    """Loads, goes on with, or begins the map at `path`; one process at a time works on it."""
-    with files.exclusive(path):
-        found = load_heat_map(path) if path.exists() else fresh
-        if found.settings != fresh.settings:
-            raise InputError(
-                f"{path} is the result of another model (its weights differ): move it away to "
-                "have it computed again"
-            )
-        if found.complete:
-            return found
-        session, started = {**runs.provenance(), **details}, time.monotonic()
-        earlier = found.sessions
-
-        def with_session(current: HeatMap) -> HeatMap:
-            spent = {"seconds": round(time.monotonic() - started, 1)}
-            return dataclasses.replace(current, sessions=[*earlier, {**session, **spent}])
-
-        go_on(found, lambda current: _save(path, with_session(current)))
-        return load_heat_map(path)
-
-
-def _save(path: Path, found: HeatMap) -> None:
-    arrays = {name: getattr(found, name) for name in _ARRAYS}
+def save_heat_map(path: Path, found: HeatMap) -> None:
+    """Writes a map as `.npz`, atomically."""
+    arrays = {name: getattr(found, name) for name in ("broken", "eps_iters", "nb_iters")}
     arrays["columns"] = np.array(found.columns)
     files.write_arrays(path, arrays, settings=found.settings, sessions=found.sessions)
 
 
 def load_heat_map(path: Path) -> HeatMap:
-    """Reads a map; InputError when it is truncated or something else."""
+    """Reads a map.
+
+    Raises:
+      InputError: the file is truncated or something else, or its parts do not fit each other.
+    """
     with files.reading_arrays(path, what="heat map") as file:
-        return HeatMap(
-            **{name: file[name] for name in _ARRAYS},
-            columns=int(file["columns"]),
+        broken = files.array(file, "broken", bool, (None, None, None))
+        steps, counts, images = broken.shape
+        found = HeatMap(
+            broken=broken,
+            eps_iters=files.array(file, "eps_iters", np.float64, (steps,)),
+            nb_iters=files.array(file, "nb_iters", np.int64, (counts,)),
+            columns=int(files.array(file, "columns", np.int64, ())),
             settings=files.note(file, "settings"),
             sessions=files.note(file, "sessions", list[dict[str, Any]]),
         )
+        if not (np.isfinite(found.eps_iters).all() and np.all(found.eps_iters > 0)):
+            raise InputError("step sizes that are no sizes")
+        if np.any(np.diff(found.nb_iters, prepend=0) < 1):
+            raise InputError("iteration counts that do not ascend from 1")
+        if not 0 <= found.columns <= steps or broken[found.columns :].any():
+            raise InputError(f"{found.columns} of {steps} step sizes are done, which do not fit")
+        told = {"eps_iters": found.eps_iters.tolist(), "nb_iters": found.nb_iters.tolist()}
+        for name, value in {**told, "num_images": images}.items():
+            if found.settings.get(name) != value:
+                raise InputError(f"its settings say another {name} than its arrays")
+        return found
+
+
+_MAPS = Kind(load_heat_map, save_heat_map, lambda found: found.complete)

@@ -6,8 +6,6 @@ The plane is spanned by two random sign vectors; what is computed is kept beside
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -21,10 +19,10 @@ from alp_repro import files, runs
 from alp_repro.attacks import Execution
 from alp_repro.data.images import unit_scale
 from alp_repro.errors import InputError
+from alp_repro.evaluation.store import Kind, images_hash, keep, result_name
 from alp_repro.model_copies import logits_function
 
 DEFAULT_BATCH = 500
-_ARRAYS = ("losses", "labels", "indices")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,12 +87,21 @@ class Surfaces:
       labels: int32 [n].
       indices: int64 [n], places of the images in their split.
       plane: where they lie.
+      settings: what makes them; empty where they are not kept.
+      sessions: provenance of every process that worked on them.
     """
 
     losses: np.ndarray
     labels: np.ndarray
     indices: np.ndarray
     plane: Plane
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    sessions: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every loss is known."""
+        return bool(np.isfinite(self.losses).all())
 
 
 def loss_surfaces(
@@ -200,42 +207,79 @@ def surfaces_of_run(
     Raises:
       InputError: there is no model, or what is there is damaged.
     """
-    images = unit_scale(images)
-    digest = hashlib.sha256(np.ascontiguousarray(images).tobytes())
-    digest.update(np.asarray(labels, np.int32).tobytes())
+    images, labels = unit_scale(images), np.asarray(labels, np.int32)
+    model = runs.load_model(run.model)
     settings = files.plain(
         {
             **dataclasses.asdict(plane),
-            "images": digest.hexdigest()[:16],
+            "images": images_hash(images, labels),
             "indices": np.asarray(indices).tolist(),
-            "model": files.read_json(run.recipe)["weights"],
+            "model": runs.weights_hash(model),
         }
     )
-    path = run.path / "surfaces" / _file_name(plane, settings)
-    if path.exists():
-        return _load(path, plane)
-    model = runs.load_model(run.model)
-    found = loss_surfaces(
-        model, images, labels, plane=plane, indices=indices, batch_size=batch_size, report=report
+    side, count = plane.resolution, len(labels)
+    parts = [f"eps{plane.radius * 255:g}", f"{side}x{side}", f"images{count}"]
+
+    def compute(nothing: Surfaces, save: Callable[[Surfaces], None]) -> Surfaces:
+        found = loss_surfaces(
+            model,
+            images,
+            labels,
+            plane=plane,
+            indices=indices,
+            batch_size=batch_size,
+            report=report,
+        )
+        found = dataclasses.replace(found, settings=nothing.settings)
+        save(found)
+        return found
+
+    return keep(
+        # The model is part of the name: surfaces of several models may lie side by side.
+        run.path / "surfaces" / result_name(parts, settings, leaving_out=()),
+        Kind(lambda path: load_surfaces(path, plane), save_surfaces, lambda found: found.complete),
+        settings=settings,
+        fresh=lambda: Surfaces(
+            losses=np.full((count, side, side), np.nan, np.float32),
+            labels=labels,
+            indices=np.asarray(indices, np.int64),
+            plane=plane,
+            settings=settings,
+        ),
+        work=compute,
     )
-    _save(path, found, settings)
-    return found
 
 
-def _file_name(plane: Plane, settings: dict[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
-    side, count = plane.resolution, len(settings["indices"])
-    return f"eps{plane.radius * 255:g}_{side}x{side}_images{count}_{digest}.npz"
+def save_surfaces(path: Path, surfaces: Surfaces) -> None:
+    """Writes surfaces as `.npz`, atomically."""
+    arrays = {name: getattr(surfaces, name) for name in ("losses", "labels", "indices")}
+    files.write_arrays(path, arrays, settings=surfaces.settings, sessions=surfaces.sessions)
 
 
-def _save(path: Path, surfaces: Surfaces, settings: dict[str, Any]) -> None:
-    arrays = {name: getattr(surfaces, name) for name in _ARRAYS}
-    files.write_arrays(path, arrays, settings=settings, provenance=runs.provenance())
+def load_surfaces(path: Path, plane: Plane) -> Surfaces:
+    """Reads surfaces on this plane.
 
-
-def _load(path: Path, plane: Plane) -> Surfaces:
+    Raises:
+      InputError: the file is truncated or something else, or its parts do not fit each other.
+    """
     with files.reading_arrays(path, what="loss surface") as file:
-        return Surfaces(**{name: file[name] for name in _ARRAYS}, plane=plane)
+        losses = files.array(file, "losses", np.float32, (None, *2 * (plane.resolution,)))
+        sessions: list[dict[str, Any]] = []
+        if "sessions" in file.files:  # version 0.1 noted no sessions
+            sessions = files.note(file, "sessions", list[dict[str, Any]])
+        found = Surfaces(
+            losses=losses,
+            labels=files.array(file, "labels", np.int32, (len(losses),)),
+            indices=files.array(file, "indices", np.int64, (len(losses),)),
+            plane=plane,
+            settings=files.note(file, "settings"),
+            sessions=sessions,
+        )
+        if not found.complete:
+            raise InputError("losses that are not finite")
+        if found.settings.get("indices") != found.indices.tolist():
+            raise InputError("its settings say other indices than its arrays")
+        return found
 
 
 def local_maxima(losses: np.ndarray, *, reach: int = 2) -> np.ndarray:

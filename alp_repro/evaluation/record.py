@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import functools
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alp_repro.files import note, reading_arrays, write_arrays
+from alp_repro.attacks.settings import Attack
+from alp_repro.decoding import from_plain
+from alp_repro.errors import InputError
+from alp_repro.files import array, note, reading_arrays, write_arrays
 
-_Z95 = 1.959963984540054  # 97.5% quantile of the normal distribution
+if TYPE_CHECKING:
+    import matplotlib.axes
+    import pandas
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -97,21 +102,93 @@ class AttackRecord:
         self._check_complete(restarts)
         return float(1.0 - np.mean(self.broken[:, :restarts]))
 
+    def __repr__(self) -> str:
+        """One line: the images, the accuracies and how far it has come."""
+        n, restarts = len(self.labels), self._reach
+        attack = self.settings.get("attack", {})
+        words = [attack["method"], f"eps={attack['eps'] * 255:g}"] if attack else []
+        line = f"{' '.join(['AttackRecord', *words])}: {n} images, clean {self.clean_accuracy:.1%}"
+        if restarts:
+            low, high = self.interval_at(restarts)
+            accuracy = f"{self.accuracy_at(restarts):.1%} [{low:.1%}, {high:.1%}]"
+            line += f", adversarial {accuracy} after {restarts} restarts"
+        else:
+            line += f", unfinished ({int(self.standing.sum())} images stand so far)"
+        if self.nonfinite_gradients.any():
+            line += f", gradients not finite in {int(self.nonfinite_gradients.sum())} steps"
+        return f"<{line}>"
+
+    @property
+    def _reach(self) -> int:
+        """The number of restarts that the record is complete to."""
+        todo = self.standing if self.losses is None else np.ones_like(self.standing)
+        return int(self.next_restart[todo].min() if todo.any() else self.next_restart.max())
+
+    def plot(self, ax: matplotlib.axes.Axes | None = None) -> matplotlib.axes.Axes:
+        """Draws the adversarial accuracy against the restarts, with its 95% interval.
+
+        Args:
+          ax: where to draw; None: the current axes of matplotlib.
+
+        Raises:
+          ValueError: not one restart is complete.
+        """
+        import matplotlib.pyplot as plt  # a reader of records may do without
+
+        restarts = range(1, self._complete_reach() + 1)
+        ax = plt.gca() if ax is None else ax
+        accuracies = [100 * self.accuracy_at(r) for r in restarts]
+        low, high = 100 * np.array([self.interval_at(r) for r in restarts]).T
+        (line,) = ax.plot(restarts, accuracies, drawstyle="steps-post")
+        ax.fill_between(restarts, low, high, step="post", alpha=0.2, color=line.get_color())
+        ax.set(xlabel="restarts", ylabel="adversarial accuracy (%)")
+        return ax
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """One row an image: index, label, clean_prediction, first_break (missing: it stands) …
+
+        Raises:
+          InputError: pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError:
+            raise InputError("to_dataframe: pandas is needed (pip install pandas)") from None
+        first = pd.array(self.first_break, dtype="Int32")
+        first[self.standing] = pd.NA
+        return pd.DataFrame(
+            {
+                "label": self.labels,
+                "clean_prediction": self.clean_predictions,
+                "clean_correct": self.clean_correct,
+                "standing": self.standing,
+                "first_break": first,
+                "restarts_run": self.next_restart,
+            },
+            index=pd.Index(self.indices, name="index"),
+        )
+
+    def _complete_reach(self) -> int:
+        if not self._reach:
+            raise ValueError("the record does not reach restart 1")
+        return self._reach
+
     def _check_complete(self, restarts: int) -> None:
         if not self.complete_to(restarts):
             raise ValueError(f"the record does not reach restart {restarts}")
 
 
+@functools.lru_cache(maxsize=4096)
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     """95% interval of a proportion (Wilson 1927, without continuity correction)."""
     if not 0 <= successes <= trials or trials < 1:
         raise ValueError(f"{successes} of {trials} is no proportion")
-    p, z2 = successes / trials, _Z95**2
-    centre = (p + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = _Z95 / (1 + z2 / trials) * math.sqrt(p * (1 - p) / trials + z2 / (4 * trials**2))
+    from scipy.stats import binomtest  # half a second that few callers need
+
+    low, high = binomtest(successes, trials).proportion_ci(method="wilson")
     # At the ends the bound is 0 or 1 exactly; rounding must not push it across.
-    low = 0.0 if successes == 0 else max(0.0, centre - half)
-    return low, 1.0 if successes == trials else min(1.0, centre + half)
+    low = 0.0 if successes == 0 else max(0.0, float(low))
+    return low, 1.0 if successes == trials else min(1.0, float(high))
 
 
 def new_record(
@@ -146,15 +223,29 @@ def new_record(
     )
 
 
-_ARRAYS = (
-    "labels",
-    "indices",
-    "clean_predictions",
-    "first_break",
-    "next_restart",
-    "nonfinite_gradients",
-)
+_ARRAYS = {
+    "labels": np.int32,
+    "indices": np.int64,
+    "clean_predictions": np.int32,
+    "first_break": np.int32,
+    "next_restart": np.int32,
+    "nonfinite_gradients": np.int32,
+}
 _OPTIONAL = ("losses", "broken", "adversarial")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    """The settings of a record as far as a reader knows them; a record has more of them."""
+
+    attack: dict[str, Any] = dataclasses.field(default_factory=dict)
+    seed: int = 0
+    batch_size: int = 1
+    num_images: int = 0
+    images: str = ""
+    model: str = ""
+    losses: bool = False
+    adversarial: bool = False
 
 
 def save_record(path: Path, record: AttackRecord) -> None:
@@ -165,17 +256,75 @@ def save_record(path: Path, record: AttackRecord) -> None:
 
 
 def load_record(path: Path) -> AttackRecord:
-    """Reads a record.
+    """Reads a record, and compares each of its parts with the others.
 
     Raises:
-      InputError: the file is truncated or no record.
+      InputError: the file is truncated, no record, or one whose parts do not fit each other.
     """
     with reading_arrays(path, what="attack result") as file:
-        arrays = {name: file[name] for name in (*_ARRAYS, *_OPTIONAL) if name in file.files}
-        # Results of version 0.1 do not have it.
-        arrays.setdefault("nonfinite_gradients", np.zeros(len(arrays["labels"]), np.int32))
-        return AttackRecord(
+        n = len(array(file, "labels", np.int32, (None,)))
+        arrays = {
+            # Results of version 0.1 do not have all of them.
+            name: array(file, name, dtype, (n,)) if name in file.files else np.zeros(n, dtype)
+            for name, dtype in _ARRAYS.items()
+            if name in file.files or name == "nonfinite_gradients"
+        }
+        if "losses" in file.files or "broken" in file.files:
+            arrays["losses"] = array(file, "losses", np.float32, (n, None))
+            arrays["broken"] = array(file, "broken", bool, arrays["losses"].shape)
+        if "adversarial" in file.files:
+            arrays["adversarial"] = array(file, "adversarial", np.float32, (n, None, None, None))
+        record = AttackRecord(
             **arrays,
             settings=note(file, "settings"),
             sessions=note(file, "sessions", list[dict[str, Any]]),
         )
+        _check(record)
+        return record
+
+
+def _check(record: AttackRecord) -> None:
+    """Refuses values that no evaluation writes; InputError in words that a reader adds to."""
+    found = record
+    if not len(found.labels):
+        raise InputError("it has no images")
+    for name in ("labels", "indices", "clean_predictions", "next_restart", "nonfinite_gradients"):
+        if getattr(found, name).min() < 0:
+            raise InputError(f"{name} has a negative entry")
+    if found.first_break.min() < -1 or np.any(found.first_break >= found.next_restart):
+        raise InputError("first_break names restarts that were not run")
+    if found.losses is not None and found.broken is not None:
+        _check_losses(found, found.losses, found.broken)
+    if found.adversarial is not None:
+        pixels = found.adversarial
+        # A comparison with what is no number is false, so NaN is refused too.
+        if not (np.all(pixels >= 0) and np.all(pixels <= 1)):
+            raise InputError("adversarial has pixels outside [0, 1]")
+        if pixels[found.standing].any():
+            raise InputError("adversarial has images that first_break calls standing")
+    _check_settings(found)
+
+
+def _check_losses(record: AttackRecord, losses: np.ndarray, broken: np.ndarray) -> None:
+    if record.next_restart.max() > losses.shape[1]:
+        raise InputError("losses has fewer restarts than were run")
+    run = np.arange(losses.shape[1]) < record.next_restart[:, None]
+    if not np.isfinite(losses[run]).all():
+        raise InputError("losses is not finite where a restart was run")
+    hit = broken & run
+    first = np.where(hit.any(axis=1), hit.argmax(axis=1), -1) if hit.size else -1
+    if np.any(first != record.first_break):
+        raise InputError("first_break is not the first restart that broken names")
+
+
+def _check_settings(record: AttackRecord) -> None:
+    settings = from_plain(record.settings, _Settings, source="the settings", extra_keys=True)
+    if settings.attack:
+        from_plain(settings.attack, Attack, source="the settings' attack")
+    for name, value in {
+        "num_images": len(record.labels),
+        "losses": record.losses is not None,
+        "adversarial": record.adversarial is not None,
+    }.items():
+        if name in record.settings and record.settings[name] != value:
+            raise InputError(f"the settings say another {name} than the arrays")

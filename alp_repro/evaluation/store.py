@@ -1,4 +1,8 @@
-"""Where the result of an attack lies, and how it is found, begun or gone on with."""
+"""Where results lie, and how each is found, begun or gone on with: for every kind the same way.
+
+Settings → digest → file name → lock → load, go on or begin → save with provenance. What the arrays
+of a result are is its own module's business (`record`, `heat_maps`, `landscape`).
+"""
 
 from __future__ import annotations
 
@@ -6,22 +10,151 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
+
+import keras
+import numpy as np
 
 from alp_repro import files, runs
 from alp_repro.attacks.settings import Attack
 from alp_repro.errors import InputError
 from alp_repro.evaluation.record import AttackRecord, load_record, save_record
-from alp_repro.model_identity import FunctionIdentity
+from alp_repro.model_copies import float32_model
+from alp_repro.model_identity import FunctionIdentity, function_identity
+
+# Left out of a file's name, so that a result of another model at this place is noticed.
+OF_THE_MODEL = ("model", "function")
+
+
+class Kept(Protocol):
+    """A result on disk: a dataclass with what makes it and who worked on it."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What makes this result."""
+
+    @property
+    def sessions(self) -> list[dict[str, Any]]:
+        """Provenance of every process that worked on it."""
+
+
+R = TypeVar("R", bound=Any)
+Save = Callable[[R], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """How results of one kind are read, written, and known to be complete."""
+
+    load: Callable[[Path], Any]
+    save: Callable[[Path, Any], None]
+    complete: Callable[[Any], bool]
+
+
+def keep(
+    path: Path,
+    kind: Kind,
+    *,
+    settings: dict[str, Any],
+    fresh: Callable[[], R],
+    work: Callable[[R, Save[R]], R],
+    details: dict[str, Any] | None = None,
+) -> R:
+    """Loads, goes on with, or begins the result at `path`; one process at a time works on it.
+
+    Args:
+      path: where it lies; see `result_name`.
+      kind: what it is.
+      settings: what makes it; a result there that differs in one of them is refused.
+      fresh: begins one.
+      work: completes one; it is given the function that saves it, with provenance, as it goes.
+      details: further provenance.
+
+    Raises:
+      InputError: what is there is damaged, belongs to something else or is being worked on.
+    """
+    with files.exclusive(path):
+        found = _matching(path, kind.load(path), settings) if path.exists() else fresh()
+        if kind.complete(found):
+            return found
+        session = {**runs.provenance(), **(details or {})}
+        earlier, started = found.sessions, time.monotonic()
+
+        def save(current: R) -> None:
+            spent = {"seconds": round(time.monotonic() - started, 1)}
+            sessions = [*earlier, {**session, **spent}]
+            kind.save(path, dataclasses.replace(current, sessions=sessions))
+
+        work(found, save)
+        return kind.load(path)
+
+
+def _matching(path: Path, found: R, settings: dict[str, Any]) -> R:
+    difference = None
+    if "function" in settings:
+        function = FunctionIdentity(**settings["function"])
+        difference = function.difference_from(found.settings.get("function"))
+    for key, value in files.plain(settings).items():
+        if key != "function" and found.settings.get(key) != value:
+            what = {"model": "another model (its weights differ)"}.get(key, f"another {key}")
+            raise InputError(
+                f"{path} is the result of {what}: {_short(found.settings.get(key))} there, "
+                f"{_short(value)} here; move it away to have it computed again"
+            )
+    if difference is not None:
+        raise InputError(
+            f"{path} is the result of another model ({difference}): move it away to have it "
+            "computed again"
+        )
+    # A result of a time before functions were noted gets its model's when it is gone on with.
+    return dataclasses.replace(found, settings={**settings, **found.settings})
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else text[:99] + "…"
+
+
+def result_name(
+    parts: Sequence[str], settings: dict[str, Any], *, leaving_out: Collection[str] = OF_THE_MODEL
+) -> str:
+    """A file's name: what a reader looks for, and eight digits of all that matters."""
+    identity = {key: value for key, value in settings.items() if key not in leaving_out}
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    return "_".join([*parts, digest]) + ".npz"
+
+
+def subject(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """What a result is of, for its settings: the images and labels, and the model as a function.
+
+    Args:
+      model: float32 images in [0, 1] to logits.
+      images: float32 [n, height, width, channels].
+      labels: int [n].
+    """
+    function = function_identity(float32_model(model), images.shape[1:])
+    return {
+        "num_images": len(labels),
+        "images": images_hash(images, labels),
+        "model": runs.weights_hash(model),
+        "function": files.plain(dataclasses.asdict(function)),
+    }
+
+
+def images_hash(images: np.ndarray, labels: np.ndarray) -> str:
+    """Sixteen hex digits of images and labels."""
+    digest = hashlib.sha256(np.ascontiguousarray(images).data)
+    digest.update(np.ascontiguousarray(labels, np.int32).data)
+    return digest.hexdigest()[:16]
+
+
+# Results of attacks
 
 
 def attack_name(settings: dict[str, Any]) -> str:
-    """File name of a result: what a reader looks for, and eight digits of all that matters.
-
-    Restarts are left out: a result grows with them.
-    """
+    """File name of an attack's result. Restarts are left out: a result grows with them."""
     attack = settings["attack"]
     parts = [
         attack["method"],
@@ -32,10 +165,7 @@ def attack_name(settings: dict[str, Any]) -> str:
         f"images{settings['num_images']}",
         *(["losses"] if settings.get("losses") else []),
     ]
-    # The model is left out: a result of another model at this place is to be noticed.
-    identity = {key: v for key, v in settings.items() if key not in ("model", "function")}
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-    return "_".join(parts) + f"_{digest}.npz"
+    return result_name(parts, settings)
 
 
 # How names have told these since results were first kept; later fields are told as name-value.
@@ -90,50 +220,9 @@ def find_record(
     return None
 
 
-def on_disk(
-    path: Path,
-    settings: dict[str, Any],
-    attack: Attack,
-    fresh: Callable[[], AttackRecord],
-    run: Callable[[AttackRecord, Callable[[AttackRecord], None]], AttackRecord],
-    details: dict[str, Any],
-) -> AttackRecord:
-    """Loads, goes on with, or begins the result at `path`; one process at a time works on it."""
-    with files.exclusive(path):
-        record = _matching(path, settings) if path.exists() else fresh()
-        if record.complete_to(attack.restarts):
-            return record
-        session = {**runs.provenance(), **details, "restarts": attack.restarts}
-        earlier, started = record.sessions, time.monotonic()
-
-        def save(current: AttackRecord) -> None:
-            spent = {"seconds": round(time.monotonic() - started, 1)}
-            save_record(
-                path, dataclasses.replace(current, sessions=[*earlier, {**session, **spent}])
-            )
-
-        run(record, save)
-        return load_record(path)
-
-
-def _matching(path: Path, settings: dict[str, Any]) -> AttackRecord:
-    record = load_record(path)
-    function = FunctionIdentity(**settings["function"])
-    difference = function.difference_from(record.settings.get("function"))
-    for key, value in files.plain(settings).items():
-        if key != "function" and record.settings.get(key) != value:
-            what = {"model": "another model (its weights differ)"}.get(key, f"another {key}")
-            raise InputError(
-                f"{path} is the result of {what}: {record.settings.get(key)!r} there, {value!r} "
-                "here; move it away to have it computed again"
-            )
-    if difference is not None:
-        raise InputError(
-            f"{path} is the result of another model ({difference}): move it away to have it "
-            "computed again"
-        )
-    # A result of a time before functions were noted gets its model's when it is gone on with.
-    return dataclasses.replace(record, settings={**settings, **record.settings})
+def attack_results(attack: Attack) -> Kind:
+    """Results of an attack, complete when they reach its restarts."""
+    return Kind(load_record, save_record, lambda record: record.complete_to(attack.restarts))
 
 
 def described(attack: Attack) -> dict[str, Any]:
