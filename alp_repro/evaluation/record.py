@@ -319,8 +319,8 @@ def _check_losses(record: AttackRecord, losses: np.ndarray, broken: np.ndarray) 
 
 def _check_settings(record: AttackRecord) -> None:
     settings = from_plain(record.settings, _Settings, source="the settings", extra_keys=True)
-    if settings.attack:
-        from_plain(settings.attack, Attack, source="the settings' attack")
+    if settings.attack:  # a later version may have given attacks more settings
+        from_plain(settings.attack, Attack, source="the settings' attack", extra_keys=True)
     for name, value in {
         "num_images": len(record.labels),
         "losses": record.losses is not None,
