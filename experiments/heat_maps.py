@@ -23,7 +23,7 @@ from alp_repro.runs import RunDir
 
 from . import app, devices, settings
 from .devices import Devices
-from .evaluation_run import evaluation_set
+from .evaluation_run import data_and_scale, evaluation_set
 from .table import Job, make_job
 
 FLAGS = flags.FLAGS
@@ -64,7 +64,7 @@ def main(_: list[str]) -> None:
     }
     first = next(iter(maps.values()))
     settings_of_map = first.settings
-    where = report.data_and_scale(FLAGS.dataset, FLAGS.scale)
+    where = data_and_scale(FLAGS)
     caption = (
         f"{', '.join(maps)} on {where}: adversarial accuracy of "
         f"{settings_of_map['num_images']} evaluation images after PGD with "

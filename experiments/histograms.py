@@ -22,7 +22,7 @@ from alp_repro.evaluation import AttackRecord
 from alp_repro.reporting import figures, report, tables
 
 from . import app, devices, settings
-from .evaluation_run import attack_run
+from .evaluation_run import attack_run, data_and_scale
 from .table import make_job
 
 FLAGS = flags.FLAGS
@@ -75,7 +75,7 @@ def _draw(row: str, record: AttackRecord, attack: Attack) -> None:
         chosen, kind, rule = list(range(min(_PANELS.value, len(losses)))), "histograms", ""
         titles = [names[i] for i in chosen]
     label = {r.row: r.label for r in tables.load_paper_table(FLAGS.table).rows}.get(row, row)
-    where = report.data_and_scale(FLAGS.dataset, FLAGS.scale)
+    where = data_and_scale(FLAGS)
     caption = (
         f"{report.short_label(label)} on {where}: the cross-entropy "
         f"with which restarts of {attack} (0–255 scale) end on each of {len(chosen)} "

@@ -25,6 +25,7 @@ from alp_repro.reporting import figures, report, tables
 from alp_repro.runs import RunDir
 
 from . import app, devices, settings
+from .evaluation_run import data_and_scale
 
 FLAGS = flags.FLAGS
 settings.define_table_flags()
@@ -96,7 +97,7 @@ def _caption(labels: list[str], data: Images, plane: Plane, losses: np.ndarray) 
     noun = f"test image {images}" if len(data.indices) == 1 else f"test images {images}"
     bound = f"{plane.radius * 255:g}"
     maxima = ", ".join(str(int(local_maxima(surface).sum())) for surface in losses)
-    where = report.data_and_scale(FLAGS.dataset, FLAGS.scale)
+    where = data_and_scale(FLAGS)
     return (
         f"{', '.join(labels)} on {where}: cross-entropy around {noun} "
         f"on the plane x + a·u + b·v of two random sign vectors (seed {plane.seed}), a and b in "

@@ -21,6 +21,7 @@ from alp_repro.reporting import figures, report, results, tables
 from alp_repro.training.log import read_log
 
 from . import app, settings
+from .evaluation_run import data_and_scale
 from .table import make_job, wanted_of
 
 FLAGS = flags.FLAGS
@@ -39,7 +40,7 @@ def main(_: list[str]) -> None:
     if _TRAINING.value:
         logs = {titles[r]: read_log(run.log) for r, run in found.items()}
         figure: Figure = figures.training_curves(logs)
-        where = report.data_and_scale(FLAGS.dataset, FLAGS.scale)
+        where = data_and_scale(FLAGS)
         caption = (
             f"{', '.join(logs)} on {where}: accuracy on the training "
             "batches (clean, and on the adversarial images of the training attack) and the "
@@ -74,7 +75,7 @@ def _restarts(titles: dict[str, str], missing: list[report.Missing]) -> tuple[Fi
     if not records:
         raise InputError("; ".join(map(str, missing)))
     n = len(next(iter(records.values())).labels)
-    where = report.data_and_scale(FLAGS.dataset, FLAGS.scale)
+    where = data_and_scale(FLAGS)
     caption = (
         f"{', '.join(records)} on {where}: adversarial accuracy of "
         f"{n} evaluation images after the first r of {attack.restarts} restarts of "

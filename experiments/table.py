@@ -19,6 +19,7 @@ import keras
 from absl import flags
 
 from alp_repro import files, runs
+from alp_repro.data import unverified_source
 from alp_repro.errors import InputError
 from alp_repro.reporting import table_files, tables
 from alp_repro.reporting.results import Wanted
@@ -157,6 +158,8 @@ def scale_heading(paper: PaperTable, jobs: list[Job]) -> str:
         f"{values.num_images} evaluation images{restarts}, attacks crafted in "
         f"{jobs[0].columns[0].attack.dtype}; brackets: 95% Wilson interval"
     )
+    if data := unverified_source(FLAGS.dataset, data_dir=FLAGS.data_dir):
+        lines.append(f"data: {data}")
     by_change: dict[str, list[str]] = {}
     for job in jobs:
         as_printed = settings.row_flags(

@@ -17,6 +17,7 @@ from alp_repro.data.load import (
     load_evaluation_set,
     load_split,
     split_sizes,
+    unverified_source,
 )
 from alp_repro.data.specs import DATASETS, DatasetSpec, dataset_of_table, dataset_spec
 
@@ -35,4 +36,5 @@ __all__ = [
     "load_split",
     "split_sizes",
     "unit_scale",
+    "unverified_source",
 ]

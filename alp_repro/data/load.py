@@ -85,6 +85,19 @@ def load_class_names(name: str, *, data_dir: str | Path | None = None) -> tuple[
         return tuple(metadata.get("class_names", info.features["label"].names))
 
 
+def unverified_source(name: str, *, data_dir: str | Path | None = None) -> str:
+    """What the prepared images are where they are not, verified, the official ones; else "".
+
+    Tables and figures say it beside their numbers. Nothing is prepared: "" as well where the data
+    directory does not hold the data set.
+    """
+    folder = prepare.prepared_folder(dataset_spec(name), store.chosen_data_dir(data_dir))
+    if not store.is_prepared(folder):
+        return ""
+    record = source_record.read(folder)
+    return "" if record.verified else record.summary
+
+
 def evaluation_indices(
     name: str, num_images: int | Literal["all"] = EVALUATION_IMAGES, *, available: int
 ) -> np.ndarray:

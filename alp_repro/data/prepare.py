@@ -98,4 +98,4 @@ def _download(spec: DatasetSpec, temporary: Path, data_dir: Path) -> SourceRecor
         raise InputError(
             f"{spec.name} cannot be downloaded ({store.first_line(error)}); {by_hand}"
         ) from error
-    return SourceRecord("TFDS download, published order", builder.info.full_name)
+    return SourceRecord("TFDS download, published order", builder.info.full_name, verified=True)

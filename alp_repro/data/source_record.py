@@ -16,6 +16,11 @@ from alp_repro.decoding import read_json
 from alp_repro.errors import InputError
 
 _FILE = "alp_repro_source.json"
+# Sources that were verified before records said so.
+_VERIFIED_BEFORE = (
+    *("embedded IDX files", "local IDX files", "official zip"),
+    *("official binary archive", "official Python archive", "TFDS download, published order"),
+)
 
 
 @dataclass(frozen=True)
@@ -26,11 +31,13 @@ class SourceRecord:
         source: the kind of source in a few words; tables and provenance print it.
         origin: the path or URL that was read.
         skipped: names of the corrupt images that were left out on request.
+        verified: the official pixels, as a published checksum or TFDS' download tells.
     """
 
     source: str
     origin: str
     skipped: tuple[str, ...] = ()
+    verified: bool = False
 
     @property
     def summary(self) -> str:
@@ -41,11 +48,12 @@ class SourceRecord:
 
 @dataclass(frozen=True)
 class _Stored:
-    """The JSON file: a SourceRecord, when it was written, the checksums (older ones have none)."""
+    """The JSON file: a SourceRecord, when it was written, checksums; older ones lack the last."""
 
     source: str
     origin: str
     skipped: tuple[str, ...]
+    verified: bool | None = None
     prepared: str = ""
     files: dict[str, str] | None = None
 
@@ -75,7 +83,10 @@ def read(folder: Path) -> SourceRecord:
     if not exists(folder):
         return SourceRecord("prepared elsewhere by TFDS", str(folder))
     stored = _read(folder)
-    return SourceRecord(stored.source, stored.origin, stored.skipped)
+    verified = stored.verified
+    if verified is None:
+        verified = stored.source in _VERIFIED_BEFORE and not stored.skipped
+    return SourceRecord(stored.source, stored.origin, stored.skipped, verified)
 
 
 def require_whole(folder: Path, *, split: str | None = None) -> None:

@@ -27,9 +27,15 @@ TEMPLATE = "report.html.j2"
 _TABLE_COMMAND = "experiments.table --flagfile=flags/tables/table{number}.cfg --scale={scale}"
 
 
-def data_and_scale(dataset: str, scale: str) -> str:
-    """What a figure's caption says of where its models come from."""
-    return f"{dataset_spec(dataset).title}, scale {scale}"
+def data_and_scale(dataset: str, scale: str, *, data: str = "") -> str:
+    """What a figure's caption says of where its models come from.
+
+    Args:
+      dataset: its name.
+      scale: the name of the scale.
+      data: what the images are, if not the official ones (`data.unverified_source`).
+    """
+    return f"{dataset_spec(dataset).title}{f' ({data})' if data else ''}, scale {scale}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from alp_repro.data import load, prepare
+from alp_repro.data import load, prepare, unverified_source
 from alp_repro.data.source_record import SourceRecord
 from alp_repro.data.sources import safe_pickle
 from alp_repro.errors import InputError
+from alp_repro.reporting import report
 from tests import data_factory
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -117,7 +118,9 @@ def test_an_archive_is_told_by_its_checksum(
     digest = subprocess.run(["md5sum", source], capture_output=True, text=True, check=True).stdout
     published = (source.stat().st_size, digest.split()[0])
     monkeypatch.setattr("alp_repro.data.sources.cifar10._BINARY_ARCHIVE", published)
-    assert prepared("cifar10", source, tmp_path / "data").source == "official binary archive"
+    record = prepared("cifar10", source, tmp_path / "data")
+    assert record == SourceRecord("official binary archive", str(source), verified=True)
+    assert unverified_source("cifar10", data_dir=tmp_path / "data") == ""
 
 
 def test_a_missing_or_damaged_batch_is_named(cifar10_copy: Path, tmp_path: Path):
@@ -193,8 +196,12 @@ def test_images_by_class_are_taken_in_turn(png_images: Path, tmp_path: Path, pac
 
 def test_jpeg_images_are_said_to_be_re_encoded(tmp_path: Path):
     source = data_factory.make_cifar10_images(tmp_path / "images", per_class=1, suffix=".jpg")
+    assert unverified_source("cifar10", data_dir=tmp_path / "data") == ""  # nothing there yet
     prepared("cifar10", source, tmp_path / "data")
-    assert "re-encoded" in load.load_split("cifar10", "test", data_dir=tmp_path / "data").source
+    said = "re-encoded JPEG images by class, folder"
+    assert load.load_split("cifar10", "test", data_dir=tmp_path / "data").source == said
+    assert unverified_source("cifar10", data_dir=tmp_path / "data") == said
+    assert "CIFAR-10 (re-encoded JPEG" in report.data_and_scale("cifar10", "quick", data=said)
 
 
 def test_corrupt_images_are_named_and_counted_or_skipped(png_images: Path, tmp_path: Path):

@@ -96,7 +96,7 @@ def _write_batches(data_dir: Path, tree: FileTree, root: str, *, binary: bool) -
     for split, arrays in splits.items():
         _require_classes(tree, split, set(arrays.labels.tolist()))
     _store(data_dir, {split: _array_examples(split, arrays) for split, arrays in splits.items()})
-    return SourceRecord(kind, str(tree.path))
+    return SourceRecord(kind, str(tree.path), verified=kind.startswith("official"))
 
 
 def _verified_kind(tree: FileTree, root: str, *, binary: bool) -> str:

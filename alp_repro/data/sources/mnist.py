@@ -117,7 +117,7 @@ def write_mnist(data_dir: Path, source: Path, *, skip_corrupt: bool = False) -> 
         description="The MNIST database of handwritten digits, in the published order.",
     )
     kind = "embedded IDX files" if source == embedded_folder() else "local IDX files"
-    return SourceRecord(kind, str(source))
+    return SourceRecord(kind, str(source), verified=True)
 
 
 def _find(folder: Path, file: _IdxFile) -> Path | None:

@@ -18,6 +18,7 @@ from alp_repro.data.sources.file_trees import DamagedFile, FileTree, require_pub
 from alp_repro.errors import InputError
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+OFFICIAL = "official zip"
 VERSION = "1.0.0"  # of the TFDS dataset
 NUM_CLASSES = 200
 ZIP_BYTES = 248_100_043
@@ -63,7 +64,7 @@ def kind_of(tree: FileTree, listing: Listing) -> str:
     Raises InputError when it is the official zip, but damaged.
     """
     if require_published(tree, size=ZIP_BYTES, md5=ZIP_MD5, what="official Tiny ImageNet zip"):
-        return "official zip"
+        return OFFICIAL
     counts = {split: len(images) for split, images in listing.images.items()}
     if counts == _OFFICIAL_IMAGES:
         return f"{tree.kind} in the official layout, not verified"

@@ -65,9 +65,9 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
             super()._download_and_prepare(dl_manager, download_config)
             skipped = self._checker.require_whole(skip_corrupt=self._skip_corrupt)
             require_rest_whole(tree)
-            self.record = SourceRecord(
-                tiny_imagenet.kind_of(tree, self._listing), str(tree.path), skipped
-            )
+            kind = tiny_imagenet.kind_of(tree, self._listing)
+            verified = kind == tiny_imagenet.OFFICIAL and not skipped
+            self.record = SourceRecord(kind, str(tree.path), skipped, verified)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         del dl_manager
