@@ -17,6 +17,8 @@ BINARIES = [
     "table",
     "figures",
     "report",
+    "verify",
+    "claims",
     "prepare_data",
     "import_checkpoint",
 ]

@@ -19,7 +19,7 @@ FLAGS = flags.FLAGS
 
 def resident_megabytes() -> float:
     """VmRSS of this process (Linux)."""
-    with open("/proc/self/status") as status:
+    with open("/proc/self/status", encoding="utf-8") as status:
         line = next(line for line in status if line.startswith("VmRSS"))
     return int(line.split()[1]) / 1024
 

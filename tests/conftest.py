@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -34,3 +36,9 @@ def images() -> np.ndarray:
 @pytest.fixture(scope="session")
 def labels(model: keras.Model, images: np.ndarray) -> np.ndarray:
     return small_labels(model, images)
+
+
+@pytest.fixture(scope="session")
+def mnist_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of data sets: who first reads MNIST makes it there, for all."""
+    return tmp_path_factory.mktemp("tfds")

@@ -114,7 +114,7 @@ def _python2_pickle(batch: dict[bytes, object]) -> bytes:
     return stream.getvalue()
 
 
-_MAKERS: dict[str, Callable[[Path], Path]] = {
+MAKERS: dict[str, Callable[[Path], Path]] = {
     "cifar10": make_cifar10,
     "tiny_imagenet": make_tiny_imagenet,
 }
@@ -122,10 +122,10 @@ _MAKERS: dict[str, Callable[[Path], Path]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dataset", required=True, choices=sorted(_MAKERS))
+    parser.add_argument("--dataset", required=True, choices=sorted(MAKERS))
     parser.add_argument("--out", required=True, type=Path, help="folder to write into")
     arguments = parser.parse_args()
-    print(_MAKERS[arguments.dataset](arguments.out))
+    print(MAKERS[arguments.dataset](arguments.out))
 
 
 if __name__ == "__main__":
