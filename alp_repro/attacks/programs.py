@@ -31,6 +31,10 @@ from alp_repro.program_cache import kept_for_models
 
 AttackProgram = Callable[[WorkItems], BatchOutcome]
 
+# Methods that are one function, images in and adversarial images out, with `square_attack`'s
+# arguments. A further one is an entry here and a name in `settings.Method` (CONTRIBUTING.md).
+OWN_METHODS: dict[str, Callable[..., tf.Tensor]] = {"square": square_attack}
+
 
 def attack_program(
     model: keras.Model, *, attack: Attack, image_shape: tuple[int, ...], seed: int,
@@ -234,7 +238,7 @@ def _judge(model: keras.Model) -> _Judge:
 
 
 class _Loop:
-    """Our crafting of a batch: what its items draw, then PGD, APGD or Square."""
+    """Our crafting of a batch: what its items draw, then PGD, APGD or a method of its own."""
 
     def __init__(
         self,
@@ -249,8 +253,8 @@ class _Loop:
     def crafted(self, items: WorkItems, sizes: StepSizes) -> Crafted:
         """What one run ends with."""
         attack, draws = self._attack, self._draws(items, sizes)
-        if attack.method == "square":
-            found = square_attack(
+        if own_method := OWN_METHODS.get(attack.method):
+            found = own_method(
                 self._crafting_logits,
                 items.images,
                 items.labels,
