@@ -1,5 +1,12 @@
 """The error that users cause: its message says what was wrong, where, and what would be right."""
 
+from __future__ import annotations
+
+import re
+
+_LONGEST = 200  # characters of another library's message that are shown
+_NOISE = re.compile(r"\x1b\[[0-9;]*m|\{\{.*?\}\}")  # colours, names of nodes in a graph
+
 
 class InputError(ValueError):
     """Bad input, met at the door.
@@ -11,3 +18,12 @@ class InputError(ValueError):
     def __init__(self, message: str) -> None:
         """Joins what came in several lines, as other libraries' errors inside a message do."""
         super().__init__(" ".join(line.strip() for line in message.splitlines()))
+
+
+def one_line(error: BaseException) -> str:
+    """Another library's error in one line: without Keras' headline, colours and lengths."""
+    text = " ".join(_NOISE.sub("", str(error)).split())
+    text = re.sub(r"^Exception encountered when calling \S+( \S+)?\. ", "", text)
+    text = text.partition(" Arguments received by ")[0]
+    short = text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+    return short or type(error).__name__

@@ -9,7 +9,10 @@ import keras
 import tensorflow as tf
 
 from alp_repro.dtypes import Dtype
-from alp_repro.errors import InputError
+from alp_repro.errors import InputError, one_line
+from alp_repro.probes import full_float32, probe_images, rounding_explains
+
+_ANY_SIDE = 64  # of the images on which a model for images of any size is compared
 
 LogitsFunction = Callable[[tf.Tensor], tf.Tensor]
 
@@ -31,13 +34,13 @@ def logits_function(model: keras.Model, *, training: bool = False) -> LogitsFunc
 
 
 def crafting_copy(model: keras.Model, dtype: Dtype | Literal["mixed_bfloat16"]) -> keras.Model:
-    """A copy of a model that computes in another dtype, with weights of its own in that dtype.
+    """A copy of a model that computes in another dtype, with the same weights, in that dtype.
 
     Weights in the crafting dtype, rather than mixed precision, spare a cast of every weight in each
     step; `copy_weights` brings them up to date.
 
     Raises:
-      InputError: the model is neither functional nor sequential, so that it cannot be cloned.
+      InputError: the model cannot be copied, or its copy is another function.
     """
 
     def copied(layer: keras.Operation) -> keras.Operation:
@@ -50,37 +53,73 @@ def crafting_copy(model: keras.Model, dtype: Dtype | Literal["mixed_bfloat16"]) 
     keras.config.set_dtype_policy(dtype)
     try:
         copy = keras.models.clone_model(model, clone_function=copied, recursive=True)
-    except ValueError as error:
+        copy_weights(model, copy)
+    except Exception as error:  # Keras and the user's layers raise errors of many kinds
         raise InputError(
-            f"the model {model.name!r} cannot be copied in {dtype} ({error}): craft in float32, or "
-            "give a functional or Sequential model"
+            f"the model {model.name!r} cannot be copied in {dtype} ({one_line(error)}): "
+            + _way_out(model, dtype)
         ) from error
     finally:
         keras.config.set_dtype_policy(policy)
+    _check_copy(copy, model, dtype)
     return copy
+
+
+def _check_copy(copy: keras.Model, model: keras.Model, dtype: str) -> None:
+    """Refuses a copy that gives other logits on fixed images than rounding explains."""
+    shape = getattr(model, "input_shape", None)
+    if not isinstance(shape, tuple) or len(shape) != 4:
+        return  # no model of images, as whoever evaluates or trains it will say
+    images = tf.constant(probe_images(tuple(side or _ANY_SIDE for side in shape[1:])))
+    with full_float32():
+        expected, found = logits_function(model)(images), logits_function(copy)(images)
+    exact = dtype == "float32" and computes_in_float32(model)
+    rounding = "float32" if exact else "bfloat16"
+    if not rounding_explains(found.numpy(), expected.numpy(), dtype=rounding):
+        raise InputError(
+            f"the copy of the model {model.name!r} in {dtype} gives other logits than the model: a "
+            f"layer has state that a copy does not take over; {_way_out(model, dtype)}"
+        )
+
+
+def _way_out(model: keras.Model, dtype: str) -> str:
+    """What to do about a model that has no copy: it depends on what the copy is for."""
+    if dtype != "float32":
+        return "craft or train in float32, or give a functional or Sequential model"
+    if not computes_in_float32(model):
+        return "build it with the dtype policy float32, in which verdicts are given"
+    return "work on one device, without a strategy, or give a functional or Sequential model"
 
 
 def float32_copy(model: keras.Model) -> keras.Model:
     """A copy of a model that computes in float32, with the same weights."""
-    copy = crafting_copy(model, "float32")
-    copy.set_weights(model.get_weights())
-    return copy
+    return crafting_copy(model, "float32")
 
 
 def copy_weights(source: keras.Model, destination: keras.Model) -> None:
     """Assigns every weight of one model to its `crafting_copy`, cast to the copy's dtype."""
     for theirs, ours in zip(source.weights, destination.weights, strict=True):
         ours.assign(tf.cast(theirs.value, ours.dtype))
+    if tf.executing_eagerly():
+        _refresh(destination)
+
+
+def _refresh(layer: keras.Layer) -> None:
+    """Has each adapted `Normalization` take its mean and variance from its weights."""
+    if isinstance(layer, keras.layers.Normalization):
+        layer.finalize_state()
+    for inner in getattr(layer, "layers", ()):
+        _refresh(inner)
 
 
 def float32_model(model: keras.Model) -> keras.Model:
     """The model itself, or a float32 copy of one that computes in another dtype."""
-    if _computes_in_float32(model):
+    if computes_in_float32(model):
         return model
     return float32_copy(model)
 
 
-def _computes_in_float32(layer: keras.Layer) -> bool:
+def computes_in_float32(layer: keras.Layer) -> bool:
     """Whether a layer does, and every layer in it: a model's own dtype says nothing of theirs."""
     inner = getattr(layer, "layers", ())
-    return layer.compute_dtype == "float32" and all(_computes_in_float32(one) for one in inner)
+    return layer.compute_dtype == "float32" and all(computes_in_float32(one) for one in inner)

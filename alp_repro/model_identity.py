@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from alp_repro.decoding import from_json
 from alp_repro.model_copies import logits_function
-from alp_repro.probes import TOLERANCES, full_float32, largest_difference, probe_images
+from alp_repro.probes import full_float32, probe_images, rounding_explains
 
 _DIGITS = 16  # of a hash, hexadecimal
 # What a layer's configuration says beyond its function: how it began and how it is trained, names,
@@ -57,8 +57,7 @@ class FunctionIdentity:
         other = from_json(json.dumps(kept), FunctionIdentity, source="the model's function")
         if self.architecture != other.architecture:
             return "the same weights in other layers, or layers with other settings"
-        difference = largest_difference(_array(self.logits), _array(other.logits))
-        if difference > TOLERANCES["float32"]:
+        if not rounding_explains(_array(self.logits), _array(other.logits)):
             return "the same weights, but its logits on fixed images differ"
         return None
 
@@ -128,7 +127,10 @@ def _says_no_function(key: Any) -> bool:
 
 
 def _name(config: Any) -> str:
-    return str(config.get("name") or config["config"]["name"])
+    """A layer's name, where it is one; a layer of the user's may not tell it."""
+    inner = config.get("config") if isinstance(config, dict) else None
+    found = isinstance(config, dict) and config.get("name")
+    return str(found or (isinstance(inner, dict) and inner.get("name")) or "")
 
 
 def _by_place(value: Any, places: dict[str, int]) -> Any:

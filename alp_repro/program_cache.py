@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from alp_repro.model_copies import logits_function
-from alp_repro.probes import TOLERANCES, full_float32, largest_difference, probe_images
+from alp_repro.probes import full_float32, probe_images, rounding_explains
 
 R = TypeVar("R")
 
@@ -55,6 +55,6 @@ def _question(model: keras.Model, image_shape: tuple[int, ...]) -> Callable[[], 
     def is_current() -> bool:
         with full_float32():
             then, now = traced(images).numpy(), logits(images).numpy()
-        return largest_difference(now, then) <= TOLERANCES["float32"]
+        return rounding_explains(now, then)
 
     return is_current

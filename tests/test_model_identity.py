@@ -137,3 +137,25 @@ def test_the_papers_models_are_told_apart_by_their_layers() -> None:
     names = ("lenet", "resnet20_v2", "resnet50_v2")
     models = [build_model(n, image_shape=(32, 32, 3), num_classes=10, width=2) for n in names]
     assert len({architecture_hash(model) for model in models}) == 3
+
+
+class Odd(keras.layers.Layer):
+    """Its configuration has no name, and a list of layers that are none."""
+
+    def __init__(self, widths: tuple[int, ...], **options: Any) -> None:
+        super().__init__(**options)
+        self.widths = widths
+
+    def call(self, x: Any) -> Any:
+        return x * len(self.widths)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"layers": list(self.widths)}
+
+
+def test_layers_may_say_anything_of_themselves() -> None:
+    def odd(*widths: int) -> keras.Model:
+        return keras.Sequential([keras.Input(IMAGE_SHAPE), Odd(widths), keras.layers.Flatten()])
+
+    assert architecture_hash(odd(1, 2)) == architecture_hash(odd(1, 2))
+    assert architecture_hash(odd(1, 2)) != architecture_hash(odd(2, 1))

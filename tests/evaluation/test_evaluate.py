@@ -86,6 +86,10 @@ def assert_same(found: AttackRecord, expected: AttackRecord) -> None:
 # Results
 
 
+def model_ending_in(*layers: keras.Layer) -> keras.Model:
+    return keras.Sequential([keras.Input(IMAGE_SHAPE), *layers])
+
+
 def test_a_result_says_what_happened(
     evaluated: Callable[..., AttackRecord], model: keras.Model, images: np.ndarray,
     labels: np.ndarray,
@@ -467,50 +471,6 @@ def test_sigterm_saves_and_ends_cleanly(processes: Any, tmp_path: Path) -> None:
     assert_same(final, evaluation_worker.real_work(str(tmp_path / "undisturbed")))
 
 
-# Models of the user's
-
-
-def test_a_sequential_model_of_the_users(images: np.ndarray) -> None:
-    model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3)])
-    labels = np.argmax(model(images), axis=1)
-    record = evaluate(model, images, labels, attack=attack(eps=0.3), batch_size=16)
-    assert record.clean_accuracy == 1
-    assert record.accuracy_at(4) < 1
-    rough = evaluate(model, images, labels, attack=attack(eps=0.3, dtype="bfloat16"), batch_size=16)
-    assert abs(rough.accuracy_at(4) - record.accuracy_at(4)) <= 0.1
-
-
-@pytest.mark.parametrize("how", ["layers", "global policy"])
-def test_a_mixed_precision_model_is_judged_in_float32(
-    model: keras.Model, images: np.ndarray, labels: np.ndarray, how: str
-) -> None:
-    if how == "layers":
-        mixed = small_model(dtype="mixed_bfloat16")
-    else:
-        keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
-        if how == "global policy":
-            mixed = small_model()
-        assert np.any(np.asarray(mixed(images), np.float32) != model(images).numpy())
-        found = evaluate(mixed, images, labels, attack=ATTACK, batch_size=16, record_losses=True)
-    finally:
-        keras.config.set_dtype_policy("float32")
-    expected = evaluate(model, images, labels, attack=ATTACK, batch_size=16, record_losses=True)
-    assert_same(found, expected)
-
-
-def test_clean_predictions_of_a_mixed_precision_model_are_float32s(model: keras.Model) -> None:
-    images = small_images(1000)
-    mixed = small_model(dtype="mixed_bfloat16")
-    expected = model(images).numpy().argmax(axis=1)
-    differ = np.asarray(mixed(images), np.float32).argmax(axis=1) != expected
-    assert differ.sum() >= 3
-    found = evaluate(
-        mixed, images[differ], expected[differ], attack=attack(restarts=1), batch_size=16
-    )
-    np.testing.assert_array_equal(found.clean_predictions, expected[differ])
-
-
 def test_float64_images_and_other_integers_are_taken(
     evaluated: Callable[..., AttackRecord], images: np.ndarray, labels: np.ndarray,
     batches: list[int],
@@ -520,58 +480,3 @@ def test_float64_images_and_other_integers_are_taken(
     found = evaluated(images=images.astype(np.float64), labels=labels.astype(np.uint8))
     assert_same(found, expected)
     assert len(batches) == computed  # the very same result
-
-
-# Bad input
-
-BAD_INPUT: list[tuple[Callable[[np.ndarray, np.ndarray], dict[str, Any]], str]] = [
-    (lambda x, y: {"images": x[0]}, r"images of shape \(8, 8, 1\)"),
-    (lambda x, y: {"images": x[:0], "labels": y[:0]}, r"images of shape \(0, 8, 8, 1\)"),
-    (lambda x, y: {"images": (x * 255).astype(np.uint8)}, "images of type uint8"),
-    (lambda x, y: {"images": x * 255}, r"images in \[0, 255\]"),
-    (lambda x, y: {"images": x - 0.5}, r"images in \[-0.5, 0.5\]"),
-    (lambda x, y: {"images": np.where(x > 0.9, np.nan, x)}, "images in .*nan"),
-    (lambda x, y: {"images": np.where(x > 0.9, np.inf, x)}, "images in .*inf"),
-    (lambda x, y: {"images": x[:, :7]}, r"does not take images of shape \(7, 8, 1\)"),
-    (lambda x, y: {"images": np.repeat(x, 3, axis=3)}, r"does not take images of shape"),
-    (lambda x, y: {"labels": y[:-1]}, r"labels of shape \(39,\).*40 integers"),
-    (lambda x, y: {"labels": y[:, None]}, r"labels of shape \(40, 1\)"),
-    (lambda x, y: {"labels": y.astype(np.float32)}, "type float32"),
-    (lambda x, y: {"labels": y + 5}, "the model has classes 0 to 9"),
-    (lambda x, y: {"labels": y - 5}, "the model has classes 0 to 9"),
-    (lambda x, y: {"batch_size": 0}, "batch_size 0"),
-    (lambda x, y: {"batch_size": -5}, "batch_size -5"),
-    (lambda x, y: {"seed": -1}, "seed -1"),
-    (lambda x, y: {"seed": 2**31}, "seed 2147483648"),
-    (lambda x, y: {"indices": np.arange(3)}, "indices of shape"),
-    (lambda x, y: {"model": lambda images: images}, "the model is a function"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("bad", "message"), BAD_INPUT)
-def test_bad_input_is_refused_in_one_line(
-    evaluated: Callable[..., AttackRecord], images: np.ndarray, labels: np.ndarray,
-    tmp_path: Path, bad: Any, message: str,
-) -> None:  # fmt: skip
-    with pytest.raises(InputError, match=message) as caught:
-        evaluated(**bad(images, labels))
-    assert "\n" not in str(caught.value)
-    assert list(tmp_path.iterdir()) == []  # refused before anything is written
-
-
-def model_ending_in(*layers: keras.Layer) -> keras.Model:
-    return keras.Sequential([keras.Input(IMAGE_SHAPE), *layers])
-
-
-def test_bad_models_are_refused_in_one_line(evaluated: Callable[..., AttackRecord]) -> None:
-    flatten, dense = keras.layers.Flatten, keras.layers.Dense
-    damaged = model_ending_in(flatten(), dense(CLASSES))
-    damaged.weights[0].assign(np.full(damaged.weights[0].shape, np.nan))
-    for bad, message in (
-        (model_ending_in(flatten(), dense(CLASSES, activation="softmax")), "probabilities"),
-        (model_ending_in(dense(CLASSES)), r"the model gives \(1, 8, 8, 10\)"),
-        (damaged, "not finite"),
-    ):
-        with pytest.raises(InputError, match=message) as caught:
-            evaluated(model=bad)
-        assert "\n" not in str(caught.value)

@@ -1,0 +1,113 @@
+"""Images, labels and numbers as a user gives them, checked and made what the engine takes.
+
+What does not pass is an `InputError` of one line.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from alp_repro.data.images import unit_scale
+from alp_repro.errors import InputError
+
+MOST_ITEMS = 1_000_000  # in a batch: a bound that no honest call reaches
+
+
+def checked_images(images: Any) -> np.ndarray:
+    """Images as float32 in [0, 1], [n, height, width, channels]; the array itself if it is that.
+
+    Args:
+      images: uint8 (0-255), or floats in [0, 1].
+
+    Raises:
+      InputError: another shape, type or range; an image with values that are not finite.
+    """
+    images = np.asarray(images)
+    if images.ndim != 4 or len(images) == 0:
+        raise InputError(
+            f"images of shape {images.shape}: [n, height, width, channels] with n > 0 is needed"
+        )
+    if images.dtype == np.uint8:
+        return unit_scale(images)
+    if not np.issubdtype(images.dtype, np.floating):
+        raise InputError(f"images of type {images.dtype}: uint8 (0-255) or floats in [0, 1]")
+    images = np.ascontiguousarray(images, np.float32)
+    least, most = images.min(), images.max()
+    if not (np.isfinite(least) and np.isfinite(most)):
+        bad = int(np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))[0])
+        raise InputError(f"image {bad} of {len(images)} has values that are not finite")
+    if least < 0 or most > 1:
+        raise InputError(
+            f"images in [{least:g}, {most:g}]: floats in [0, 1] (divide by 255) or uint8 are needed"
+        )
+    return images
+
+
+def checked_labels(labels: Any, num_images: int) -> np.ndarray:
+    """Labels as int32 [n]; whether the model has these classes is `check_classes`' question.
+
+    Raises:
+      InputError: another shape or type.
+    """
+    labels = np.asarray(labels)
+    if labels.shape != (num_images,) or not np.issubdtype(labels.dtype, np.integer):
+        raise InputError(
+            f"labels of shape {labels.shape} and type {labels.dtype}: {num_images} integers needed"
+        )
+    if labels.min() < -(2**31) or labels.max() >= 2**31:
+        raise InputError(f"labels in [{labels.min()}, {labels.max()}]: these are no classes")
+    return labels.astype(np.int32)
+
+
+def check_classes(labels: np.ndarray, classes: int) -> None:
+    """InputError when the model has no such classes."""
+    if labels.min() < 0 or labels.max() >= classes:
+        raise InputError(
+            f"labels in [{labels.min()}, {labels.max()}]: the model has classes 0 to {classes - 1}"
+        )
+
+
+def checked_indices(indices: Any, num_images: int) -> np.ndarray:
+    """Places of images in their data set as int64 [n]; None: 0 to n - 1.
+
+    Raises:
+      InputError: another shape, or no whole numbers.
+    """
+    if indices is None:
+        return np.arange(num_images)
+    indices = np.asarray(indices)
+    if indices.shape != (num_images,) or not np.issubdtype(indices.dtype, np.integer):
+        raise InputError(
+            f"indices of shape {indices.shape} and type {indices.dtype}: one whole number for each "
+            "image is needed"
+        )
+    return indices.astype(np.int64)
+
+
+def checked_folder(folder: str | Path) -> Path:
+    """A folder's path, with `~` for the home folder.
+
+    Raises:
+      InputError: there is no such user.
+    """
+    try:
+        return Path(folder).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"folder {folder}: {error}") from error
+
+
+def check_is_keras(model: Any) -> None:
+    """InputError unless it is a Keras 3 model; says so where it is one of Keras 2."""
+    if isinstance(model, keras.Model):
+        return
+    if any(base.__module__.split(".")[0] == "tf_keras" for base in type(model).__mro__):
+        raise InputError(
+            f"the model is a tf_keras model (Keras 2, {type(model).__name__}): a model of Keras 3 "
+            "is needed; build it with `keras` and take the weights over with get_weights and "
+            "set_weights"
+        )
+    raise InputError(f"the model is a {type(model).__name__}: a keras.Model is needed")

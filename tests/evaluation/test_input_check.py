@@ -1,0 +1,135 @@
+"""Images, labels and numbers at the door: taken in every honest form, refused in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from alp_repro.attacks import Attack
+from alp_repro.errors import InputError
+from alp_repro.evaluation import evaluate
+
+ATTACK = Attack(eps=0.05, eps_iter=0.02, nb_iter=2, restarts=2)
+
+BAD_INPUT: list[tuple[Callable[[np.ndarray, np.ndarray], dict[str, Any]], str]] = [
+    (lambda x, y: {"images": x[0]}, r"images of shape \(8, 8, 1\)"),
+    (lambda x, y: {"images": x[:0], "labels": y[:0]}, r"images of shape \(0, 8, 8, 1\)"),
+    (lambda x, y: {"images": (x * 255).astype(np.int64)}, "images of type int64: uint8"),
+    (lambda x, y: {"images": x.astype(str)}, "images of type <U32"),
+    (lambda x, y: {"images": x * 255}, r"images in \[0, 255\]"),
+    (lambda x, y: {"images": x - 0.5}, r"images in \[-0.5, 0.5\]"),
+    (lambda x, y: {"images": with_pixel(x, np.nan)}, "image 7 of 40 has values that are not"),
+    (lambda x, y: {"images": with_pixel(x, np.inf)}, "image 7 of 40 has values that are not"),
+    (lambda x, y: {"images": with_pixel(x.astype(float), 1e300)}, "image 7 of 40"),
+    (lambda x, y: {"images": x[:, :7]}, r"does not take images of shape \(7, 8, 1\): it takes"),
+    (lambda x, y: {"images": np.repeat(x, 3, axis=3)}, r"does not take images of shape"),
+    (lambda x, y: {"labels": y[:-1]}, r"labels of shape \(39,\).*40 integers"),
+    (lambda x, y: {"labels": y[:, None]}, r"labels of shape \(40, 1\)"),
+    (lambda x, y: {"labels": y.astype(np.float32)}, "type float32"),
+    (lambda x, y: {"labels": y + 5}, "the model has classes 0 to 9"),
+    (lambda x, y: {"labels": y - 5}, "the model has classes 0 to 9"),
+    (lambda x, y: {"labels": y.astype(np.int64) + 2**32}, "these are no classes"),
+    (lambda x, y: {"batch_size": 0}, "batch_size 0"),
+    (lambda x, y: {"batch_size": -5}, "batch_size -5"),
+    (lambda x, y: {"batch_size": 2.5}, "batch_size 2.5: a whole number"),
+    (lambda x, y: {"batch_size": 10**10}, "from 1 to 1000000 is needed"),
+    (lambda x, y: {"seed": -1}, "seed -1"),
+    (lambda x, y: {"seed": 2**31}, "seed 2147483648"),
+    (lambda x, y: {"seed": True}, "seed True"),
+    (lambda x, y: {"indices": np.arange(3)}, "indices of shape"),
+    (lambda x, y: {"indices": np.arange(40) / 2}, "indices .* float64"),
+    (lambda x, y: {"model": lambda images: images}, "the model is a function"),
+    (lambda x, y: {"folder": "~nobody-of-this-name/x"}, "folder ~nobody"),
+]  # fmt: skip
+
+
+def with_pixel(images: np.ndarray, value: float) -> np.ndarray:
+    changed = images.copy()
+    changed[7, 2, 3] = value
+    return changed
+
+
+@pytest.mark.parametrize(("bad", "message"), BAD_INPUT)
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
+def test_bad_input_is_refused_in_one_line(
+    model: keras.Model, images: np.ndarray, labels: np.ndarray, tmp_path: Path, bad: Any,
+    message: str,
+) -> None:  # fmt: skip
+    given = {"model": model, "images": images, "labels": labels, "folder": tmp_path}
+    given |= bad(images, labels)
+    with pytest.raises(InputError, match=message) as caught:
+        evaluate(attack=ATTACK, **given)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []  # refused before anything is written
+
+
+def test_bytes_are_divided_by_255(model: keras.Model, images: np.ndarray) -> None:
+    pixels = np.round(images * 255).astype(np.uint8)
+    floats = pixels.astype(np.float32) / np.float32(255)
+    labels = np.argmax(model(floats), axis=1)
+    found = evaluate(model, pixels, labels, attack=ATTACK, batch_size=40, record_losses=True)
+    expected = evaluate(model, floats, labels, attack=ATTACK, batch_size=40, record_losses=True)
+    assert found.settings == expected.settings
+    np.testing.assert_array_equal(found.losses, expected.losses)
+
+
+def test_numpys_numbers_are_kept_and_found_as_plain_ones(
+    model: keras.Model, images: np.ndarray, labels: np.ndarray, tmp_path: Path
+) -> None:
+    strange = Attack(
+        eps=np.float32(0.0625), eps_iter=np.float64(0.03125), nb_iter=np.int32(1),
+        restarts=np.int64(1),
+    )  # fmt: skip
+    found = evaluate(
+        model, images, labels, attack=strange, seed=np.int64(3), batch_size=np.int16(40),
+        indices=list(range(40)), folder=tmp_path,
+    )  # fmt: skip
+    plain = Attack(eps=0.0625, eps_iter=0.03125, nb_iter=1)
+    again = evaluate(model, images, labels, attack=plain, seed=3, batch_size=40, folder=tmp_path)
+    assert len(list(tmp_path.glob("*.npz"))) == 1
+    assert found.settings == again.settings and len(again.sessions) == 1
+
+
+def test_a_tilde_is_the_home_folder(
+    model: keras.Model, images: np.ndarray, labels: np.ndarray, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    evaluate(model, images, labels, attack=ATTACK, batch_size=40, folder="~/results")
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]
+
+
+@pytest.mark.parametrize("method", ["pgd", "apgd"])
+def test_a_ball_of_radius_0_leaves_the_clean_accuracy(
+    model: keras.Model, images: np.ndarray, labels: np.ndarray, method: Any
+) -> None:
+    attack = Attack(eps=0, eps_iter=0.02, nb_iter=5, restarts=3, method=method)
+    record = evaluate(model, images, labels, attack=attack, batch_size=40)
+    assert record.clean_accuracy == 37 / 40
+    assert record.accuracy_at(1) == record.accuracy_at(3) == 37 / 40
+
+
+def test_a_batch_is_no_larger_than_the_work(
+    model: keras.Model, images: np.ndarray, labels: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from alp_repro.evaluation import restarts
+
+    sizes = []
+    original = restarts.attack_program
+
+    def noting(*args: Any, execution: Any, **options: Any) -> Any:
+        sizes.append(execution.batch_size)
+        return original(*args, execution=execution, **options)
+
+    monkeypatch.setattr(restarts, "attack_program", noting)
+    few = evaluate(model, images[:5], labels[:5], attack=ATTACK)
+    same = evaluate(model, images[:5], labels[:5], attack=ATTACK, batch_size=10)
+    assert sizes == [10, 10]
+    assert few.settings["batch_size"] == 200  # as asked: results of other counts are still found
+    np.testing.assert_array_equal(few.first_break, same.first_break)
