@@ -139,9 +139,9 @@ def between(function: Any) -> keras.Model:
 
 
 def test_spsa_needs_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    from alp_repro.attacks import programs
+    from alp_repro.attacks import cleverhans_engines
 
-    monkeypatch.setattr(programs, "SPSA_SAMPLES", 4)
+    monkeypatch.setattr(cleverhans_engines, "SPSA_SAMPLES", 4)
     model = between(tf.round)
     images = small_images(2)
     record = evaluate(
