@@ -14,9 +14,8 @@ from tqdm import tqdm
 
 from alp_repro import evaluation, runs
 from alp_repro.attacks import Attack
-from alp_repro.data import Images, dataset_spec, load, prepare, store, unverified_source
+from alp_repro.data import Images, dataset_spec, load, prepare, store
 from alp_repro.evaluation import AttackRecord, Progress
-from alp_repro.reporting import report
 
 from . import settings
 from .devices import Devices
@@ -40,12 +39,6 @@ def evaluation_digest(dataset: str, data_dir: str | None, num_images: int) -> st
     if not store.is_prepared(folder):
         return None
     return evaluation_set(dataset, num_images, data_dir).digest
-
-
-def data_and_scale(values: flags.FlagValues) -> str:
-    """What a figure's caption says of where its models and images come from."""
-    data = unverified_source(values.dataset, data_dir=values.data_dir)
-    return report.data_and_scale(values.dataset, values.scale, data=data)
 
 
 def attack_run(

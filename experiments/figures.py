@@ -3,8 +3,9 @@
     python -m experiments.figures --scale=quick
     python -m experiments.figures --scale=quick --only=figure1,figure7
 
-Each figure is made by the binary and flags that `report.FIGURES` names, in a process of its own. A
-figure whose runs are not there is named with the command that makes them, and the others are drawn.
+Each figure is made by the binary and flags that `figure_list.FIGURES` names, in a process of its
+own. A figure whose runs are not there is named with the command that makes them, and the others are
+drawn.
 """
 
 from __future__ import annotations
@@ -16,9 +17,8 @@ import sys
 from absl import flags
 
 from alp_repro.errors import InputError
-from alp_repro.reporting import report
 
-from . import app, settings
+from . import app, figure_list, settings
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("only", [], "Names of figures, as in figure1,figure7. Default: all.")
@@ -29,7 +29,7 @@ flags.DEFINE_enum("scale", "quick", settings.SCALES, "Which scale's runs.")
 
 def main(_: list[str]) -> None:
     """Draws the figures one after the other."""
-    known = {spec.name: spec for spec in report.FIGURES}
+    known = {spec.name: spec for spec in figure_list.FIGURES}
     for name in FLAGS.only:
         if name not in known:
             raise InputError(f"--only={name}: no such figure; one of {', '.join(known)}")
@@ -39,7 +39,7 @@ def main(_: list[str]) -> None:
         raise InputError(f"could not draw {', '.join(failed)}: see above")
 
 
-def draw(spec: report.FigureSpec) -> bool:
+def draw(spec: figure_list.FigureSpec) -> bool:
     """Runs a figure's command; whether it was drawn."""
     print(f"\n{spec.heading}", flush=True)
     arguments = shlex.split(spec.command(FLAGS.scale))[1:]

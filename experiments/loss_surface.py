@@ -10,10 +10,6 @@ the next time. Sizes are on the 0-255 scale.
 
 from __future__ import annotations
 
-import dataclasses
-import sys
-from pathlib import Path
-
 import numpy as np
 from absl import flags
 from tqdm import tqdm
@@ -21,15 +17,13 @@ from tqdm import tqdm
 from alp_repro.data import Images, dataset_spec, load
 from alp_repro.errors import InputError
 from alp_repro.evaluation.landscape import Plane, Surfaces, local_maxima, surfaces_of_run
-from alp_repro.reporting import figures, report, tables
+from alp_repro.reporting import figures
 from alp_repro.runs import RunDir
 
-from . import app, devices, settings
-from .evaluation_run import data_and_scale
+from . import app, devices, figure_run, settings
 
 FLAGS = flags.FLAGS
-settings.define_table_flags()
-devices.define_flags()
+figure_run.define_flags()
 _IMAGES = flags.DEFINE_string("images", "0-7", "Positions in the test set, as in 0-7 or 0,4,9.")
 _RESOLUTION = flags.DEFINE_integer("resolution", 101, "Grid points a side.")
 _EPS = flags.DEFINE_float(
@@ -38,7 +32,6 @@ _EPS = flags.DEFINE_float(
 _SEED = flags.DEFINE_integer("seed", 0, "Of the two sign vectors.")
 _CLIP = flags.DEFINE_boolean("clip", True, "Clip the points to [0, 1], so that they are images.")
 _SHARE = flags.DEFINE_boolean("share_loss_axis", False, "One loss axis for all panels.")
-_NAME = flags.DEFINE_string("name", None, "Name of the figure (default: from what it shows).")
 
 
 def main(_: list[str]) -> None:
@@ -49,8 +42,7 @@ def main(_: list[str]) -> None:
     plane = Plane(
         radius=eps / 255, resolution=_RESOLUTION.value, seed=_SEED.value, clip=_CLIP.value
     )
-    folder = Path(FLAGS.runs_dir) / FLAGS.scale
-    found, missing = report.finished_runs(folder / FLAGS.dataset, FLAGS.rows)
+    found, missing = figure_run.finished_runs(FLAGS.rows)
     if len(FLAGS.rows) > 1 and len(positions) > 1:
         raise InputError(
             f"{len(FLAGS.rows)} rows and {len(positions)} images: one of either is needed"
@@ -60,28 +52,19 @@ def main(_: list[str]) -> None:
         positions,
     )
     devices.choose()
-    labels = {row.row: report.short_label(row.label) for row in _paper_rows()}
-    surfaces = {labels.get(row, row): _surfaces(run, data, plane) for row, run in found.items()}
+    surfaces = {figure_run.title(row): _surfaces(run, data, plane) for row, run in found.items()}
     losses = np.concatenate([found.losses for found in surfaces.values()])
     titles = list(surfaces)
     if len(positions) > 1:
         titles = [f"image {i}, class {c}" for i, c in zip(data.indices, data.labels, strict=True)]
     figure = figures.surface_panels(losses, plane.offsets, titles, share_loss_axis=_SHARE.value)
-    rows = "_".join(found)
-    path = figures.save_figure(
+    figure_run.finish(
         figure,
-        folder / "figures",
-        _NAME.value or f"loss_surface_{FLAGS.dataset}_{rows}",
+        name=f"loss_surface_{FLAGS.dataset}_{'_'.join(found)}",
         caption=_caption(list(surfaces), data, plane, losses),
-        details={"scale": FLAGS.scale, "missing": [dataclasses.asdict(part) for part in missing]},
+        drawn=found,
+        missing=missing,
     )
-    for part in missing:
-        print(part, file=sys.stderr)
-    print(f"written: {path} and .pdf")
-
-
-def _paper_rows() -> tuple[tables.PaperRow, ...]:
-    return tables.load_paper_table(FLAGS.table).rows
 
 
 def _surfaces(run: RunDir, data: Images, plane: Plane) -> Surfaces:
@@ -97,9 +80,8 @@ def _caption(labels: list[str], data: Images, plane: Plane, losses: np.ndarray) 
     noun = f"test image {images}" if len(data.indices) == 1 else f"test images {images}"
     bound = f"{plane.radius * 255:g}"
     maxima = ", ".join(str(int(local_maxima(surface).sum())) for surface in losses)
-    where = data_and_scale(FLAGS)
     return (
-        f"{', '.join(labels)} on {where}: cross-entropy around {noun} "
+        f"{', '.join(labels)} on {figure_run.data_and_scale()}: cross-entropy around {noun} "
         f"on the plane x + a·u + b·v of two random sign vectors (seed {plane.seed}), a and b in "
         f"[−{bound}, {bound}] on the 0–255 scale, "
         f"{'clipped' if plane.clip else 'not clipped'} to valid pixels, "

@@ -19,6 +19,7 @@ from alp_repro.reporting import report
 from alp_repro.training import Recipe
 
 from . import app, settings
+from .figure_list import expected
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("runs_dir", "runs", "Folder of all runs.")
@@ -32,7 +33,7 @@ flags.DEFINE_string("out", None, "The page's file (default: report.html in the s
 def main(_: list[str]) -> None:
     """Writes the page."""
     folder = Path(FLAGS.runs_dir) / FLAGS.scale
-    page = report.collect(folder, deviations=deviations(folder))
+    page = report.collect(folder, expected=expected(FLAGS.scale), deviations=deviations(folder))
     out = Path(FLAGS.out) if FLAGS.out else folder / "report.html"
     files.write_text(out, report.render(page))
     print(

@@ -16,89 +16,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from alp_repro import files, runs
-from alp_repro.data.specs import DATASETS, dataset_spec
+from alp_repro import decoding, files, runs
 from alp_repro.errors import InputError
+from alp_repro.reporting import results, stored_tables
 from alp_repro.reporting.pages import render_page
-from alp_repro.reporting.tables import TABLES, Cell
+from alp_repro.reporting.table_files import sample_text
+from alp_repro.reporting.tables import TABLES, Cell, TableRow, load_paper_table
 from alp_repro.runs import RunDir
 
 TEMPLATE = "report.html.j2"
-_TABLE_COMMAND = "experiments.table --flagfile=flags/tables/table{number}.cfg --scale={scale}"
-
-
-def data_and_scale(dataset: str, scale: str, *, data: str = "") -> str:
-    """What a figure's caption says of where its models come from.
-
-    Args:
-      dataset: its name.
-      scale: the name of the scale.
-      data: what the images are, if not the official ones (`data.unverified_source`).
-    """
-    return f"{dataset_spec(dataset).title}{f' ({data})' if data else ''}, scale {scale}"
-
-
-@dataclasses.dataclass(frozen=True)
-class FigureSpec:
-    """A figure that a complete report has: its file's name, heading, and the binary with flags."""
-
-    name: str
-    heading: str
-    binary: str
-    table: int
-    flags: str = ""
-
-    def command(self, scale: str) -> str:
-        """What makes it at a scale."""
-        words = [
-            f"python -m experiments.{self.binary}",
-            f"--flagfile=flags/tables/table{self.table}.cfg --scale={scale}",
-            *([self.flags] if self.flags else []),
-            f"--name={self.name}",
-        ]
-        return " ".join(words)
-
-
-FIGURES = (
-    FigureSpec(
-        "figure1", "Figure 1: loss surfaces of four MNIST models around one image",
-        "loss_surface", 1, "--rows=at100,lsq,clp,plain_alp --images=0",
-    ),
-    FigureSpec(
-        "figure2", "Figure 2: losses over restarts, typical cases, MNIST CLP",
-        "histograms", 1, "--rows=clp --cases",
-    ),
-    FigureSpec(
-        "figure3", "Figure 3: loss surfaces, MNIST CLP", "loss_surface", 1, "--rows=clp"
-    ),
-    FigureSpec(
-        "figure4", "Figure 4: loss surfaces, MNIST Plain + ALP",
-        "loss_surface", 1, "--rows=plain_alp",
-    ),
-    FigureSpec(
-        "figure5", "Figure 5: loss surfaces, CIFAR-10 LSQ", "loss_surface", 2, "--rows=lsq"
-    ),
-    FigureSpec(
-        "figure6", "Figure 6: loss surfaces, CIFAR-10 Plain + ALP",
-        "loss_surface", 2, "--rows=plain_alp",
-    ),
-    FigureSpec(
-        "figure7", "Figure 7: losses over restarts, the first test images, MNIST CLP",
-        "histograms", 1, "--rows=clp",
-    ),
-    FigureSpec(
-        "heat_maps_mnist", "Adversarial accuracy by step size and iterations, MNIST",
-        "heat_maps", 1, "--rows=at100,lsq,clp",
-    ),
-    FigureSpec(
-        "restarts_mnist", "Adversarial accuracy against restarts, MNIST", "restart_curves", 1
-    ),
-    FigureSpec("training_mnist", "Training curves, MNIST", "restart_curves", 1, "--training"),
-    FigureSpec(
-        "restarts_cifar10", "Adversarial accuracy against restarts, CIFAR-10", "restart_curves", 2
-    ),
-    FigureSpec("training_cifar10", "Training curves, CIFAR-10", "restart_curves", 2, "--training"),
-)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,64 +39,29 @@ class Missing:
         return f"{self.what} is missing: make it with {self.command}"
 
 
-def finished_runs(folder: Path, rows: Sequence[str]) -> tuple[dict[str, RunDir], list[Missing]]:
-    """The trained ones among some rows' runs, and the others.
-
-    Args:
-      folder: runs/<scale>/<dataset>.
-      rows: names.
-
-    Raises:
-      InputError: none of them is trained, or none was named.
-    """
-    if not rows:
-        raise InputError("no row named: give --rows=clp or another of the table's")
-    found = {row: RunDir(folder / row) for row in rows}
-    missing = [missing_row(run, "the model") for run in found.values() if not run.finished]
-    if len(missing) == len(rows):
-        raise InputError("; ".join(map(str, missing)))
-    return {row: run for row, run in found.items() if run.finished}, missing
-
-
-def missing_row(run: RunDir, part: str) -> Missing:
-    """A part of a row's run, at runs/<scale>/<dataset>/<row>, that training and attacking makes."""
-    scale, dataset, row = run.path.parts[-3:]
-    spec = DATASETS.get(dataset)
-    number = spec.tables[0] if spec and spec.tables else 1
-    table = _TABLE_COMMAND.format(number=number, scale=scale)
-    return Missing(
-        f"{part} of {spec.title if spec else dataset} {row}",
-        f"python -m {table} --only={row}",
-    )
-
-
-def short_label(label: str) -> str:
-    """A row's label without its settings: "CLP (λ = 0.5) + N(0, 0.5)" is "CLP"."""
-    return label.partition(" (")[0]
-
-
 @dataclasses.dataclass(frozen=True)
-class TableRowShown:
-    """A line of a table: the cells are the clean accuracy and one a column."""
+class Expected:
+    """A table ("table1" … "table5") or a figure of a complete report, and what makes it."""
 
-    label: str
-    cells: tuple[Cell, ...]
-    note: str
+    name: str
+    heading: str
+    command: str
 
 
 @dataclasses.dataclass(frozen=True)
 class TableShown:
-    """One of Tables 1–5 as `experiments.table` wrote it."""
+    """One of Tables 1–5 as `experiments.table` wrote it; samples: images, restarts by column."""
 
     number: int
     columns: tuple[str, ...]
-    rows: tuple[TableRowShown, ...]
+    rows: tuple[TableRow, ...]
+    samples: tuple[tuple[int | None, int | None], ...]
     made: str
 
     @property
     def differing(self) -> int:
         """How many of the paper's numbers lie outside our intervals."""
-        return sum(cell.differs for row in self.rows for cell in row.cells)
+        return sum(cell.differs for row in self.rows for cell in self.cells(row))
 
     @property
     def compared(self) -> int:
@@ -178,8 +69,26 @@ class TableShown:
         return sum(
             cell.ours is not None and cell.by_paper is not None
             for row in self.rows
-            for cell in row.cells
+            for cell in self.cells(row)
         )
+
+    def cells(self, row: TableRow) -> tuple[Cell, ...]:
+        """A row's cells, the clean accuracy first."""
+        return row.clean, *row.cells
+
+    def sample(self, row: TableRow, i: int) -> str:
+        """Images and restarts of a cell where they are not its column's; "" otherwise."""
+        cell, (images, restarts) = self.cells(row)[i], self.samples[i]
+        same = images is None or cell.images in (None, images)
+        return "" if same and cell.restarts == restarts else sample_text(cell)
+
+
+@dataclasses.dataclass(frozen=True)
+class FigureSource:
+    """What a figure's JSON says of the models that it shows: row -> hash of the weights."""
+
+    dataset: str = ""
+    models: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,11 +139,14 @@ class Report:
     made: str
 
 
-def collect(folder: Path, *, deviations: Sequence[str] = ()) -> Report:
+def collect(
+    folder: Path, *, expected: Sequence[Expected] = (), deviations: Sequence[str] = ()
+) -> Report:
     """Reads what lies in a scale's folder.
 
     Args:
       folder: runs/<scale>.
+      expected: what a complete report has; figures of other names are shown after these.
       deviations: what differs from the paper's protocol, one line each.
 
     Raises:
@@ -242,24 +154,30 @@ def collect(folder: Path, *, deviations: Sequence[str] = ()) -> Report:
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not there: name a folder of runs, as in --scale=quick")
-    tables: list[TableShown] = []
+    table_names = [f"table{number}" for number in TABLES]
+    parts = {part.name: part for part in expected}
+    tables = [
+        read_table(file)
+        for name in table_names
+        if (file := folder / "tables" / f"{name}.json").exists()
+    ]
+    drawn = {file.stem for file in (folder / "figures").glob("*.json")}
     figures: list[FigureShown] = []
-    missing: list[Missing] = []
-    for number in TABLES:
-        file = folder / "tables" / f"table{number}.json"
-        if file.exists():
-            tables.append(read_table(file))
+    missing = [
+        Missing(part.heading, part.command)
+        for part in expected
+        if part.name not in drawn
+        and not (part.name in table_names and (folder / "tables" / f"{part.name}.json").exists())
+    ]
+    for name in [name for name in parts if name in drawn] + sorted(drawn - set(parts)):
+        heading = parts[name].heading if name in parts else name.replace("_", " ")
+        outdated = outdated_models(folder, name)
+        if outdated:
+            command = parts[name].command if name in parts else "the command that drew it"
+            what = f"{heading}, drawn from another model of {', '.join(outdated)} than is there now"
+            missing.append(Missing(what, command))
         else:
-            command = _TABLE_COMMAND.format(number=number, scale=folder.name)
-            missing.append(Missing(f"Table {number}", f"python -m {command}"))
-    specs = {spec.name: spec for spec in FIGURES}
-    others = sorted({f.stem for f in (folder / "figures").glob("*.json")} - set(specs))
-    for name in (*specs, *others):
-        if (folder / "figures" / f"{name}.json").exists():
-            heading = specs[name].heading if name in specs else name.replace("_", " ")
             figures.append(read_figure(folder / "figures", name, heading))
-        else:
-            missing.append(Missing(specs[name].heading, specs[name].command(folder.name)))
     for figure in figures:
         missing += [part for part in figure.missing if part not in missing]
     return Report(
@@ -274,6 +192,25 @@ def collect(folder: Path, *, deviations: Sequence[str] = ()) -> Report:
     )
 
 
+def outdated_models(folder: Path, name: str) -> list[str]:
+    """Rows that a figure shows of another model than lies in runs/<scale>/<dataset>/<row> now.
+
+    A figure that does not say its models was drawn before any did; nothing is known of it.
+    """
+    notes = files.read_json(folder / "figures" / f"{name}.json")
+    source = decoding.from_plain(
+        {key: notes[key] for key in ("dataset", "models") if key in notes},
+        FigureSource,
+        source=f"{folder}/figures/{name}.json",
+    )
+    found = []
+    for row, weights in source.models.items():
+        run = RunDir(folder / source.dataset / row)
+        if not run.finished or results.weights_now(run) != weights:
+            found.append(row)
+    return found
+
+
 def departures() -> tuple[str, ...]:
     """Where the project departs from the paper's protocol at every scale, one line each."""
     file = resources.files("alp_repro.reporting").joinpath("reference").joinpath("departures.txt")
@@ -281,24 +218,22 @@ def departures() -> tuple[str, ...]:
 
 
 def read_table(file: Path) -> TableShown:
-    """A table from what `experiments.table` wrote; InputError when it is something else."""
-    found = files.read_json(file)
-    try:
-        return TableShown(
-            number=int(found["table"]),
-            columns=("clean", *(column["title"] for column in found["columns"])),
-            rows=tuple(
-                TableRowShown(
-                    row["label"],
-                    tuple(Cell(**cell) for cell in (row["clean"], *row["cells"])),
-                    row["note"],
-                )
-                for row in found["rows"]
-            ),
-            made=_made(found),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise _foreign(file, "table", error) from error
+    """A table from what `experiments.table` wrote; InputError when it is something else.
+
+    Numbers of models that are no longer there are left out.
+    """
+    found = stored_tables.read_table(file)
+    models = file.parents[1] / load_paper_table(found.table).dataset
+    return TableShown(
+        number=found.table,
+        columns=("clean", *(column.title for column in found.columns)),
+        rows=stored_tables.current(found, models).rows,
+        samples=(
+            (found.columns[0].images if found.columns else None, None),
+            *((column.images, column.attack.get("restarts")) for column in found.columns),
+        ),
+        made=_made({"date": found.date, "revision": found.revision}),
+    )
 
 
 def read_figure(folder: Path, name: str, heading: str) -> FigureShown:

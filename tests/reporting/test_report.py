@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -20,6 +21,7 @@ from alp_repro.reporting import figures, report
 from alp_repro.reporting.table_files import write_table
 from alp_repro.reporting.tables import Cell, Column, TableRow
 from alp_repro.training import Recipe
+from experiments import figure_list
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -30,7 +32,9 @@ def folder(tmp_path: Path) -> Path:
     scale = tmp_path / "quick"
     run = runs.RunDir(scale / "mnist" / "clp")
     run.make()
-    run.model.touch()
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    runs.save_model(run.model, model)
+    weights = runs.weights_hash(model)
     recipe = Recipe(
         dataset="mnist",
         model="lenet",
@@ -40,13 +44,14 @@ def folder(tmp_path: Path) -> Path:
         batch_size=200,
     )
     files.write_json(run.recipe, {
-        "recipe": recipe.to_json(), "weights": "0" * 16, "data_source": "embedded IDX files",
+        "recipe": recipe.to_json(), "weights": weights, "data_source": "embedded IDX files",
         **runs.provenance(),
     })  # fmt: skip
     rows = [
         TableRow(
             "clp", "CLP (λ = 0.5)", Cell(98.5, 97.0, 99.2, None, 98.8),
             (Cell(33.0, 28.0, 38.0, 1, 29.1), Cell(11.0, 8.0, 15.0, 100, 4.1)), "a <b>note</b>",
+            model=weights,
         ),
         TableRow("lsq", "LSQ", Cell(by_paper=98.8), (Cell(by_paper=39.0), Cell(by_paper=5.0))),
     ]  # fmt: skip
@@ -59,7 +64,8 @@ def folder(tmp_path: Path) -> Path:
     figures.save_figure(
         figures.loss_histograms(np.ones((1, 9)), ["image 0"]), scale / "figures", "figure7",
         caption="Restarts of <script>alert(1)</script>.",
-        details={"missing": [{"what": "the model of MNIST lsq", "command": "make lsq"}]},
+        details={"dataset": "mnist", "models": {"clp": weights},
+                 "missing": [{"what": "the model of MNIST lsq", "command": "make lsq"}]},
     )  # fmt: skip
     return scale
 
@@ -87,7 +93,7 @@ class _Page(html.parser.HTMLParser):
 
 
 def test_the_page_is_whole_and_needs_nothing_else(folder: Path):
-    text = report.render(report.collect(folder))
+    text = report.render(report.collect(folder, expected=figure_list.expected("quick")))
     page = _Page(text)
     assert page.open == []  # every tag is closed, in its turn
     sources = [a[k] or "" for _, a in page.tags for k in ("src", "href", "srcset") if k in a]
@@ -100,7 +106,7 @@ def test_the_page_is_whole_and_needs_nothing_else(folder: Path):
 
 
 def test_what_differs_from_the_paper_is_marked(folder: Path):
-    found = report.collect(folder)
+    found = report.collect(folder, expected=figure_list.expected("quick"))
     (table,) = found.tables
     assert (table.differing, table.compared) == (1, 3)
     page = _Page(report.render(found))
@@ -113,7 +119,10 @@ def test_what_differs_from_the_paper_is_marked(folder: Path):
 
 
 def test_what_is_missing_has_its_command(folder: Path):
-    missing = {part.what: part.command for part in report.collect(folder).missing}
+    missing = {
+        part.what: part.command
+        for part in report.collect(folder, expected=figure_list.expected("quick")).missing
+    }
     assert "Table 1" not in missing and not any(what.startswith("Figure 7") for what in missing)
     assert missing["Table 2"] == (
         "python -m experiments.table --flagfile=flags/tables/table2.cfg --scale=quick"
@@ -126,15 +135,21 @@ def test_what_is_missing_has_its_command(folder: Path):
     )
 
 
-def test_rows_that_are_not_trained_are_named(folder: Path):
-    found, missing = report.finished_runs(folder / "mnist", ["clp", "lsq"])
-    assert list(found) == ["clp"]
-    assert [part.what for part in missing] == ["the model of MNIST lsq"]
-    assert missing[0].command.endswith("table1.cfg --scale=quick --only=lsq")
-    with pytest.raises(InputError, match=r"MNIST lsq is missing: make it with .*--only=lsq"):
-        report.finished_runs(folder / "mnist", ["lsq"])
-    with pytest.raises(InputError, match="no row named"):
-        report.finished_runs(folder / "mnist", [])
+def test_what_is_of_a_model_that_was_replaced_is_not_shown(folder: Path):
+    runs.save_model(
+        folder / "mnist" / "clp" / "model.keras",
+        keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)]),
+    )
+    found = report.collect(folder, expected=figure_list.expected("quick"))
+    (table,) = found.tables
+    assert [cell.ours for cell in table.cells(table.rows[0])] == [None, None, None]
+    assert found.figures == () and table.compared == 0
+    missing = {part.what: part.command for part in found.missing}
+    (figure7,) = (what for what in missing if what.startswith("Figure 7"))
+    assert "drawn from another model of clp than is there now" in figure7
+    assert missing[figure7].endswith("--name=figure7")
+    text = " ".join(_Page(report.render(found)).text.split())
+    assert "Not shown of CLP (λ = 0.5): the table is of another model than is there now" in text
 
 
 @pytest.mark.parametrize(
@@ -149,13 +164,13 @@ def test_rows_that_are_not_trained_are_named(folder: Path):
 def test_a_damaged_file_is_named(folder: Path, path: str, content: str):
     (folder / path).write_text(content)
     with pytest.raises(InputError, match=re.escape(Path(path).stem)):
-        report.collect(folder)
+        report.collect(folder, expected=figure_list.expected("quick"))
 
 
 def test_a_figure_without_its_picture_is_told(folder: Path):
     (folder / "figures" / "figure7.png").unlink()
     with pytest.raises(InputError, match=r"figure7\.png"):
-        report.collect(folder)
+        report.collect(folder, expected=figure_list.expected("quick"))
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path):
