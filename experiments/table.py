@@ -10,8 +10,6 @@ Each row is printed as soon as it is known; the whole table is written as Markdo
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import time
 from pathlib import Path
 
@@ -22,12 +20,12 @@ from alp_repro import files, runs
 from alp_repro.data import unverified_source
 from alp_repro.errors import InputError
 from alp_repro.reporting import table_files, tables
-from alp_repro.reporting.results import Wanted
-from alp_repro.reporting.tables import Column, PaperTable, TableRow
+from alp_repro.reporting.tables import PaperTable, TableRow
 
 from . import app, devices, estimates, settings
 from .devices import Devices
-from .evaluation_run import attack_run, evaluation_digest
+from .evaluation_run import attack_run
+from .rows import Job, make_job, table_of, wanted_of
 from .training_run import lacks_start, train_row
 
 FLAGS = flags.FLAGS
@@ -35,26 +33,12 @@ settings.define_table_flags()
 devices.define_flags()
 
 
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """A row of the table with all that is needed to make it."""
-
-    row: str
-    values: flags.FlagValues
-    columns: list[Column]
-
-    @property
-    def run(self) -> runs.RunDir:
-        """Its run folder."""
-        return settings.run_dir(self.values)
-
-
 def main(_: list[str]) -> None:
     """Makes, or with --show only prints, the table of --table at --scale."""
     settings.fill_in_table()
-    paper = table_of(FLAGS.dataset)
+    paper = table_of(FLAGS)
     chosen = None if FLAGS.show else devices.choose()  # before anything touches a device
-    jobs = [make_job(row) for row in FLAGS.rows]
+    jobs = [make_job(FLAGS, row) for row in FLAGS.rows]
     wanted = chosen_rows()
     heading = scale_heading(paper, jobs)
     print(heading, flush=True)
@@ -90,49 +74,6 @@ def write(paper: PaperTable, rows: list[TableRow], jobs: list[Job]) -> str:
         details=details,
     )
     return f"written: {folder}/table{paper.number}.md, .csv, .json"
-
-
-def table_of(dataset: str) -> PaperTable:
-    """The table of --table.
-
-    Raises:
-      InputError: it has other models than those of the data set.
-    """
-    paper = tables.load_paper_table(FLAGS.table)
-    if paper.dataset != dataset:
-        raise InputError(
-            f"--table={paper.number} --dataset={dataset}: Table {paper.number} has models of "
-            f"{paper.dataset}; give --flagfile=flags/tables/table{paper.number}.cfg alone"
-        )
-    return paper
-
-
-def make_job(row: str) -> Job:
-    """Reads a row's flagfile and the scale's, and bounds the grid's restarts."""
-    values = settings.row_flags(
-        dataset=FLAGS.dataset, row=row, scale=FLAGS.scale, flags_dir=FLAGS.flags_dir,
-        extra=[
-            f"--runs_dir={Path(FLAGS.runs_dir) / FLAGS.scale}",
-            f"--flags_dir={FLAGS.flags_dir}",
-            f"--grid={FLAGS.grid}",
-            *(f"--attack={attack}" for attack in FLAGS.attack),
-            *([f"--data_dir={FLAGS.data_dir}"] if FLAGS.data_dir else []),
-        ],
-    )  # fmt: skip
-    if values.fine_tuned:
-        values.init_from = FLAGS.init_from
-    settings.recipe(values)  # contradictions are told before any work begins
-    paper = table_of(FLAGS.dataset)
-    columns = [
-        paper.column(settings.capped(attack, values), attack.restarts, images=values.num_images)
-        for attack in settings.attack_grid(values)
-    ]
-    if FLAGS.strong:
-        strong = settings.parse_attack("strong", values)
-        columns.append(
-            paper.column(strong, strong.restarts, ours_only=True, images=values.num_images)
-        )
-    return Job(row, values, columns)
 
 
 def chosen_rows() -> list[str]:
@@ -220,16 +161,6 @@ def is_imported(run: runs.RunDir) -> bool:
 def row_of(paper: PaperTable, job: Job) -> TableRow:
     """The row as far as it is on disk."""
     return tables.table_row(paper, job.row, job.run, job.columns, wanted=wanted_of(job))
-
-
-def wanted_of(job: Job) -> Wanted:
-    """Which results the row shows: those of its recipe, and of the images as they are now."""
-    return Wanted(
-        num_images=job.values.num_images,
-        seed=job.values.seed,
-        digest_of=functools.partial(evaluation_digest, job.values.dataset, job.values.data_dir),
-        recipe=settings.recipe(job.values),
-    )
 
 
 def cli() -> None:
