@@ -1,8 +1,8 @@
 """Training augmentation of Tiny ImageNet, stateless and vectorised: one graph for a whole batch.
 
 Protocol, "training augmentation": random crop of 50–100 % of the area, aspect ratio 0.75–1.33, at
-least half of the image covered; random horizontal flip; random saturation 0.5–2.0; bicubic resize
-to 64×64.
+least half of the image covered; random horizontal flip; random saturation 0.5–2.0; TensorFlow 1's
+bicubic resize to 64×64, whose overshoot at edges is not clipped.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from alp_repro import stateless_random
 _AREA = (0.5, 1.0)
 _ASPECT_RATIO = (0.75, 1.33)
 _SATURATION = (0.5, 2.0)
-_KEYS_A = -0.5  # the cubic of Keys 1981, as tf.image.resize(method="bicubic") has it
+# TensorFlow 1's cubic, as tf.compat.v1.image.resize_bicubic has it: its parameter, and the steps
+# between two pixels that its table of weights knows.
+_CUBIC_A = -0.75
+_CUBIC_STEPS = 1024.0
 
 
 class Crops(NamedTuple):
@@ -29,19 +32,20 @@ class Crops(NamedTuple):
 
 
 def augment_batch(images: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
-    """Augment training images: saturation, crop, bicubic resize to the same size, flip, clip.
+    """Augment training images: saturation, flip, crop, bicubic resize to the same size.
 
     `images` float32 [b, size, size, 3] in [0, 1], `seed` an integer tensor [2]; returns the same
-    shape, in [0, 1]. The result depends on (images, seed) alone. Compiles under XLA.
+    shape; the cubic overshoots [0, 1] at edges. The result depends on (images, seed) alone.
+    Compiles under XLA.
     """
     batch, size = tf.shape(images)[0], images.shape[1]
     crop_seed, saturation_seed, flip_seed = stateless_random.split(seed, 3)
     factor = _uniform([batch, 1, 1], saturation_seed, _SATURATION)
     flip = stateless_random.uniform([batch, 1, 1, 1], flip_seed) < 0.5
-    crops = random_crops(batch, size, seed=crop_seed)
-    augmented = crop_and_resize(adjust_saturation(images, factor), crops)
-    augmented = tf.where(flip, tf.reverse(augmented, axis=[2]), augmented)
-    return tf.clip_by_value(augmented, 0.0, 1.0)  # the cubic overshoots at edges
+    saturated = adjust_saturation(images, factor)
+    # Before the resize, which is no mirror image of itself.
+    flipped = tf.where(flip, tf.reverse(saturated, axis=[2]), saturated)
+    return crop_and_resize(flipped, random_crops(batch, size, seed=crop_seed))
 
 
 def random_crops(batch: tf.Tensor | int, size: int, *, seed: tf.Tensor) -> Crops:
@@ -73,9 +77,9 @@ def random_crops(batch: tf.Tensor | int, size: int, *, seed: tf.Tensor) -> Crops
 def crop_and_resize(images: tf.Tensor, crops: Crops) -> tf.Tensor:
     """Crop each image and resize the crop bicubically to the size of the image.
 
-    Equals `tf.image.resize(crop, (size, size), method="bicubic")` for each image, to the
-    precision of that op's table of weights. A resize is linear and separable, so it is two small
-    matrix products for each image, and a batch of them is one batched product.
+    Equals `tf.compat.v1.image.resize_bicubic(crop, (size, size))` for each image. A resize is
+    linear and separable, so it is two small matrix products for each image, and a batch of them is
+    one batched product.
     """
     size = images.shape[1]
     rows = _resize_matrix(crops.top, crops.height, size)
@@ -96,15 +100,19 @@ def _resize_matrix(start: tf.Tensor, length: tf.Tensor, size: int) -> tf.Tensor:
     start, length = start[:, tf.newaxis, tf.newaxis], length[:, tf.newaxis, tf.newaxis]
     out = tf.range(size, dtype=tf.float32)[tf.newaxis, :, tf.newaxis]
     pixel = tf.range(size, dtype=tf.float32)[tf.newaxis, tf.newaxis, :]
-    centre = (out + 0.5) * length / float(size) - 0.5 + start
-    weights = _keys_cubic(tf.abs(pixel - centre))
-    # Pixels outside the crop do not count; the others share their weight.
-    weights = tf.where((pixel >= start) & (pixel < start + length), weights, 0.0)
-    return weights / tf.reduce_sum(weights, axis=-1, keepdims=True)
+    place = out * (length / float(size))
+    before = tf.math.floor(place)
+    beyond = tf.round((place - before) * _CUBIC_STEPS) / _CUBIC_STEPS
+    weights = tf.zeros_like(place * pixel)
+    for tap in (-1.0, 0.0, 1.0, 2.0):
+        # A pixel outside the crop is the nearest inside it.
+        taken = start + tf.clip_by_value(before + tap, 0.0, length - 1.0)
+        weights += tf.where(pixel == taken, _cubic(tf.abs(tap - beyond)), 0.0)
+    return weights
 
 
-def _keys_cubic(distance: tf.Tensor) -> tf.Tensor:
-    a, x = _KEYS_A, distance
+def _cubic(distance: tf.Tensor) -> tf.Tensor:
+    a, x = _CUBIC_A, distance
     near = ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0
     far = (((x - 5.0) * x + 8.0) * x - 4.0) * a
     return tf.where(x <= 1.0, near, tf.where(x < 2.0, far, 0.0))

@@ -49,7 +49,7 @@ def in_shares(
       batches: its arguments, [batch, ...] each or None.
       shares: divides the batch.
       averages: batch norm's moving ones. Each share moves them from where they are, and what is
-        left is the mean, as over replicas.
+        left is the mean of that (Keras on real replicas keeps what the first has made of them).
     """
     if shares == 1:
         return [forward(*batches)]

@@ -18,10 +18,13 @@ ROWS = sorted(
 
 # Protocol: what a data set's rows share.
 SHARED = {
-    "mnist": {"epochs": 500, "batch_size": 200, "model": "lenet"},
-    "cifar10": {"epochs": 100, "batch_size": 128, "model": "resnet20_v2"},
+    "mnist": {"epochs": 500, "batch_size": 200, "model": "lenet", "adam_epsilon": 1e-6},
+    "cifar10": {
+        "epochs": 100, "batch_size": 128, "model": "resnet20_v2", "adam_epsilon": 1e-6,
+    },
     "tiny_imagenet": {
-        "epochs": 100, "batch_size": 256, "model": "resnet50_v2", "augment": True,
+        "epochs": 103, "max_steps": 40000, "batch_size": 256, "model": "resnet50_v2",
+        "augment": True, "adam_epsilon": 1e-8,
         "label_smoothing": 0.1, "weight_decay": 1e-4, "learning_rate_drops": (80, 90),
         "average_decay": 0.9999,
     },
@@ -55,6 +58,8 @@ def test_a_row_is_trained_as_the_protocol_says(dataset: str, row: str) -> None:
     assert recipe.noise_stddev == pytest.approx(NOISE[dataset] if noisy else 0, abs=1e-7)
     tiny = dataset == "tiny_imagenet"
     assert not noisy or recipe.clip_noise is not tiny
+    apart = dataset == "cifar10" and row in ("clp", "lsq", "at100")
+    assert recipe.separate_passes == apart
 
     if not (fraction or "alp" in row):
         assert recipe.attack is None

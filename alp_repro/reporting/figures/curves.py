@@ -62,12 +62,16 @@ _ACCURACIES = {
     "test_accuracy": "test, clean",
     "test_adversarial_accuracy": "test, adversarial",
 }
-_TERMS = {
-    "clean_ce": "CE clean",
-    "adversarial_ce": "CE adversarial",
-    **{name: penalty.label for name, penalty in PENALTIES.items()},
-    "weight_decay": "weight decay",
-}
+
+
+def term_labels() -> dict[str, str]:
+    """Names in legends of the terms of the training loss, by their columns in training.csv."""
+    return {
+        "clean_ce": "CE clean",
+        "adversarial_ce": "CE adversarial",
+        **{name: penalty.label for name, penalty in PENALTIES.items()},
+        "weight_decay": "weight decay",
+    }
 
 
 @figure_style()
@@ -93,7 +97,7 @@ def training_curves(logs: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
         lines |= _lines(above, log, _ACCURACIES)
         above.set_ylim(0, 1.02)
         above.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        lines |= _lines(below, log, _TERMS)
+        lines |= _lines(below, log, term_labels())
         below.set_ylim(0, None)
         below.set_xlabel("epoch")
         if column == 0:
@@ -101,8 +105,8 @@ def training_curves(logs: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
             below.set_ylabel("weighted loss term")
         else:
             above.tick_params(labelleft=False)
-    shown = [name for name in (*_ACCURACIES, *_TERMS) if name in lines]
-    labels = [(_ACCURACIES | _TERMS)[name] for name in shown]
+    shown = [name for name in (*_ACCURACIES, *term_labels()) if name in lines]
+    labels = [(_ACCURACIES | term_labels())[name] for name in shown]
     figure.legend([lines[n] for n in shown], labels, loc="outside lower center", ncols=4)
     return figure
 
