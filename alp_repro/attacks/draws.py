@@ -34,21 +34,25 @@ def random_starts(
       seed: int scalar below 2³¹.
       eps: float scalar, input scale.
     """
-    shape = images.shape[1:]
-
-    def noise(index_and_restart: tf.Tensor) -> tf.Tensor:
-        seeds = item_seed(seed, index_and_restart[0], index_and_restart[1])
-        return stateless_random.uniform(shape, seeds, low=-1.0, high=1.0)
-
-    indices = tf.stack([tf.cast(image_index, tf.int64), tf.cast(restart, tf.int64)], axis=1)
-    eta = eps * tf.map_fn(noise, indices, fn_output_signature=tf.TensorSpec(shape, tf.float32))
+    seeds = item_seed(seed, image_index, restart)
+    words = stateless_random.bits_of_each(seeds, images.shape[1:])
+    eta = eps * stateless_random.uniform_from_bits(words, low=-1.0, high=1.0)
     return tf.clip_by_value(images + clip_eta(eta, np.inf, eps), 0.0, 1.0)
 
 
 def item_seed(seed: tf.Tensor, image_index: tf.Tensor, restart: tf.Tensor) -> tf.Tensor:
-    """The stateless seed of a work item: int64 [2], distinct for each (seed, image, restart)."""
+    """The stateless seeds of work items, distinct for each (seed, image, restart).
+
+    Args:
+      seed: int scalar below 2³¹.
+      image_index, restart: int [batch], or scalars.
+
+    Returns:
+      int64 [batch, 2], or [2].
+    """
     high = tf.cast(seed, tf.int64) * (1 << 32) + tf.cast(restart, tf.int64)
-    return tf.stack([high, tf.cast(image_index, tf.int64)])
+    low = tf.cast(image_index, tf.int64)
+    return tf.stack([high + tf.zeros_like(low), low], axis=-1)
 
 
 def item_noise(
@@ -64,12 +68,8 @@ def item_noise(
     Returns:
       A function from the step, an int scalar, to float32 [batch, *shape].
     """
-    indices = tf.stack([tf.cast(image_index, tf.int64), tf.cast(restart, tf.int64)], axis=1)
-    of_items = tf.map_fn(
-        lambda item: stateless_random.bits(shape, item_seed(seed, item[0], item[1])),
-        indices,
-        fn_output_signature=tf.TensorSpec(shape, tf.uint32),
-    )
+    seeds = item_seed(seed, image_index, restart)
+    of_items = stateless_random.bits_of_each(seeds, shape)
 
     def noise(step: tf.Tensor) -> tf.Tensor:
         # One draw an image would take longer than the gradient. Words of an item and words of a
@@ -110,11 +110,8 @@ def choose_targets(
         return tf.argmin(clean_logits, axis=1, output_type=tf.int32)
     if target == "random":
         # Restart -1 is no restart's: the draw shares no random numbers with a starting point.
-        uniform = tf.map_fn(
-            lambda index: stateless_random.uniform([], item_seed(seed, index, tf.constant(-1))),
-            tf.cast(image_index, tf.int64),
-            fn_output_signature=tf.TensorSpec([], tf.float32),
-        )
+        seeds = item_seed(seed, image_index, tf.constant(-1))
+        uniform = stateless_random.uniform_from_bits(stateless_random.bits_of_each(seeds, []))
         return tf.cast(uniform * classes, tf.int32)
     true_class = tf.one_hot(labels, classes, on_value=True, off_value=False)
     wrong_logits = tf.where(true_class, -np.inf, clean_logits)

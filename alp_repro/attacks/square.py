@@ -129,12 +129,7 @@ def _item_words(
     count: int, image_index: tf.Tensor, restart: tf.Tensor, seed: tf.Tensor
 ) -> tf.Tensor:
     """Uniform uint32 words [batch, count], each row a function of an item's own indices."""
-    indices = tf.stack([tf.cast(image_index, tf.int64), tf.cast(restart, tf.int64)], axis=1)
-    return tf.map_fn(
-        lambda item: stateless_random.bits([count], item_seed(seed, item[0], item[1])),
-        indices,
-        fn_output_signature=tf.TensorSpec([count], tf.uint32),
-    )
+    return stateless_random.bits_of_each(item_seed(seed, image_index, restart), [count])
 
 
 def _signs(words: tf.Tensor) -> tf.Tensor:
