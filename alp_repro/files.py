@@ -153,7 +153,7 @@ def reading_arrays(path: Path, *, what: str) -> Iterator[np.lib.npyio.NpzFile]:
       InputError: the file is truncated or holds something other than `what`.
     """
     try:
-        with np.load(path) as file:
+        with path.open("rb") as content, np.load(content) as file:
             for member in file.zip.infolist():
                 if member.compress_type or member.flag_bits & 1:
                     raise InputError("a part is compressed or encrypted, which ours never are")

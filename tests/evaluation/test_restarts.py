@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from fractions import Fraction
@@ -38,6 +39,7 @@ from alp_repro.evaluation import AttackRecord, Progress, restarts, wilson_interv
 from alp_repro.evaluation.record import load_record, save_record
 from alp_repro.evaluation.record import new_record as begin
 from alp_repro.models import build_model
+from tests.small_model import IMAGE_SHAPE
 
 ATTACK = Attack(eps=0.05, eps_iter=0.02, nb_iter=3, restarts=50)
 SEED = 3
@@ -633,3 +635,46 @@ def test_settings_and_sessions_are_text_in_the_file(
     save_record(path, record)
     with np.load(path) as file:  # which loads no pickle
         assert json.loads(str(file["settings"])) == {"seed": 4}
+
+
+@pytest.mark.parametrize("save", [False, True])
+def test_memory_grows_by_a_batch_not_by_the_images(
+    model: keras.Model, stub: Stub, save: bool
+) -> None:
+    """Bounds for all images, or a copy of the kept ones each batch, would be several times them."""
+    images, labels = np.zeros((10_000, *IMAGE_SHAPE), np.float32), np.zeros(10_000, np.int32)
+    record = begin(
+        labels=labels, indices=np.arange(len(labels)), clean_predictions=labels, settings={},
+        image_shape=IMAGE_SHAPE if save else None,
+    )  # fmt: skip
+    tracemalloc.start()
+    try:
+        restarts.attack_with_restarts(
+            model, images, record, attack=dataclasses.replace(ATTACK, restarts=1), seed=SEED,
+            execution=Execution(batch_size=100),
+        )  # fmt: skip
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(stub.batches) == 100
+    # What an evaluation of some images at most adds: states of the loop and one batch.
+    assert peak < 0.8 * images.nbytes
+
+
+def test_what_an_interrupt_leaves_of_a_batch_is_forgotten(model: keras.Model, stub: Stub) -> None:
+    """Kept images are written in place: before the batch counts, and perhaps without it."""
+    images, labels = np.zeros((5, *IMAGE_SHAPE), np.float32), np.zeros(5, np.int32)
+    record = new_record(images, labels)
+    assert record.adversarial is not None
+    record.adversarial[2] = 0.7
+    saved: list[AttackRecord] = []
+    with pytest.raises(KeyboardInterrupt):
+
+        def interrupt(progress: Progress) -> None:
+            raise KeyboardInterrupt
+
+        restarts.attack_with_restarts(
+            model, images, record, attack=dataclasses.replace(ATTACK, restarts=3), seed=SEED,
+            execution=Execution(batch_size=2), save=saved.append, report=interrupt,
+        )  # fmt: skip
+    assert saved[-1].standing[2] and not saved[-1].adversarial[saved[-1].standing].any()
