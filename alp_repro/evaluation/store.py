@@ -75,6 +75,10 @@ def keep(
     Raises:
       InputError: what is there is damaged, belongs to something else or is being worked on.
     """
+    if path.exists():  # reading what is complete needs no lock, so that a read-only folder will do
+        complete = _matching(path, kind.load(path), settings)
+        if kind.complete(complete):
+            return complete
     with files.exclusive(path):
         found = _matching(path, kind.load(path), settings) if path.exists() else fresh()
         if kind.complete(found):

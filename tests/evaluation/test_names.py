@@ -6,10 +6,14 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import keras
+import numpy as np
 import pytest
 
+from alp_repro import files
 from alp_repro.attacks import Attack
-from alp_repro.evaluation import attack_name
+from alp_repro.errors import InputError
+from alp_repro.evaluation import attack_name, evaluate
 from alp_repro.evaluation.record import load_record
 from alp_repro.evaluation.store import described
 
@@ -19,6 +23,28 @@ STORED = sorted((Path(__file__).parents[1] / "stored").rglob("attacks/*.npz"))
 @pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
 def test_a_stored_result_has_the_name_that_is_looked_for(path: Path) -> None:
     assert attack_name(load_record(path).settings) == path.name
+
+
+def test_a_complete_result_is_read_without_a_lock(
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    attack = Attack(eps=0.1, eps_iter=0.05, nb_iter=1)
+    arguments: dict[str, Any] = {"batch_size": 40, "folder": tmp_path}
+    first = evaluate(model, images, labels, attack=attack, **arguments)
+
+    def refused(_: Path) -> None:
+        raise InputError("cannot write to a read-only folder")
+
+    monkeypatch.setattr(files, "exclusive", refused)
+    again = evaluate(model, images, labels, attack=attack, **arguments)
+    assert again.accuracy_at(1) == first.accuracy_at(1)
+    with pytest.raises(InputError, match="read-only"):
+        more = dataclasses.replace(attack, restarts=2)
+        evaluate(model, images, labels, attack=more, **arguments)
 
 
 def test_a_setting_of_later_is_in_the_name_where_it_departs() -> None:

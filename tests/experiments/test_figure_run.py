@@ -1,0 +1,41 @@
+"""Figures' binaries: their scales are flagfiles, and a table knows its data set."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments import settings
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("kind", ["heat_maps", "histograms"])
+def test_every_scale_has_its_figures(kind: str) -> None:
+    files = sorted(ROOT.glob(f"flags/scale/*/figures/{kind}.cfg"))
+    assert {file.parts[-3] for file in files} == set(settings.SCALES)
+
+
+def test_a_row_of_another_data_set_is_not_labelled_as_the_tables(tmp_path: Path) -> None:
+    done = run(
+        "experiments.table", "--flagfile=flags/tables/table1.cfg", "--table=2", "--show",
+        f"--runs_dir={tmp_path}",
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "--table=2 --dataset=mnist: Table 2 has models of cifar10" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_figure_without_a_model_names_what_makes_it(tmp_path: Path) -> None:
+    done = run("experiments.heat_maps", "--table=1", "--rows=clp", f"--runs_dir={tmp_path}")
+    assert done.returncode == 2
+    assert "the model of MNIST clp is missing: make it with python -m" in done.stderr
