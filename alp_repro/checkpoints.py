@@ -100,7 +100,8 @@ def import_run(
     A run that the same checkpoint made before is left as it is. `details` is further provenance.
 
     Raises InputError as `load_tf1_weights` and `build_model` do, before anything is written, and
-    for a run folder that holds something else or cannot be written to.
+    for a run folder that holds something else, is being filled by another process, or cannot be
+    written to.
     """
     spec = dataset_spec(source.dataset)
     num_classes = spec.num_classes if source.num_classes is None else source.num_classes
@@ -123,21 +124,21 @@ def import_run(
         moving_averages=source.moving_averages,
     )
     settings = {"imported": source.to_json(), "weights": runs.weights_hash(model)}
-    run.make()
-    _claim(run, settings)
-    if not run.finished:
-        runs.save_model(run.model, model)
-        recipe = {"dataset": spec.name, "model": source.model, "model_width": source.width}
-        files.write_json(
-            run.recipe, {"recipe": recipe, **settings, **runs.provenance(), **(details or {})}
-        )
+    with run.exclusive():
+        _claim(run, settings)
+        if not run.finished:
+            runs.save_model(run.model, model)
+            recipe = {"dataset": spec.name, "model": source.model, "model_width": source.width}
+            files.write_json(
+                run.recipe, {"recipe": recipe, **settings, **runs.provenance(), **(details or {})}
+            )
     return ignored
 
 
 def _claim(run: runs.RunDir, settings: dict[str, Any]) -> None:
     """Mark the folder as this import's, as a training marks its own."""
     mark = run.settings
-    if mark.exists() or run.model.exists():
+    if mark.exists() or run.model.exists() or run.recipe.exists() or run.backup.exists():
         found = files.read_json(mark) if mark.exists() else None
         if found != files.plain(settings):
             raise InputError(

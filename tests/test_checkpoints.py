@@ -481,6 +481,22 @@ def test_importing_again_changes_nothing_and_another_model_is_refused(tmp_path: 
     assert before == {file: file.stat().st_mtime_ns for file in (run.model, run.recipe)}
 
 
+def test_a_folder_that_is_being_filled_or_holds_a_training_is_refused(tmp_path: Path) -> None:
+    write("lenet", tmp_path / "c")
+    source, run = import_of("lenet", tmp_path / "c"), RunDir(tmp_path / "run")
+    with run.exclusive(), pytest.raises(InputError, match="worked on by another process"):
+        import_run(source, run)
+    for left in (run.recipe, run.backup / "latest.npz"):  # its settings and model are lost
+        left.parent.mkdir(exist_ok=True)
+        left.write_text("{}")
+        with pytest.raises(InputError, match="holds another model already"):
+            import_run(source, run)
+        left.unlink()
+        if left.parent == run.backup:
+            run.backup.rmdir()
+    assert import_run(source, run) == ()
+
+
 def test_an_interrupted_import_is_finished_by_the_next(tmp_path: Path) -> None:
     write("lenet", tmp_path / "c")
     run = RunDir(tmp_path / "run")

@@ -199,9 +199,7 @@ def compiled_model(
     if init_from is not None:
         classifier = _copy_to_start_from(init_from, classifier)
     if recipe.dtype == "bfloat16":
-        float32 = classifier
-        classifier = crafting_copy(float32, "mixed_bfloat16")
-        classifier.set_weights(float32.get_weights())
+        classifier = crafting_copy(classifier, "mixed_bfloat16")
     model = LogitPairingModel(classifier, recipe)
     model.build((None, *spec.image_shape))
     optimizer = FusedAdam(
