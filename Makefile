@@ -7,14 +7,16 @@ READY := $(VENV)/.ready
 SCALE ?= quick
 ROWS ?=
 STRONG ?=
+JOBS ?=
 FLAGS ?=
-TABLE_FLAGS = --scale=$(SCALE) $(if $(ROWS),--only=$(ROWS)) $(if $(STRONG),--strong) $(FLAGS)
+TABLE_FLAGS = --scale=$(SCALE) $(if $(ROWS),--only=$(ROWS)) $(if $(STRONG),--strong) \
+	$(if $(JOBS),--jobs=$(JOBS)) $(FLAGS)
 
 .PHONY: help setup mnist-table1 cifar10-table2 tiny-imagenet-table3 tiny-imagenet-table4 \
 	tiny-imagenet-table5 figures report claims test lint smoke clean
 
 help:
-	@echo "make mnist-table1 [SCALE=smoke|quick|paper] [ROWS=clp,lsq] [STRONG=1]"
+	@echo "make mnist-table1 [SCALE=smoke|quick|paper] [ROWS=clp,lsq] [STRONG=1] [JOBS=2]"
 	@echo "make cifar10-table2 | tiny-imagenet-table3 | tiny-imagenet-table4 | tiny-imagenet-table5"
 	@echo "make figures | figure1 ... figure7 | heat_maps_mnist | report | claims"
 	@echo "make test | lint | smoke | setup | clean"

@@ -182,7 +182,7 @@ def define_attack_flags(values: flags.FlagValues = flags.FLAGS) -> None:
 def define_scale_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     """What only a scale's flagfile sets."""
     flags.DEFINE_boolean(
-        "estimate", False, "Time a few steps and tell how long everything will take, first.",
+        "estimate", True, "Time a few steps and tell how long everything will take, first.",
         flag_values=values,
     )  # fmt: skip
 

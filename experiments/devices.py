@@ -49,10 +49,30 @@ def define_flags(values: flags.FlagValues = flags.FLAGS, *, several_machines: bo
         + (", or the machines of TF_CONFIG." if several_machines else "."),
         flag_values=values,
     )  # fmt: skip
+    flags.DEFINE_integer(
+        "threads", None,
+        "CPU cores that one computation uses; default: all there are, or each row's share. Float32 "
+        "sums round otherwise with another number.",
+        lower_bound=1, flag_values=values,
+    )  # fmt: skip
 
 
-def choose(values: flags.FlagValues = flags.FLAGS) -> Devices:
-    """Takes the devices that the flags ask for and prints them.
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def uses_gpu(values: flags.FlagValues) -> bool:
+    """Whether the work that these flags describe goes to a GPU."""
+    return values.device != "cpu" and bool(tf.config.list_physical_devices("GPU"))
+
+
+def choose(
+    values: flags.FlagValues = flags.FLAGS, *, threads: int | None = None, aloud: bool = True
+) -> Devices:
+    """Takes the devices that the flags ask for and, aloud, prints them.
+
+    `threads` is what is meant where --threads is not given; None: all cores.
 
     Raises:
       InputError: a GPU is asked for and there is none, or TF_CONFIG does not parse.
@@ -68,12 +88,17 @@ def choose(values: flags.FlagValues = flags.FLAGS) -> Devices:
         gpus = []
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)
+    threads = values.threads or threads
+    if threads is not None:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        if values.strategy == "none":  # replicas wait for each other, each on a thread
+            tf.config.threading.set_inter_op_parallelism_threads(threads)
     strategy = _strategy(values.strategy)
-    cores = len(os.sched_getaffinity(0))
-    description = f"{len(gpus)} GPU" if gpus else f"CPU, {cores} cores"
+    description = f"{len(gpus)} GPU" if gpus else f"CPU, {threads or cores()} cores"
     if strategy:
         description += f", {strategy.num_replicas_in_sync} replicas"
-    print(f"device: {description}", flush=True)
+    if aloud:
+        print(f"device: {description}", flush=True)
     return Devices(description, bool(gpus), strategy)
 
 

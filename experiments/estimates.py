@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 
 import numpy as np
 from absl import flags
@@ -13,42 +13,123 @@ from alp_repro import evaluation, training
 from alp_repro.attacks import Attack
 from alp_repro.evaluation import Progress
 from alp_repro.reporting.tables import Column
+from alp_repro.training import Recipe
 
 from . import settings
 from .devices import Devices
+from .display import duration
 from .evaluation_run import evaluation_set
+from .rows import Job
 from .training_run import training_set
 
 _TIMED_ITERATIONS = 5
 _TIMED_BATCHES = 3
 
 
-def tell(jobs: list[tuple[flags.FlagValues, list[Column]]], devices: Devices) -> None:
-    """Prints an estimate for each row that is not trained, and the sum.
+class Clock:
+    """How long a table's rows take: estimates first, corrected by the rows that are done."""
+
+    def __init__(self, seconds: Mapping[str, float], at_a_time: int) -> None:
+        """Takes each row's estimate (none: nothing is foretold), and starts."""
+        self._estimates, self._at_a_time = seconds, at_a_time
+        self._spent: dict[str, float] = {}
+        self._rows: set[str] = set(seconds)
+        self._started = time.monotonic()
+
+    def order(self, jobs: Mapping[str, Job]) -> list[Job]:
+        """Rows in the order to begin them: the longest first where several run at a time."""
+        self._rows = set(jobs)
+        if self._at_a_time == 1:
+            return list(jobs.values())
+        return sorted(jobs.values(), key=lambda job: -self._estimates.get(job.row, 0.0))
+
+    def ended(self, row: str, seconds: float) -> None:
+        """Notes that a row is over."""
+        self._spent[row] = seconds
+
+    def left(self) -> str:
+        """Rows and time that are left."""
+        rows = self._rows - set(self._spent)
+        if not rows:
+            return "no rows left"
+        counted = f"{len(rows)} of {len(self._rows)} rows left"
+        seconds = self.seconds_left(time.monotonic() - self._started)
+        if seconds is None:
+            return counted
+        return f"{counted}, " + (
+            f"about {duration(seconds)}" if seconds else "longer than foretold"
+        )
+
+    def seconds_left(self, elapsed: float) -> float | None:
+        """What is left so many seconds after the start; None where nothing was estimated."""
+        if not self._estimates:
+            return None
+        foretold = sum(self._estimates[row] for row in self._spent)
+        ratio = sum(self._spent.values()) / foretold if foretold else 1.0
+        left = sum(s for row, s in self._estimates.items() if row not in self._spent)
+        work = sum(self._spent.values()) + ratio * left
+        return max(work / self._at_a_time - elapsed, 0.0)
+
+
+def tell(jobs: list[Job], devices: Devices, *, at_a_time: int) -> Clock:
+    """Prints an estimate for each row, and of all with so many at a time.
 
     The evaluation's part assumes that no image breaks: it is an upper bound.
     """
-    total = 0.0
-    evaluations: dict[Hashable, float] = {}  # rows of one architecture take the same time
+    seconds: dict[str, float] = {}
+    # Rows that differ in what costs nothing are timed once.
+    steps: dict[Hashable, float] = {}
+    evaluations: dict[Hashable, float] = {}
     print("estimate (evaluation: if no image breaks):", flush=True)
-    for values, columns in jobs:
-        train = training_seconds(values)
-        key = (values.model, values.model_width, values.num_images, tuple(columns))
+    for job in jobs:
+        values, recipe = job.values, settings.recipe(job.values)
+        train = 0.0
+        if not job.run.finished:
+            kind = _kind(recipe)
+            if kind not in steps:
+                steps[kind] = step_seconds(values, recipe, devices)
+            train = steps[kind] * _steps_left(job, recipe)
+        key = (values.model, values.model_width, values.num_images, tuple(job.columns))
         if key not in evaluations:
-            evaluations[key] = evaluation_seconds(values, columns, devices)
-        attack = evaluations[key]
-        total += train + attack
+            evaluations[key] = evaluation_seconds(values, job.columns, devices)
+        seconds[job.row] = train + evaluations[key]
         print(
-            f"  {values.row}: {_duration(train)} training, {_duration(attack)} evaluation",
+            f"  {job.row}: {duration(train)} training, {duration(evaluations[key])} evaluation",
             flush=True,
         )
-    print(f"  together: {_duration(total)}; it can be stopped and resumed at any time", flush=True)
+    together = max(sum(seconds.values()) / at_a_time, *seconds.values())
+    rows = f", {at_a_time} rows at a time" if at_a_time > 1 else ""
+    print(
+        f"  together: {duration(together)}{rows}; it can be stopped and resumed at any time",
+        flush=True,
+    )
+    return Clock(seconds, at_a_time)
 
 
-def training_seconds(values: flags.FlagValues) -> float:
-    """Duration of the whole training of a row."""
-    data = training_set(values.dataset, values.data_dir)
-    return training.estimate_seconds(settings.recipe(values), data)
+def _kind(recipe: Recipe) -> Hashable:
+    """What the duration of a training step depends on."""
+    return (
+        recipe.model, recipe.model_width, recipe.batch_size, recipe.dtype,
+        recipe.attack if recipe.uses_adversarial else None, recipe.augment,
+    )  # fmt: skip
+
+
+def _steps_left(job: Job, recipe: Recipe) -> int:
+    """Steps of a training that are still to do."""
+    images = recipe.train_images or len(training_set(recipe.dataset, job.values.data_dir).labels)
+    log = job.run.log
+    done = len(log.read_text().splitlines()) - 1 if job.run.backup.exists() and log.exists() else 0
+    per_epoch = -(-images // recipe.batch_size)
+    steps = min(recipe.epochs * per_epoch, recipe.max_steps or recipe.epochs * per_epoch)
+    return max(steps - done * per_epoch, 0)
+
+
+def step_seconds(values: flags.FlagValues, recipe: Recipe, devices: Devices) -> float:
+    """Duration of one training step."""
+    one = dataclasses.replace(recipe, epochs=1, train_images=recipe.batch_size)
+    return training.estimate_seconds(
+        one, training_set(values.dataset, values.data_dir), jit_compile=devices.jit_compile
+    )
 
 
 def evaluation_seconds(values: flags.FlagValues, columns: list[Column], devices: Devices) -> float:
@@ -85,11 +166,3 @@ def evaluation_seconds(values: flags.FlagValues, columns: list[Column], devices:
         batches = -(-values.num_images * restarts // batch)
         seconds += per_batch / _TIMED_ITERATIONS * attack.nb_iter * batches
     return seconds
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 5400:
-        return f"{seconds / 60:.1f} minutes"
-    if seconds < 2 * 86400:
-        return f"{seconds / 3600:.1f} hours"
-    return f"{seconds / 86400:.1f} days"

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import functools
-import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
 import keras
 from absl import flags
-from tqdm import tqdm
 
 from alp_repro import evaluation, runs
 from alp_repro.attacks import Attack
@@ -19,8 +16,7 @@ from alp_repro.evaluation import AttackRecord, Progress
 
 from . import settings
 from .devices import Devices
-
-_LINE_SECONDS = 60.0
+from .display import duration, shown
 
 
 @functools.lru_cache(maxsize=2)
@@ -51,14 +47,15 @@ def attack_run(
     data: Images | None = None,
     record_losses: bool = False,
     details: dict[str, Any] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> AttackRecord:
     """The result of one attack on a run's model, computed as far as it is not on disk.
 
     The images are the paper's evaluation images unless others are given; losses are recorded where
-    the values or the caller ask for it.
+    the values or the caller ask for it. Progress is told, or shown where nobody is to be told.
     """
     data = data or evaluation_set(values.dataset, values.num_images, values.data_dir)
-    with ProgressLine(str(attack)) as report:
+    with shown(run.path.name, tell) as tell:
         return evaluation.evaluate(
             model,
             data.unit_scale,
@@ -72,7 +69,7 @@ def attack_run(
             save_adversarial=values.save_adversarial,
             strategy=devices.strategy,
             jit_compile=devices.jit_compile,
-            report=report,
+            report=lambda progress: tell(told(attack, progress)),
             details={
                 "device": devices.description,
                 "data_source": data.source,
@@ -82,41 +79,11 @@ def attack_run(
         )
 
 
-class ProgressLine:
-    """A progress bar on a terminal; elsewhere one line a minute.
-
-    It tells the images still standing, the restarts done, gradients a second and the time left.
-    """
-
-    def __init__(self, title: str) -> None:
-        """Shows nothing until the first batch is done."""
-        self._title = title
-        self._bar: tqdm | None = None
-        self._last_line = time.monotonic()
-
-    def __enter__(self) -> Callable[[Progress], None]:
-        """The function to call after each batch."""
-        return self._report
-
-    def __exit__(self, *_: object) -> None:
-        """Ends the bar."""
-        if self._bar is not None:
-            self._bar.close()
-
-    def _report(self, progress: Progress) -> None:
-        state = (
-            f"{progress.standing} of {progress.images} images standing, "
-            f"{progress.gradients_per_second:,.0f} gradients/s"
-        )
-        if sys.stderr.isatty():
-            if self._bar is None:
-                self._bar = tqdm(total=progress.restarts, desc=self._title, unit="restart")
-            self._bar.set_postfix_str(state, refresh=False)
-            self._bar.update(progress.restarts_done - self._bar.n)
-        elif time.monotonic() - self._last_line > _LINE_SECONDS:
-            self._last_line = time.monotonic()
-            print(
-                f"{self._title}: restart {progress.restarts_done} of {progress.restarts}, {state}, "
-                f"at most {progress.seconds_left / 60:.1f} minutes left",
-                flush=True,
-            )
+def told(attack: Attack, progress: Progress) -> str:
+    """Where an attack is, in a few words."""
+    return (
+        f"{attack}, restart {progress.restarts_done} of {progress.restarts}, "
+        f"{progress.standing} of {progress.images} images standing, "
+        f"{progress.gradients_per_second:,.0f} gradients/s, "
+        f"at most {duration(progress.seconds_left)} left"
+    )

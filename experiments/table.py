@@ -10,52 +10,60 @@ Each row is printed as soon as it is known; the whole table is written as Markdo
 
 from __future__ import annotations
 
-import time
+import contextlib
+from collections.abc import Generator
 from pathlib import Path
 
-import keras
 from absl import flags
 
-from alp_repro import files, runs
+from alp_repro import runs, tasks
 from alp_repro.data import unverified_source
 from alp_repro.errors import InputError
 from alp_repro.reporting import table_files, tables
 from alp_repro.reporting.tables import PaperTable, TableRow
 
-from . import app, devices, estimates, settings
+from . import app, devices, estimates, settings, shares
 from .devices import Devices
-from .evaluation_run import attack_run
+from .display import Display, duration
+from .row_tasks import RowHere, RowTask, table_arguments
 from .rows import Job, make_job, table_of, wanted_of
-from .training_run import lacks_start, train_row
+from .shares import Share, share_of
+from .training_run import lacks_start
 
 FLAGS = flags.FLAGS
 settings.define_table_flags()
 devices.define_flags()
+shares.define_flags()
 
 
 def main(_: list[str]) -> None:
     """Makes, or with --show only prints, the table of --table at --scale."""
     settings.fill_in_table()
     paper = table_of(FLAGS)
-    chosen = None if FLAGS.show else devices.choose()  # before anything touches a device
-    jobs = [make_job(FLAGS, row) for row in FLAGS.rows]
     wanted = chosen_rows()
+    share = None if FLAGS.show else share_of(FLAGS, len(wanted))
+    # Devices come before anything touches one.
+    chosen = None if share is None else devices.choose(threads=share.threads)
+    jobs = [make_job(FLAGS, row) for row in FLAGS.rows]
     heading = scale_heading(paper, jobs)
     print(heading, flush=True)
-    if chosen is not None:
-        make(paper, [job for job in jobs if job.row in wanted], chosen)
-    rows = [row_of(paper, job) for job in jobs]
-    text = table_files.to_markdown(rows, jobs[0].columns, heading=heading)
+    failed = []
+    if chosen is not None and share is not None:
+        failed = make(paper, [job for job in jobs if job.row in wanted], chosen, share)
+    found = [row_of(paper, job) for job in jobs]
+    text = table_files.to_markdown(found, jobs[0].columns, heading=heading)
     try:
-        written = write(paper, rows, jobs)
+        written = write(paper, found, jobs)
     except InputError as error:
         if not FLAGS.show:
             raise
         written = f"not written: {error}"  # showing is reading, which needs no writable folder
     print(f"\n{text}\n{written}")
+    if failed:
+        raise InputError(f"not done, for the reasons told above: {', '.join(failed)}")
 
 
-def write(paper: PaperTable, rows: list[TableRow], jobs: list[Job]) -> str:
+def write(paper: PaperTable, found: list[TableRow], jobs: list[Job]) -> str:
     """Writes the table's files; what to tell of it."""
     folder = Path(FLAGS.runs_dir) / FLAGS.scale / "tables"
     wanted = wanted_of(jobs[0])
@@ -68,7 +76,7 @@ def write(paper: PaperTable, rows: list[TableRow], jobs: list[Job]) -> str:
     table_files.write_table(
         folder,
         f"table{paper.number}",
-        rows,
+        found,
         jobs[0].columns,
         heading=scale_heading(paper, jobs),
         details=details,
@@ -116,8 +124,8 @@ def scale_heading(paper: PaperTable, jobs: list[Job]) -> str:
     return "\n".join([lines[0], *(f"- {line}" for line in lines[1:])])
 
 
-def make(paper: PaperTable, jobs: list[Job], chosen: Devices) -> None:
-    """Trains and attacks what is missing, row by row."""
+def make(paper: PaperTable, jobs: list[Job], chosen: Devices, share: Share) -> list[str]:
+    """Trains and attacks what is missing, prints each row as it ends; returns those that failed."""
     for job in jobs:
         if lacks_start(job.values, job.run):
             print(
@@ -125,37 +133,60 @@ def make(paper: PaperTable, jobs: list[Job], chosen: Devices) -> None:
                 f"or imported by experiments.import_checkpoint into --run_dir={job.run.path}"
             )
     jobs = [job for job in jobs if not lacks_start(job.values, job.run)]
-    if all(row_of(paper, job).complete for job in jobs):
+    missing = {job.row: job for job in jobs if not row_of(paper, job).complete}
+    clock = estimates.Clock({}, share.jobs)
+    if missing and jobs[0].values.estimate:
+        clock = estimates.tell(list(missing.values()), chosen, at_a_time=share.jobs)
+    failed = []
+    with (
+        Display(clock.left) as display,
+        contextlib.closing(ends(clock.order(missing), chosen, share, display)) as all_ends,
+    ):
+        for ended in all_ends:
+            row, job = ended.task.name, missing[ended.task.name]
+            display.ended(row)
+            clock.ended(row, ended.seconds)
+            if ended.error is None:
+                display.print(table_files.markdown_line(row_of(paper, job), job.columns))
+            else:
+                failed.append(row)
+                display.print(f"{row} failed: {ended.error}")
+            display.print(f"({row}: {duration(ended.seconds)}; {clock.left()})")
+    return failed
+
+
+def ends(
+    todo: list[Job], chosen: Devices, share: Share, display: Display
+) -> Generator[tasks.Ended, None, None]:
+    """Makes rows, so many at a time, and yields them as they end.
+
+    A row that starts from the model of another one comes after it.
+    """
+
+    def tell(task: tasks.Task, text: str) -> None:
+        display.tell(task.name, text)
+
+    def say(task: tasks.Task, text: str) -> None:
+        display.print(f"{task.name}: {text}")
+
+    if share.jobs == 1:
+        yield from tasks.here([RowHere(job, chosen) for job in todo], tell=tell)
         return
-    if jobs[0].values.estimate:
-        estimates.tell([(job.values, job.columns) for job in jobs if not job.run.finished], chosen)
-    for job in jobs:
-        if not row_of(paper, job).complete:
-            started = time.monotonic()
-            make_row(job, chosen)
-            row = row_of(paper, job)
-            print(table_files.markdown_line(row, job.columns), flush=True)
-            print(f"({job.row}: {(time.monotonic() - started) / 60:.1f} minutes)", flush=True)
-            keras.backend.clear_session()
-
-
-def make_row(job: Job, chosen: Devices) -> None:
-    """Trains the row's model unless it is there, and runs the attacks that are not."""
-    details = {"scale": FLAGS.scale}
-    if not job.run.finished:
-        print(f"\n{job.row}: training", flush=True)
-    model = (
-        runs.load_model(job.run.model)
-        if is_imported(job.run)
-        else train_row(job.values, chosen, details=details)
-    )
-    for column in job.columns:
-        attack_run(job.values, job.run, model, column.attack, chosen, details=details)
-
-
-def is_imported(run: runs.RunDir) -> bool:
-    """Whether the run came from a published checkpoint rather than from a recipe."""
-    return run.finished and "imported" in files.read_json(run.recipe)
+    assert share.threads is not None
+    arguments = table_arguments(FLAGS)
+    preload = None if chosen.gpu else RowTask.__module__
+    folders = {job.run.path.resolve() for job in todo}
+    waits = [
+        bool(job.values.init_from) and Path(job.values.init_from).resolve() in folders
+        for job in todo
+    ]
+    for last in (False, True):
+        several = [
+            RowTask(job.row, arguments, share.threads)
+            for job, wait in zip(todo, waits, strict=True)
+            if wait == last
+        ]
+        yield from tasks.in_processes(several, jobs=share.jobs, tell=tell, say=say, preload=preload)
 
 
 def row_of(paper: PaperTable, job: Job) -> TableRow:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from absl import flags
 from alp_repro import runs, training
 from alp_repro.data import Images, load
 from alp_repro.errors import InputError
-from alp_repro.training import Watch
+from alp_repro.training import TrainingProgress, Watch
 
 from . import settings
 from .devices import Devices
+from .display import duration, shown
 from .evaluation_run import evaluation_set
 
 _WATCHED_IMAGES = 200
@@ -38,22 +39,37 @@ def train_row(
     devices: Devices,
     *,
     tensorboard: bool = False,
+    tell: Callable[[str], None] | None = None,
     details: dict[str, Any] | None = None,
 ) -> keras.Model:
-    """Trains, resumes or loads the model of --row, as its flags say."""
+    """Trains, resumes or loads the model of --row, as its flags say.
+
+    Progress is told, or shown where nobody is to be told.
+    """
     recipe, run = settings.recipe(values), settings.run_dir(values)
-    return training.train(
-        recipe,
-        run,
-        training_set(values.dataset, values.data_dir),
-        strategy=devices.strategy,
-        init_from=_start(values, run),
-        watch=_watch(values),
-        jit_compile=devices.jit_compile,
-        tensorboard=tensorboard,
-        verbose=1 if sys.stdout.isatty() else 2,
-        details={"device": devices.description, **(details or {})},
-    )
+    with shown(run.path.name, tell) as tell:
+        return training.train(
+            recipe,
+            run,
+            training_set(values.dataset, values.data_dir),
+            strategy=devices.strategy,
+            init_from=_start(values, run),
+            watch=_watch(values),
+            jit_compile=devices.jit_compile,
+            tensorboard=tensorboard,
+            report=lambda progress: tell(told(progress)),
+            verbose=0,
+            details={"device": devices.description, **(details or {})},
+        )
+
+
+def told(progress: TrainingProgress) -> str:
+    """Where a training is, in a few words."""
+    words = f"training, epoch {progress.epoch} of {progress.epochs}, loss {progress.loss:.4f}"
+    if progress.images_per_second is None or progress.seconds_left is None:
+        return words
+    left = duration(progress.seconds_left)
+    return f"{words}, {progress.images_per_second:,.0f} images/s, {left} left"
 
 
 def _watch(values: flags.FlagValues) -> Watch | None:

@@ -2,6 +2,7 @@
 
 from alp_repro.training.callbacks import Watch
 from alp_repro.training.model import LogitPairingModel, compiled_model
+from alp_repro.training.progress import TrainingProgress
 from alp_repro.training.recipe import Recipe
 from alp_repro.training.replicas import is_chief
 from alp_repro.training.train import estimate_seconds, train
@@ -9,6 +10,7 @@ from alp_repro.training.train import estimate_seconds, train
 __all__ = [
     "LogitPairingModel",
     "Recipe",
+    "TrainingProgress",
     "Watch",
     "compiled_model",
     "estimate_seconds",

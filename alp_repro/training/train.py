@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -28,6 +29,7 @@ from alp_repro.training.log import TrainingLog
 from alp_repro.training.model import LogitPairingModel, compiled_model
 from alp_repro.training.order import EpochOrder, first_images
 from alp_repro.training.ownership import Owner, check_owner, finished_model
+from alp_repro.training.progress import Report, TrainingProgress
 from alp_repro.training.recipe import Recipe
 from alp_repro.training.replicas import is_chief, spans_machines
 
@@ -44,6 +46,7 @@ def train(
     watch: Watch | None = None,
     jit_compile: bool = False,
     tensorboard: bool = False,
+    report: Callable[[TrainingProgress], None] | None = None,
     verbose: int | str = "auto",
     details: dict[str, Any] | None = None,
 ) -> keras.Model:
@@ -62,6 +65,7 @@ def train(
       watch: test images whose accuracies are logged beside those of the training.
       jit_compile: see `compiled_model`.
       tensorboard: writes event files to the run folder.
+      report: called after each step and each epoch.
       verbose: Keras' progress bar.
       details: further provenance (flags, scale, data source).
 
@@ -102,6 +106,8 @@ def train(
             callbacks += [SaveRawWeights(run, recipe, epochs=epochs), log, backup]
             if tensorboard:
                 callbacks.append(keras.callbacks.TensorBoard(str(run.path / "tensorboard")))
+        if report is not None:
+            callbacks.append(Report(report, recipe, epochs=epochs, steps=order.steps))
         spread = strategy.distribute_datasets_from_function
         model.fit(
             spread(order.shares) if replicas > 1 else order.dataset(),
@@ -143,13 +149,15 @@ def epochs_of(recipe: Recipe, *, steps_per_epoch: int) -> int:
     return min(recipe.epochs, -(-recipe.max_steps // steps_per_epoch))
 
 
-def estimate_seconds(recipe: Recipe, data: Images, *, steps: int = 5) -> float:
+def estimate_seconds(
+    recipe: Recipe, data: Images, *, steps: int = 5, jit_compile: bool = False
+) -> float:
     """Duration of a whole training on this machine, from a few timed steps; fewer if they last."""
     model = compiled_model(recipe)
     batch = min(recipe.batch_size, len(data.labels))
     batch -= batch % recipe.virtual_replicas
     images, labels = tf.constant(data.images[:batch]), tf.constant(data.labels[:batch], tf.int32)
-    step = tf.function(lambda: model.train_step((images, labels)))
+    step = tf.function(lambda: model.train_step((images, labels)), jit_compile=jit_compile)
     step()
     started = time.monotonic()
     seconds, done = 0.0, 0

@@ -1,0 +1,220 @@
+"""Tasks on this machine: one after the other in this process, or several in processes of their own.
+
+A task leaves its result in files, which it locks while it works on them; what passes between
+processes is a few words of progress and whether it went well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import io
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
+from typing import Any, Protocol
+
+from alp_repro.errors import InputError
+
+STOP_SECONDS = 120.0  # what a child may take to save what it has and end
+
+
+class Task(Protocol):
+    """Work that can be described in a few values (a frozen dataclass) and done anywhere."""
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+
+    def run(self, tell: Callable[[str], None]) -> None:
+        """Does it; `tell` is called with a few words whenever there is something to say.
+
+        Raises:
+          InputError: it cannot be done, in one line.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """A task that is over; `error` says in one line why it is not done, None that it is."""
+
+    task: Task
+    seconds: float
+    error: str | None = None
+
+
+def here(tasks: Sequence[Task], *, tell: Callable[[Task, str], None]) -> Iterator[Ended]:
+    """Does the tasks one after the other in this process; one that fails leaves the others be."""
+    for task in tasks:
+        started = time.monotonic()
+        error = _outcome(task, functools.partial(tell, task))
+        yield Ended(task, time.monotonic() - started, error)
+
+
+def in_processes(
+    tasks: Sequence[Task],
+    *,
+    jobs: int,
+    tell: Callable[[Task, str], None],
+    say: Callable[[Task, str], None],
+    preload: str | None,
+) -> Iterator[Ended]:
+    """Does up to `jobs` tasks at a time, each in a process of its own, and yields them as they end.
+
+    When the iterator is closed, by Ctrl-C for one, the tasks that run are asked to stop as by
+    SIGTERM, and waited for. They are also when this process is killed.
+
+    Args:
+      tasks: what to do, in the order in which they begin; they are pickled.
+      jobs: how many at a time.
+      tell: called with a task and what it tells of its progress.
+      say: called with a task and each line that it prints.
+      preload: a module to import once, in a server that the processes are forked from; None: each
+        process begins afresh, as GPU libraries need it.
+    """
+    context = _context(preload)
+    waiting = list(tasks)
+    running: dict[Connection, _Child] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                child = _Child.start(context, waiting.pop(0))
+                running[child.pipe] = child
+            for pipe in wait(list(running)):
+                assert isinstance(pipe, Connection)
+                child = running[pipe]
+                ended = child.hear(tell, say)
+                if ended is not None:
+                    del running[pipe]
+                    yield ended
+    finally:
+        _stop(list(running.values()))
+
+
+@dataclasses.dataclass
+class _Child:
+    """A process that works on a task, and what it has said of its end."""
+
+    task: Task
+    process: SpawnProcess | ForkServerProcess
+    pipe: Connection
+    started: float
+
+    @classmethod
+    def start(cls, context: SpawnContext | ForkServerContext, task: Task) -> _Child:
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=_work, args=(task, theirs), name=task.name)
+        process.start()
+        theirs.close()  # so that the pipe ends with the child
+        return cls(task, process, ours, time.monotonic())
+
+    def hear(
+        self, tell: Callable[[Task, str], None], say: Callable[[Task, str], None]
+    ) -> Ended | None:
+        """Passes one message on; the task's end when that is what it is."""
+        try:
+            kind, text = self.pipe.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            kind, text = "end", f"its process ended with {_cause(self.process.exitcode)}"
+        if kind == "end":
+            self.process.join()
+            self.pipe.close()
+            return Ended(self.task, time.monotonic() - self.started, text)
+        (tell if kind == "tell" else say)(self.task, text)
+        return None
+
+
+def _cause(code: int | None) -> str:
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        return f"{name}{' (too little memory?)' if name == 'SIGKILL' else ''}"
+    return f"exit code {code}"
+
+
+def _stop(children: list[_Child]) -> None:
+    """Asks children to save and end; one that does not in time is killed."""
+    for child in children:
+        child.process.terminate()
+    deadline = time.monotonic() + STOP_SECONDS
+    for child in children:
+        with contextlib.suppress(EOFError, OSError):
+            while time.monotonic() < deadline:  # a full pipe would hold it up
+                if child.pipe.poll(0.1):
+                    child.pipe.recv()
+        child.process.join(max(0.0, deadline - time.monotonic()))
+        if child.process.is_alive():
+            child.process.kill()
+            child.process.join()
+
+
+def _context(preload: str | None) -> SpawnContext | ForkServerContext:
+    if preload is None:
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([preload])
+    return context
+
+
+def _work(task: Task, pipe: Connection) -> None:
+    """The life of a child process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us too; our parent decides
+    signal.signal(signal.SIGTERM, _interrupt)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+    def send(kind: str, text: str | None) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            pipe.send((kind, text))
+
+    try:
+        with contextlib.redirect_stdout(_Lines(lambda line: send("say", line))):
+            error = _outcome(task, lambda text: send("tell", text))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    send("end", error)
+    pipe.close()
+
+
+def _interrupt(_signal: int, _frame: Any) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not tear up the way out
+    raise KeyboardInterrupt
+
+
+def _end_with_the_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _outcome(task: Task, tell: Callable[[str], None]) -> str | None:
+    """Runs a task; None when it is done, else one line."""
+    try:
+        task.run(tell)
+    except InputError as error:
+        return str(error)
+    except Exception as error:  # ours to find, and no reason to give up the others
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        return f"{type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
+    return None
+
+
+class _Lines(io.TextIOBase):
+    """A stream that passes on whole lines."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say, self._rest = say, ""
+
+    def write(self, text: str) -> int:
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._say(line)
+        return len(text)
