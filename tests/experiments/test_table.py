@@ -38,6 +38,7 @@ def flags_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "mnist/at50.cfg": ROW.format(row="at50", epochs=1) + "--train_images=70000\n",
         "scale/smoke/mnist/all.cfg": SCALE,
         "scale/quick/mnist/all.cfg": SCALE + "--noestimate\n",
+        "tables/table1.cfg": "--dataset=mnist\n--rows=plain,lsq\n--grid=two\n",
         "attacks/two.cfg": "--attack=pgd,eps_iter=10,nb_iter=2\n--attack=pgd,restarts=9,nb_iter=3",
     }
     for name, text in texts.items():
@@ -49,8 +50,8 @@ def flags_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(flags_dir: Path, runs: Path, *arguments: str, scale: str = "quick") -> list[str]:
     return [
-        sys.executable, "-m", "experiments.table", "--table=1", "--dataset=mnist",
-        f"--scale={scale}", "--grid=two", f"--flags_dir={flags_dir}", f"--runs_dir={runs}",
+        sys.executable, "-m", "experiments.table", "--table=1",
+        f"--scale={scale}", f"--flags_dir={flags_dir}", f"--runs_dir={runs}",
         "--threads=1", *arguments,
     ]  # fmt: skip
 
