@@ -23,6 +23,12 @@ class Write:
 
     def run(self, tell: Callable[[str], None]) -> None:
         path = Path(self.folder) / self.name
+        if self.how == "long":
+            try:
+                path.write_text(f"begun {os.getpid()}")
+                time.sleep(600)
+            finally:
+                path.write_text("saved")
         path.write_text(f"begun {os.getpid()}")
         tell("working")
         print(f"{self.name} says\nso")
@@ -34,9 +40,4 @@ class Write:
             raise ZeroDivisionError("a bug")
         if self.how == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
-        if self.how == "long":
-            try:
-                time.sleep(60)
-            finally:
-                path.write_text("saved")
         path.write_text(f"done {os.getpid()}")

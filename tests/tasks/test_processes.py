@@ -83,7 +83,7 @@ def test_when_the_iterator_is_closed_the_children_save_and_end(tmp_path: Path) -
     tasks = [Write(str(tmp_path), "a"), Write(str(tmp_path), "b", "long")]
     with contextlib.closing(processes(tasks, Heard())) as ended:
         assert next(ended).task.name == "a"
-        wait_for(lambda: (tmp_path / "b").exists())
+        wait_for(lambda: (tmp_path / "b").exists() and bool((tmp_path / "b").read_text()))
         pid = int((tmp_path / "b").read_text().split()[1])
     assert (tmp_path / "b").read_text() == "saved"
     assert not Path(f"/proc/{pid}").exists()
@@ -102,7 +102,7 @@ def test_children_of_a_killed_process_save_and_end(tmp_path: Path) -> None:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
