@@ -14,6 +14,7 @@ MOVED = {
 BINARIES = [
     "train",
     "evaluate",
+    "audit",
     "table",
     "figures",
     "report",
@@ -82,7 +83,8 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            f"alp-{name.replace('_', '-')}=alp_repro_cli.{name}:cli" for name in BINARIES
+            *(f"alp-{name.replace('_', '-')}=alp_repro_cli.{name}:cli" for name in BINARIES),
+            "alp-verify=alp_repro_cli.verify_adversarial:cli",
         ],
     },
 )

@@ -1,0 +1,246 @@
+"""What a few passes over a model tell of it: the measurements behind the indicators.
+
+Everything here is on the model's input scale, [0, 1]; each function says what it counts and over
+what. Nothing is judged here: see `indicators`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from alp_repro.attacks import Attack, loss_and_gradient, pgd_step, random_starts
+from alp_repro.attacks.losses import attack_loss
+from alp_repro.errors import InputError
+from alp_repro.model_copies import logits_function
+
+Numbers = dict[str, float]
+
+STABILITY_RADIUS = 1e-3
+STABILITY_POINTS = 20
+LAST_STEPS = 10
+
+
+def batched(
+    function: Callable[..., tf.Tensor], batch_size: int, *arrays: np.ndarray
+) -> list[np.ndarray]:
+    """A compiled function of batches of one shape, over arrays of any length.
+
+    The last batch is filled up with its own first rows; every output has one row an input.
+    """
+    count = len(arrays[0])
+    found: list[list[np.ndarray]] = []
+    for start in range(0, count, batch_size):
+        chosen = np.arange(start, start + batch_size)
+        kept = min(batch_size, count - start)
+        chosen[kept:] = start
+        outputs = function(*(tf.constant(array[chosen]) for array in arrays))
+        outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
+        found.append([np.asarray(output)[:kept] for output in outputs])
+    return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+
+
+def clean_logits(model: keras.Model, images: np.ndarray, *, batch_size: int) -> np.ndarray:
+    """Logits, float32 [n, classes].
+
+    Raises InputError when some are not finite, with the first such image's place.
+    """
+    (logits,) = batched(tf.function(logits_function(model)), batch_size, images)
+    bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    if len(bad):
+        raise InputError(
+            f"the model's logits are not finite for {len(bad)} of {len(images)} images, the first "
+            f"being number {bad[0]}: its weights or its pixel range are wrong"
+        )
+    return logits
+
+
+def randomness(
+    model: keras.Model, images: np.ndarray, logits: np.ndarray, *, batch_size: int
+) -> Numbers:
+    """How far logits move, relative to their spread, when nothing of an image has changed.
+
+    `repeated`: the largest change in two further passes over the same batches; `batch`: in a pass
+    over the images in another order. A model that draws random numbers, or whose batch norm or
+    dropout is in training mode, moves.
+    """
+    program = tf.function(logits_function(model))
+    scale = max(float(np.ptp(logits)), 1e-30)
+    (again,), (more,) = (batched(program, batch_size, images) for _ in range(2))
+    order = np.random.default_rng(0).permutation(len(images))
+    (shuffled,) = batched(program, batch_size, images[order])
+    return {
+        "repeated": float(max(np.abs(again - logits).max(), np.abs(more - logits).max())) / scale,
+        "batch": float(np.abs(shuffled - logits[order]).max()) / scale,
+    }
+
+
+def gradients_at_starts(
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    eps: float,
+    seed: int,
+    batch_size: int,
+) -> Numbers:
+    """Shares of random starts in the ball at which a loss has a gradient that is zero everywhere.
+
+    `cross_entropy` and `margin` are such shares; `unavailable` is 1 where TensorFlow gives no
+    gradient at all; `not_finite` is the share of starts with an infinity or NaN in it.
+    """
+    logits = logits_function(model)
+
+    @tf.function
+    def zero(x: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> list[tf.Tensor]:
+        points = random_starts(
+            x, image_index=index, restart=tf.zeros_like(index), seed=tf.constant(seed),
+            eps=tf.constant(eps, tf.float32),
+        )  # fmt: skip
+        found = []
+        for loss in ("cross_entropy", "margin"):
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(points)
+                value = attack_loss(loss, labels=y, logits=logits(points))
+            gradient = tape.gradient(value, points)
+            if gradient is None:
+                nothing = tf.fill(tf.shape(y), True)
+                found += [nothing, tf.fill(tf.shape(y), False), nothing]
+                continue
+            finite = tf.reduce_all(tf.math.is_finite(gradient), axis=[1, 2, 3])
+            found += [
+                tf.reduce_all(gradient == 0, axis=[1, 2, 3]),
+                ~finite,
+                tf.fill(tf.shape(y), False),
+            ]
+        return found
+
+    ce, ce_bad, absent, margin, margin_bad, _ = batched(
+        zero, batch_size, images, labels, np.arange(len(images))
+    )
+    return {
+        "cross_entropy": float(ce.mean()),
+        "margin": float(margin.mean()),
+        "unavailable": float(absent.mean()),
+        "not_finite": float((ce_bad | margin_bad).mean()),
+    }
+
+
+def instability(
+    model: keras.Model, images: np.ndarray, labels: np.ndarray, *, seed: int, batch_size: int
+) -> Numbers:
+    """Mean relative change of the cross-entropy at random points very near the images.
+
+    The mean over images and over `STABILITY_POINTS` points within `STABILITY_RADIUS` of each, of
+    min(1, |loss at the point - loss at the image| / |loss at the image|).
+    """
+    logits = logits_function(model)
+
+    @tf.function
+    def change(x: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+        here = attack_loss("cross_entropy", labels=y, logits=logits(x))
+        total = tf.zeros_like(here)
+        for point in tf.range(STABILITY_POINTS):
+            near = random_starts(
+                x, image_index=index, restart=tf.fill(tf.shape(index), point),
+                seed=tf.constant(seed), eps=tf.constant(STABILITY_RADIUS),
+            )  # fmt: skip
+            there = attack_loss("cross_entropy", labels=y, logits=logits(near))
+            total += tf.minimum(1.0, tf.math.divide_no_nan(tf.abs(there - here), tf.abs(here)))
+        return total / STABILITY_POINTS
+
+    (changes,) = batched(change, batch_size, images, labels, np.arange(len(images)))
+    return {"mean_change": float(changes.mean())}
+
+
+def way_of_an_attack(
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    attack: Attack,
+    seed: int,
+    batch_size: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The losses and verdicts along the first restart of a constant-step PGD.
+
+    Returns:
+      losses float32 and broken bool, each [nb_iter + 1, n]: at the start and after every step.
+    """
+    gradient_logits = logits_function(model)
+    steps = attack.nb_iter
+
+    @tf.function
+    def way(x: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> list[tf.Tensor]:
+        value_and_gradient = loss_and_gradient(gradient_logits, y, loss=attack.loss)
+        points = x
+        if attack.random_start:
+            points = random_starts(
+                x, image_index=index, restart=tf.zeros_like(index), seed=tf.constant(seed),
+                eps=tf.constant(attack.eps, tf.float32),
+            )  # fmt: skip
+        losses = tf.TensorArray(tf.float32, size=steps + 1, element_shape=y.shape)
+        wrong = tf.TensorArray(tf.bool, size=steps + 1, element_shape=y.shape)
+
+        def visit(i: tf.Tensor, points: tf.Tensor, losses: tf.TensorArray, wrong: tf.TensorArray):  # type: ignore[no-untyped-def]
+            outputs, values, gradient = value_and_gradient(points)
+            broken = tf.argmax(outputs, axis=1, output_type=tf.int32) != y
+            size = tf.constant(attack.eps_iter, tf.float32)
+            if attack.step_schedule == "linear":
+                size *= 1.0 - tf.cast(i, tf.float32) / steps
+            moved = pgd_step(points, gradient, images=x, eps=attack.eps, step_size=size)
+            return i + 1, moved, losses.write(i, values), wrong.write(i, broken)
+
+        _, _, losses, wrong = tf.while_loop(
+            lambda i, *_: i <= steps, visit, (tf.constant(0), points, losses, wrong),
+            parallel_iterations=1,
+        )  # fmt: skip
+        return [tf.transpose(losses.stack()), tf.transpose(wrong.stack())]
+
+    losses, broken = batched(way, batch_size, images, labels, np.arange(len(images)))
+    return losses.T, broken.T
+
+
+def of_way(losses: np.ndarray, broken: np.ndarray) -> Numbers:
+    """What the way of an attack says.
+
+    `forgotten`: the share of images with a misclassified iterate whose last one is not;
+    `still_rising`: of the images that no iterate breaks, the share whose best loss rises by more
+    than 1% of its whole rise within the last `LAST_STEPS` steps; `standing`: how many these are.
+    """
+    ever = broken.any(axis=0)
+    best = np.maximum.accumulate(losses.astype(np.float64), axis=0)
+    tail = min(LAST_STEPS, len(losses) - 1)
+    whole, late = best[-1] - best[0], best[-1] - best[-1 - tail]
+    rising = late > 0.01 * np.maximum(whole, 1e-12)
+    standing = ~ever
+    return {
+        "forgotten": float((ever & ~broken[-1]).mean()),
+        "still_rising": float(rising[standing].mean()) if standing.any() else 0.0,
+        "standing": float(standing.sum()),
+    }
+
+
+def with_zero_gradient(model: keras.Model) -> keras.Model:
+    """A model with the same logits whose gradient is 0 where the model's is not there at all.
+
+    An attack that follows it stays at its start, which is what a user's own attack does.
+    """
+
+    class WithZeroGradient(keras.Model):
+        def __init__(self) -> None:
+            super().__init__(name=f"{model.name}_zero_gradient", dtype="float32")
+            self.inner = model
+
+        @property
+        def output_shape(self) -> tuple[int | None, ...]:
+            return self.inner.output_shape
+
+        def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+            outputs = tf.cast(self.inner(images, training=False), tf.float32)
+            return outputs + 0.0 * tf.reduce_sum(images, axis=[1, 2, 3])[:, None]
+
+    return WithZeroGradient()

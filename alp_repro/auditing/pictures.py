@@ -1,0 +1,122 @@
+"""The pictures of an audit's page, as data URIs: PNG of figures, PNG of single images."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+import tensorflow as tf
+from matplotlib.figure import Figure
+
+from alp_repro.auditing.result import Audit
+from alp_repro.reporting.figures import (
+    WIDTH,
+    figure_style,
+    heat_map_panels,
+    loss_histograms,
+    surface_panels,
+)
+
+_BROKEN, _DEFAULT, _LEFT = "#D55E00", "#0072B2", "#009E73"
+
+
+def data_uri(figure: Figure) -> str:
+    """A figure as a PNG that stands inside the page."""
+    buffer = io.BytesIO()
+    with figure_style():
+        figure.savefig(buffer, format="png")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def image_uri(image: np.ndarray) -> str:
+    """One image, float [height, width, channels] in [0, 1], as a PNG."""
+    pixels = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    if pixels.shape[-1] not in (1, 3, 4):
+        pixels = pixels[..., :1]
+    png = tf.io.encode_png(pixels).numpy()
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+@figure_style()
+def accuracies(audit: Audit) -> Figure:
+    """What is left after each attack in turn, and what the evaluation under audit says."""
+    titles = ["clean", *(attack.title.partition(":")[0] for attack in audit.attacks)]
+    left = [audit.worst_after(count) for count in range(len(titles))]
+    alone = [audit.clean_accuracy] + [
+        audit.accuracy_of(attack) if attack.scope == "correct" else np.nan
+        for attack in audit.attacks
+    ]
+    figure = Figure(figsize=(WIDTH, 0.75 + 0.27 * len(titles)), layout="constrained")
+    axes = figure.subplots()
+    places = np.arange(len(titles))[::-1]
+    errors = np.array([audit.interval(share) for share in left]).T
+    errors = np.abs(errors - np.array(left))
+    colours = [_LEFT, _DEFAULT, *[_BROKEN] * (len(titles) - 2)]
+    axes.barh(places, np.array(left) * 100, height=0.62, color=colours, xerr=errors * 100,
+              error_kw={"elinewidth": 0.8, "ecolor": "#444444"})  # fmt: skip
+    axes.plot(np.array(alone)[2:] * 100, places[2:], "D", color="#222222", markersize=3.2,
+              label="this attack alone")  # fmt: skip
+    if len(titles) > 1:
+        axes.axvline(alone[1] * 100, color=_DEFAULT, linestyle="--", linewidth=0.9,
+                     label="the evaluation under audit")  # fmt: skip
+        axes.legend(loc="lower right")
+    ends = np.fmax(alone, [audit.interval(share)[1] for share in left])
+    for place, share, end in zip(places, left, ends, strict=True):
+        axes.text(end * 100 + 1.6, place, f"{share:.1%}", va="center", fontsize=7,
+                  bbox={"facecolor": "white", "linewidth": 0, "pad": 0.6})  # fmt: skip
+    axes.set_yticks(places, titles)
+    axes.set_xlim(0, 112)
+    axes.set_xticks([0, 20, 40, 60, 80, 100])
+    axes.set_xlabel("images still classified correctly, worst case so far (%)")
+    axes.grid(axis="y", visible=False)
+    return figure
+
+
+def closer_looks(audit: Audit) -> list[tuple[str, str, str]]:
+    """Heading, picture and caption of each thing that was looked at closely."""
+    found = []
+    if audit.heat_map is not None:
+        title = f"steps and iterations, {audit.heat_map.broken.shape[2]} images"
+        found.append(
+            (
+                "Step size and iterations",
+                data_uri(heat_map_panels({title: audit.heat_map})),
+                "Accuracy (percent of correctly classified images) under PGD with one restart for "
+                "each step size and number of iterations. The default evaluation is one cell; an "
+                "honest one has no much darker cell beside it.",
+            )
+        )
+    if audit.restarts is not None:
+        titles = [f"image {place}" for place in audit.restarts.images]
+        found.append(
+            (
+                "Restarts",
+                data_uri(
+                    loss_histograms(audit.restarts.losses, titles, broken=audit.restarts.broken)
+                ),
+                "Final cross-entropy of restarts of the default evaluation on images that it left "
+                "standing, where there are any. Losses that differ widely from one start to "
+                "another mean that one restart tells little.",
+            )
+        )
+    if audit.surface is not None:
+        offsets = np.linspace(
+            -audit.surface.radius, audit.surface.radius, len(audit.surface.losses)
+        )
+        title = f"image {audit.surface.image}"
+        found.append(
+            (
+                "Loss surface",
+                data_uri(surface_panels(audit.surface.losses[None], offsets, [title])),
+                "Cross-entropy on a plane through an image, spanned by two random sign vectors. "
+                "Many hills, or a plain with one narrow hill, mislead gradient steps.",
+            )
+        )
+    return found
+
+
+def perturbation(audit: Audit, place: int) -> np.ndarray:
+    """What was added to an image: grey is nothing, white +ε, black -ε."""
+    difference = audit.adversarial[place] - audit.images[place]
+    return 0.5 + 0.5 * difference / audit.eps

@@ -1,0 +1,165 @@
+"""The attack unit test: does the attack find an adversarial example that is known to be there?
+
+Zimmermann, Brendel, Tramèr & Carlini 2022, "Increasing confidence in adversarial robustness
+evaluations", section 4: the model's features stay, its last layer is replaced by one that tells a
+single planted point of the ball from the points around it. The point is adversarial by
+construction, and an attack that does not find it would not find others either.
+
+Ours differs in how the head is fitted: a ridge regression with its threshold between the planted
+point and the nearest of the others, in place of a logistic regression.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from alp_repro.attacks import Attack, craft, random_starts
+from alp_repro.auditing.measurements import batched
+from alp_repro.classifiers.heads import is_graph
+
+INNER_POINTS = 64  # uniform in the ball
+CORNER_POINTS = 64  # at corners of the ball, as the planted point is
+TIGHTNESS = 0.8  # where the threshold lies between the nearest other point and the planted one
+_RIDGE = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class PlantedResult:
+    """How many planted examples were found.
+
+    Attributes:
+      images: with a head that tells the planted point from all others.
+      found: by the attack; `by_chance`: by as many random points as the attack takes gradients.
+    """
+
+    images: int
+    found: int
+    by_chance: int
+
+
+def features_of(model: keras.Model) -> keras.Model | None:
+    """The model up to the input of its last layer, where that is a vector; None: there is none."""
+    if not is_graph(model):
+        return None
+    last = model.layers[-1]
+    while is_graph(last):
+        inner = features_of(last)
+        if inner is None or last is model.layers[0]:
+            return None
+        before = keras.Model(model.inputs, last.input)
+        return keras.Model(model.inputs, inner(before(model.inputs[0])))
+    if not isinstance(last, keras.layers.Dense):
+        return None
+    vector = last.input
+    return keras.Model(model.inputs, vector) if len(vector.shape) == 2 else None
+
+
+def planted_examples(
+    features: keras.Model,
+    images: np.ndarray,
+    *,
+    attack: Attack,
+    seed: int,
+    batch_size: int,
+) -> PlantedResult:
+    """Plants one adversarial example near each image and lets an attack and chance look for it.
+
+    Args:
+      features: float32 images in [0, 1] to vectors; see `features_of`.
+      images: float32 [n, height, width, channels]; some dozens are enough.
+      attack: what is tested; its loss is taken between two classes, its target is left out.
+      seed: of the points.
+      batch_size: images in a batch.
+    """
+    program = tf.function(lambda x: tf.cast(features(x, training=False), tf.float32))
+    heads = [
+        _head(program, image, eps=attack.eps, seed=seed, index=i) for i, image in enumerate(images)
+    ]
+    fitted = [i for i, head in enumerate(heads) if head is not None]
+    if not fitted:
+        return PlantedResult(0, 0, 0)
+    weights = np.stack([h[0] for h in heads if h is not None])
+    biases = np.array([h[1] for h in heads if h is not None], np.float32)
+    binary = dataclasses.replace(
+        attack, loss="margin" if attack.loss == "dlr" else attack.loss, target="none"
+    )
+    search = _search(features, binary, seed)
+    chance = _chance(features, attack, seed)
+    index = np.asarray(fitted, np.int64)
+    (found,) = batched(search, batch_size, images[fitted], weights, biases, index)
+    (lucky,) = batched(chance, batch_size, images[fitted], weights, biases, index)
+    return PlantedResult(len(fitted), int(found.sum()), int(lucky.sum()))
+
+
+def _head(
+    program: tf.types.experimental.PolymorphicFunction,
+    image: np.ndarray,
+    *,
+    eps: float,
+    seed: int,
+    index: int,
+) -> tuple[np.ndarray, float] | None:
+    """Weights and bias that are positive on a planted corner of the ball alone, or None."""
+    generator = np.random.default_rng([seed, index])
+    inner = generator.uniform(-1, 1, (INNER_POINTS, *image.shape))
+    corners = generator.integers(0, 2, (CORNER_POINTS + 1, *image.shape)) * 2 - 1
+    offsets = np.concatenate([inner, corners]).astype(np.float32)
+    vectors = program(tf.constant(np.clip(image + np.float32(eps) * offsets, 0, 1))).numpy()
+    vectors = vectors.astype(np.float64)
+    centre = vectors[:-1].mean(axis=0)
+    scale = max(float(vectors[:-1].std()), 1e-12)
+    centred = (vectors - centre) / scale
+    aims = np.full(len(vectors), -1.0)
+    aims[-1] = 1.0
+    # Ridge regression by its dual: there are fewer points than features.
+    gram = centred @ centred.T
+    ridge = _RIDGE * max(np.trace(gram) / len(gram), 1e-12)
+    direction = centred.T @ np.linalg.solve(gram + ridge * np.eye(len(gram)), aims)
+    values = centred @ direction
+    nearest, planted = values[:-1].max(), values[-1]
+    if not planted > nearest:
+        return None
+    threshold = nearest + TIGHTNESS * (planted - nearest)
+    weights = direction / scale
+    return weights.astype(np.float32), float(-threshold - centre @ weights)
+
+
+def _search(features: keras.Model, attack: Attack, seed: int):  # type: ignore[no-untyped-def]
+    @tf.function
+    def found(x: tf.Tensor, w: tf.Tensor, b: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+        def logits(points: tf.Tensor) -> tf.Tensor:
+            vectors = tf.cast(features(points, training=False), tf.float32)
+            value = tf.reduce_sum(vectors * w, axis=1) + b
+            return tf.stack([tf.zeros_like(value), value], axis=1)
+
+        labels = tf.zeros_like(index, tf.int32)
+        restart = tf.zeros_like(labels)
+        starts = random_starts(
+            x, image_index=index, restart=restart, seed=tf.constant(seed),
+            eps=tf.constant(attack.eps, tf.float32),
+        )  # fmt: skip
+        crafted = craft(logits, x, labels, attack=attack, starts=starts)
+        return logits(crafted)[:, 1] > 0
+
+    return found
+
+
+def _chance(features: keras.Model, attack: Attack, seed: int):  # type: ignore[no-untyped-def]
+    @tf.function
+    def found(x: tf.Tensor, w: tf.Tensor, b: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+        lucky = tf.fill(tf.shape(b), False)
+        for draw in tf.range(attack.nb_iter):
+            points = random_starts(
+                x, image_index=index, restart=tf.fill(tf.shape(index), draw + 1),
+                seed=tf.constant(seed), eps=tf.constant(attack.eps, tf.float32),
+            )  # fmt: skip
+            points = tf.clip_by_value(x + attack.eps * tf.sign(points - x), 0.0, 1.0)
+            vectors = tf.cast(features(points, training=False), tf.float32)
+            lucky |= tf.reduce_sum(vectors * w, axis=1) + b > 0
+        return lucky
+
+    return found
