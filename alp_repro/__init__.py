@@ -8,6 +8,7 @@ print(record.accuracy_at(1), record.accuracy_at(100), record.interval_at(100))
 """
 
 from alp_repro.attacks import Attack, strong_attack
+from alp_repro.auditing import Audit, audit
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, evaluate
 from alp_repro.training import Recipe, train
@@ -15,8 +16,10 @@ from alp_repro.training import Recipe, train
 __all__ = [
     "Attack",
     "AttackRecord",
+    "Audit",
     "InputError",
     "Recipe",
+    "audit",
     "evaluate",
     "strong_attack",
     "train",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,11 @@ import numpy as np
 
 from alp_repro import runs
 from alp_repro.attacks import Attack
+from alp_repro.auditing import course, measurements
 from alp_repro.auditing import indicators as judge
-from alp_repro.auditing import measurements
-from alp_repro.auditing.indicators import Indicator
+from alp_repro.auditing.kinds import Indicator
 from alp_repro.auditing.result import Audit
-from alp_repro.auditing.stages import default_attack
+from alp_repro.auditing.stages import Stage, attack_stages, default_attack
 from alp_repro.auditing.work import Work
 from alp_repro.classifiers import (
     UNIT_PIXELS,
@@ -49,6 +49,8 @@ def audit(
     seed: int = 0,
     batch_size: int | None = None,
     trust_code: bool = False,
+    stages: Sequence[Stage] | None = None,
+    closer_look: bool = True,
     report: Callable[[str], None] = lambda line: None,
 ) -> Audit:
     """Tells whether an evaluation of a classifier's robustness is too kind.
@@ -71,6 +73,8 @@ def audit(
       seed: of starts and targets.
       batch_size: images in a batch; None: by their size.
       trust_code: run Python code that a model file carries.
+      stages: attacks of one's own in place of `attack_stages`, the evaluation under audit first.
+      closer_look: also make the heat map, the histograms of restarts and the loss surface.
       report: takes each line of progress.
 
     Raises:
@@ -96,19 +100,24 @@ def audit(
             images,
             labels,
             attack=attack,
-            classes=classifier.classes,
             seconds=60 * minutes,
             folder=Path(folder).expanduser() if folder is not None else Path(temporary),
             seed=seed,
             batch_size=batch_size,
             report=report,
         )
-        first = _first_look(work, classifier, model, pixels)
+        first, other_range = _first_look(work, classifier, model, pixels)
         for one in first:
             if one.raised:
                 report(f"{one.title}: {one.saw}")
-        sound = not any(one.raised and one.key == "random_outputs" for one in first)
-        found = work.attacked() if sound and work.correct.any() else work.not_attacked(first)
+        # Attack numbers of another pixel range, or of outputs that are drawn, mean nothing.
+        random = any(one.raised and one.key == "random_outputs" for one in first)
+        if random or other_range or not work.correct.any():
+            found = course.not_attacked(work, first)
+        else:
+            if stages is None:
+                stages = attack_stages(attack, classes=classifier.classes)
+            found = course.attacked(work, stages, closer_look=closer_look)
     return dataclasses.replace(
         found,
         indicators=(*first, *found.indicators),
@@ -148,17 +157,18 @@ def _first_look(
     classifier: Classifier,
     given: keras.Model | Callable[..., Any],
     pixels: PixelScale,
-) -> tuple[Indicator, ...]:
-    """What the clean images tell."""
+) -> tuple[tuple[Indicator, ...], bool]:
+    """What the clean images tell, and whether the model plainly wants other pixels."""
     moved = measurements.randomness(
         classifier.model, work.images, work.logits, batch_size=work.batch_size
     )
     accuracy = float(work.correct.mean())
     chance = judge.near_chance(accuracy, work.labels, classifier.classes, likely="")
+    other_range = False
     if chance.raised:
-        likely = _likely_range(work, given, pixels, accuracy)
+        likely, other_range = _likely_range(work, given, pixels, accuracy)
         chance = judge.near_chance(accuracy, work.labels, classifier.classes, likely=likely)
-    return (
+    found = (
         chance,
         judge.random_outputs(moved["repeated"], moved["batch"]),
         judge.logit_scale(work.logits),
@@ -167,12 +177,13 @@ def _first_look(
             classifier.classes, work.attack.loss, targeted=work.attack.target != "none"
         ),
     )
+    return found, other_range
 
 
 def _likely_range(
     work: Work, given: keras.Model | Callable[..., Any], pixels: PixelScale, accuracy: float
-) -> str:
-    """A sentence on the pixel range that fits the model best, of those that are common."""
+) -> tuple[str, bool]:
+    """A sentence on the common pixel range that fits the model best, and whether one does."""
     images, labels = work.images[:_RANGE_IMAGES], work.labels[:_RANGE_IMAGES]
     shape = images.shape[1:]
     found: list[tuple[float, str]] = []
@@ -188,8 +199,8 @@ def _likely_range(
             continue
         found.append((float((logits.argmax(axis=1) == labels).mean()), scale.name))
     if not found:
-        return ""
+        return "", False
     best, name = max(found)
     if best < 1.5 * accuracy + 0.1:
-        return "No other common range does better."
-    return f"With pixels of {name} it is {best:.1%} on {len(images)} images."
+        return "No other common range does better.", False
+    return f"With pixels of {name} it is {best:.1%} on {len(images)} images.", True

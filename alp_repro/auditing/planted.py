@@ -50,12 +50,12 @@ def features_of(model: keras.Model) -> keras.Model | None:
         inner = features_of(last)
         if inner is None or last is model.layers[0]:
             return None
-        before = keras.Model(model.inputs, last.input)
-        return keras.Model(model.inputs, inner(before(model.inputs[0])))
+        before = keras.Model(model.inputs[0], last.input)
+        return keras.Model(model.inputs[0], inner(before(model.inputs[0])))
     if not isinstance(last, keras.layers.Dense):
         return None
     vector = last.input
-    return keras.Model(model.inputs, vector) if len(vector.shape) == 2 else None
+    return keras.Model(model.inputs[0], vector) if len(vector.shape) == 2 else None
 
 
 def planted_examples(

@@ -10,7 +10,7 @@ import numpy as np
 
 from alp_repro import files
 from alp_repro.attacks import Attack
-from alp_repro.auditing.indicators import Indicator
+from alp_repro.auditing.kinds import Indicator
 from alp_repro.auditing.planted import PlantedResult
 from alp_repro.errors import InputError
 from alp_repro.evaluation import wilson_interval

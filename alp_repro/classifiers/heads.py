@@ -67,7 +67,7 @@ def _logits(model: keras.Model, images: Any) -> Any:
     """The model's logits as a function of another input: its graph up to the last layer, linear."""
     last = _last_layer(model)
     before = (
-        keras.Model(model.inputs, last.input)(images) if last is not model.layers[0] else images
+        keras.Model(model.inputs[0], last.input)(images) if last is not model.layers[0] else images
     )
     if isinstance(last, keras.layers.Softmax | keras.layers.Activation):
         return before

@@ -2,36 +2,155 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-import alp_repro
-from alp_repro.auditing import Audit, audit
-from alp_repro.classifiers import pixel_range
+from alp_repro.attacks import Attack
+from alp_repro.auditing import Audit, Stage, audit, indicators
+from alp_repro.auditing.planted import features_of, planted_examples
 from tests.auditing import fixtures
 
 IMAGES, LABELS = fixtures.images_and_labels()
+PGD = Attack(eps=fixtures.EPS, eps_iter=fixtures.EPS / 10, nb_iter=40)
+SQUARE = Attack(eps=fixtures.EPS, eps_iter=fixtures.EPS, nb_iter=50, method="square", loss="margin")
+STAGES = (
+    Stage("default", "Default", PGD, cost=40),
+    Stage("square", "Square", SQUARE, "standing", cost=20),
+)
 
 
-def audited(model, **options) -> Audit:  # type: ignore[no-untyped-def]
-    options = {"eps": fixtures.EPS, "minutes": 5, **options}
-    return audit(model, IMAGES, LABELS, **options)
+def audited(model, *, labels=LABELS, **options) -> Audit:  # type: ignore[no-untyped-def]
+    settings = {"attack": PGD, "stages": STAGES, "closer_look": False, "minutes": 60} | options
+    return audit(model, IMAGES, labels, fixtures.EPS, **settings)
 
 
 def raised(found: Audit) -> set[str]:
     return {one.key for one in found.raised}
 
 
-@pytest.fixture(scope="module")
-def honest_audit(tmp_path_factory: pytest.TempPathFactory) -> Audit:
-    return audited(fixtures.honest(), folder=tmp_path_factory.mktemp("honest"))
+def saw(found: Audit, key: str) -> str:
+    return next(one.saw for one in found.indicators if one.key == key)
 
 
-def test_an_honest_model_raises_nothing(honest_audit: Audit) -> None:
-    assert raised(honest_audit) == set()
-    assert "Nothing raised; the number is an upper bound all the same." in honest_audit.verdict
-    assert all(one.state == "clear" for one in honest_audit.indicators)
+def quantised(images: tf.Tensor) -> tf.Tensor:
+    return tf.round(images * 8) / 8
+
+
+def noisy(images: tf.Tensor) -> tf.Tensor:
+    return images + tf.random.normal(tf.shape(images), stddev=0.05)
+
+
+def rectified(logits: tf.Tensor) -> tf.Tensor:
+    return tf.nn.relu(logits - tf.reduce_mean(logits, axis=1, keepdims=True))
+
+
+FOOLING = {
+    "an honest model": (fixtures.honest, set()),
+    "constant logits": (fixtures.constant, {"no_gradient"}),
+    "a saturated softmax": (lambda: fixtures.times(1e4), {"zero_gradients"}),
+    "tiny logits": (lambda: fixtures.times(1e-6), {"tiny_logits"}),
+    "a quantised input": (lambda: fixtures.After(before=quantised), {"no_gradient"}),
+    "noise at inference": (lambda: fixtures.After(before=noisy), {"random_outputs"}),
+    "dropout left on": (fixtures.DropoutLeftOn, {"random_outputs"}),
+    "a ReLU on the logits": (
+        lambda: fixtures.After(after=rectified, sharpness=5.0),
+        {"relu_logits"},
+    ),
+    "pixels of 0 to 255": (lambda: fixtures.honest(scale=1 / 255), {"near_chance"}),
+}
+
+
+@pytest.mark.parametrize("name", FOOLING)
+def test_each_raises_exactly_its_flag(name: str) -> None:
+    make, flags = FOOLING[name]
+    labels = np.zeros_like(LABELS) if name == "constant logits" else LABELS
+    found = audited(make(), labels=labels)
+    assert raised(found) == flags
+    assert ("Nothing raised" in found.verdict) == (not flags)
+    for one in found.raised:
+        assert one.title in found.verdict
+
+
+def test_the_likely_pixel_range_is_named_and_nothing_is_attacked() -> None:
+    found = audited(fixtures.honest(scale=1 / 255))
+    assert "is the pixel range right? With pixels of 0 to 255 it is 100.0%" in found.verdict
+    assert found.attacks == ()
+
+
+def test_a_gradient_that_is_not_there_leaves_the_black_box() -> None:
+    """The evaluation's own number, clean accuracy, is told beside what Square finds."""
+    found = audited(fixtures.After(before=quantised, sharpness=1.0))
+    assert [one.name for one in found.attacks] == ["default", "square"]
+    assert "TensorFlow gives no gradient at all" in saw(found, "no_gradient")
+
+
+def test_a_larger_ball_is_an_overestimate_by_small_steps() -> None:
+    """A default attack of one tiny step leaves all; a stage of larger ones breaks all."""
+    eps = 0.5
+    tiny = Attack(eps=eps, eps_iter=eps / 100, nb_iter=1, random_start=False)
+    large = Attack(eps=eps, eps_iter=eps / 4, nb_iter=20, loss="margin")
+    stages = (
+        Stage("default", "Default", tiny, cost=1),
+        Stage("steps", "Larger", large, cost=20),
+    )
+    found = audit(
+        fixtures.honest(), IMAGES, LABELS, eps, attack=tiny, stages=stages, closer_look=False
+    )
+    assert found.default_accuracy == 1.0
+    assert found.worst_accuracy == 0.0
+    assert "overestimate" in raised(found)
+    assert "The evaluation overestimates by 100 points." in found.verdict
+    broken = found.adversarial
+    assert np.abs(broken - IMAGES).max() <= eps + 1e-7
+    np.testing.assert_array_equal(
+        np.argmax(np.asarray(fixtures.honest()(broken)), axis=1), found.found
+    )
+    assert (found.found != LABELS).all()
+
+
+def test_planted_examples_are_found_by_an_attack_and_missed_by_a_lame_one() -> None:
+    features = features_of(fixtures.honest())
+    assert features is not None
+    strong = planted_examples(features, IMAGES[:16], attack=PGD, seed=0, batch_size=16)
+    lame = Attack(eps=fixtures.EPS, eps_iter=fixtures.EPS / 1000, nb_iter=2)
+    weak = planted_examples(features, IMAGES[:16], attack=lame, seed=0, batch_size=16)
+    assert strong.images == 16
+    assert strong.found == 16
+    assert strong.by_chance <= 4
+    assert weak.found <= 4
+    assert indicators.unit_test(weak.found, weak.by_chance, weak.images).raised
+
+
+def test_features_are_the_last_layers_input_and_absent_where_there_is_none() -> None:
+    nested = keras.Sequential([keras.Input(fixtures.SHAPE), fixtures.honest()])
+    for model in (fixtures.honest(), nested):
+        features = features_of(model)
+        if features is not None:
+            assert features.output_shape == (None, 36)
+    assert features_of(fixtures.honest()) is not None
+    assert features_of(fixtures.DropoutLeftOn()) is None
+
+
+def test_restarts_that_go_on_breaking_are_told() -> None:
+    first_break = np.array([0, 0, 1, 3, 6, 7, -1, -1, -1, -1])
+    one = indicators.restarts(first_break, 10, 20)
+    assert one.raised  # 2 of 20 at one restart, 6 at all
+    assert "20.0 points from 1 to 10 restarts" in one.saw
+    assert "the last 5 broke 2 images, and 20 restarts may break 2 more" in one.saw
+    assert not indicators.restarts(np.zeros(10, int), 10, 20).raised
+
+
+def test_too_few_classes_for_the_loss_under_audit() -> None:
+    assert indicators.few_classes(2, "dlr", targeted=False).raised
+    assert indicators.few_classes(3, "dlr", targeted=True).raised
+    assert not indicators.few_classes(3, "dlr", targeted=False).raised
+    assert not indicators.few_classes(2, "margin", targeted=True).raised
+
+
+def test_black_box_and_unbounded_thresholds() -> None:
+    assert indicators.black_box_stronger(3, 50, 200).raised
+    assert not indicators.black_box_stronger(2, 50, 200).raised
+    assert indicators.unbounded_fails(1, 50).raised
+    assert not indicators.unbounded_fails(0, 50).raised

@@ -1,0 +1,277 @@
+"""What an audit looks at beside its attacks: each function measures, and an indicator judges.
+
+Each takes a `Work` and the places of the correctly classified images; `blind`: the model has no
+gradient.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from alp_repro import evaluation
+from alp_repro.attacks import Attack
+from alp_repro.auditing import indicators as judge
+from alp_repro.auditing import kinds, measurements, planted, stages
+from alp_repro.auditing.kinds import Indicator
+from alp_repro.auditing.result import Restarts, Surface
+from alp_repro.auditing.work import Work
+from alp_repro.evaluation.heat_maps import HeatMap, heat_map
+from alp_repro.evaluation.landscape import Plane, loss_surfaces
+from alp_repro.model_copies import float32_model
+
+_PROBE_IMAGES = 200
+_UNBOUNDED_IMAGES = 50
+_PLANTED_IMAGES = 32
+_GRID_IMAGES = 100
+_HISTOGRAM_IMAGES = 4
+_HISTOGRAM_RESTARTS = 25
+_SURFACE_SIDE = 41
+
+
+def gradients(work: Work, places: np.ndarray) -> list[Indicator]:
+    """What gradients there are at random starts, and how steady the loss is."""
+    chosen = places[:_PROBE_IMAGES]
+    x, y = work.images[chosen], work.labels[chosen]
+    shares = work.once(
+        "gradients",
+        measurements.Numbers,
+        lambda: measurements.gradients_at_starts(
+            work.model, x, y, eps=work.attack.eps, seed=work.seed, batch_size=work.batch_size
+        ),
+    )
+    constant = bool((work.logits == work.logits[:1]).all())
+    none = judge.no_gradient(shares["margin"], shares["unavailable"], constant=constant)
+    if none.raised:
+        return [
+            none,
+            kinds.ZERO_GRADIENTS.not_judged(none.title),
+            kinds.UNSTABLE.not_judged(none.title),
+        ]
+    change = work.once(
+        "instability",
+        measurements.Numbers,
+        lambda: measurements.instability(
+            work.model, x, y, seed=work.seed, batch_size=work.batch_size
+        ),
+    )
+    return [
+        none,
+        judge.zero_gradients(shares["cross_entropy"]),
+        judge.unstable_gradients(change["mean_change"]),
+    ]
+
+
+def way(work: Work, places: np.ndarray, *, blind: bool) -> list[Indicator]:
+    """The way of the default attack's first restart."""
+    plain = work.attack.method == "pgd" and work.attack.target == "none"
+    if blind or not plain or work.attack.momentum or work.attack.gradient_noise:
+        why = _why(blind) if blind else "the evaluation under audit is no plain PGD"
+        return [kind.not_judged(why) for kind in (kinds.FORGOTTEN, kinds.INCOMPLETE)]
+    chosen = places[:_PROBE_IMAGES]
+
+    def compute() -> measurements.Numbers:
+        way = measurements.way_of_an_attack(
+            work.model,
+            work.images[chosen],
+            work.labels[chosen],
+            attack=work.attack,
+            seed=work.seed,
+            batch_size=work.batch_size,
+        )
+        return measurements.of_way(*way)
+
+    seen = work.once("way", measurements.Numbers, compute)
+    forgotten = judge.forgotten_success(seen["forgotten"])
+    if work.attack.success == "any":
+        forgotten = kinds.FORGOTTEN.not_judged("every iterate is judged")
+    return [forgotten, judge.incomplete(seen["still_rising"], seen["standing"])]
+
+
+def unbounded(work: Work, places: np.ndarray, *, blind: bool) -> Indicator:
+    """An attack that may change everything."""
+    if blind:
+        return kinds.UNBOUNDED.not_judged(_why(blind))
+    chosen = places[:_UNBOUNDED_IMAGES]
+    attack = stages.unbounded_attack()
+    if not work.fits("unbounded", "An unbounded attack", stages.passes(attack), len(chosen)):
+        return kinds.UNBOUNDED.not_judged("no time was left")
+
+    def compute() -> int:
+        record = evaluation.evaluate(
+            work.model,
+            work.images[chosen],
+            work.labels[chosen],
+            attack=attack,
+            seed=work.seed,
+            batch_size=min(work.batch_size, len(chosen)),
+            jit_compile=work.jit_compile,
+        )
+        return int(record.standing.sum())
+
+    return judge.unbounded_fails(work.once("unbounded", int, compute), len(chosen))
+
+
+def unit_test(
+    work: Work, features: keras.Model, places: np.ndarray
+) -> planted.PlantedResult | None:
+    """Planted examples; None where they cannot be or do not fit."""
+    chosen = places[:_PLANTED_IMAGES]
+    if work.attack.method not in ("pgd", "apgd") or work.attack.gradient_noise:
+        return None
+    if not work.fits("planted", "The attack unit test", 3 * work.attack.nb_iter, len(chosen)):
+        return None
+
+    def compute() -> dict[str, int]:
+        found = planted.planted_examples(
+            features,
+            work.images[chosen],
+            attack=work.attack,
+            seed=work.seed,
+            batch_size=len(chosen),
+        )
+        return dataclasses.asdict(found)
+
+    return planted.PlantedResult(**work.once("planted", dict[str, int], compute))
+
+
+def of_restarts(work: Work, *, blind: bool) -> Indicator:
+    """The default attack's restarts."""
+    found = [one for one in work.attacks if one.name == "restarts"]
+    if blind or not found:
+        return kinds.RESTARTS.not_judged(_why(blind))
+    one = found[0]
+    return judge.restarts(one.first_break, one.attack.restarts, len(work.labels))
+
+
+def black_box(work: Work) -> Indicator:
+    """Square on what gradients left."""
+    found = [one for one in work.attacks if one.name == "square"]
+    if not found:
+        standing = bool((work.correct & (work.broken_by < 0)).any())
+        return kinds.BLACK_BOX.not_judged(_why(False) if standing else "no image was left standing")
+    return judge.black_box_stronger(
+        int(found[0].broken.sum()), len(found[0].attacked), int(work.correct.sum())
+    )
+
+
+def grid(work: Work, places: np.ndarray) -> HeatMap | None:
+    """A small heat map around the default attack; None: there is no time for it."""
+    eps, default = work.attack.eps, work.attack
+    steps = sorted({min(default.eps_iter, eps), eps / 10, eps / 3, eps})
+    counts = sorted({10, default.nb_iter, 100})
+    plain = Attack(eps=eps, eps_iter=eps, nb_iter=1, loss=default.loss)
+    chosen = places[:_GRID_IMAGES]
+    if not work.fits("grid", "The heat map", len(steps) * max(counts), len(chosen)):
+        return None
+    work.report("heat map of step sizes and iterations")
+    found = heat_map(
+        work.model,
+        work.images[chosen],
+        work.labels[chosen],
+        attack=plain,
+        eps_iters=steps,
+        nb_iters=counts,
+        seed=work.seed,
+        batch_size=min(work.batch_size, len(chosen)),
+        folder=work.folder / "heat_maps",
+        jit_compile=work.jit_compile,
+    )
+    work.keep("grid", {"columns": found.columns})
+    return found
+
+
+def _interesting(work: Work) -> np.ndarray:
+    """Places of images, those first that the default attack left and a later one broke."""
+    order = np.where(work.broken_by > 0, 0, np.where(work.broken_by < 0, 1, 2))
+    order = np.where(work.correct, order, 3)
+    return np.argsort(order, kind="stable")[: int(work.correct.sum())]
+
+
+def surface(work: Work) -> Surface:
+    """The loss around one image, the one that tells most."""
+    place = _interesting(work)[:1]
+    found = loss_surfaces(
+        work.model,
+        work.images[place],
+        work.labels[place],
+        plane=Plane(radius=work.attack.eps, resolution=_SURFACE_SIDE),
+        indices=place,
+        batch_size=max(work.batch_size, 1),
+        jit_compile=work.jit_compile,
+    )
+    return Surface(found.losses[0], work.attack.eps, int(place[0]))
+
+
+def histograms(work: Work) -> Restarts | None:
+    """Losses of many restarts of the default attack; None where they do not fit."""
+    places = _interesting(work)[:_HISTOGRAM_IMAGES]
+    attack = dataclasses.replace(work.attack, restarts=_HISTOGRAM_RESTARTS)
+    if not work.fits("histograms", "Histograms", stages.passes(attack), len(places)):
+        return None
+    record = evaluation.evaluate(
+        work.model,
+        work.images[places],
+        work.labels[places],
+        attack=attack,
+        seed=work.seed,
+        batch_size=work.batch_size,
+        folder=work.folder / "attacks",
+        indices=places,
+        record_losses=True,
+        jit_compile=work.jit_compile,
+    )
+    assert record.losses is not None and record.broken is not None
+    work.keep("histograms", {"images": places.tolist()})
+    return Restarts(record.losses, record.broken, places)
+
+
+def judge_disagrees(work: Work, found: np.ndarray) -> Indicator:
+    """The model as it was given against its float32 copy, on clean images and on what broke.
+
+    `found`: int [n], the given model's predictions on the adversarial images.
+    """
+    copy = float32_model(work.model)
+    if copy is work.model:
+        return kinds.JUDGE.judged(False, "they are one model, in float32")
+    broken = work.broken_by >= 0
+    images = np.concatenate([work.images, work.adversarial[broken]])
+    theirs = np.concatenate([work.predictions, found[broken]])
+    ours = measurements.clean_logits(copy, images, batch_size=work.batch_size).argmax(axis=1)
+    return judge.judge_disagrees(float((ours != theirs).mean()))
+
+
+def _why(blind: bool) -> str:
+    return "there is no gradient to follow" if blind else "it was left out"
+
+
+def of_grid(grid: HeatMap | None, work: Work, *, blind: bool) -> Indicator:
+    """The default attack's cell against the best one."""
+    if grid is None:
+        return kinds.STEP_SIZE.not_judged(_why(blind))
+    accuracy = grid.accuracy
+    row = int(np.argmin(np.abs(grid.eps_iters - work.attack.eps_iter)))
+    column = int(np.argmin(np.abs(grid.nb_iters - work.attack.nb_iter)))
+    best = np.unravel_index(int(np.argmin(accuracy)), accuracy.shape)
+    cell = f"steps of {grid.eps_iters[best[0]] * 255:.3g}, {grid.nb_iters[best[1]]} iterations"
+    return judge.step_size(float(accuracy[row, column]), float(accuracy[best]), cell)
+
+
+def of_unit_test(test: planted.PlantedResult | None, *, blind: bool) -> Indicator:
+    """How many planted examples were found."""
+    if test is None or not test.images:
+        return kinds.PLANTED.not_judged(
+            _why(True)
+            if blind
+            else "the model has no features that a last layer stands on, or no time was left"
+        )
+    return judge.unit_test(test.found, test.by_chance, test.images)
+
+
+def overestimate(work: Work) -> Indicator:
+    """The evaluation under audit against the worst case."""
+    correct, n = int(work.correct.sum()), len(work.labels)
+    worst = float((work.correct & (work.broken_by < 0)).mean())
+    return judge.overestimate((correct - int(work.attacks[0].broken.sum())) / n, worst)
