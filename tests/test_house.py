@@ -21,7 +21,7 @@ WINGS = (
     "training",
     "evaluation",
     "reporting",
-    "audit",
+    "auditing",
 )
 # Wings side by side: neither imports the other.
 BESIDE = {frozenset({"training", "evaluation"}), frozenset({"classifiers", "data"})}
