@@ -2,16 +2,24 @@
 
 import alp_repro
 
+data = alp_repro.load_evaluation_set("mnist", num_images=200)
+model = alp_repro.load_model("model.keras")
 attack = alp_repro.Attack(eps=76.5 / 255, eps_iter=50 / 255, nb_iter=200, restarts=100)
-record = alp_repro.evaluate(model, images, labels, attack=attack)
+record = alp_repro.evaluate(model, data.unit_scale, data.labels, attack=attack)
 print(record.accuracy_at(1), record.accuracy_at(100), record.interval_at(100))
 """
+
+from typing import TYPE_CHECKING, Any
 
 from alp_repro.attacks import Attack, strong_attack
 from alp_repro.auditing import Audit, audit
 from alp_repro.errors import InputError
-from alp_repro.evaluation import AttackRecord, evaluate
+from alp_repro.evaluation import AttackRecord, evaluate, load_record
+from alp_repro.runs import load_model
 from alp_repro.training import Recipe, train
+
+if TYPE_CHECKING:
+    from alp_repro.data.load import load_evaluation_set
 
 __all__ = [
     "Attack",
@@ -21,6 +29,18 @@ __all__ = [
     "Recipe",
     "audit",
     "evaluate",
+    "load_evaluation_set",
+    "load_model",
+    "load_record",
     "strong_attack",
     "train",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Loading data sets needs TFDS, which takes seconds to import and is not always wanted."""
+    if name == "load_evaluation_set":
+        from alp_repro.data.load import load_evaluation_set
+
+        return load_evaluation_set
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

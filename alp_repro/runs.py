@@ -126,12 +126,13 @@ def save_model(path: Path, model: keras.Model) -> None:
     write_atomically(path, lambda file: model.save(file))
 
 
-def load_model(path: Path) -> keras.Model:
+def load_model(path: str | Path) -> keras.Model:
     """Reads a `.keras` file; nothing in it is executed or unpickled.
 
     Raises:
       InputError: the file is absent, truncated, or no Keras model.
     """
+    path = Path(path).expanduser()
     try:
         with path.open("rb") as file:
             is_zip = zipfile.is_zipfile(file)

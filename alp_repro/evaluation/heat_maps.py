@@ -29,6 +29,8 @@ from alp_repro.attacks import (
     iterates_are_results,
 )
 from alp_repro.errors import InputError
+from alp_repro.evaluation.input_check import checked_images, checked_labels
+from alp_repro.evaluation.model_check import admitted_model
 from alp_repro.evaluation.store import Kind, keep, result_name, subject
 from alp_repro.model_copies import float32_model
 
@@ -88,7 +90,7 @@ def heat_map(
 
     Args:
       model: float32 images in [0, 1] to logits.
-      images: float [n, height, width, channels] in [0, 1].
+      images: [n, height, width, channels], uint8 (0-255) or float in [0, 1].
       labels: int [n].
       attack: any with a step size and a number of iterations; these are the grid's instead. Where
         the iterates of a run are not the results of shorter attacks (`iterates_are_results`), each
@@ -104,14 +106,15 @@ def heat_map(
       details: further provenance for the result.
 
     Raises:
-      InputError: a grid or an attack that this cannot do; a result in `folder` that is
+      InputError: images, labels or a model that `evaluate` refuses; a grid or an attack that this
+        cannot do; a result in `folder` that is
         damaged, belongs to another model or is being worked on.
     """
-    images, labels = images.astype(np.float32), np.asarray(labels, np.int32)
+    images = checked_images(images)
+    labels = checked_labels(labels, len(images))
     execution = Execution(batch_size=batch_size, strategy=strategy, jit_compile=jit_compile)
     _check(attack, eps_iters, nb_iters)
-    if len(images) == 0 or labels.shape != (len(images),):
-        raise InputError(f"{len(images)} images and labels of shape {labels.shape}: one label each")
+    judge, _ = admitted_model(model, images, labels, attack=attack)
     settings = {
         **_settings(attack, eps_iters, nb_iters, seed, batch_size),
         **subject(model, images, labels),
@@ -127,7 +130,7 @@ def heat_map(
 
     def go_on(found: HeatMap, save: Callable[[HeatMap], None]) -> HeatMap:
         column = _StepSize(
-            model,
+            judge,
             images,
             labels,
             attack=attack,

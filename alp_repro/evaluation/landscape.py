@@ -19,6 +19,8 @@ from alp_repro import files, runs
 from alp_repro.attacks import Execution
 from alp_repro.data.images import unit_scale
 from alp_repro.errors import InputError
+from alp_repro.evaluation.input_check import checked_images, checked_indices, checked_labels
+from alp_repro.evaluation.model_check import admitted_model
 from alp_repro.evaluation.store import Kind, images_hash, keep, result_name
 from alp_repro.model_copies import logits_function
 
@@ -128,22 +130,16 @@ def loss_surfaces(
       report: called with (images done, images) after each image.
 
     Raises:
-      InputError: labels that do not fit the images or the model.
+      InputError: images, labels or a model that `evaluate` refuses.
     """
-    images, labels = unit_scale(images), np.asarray(labels, np.int32)
-    if len(images) == 0 or labels.shape != (len(images),):
-        raise InputError(f"{len(images)} images and labels of shape {labels.shape}: one label each")
-    classes = model.output_shape[-1]
-    if labels.min() < 0 or labels.max() >= classes:
-        raise InputError(
-            f"labels in [{labels.min()}, {labels.max()}]: the model knows classes 0 to "
-            f"{classes - 1}"
-        )
-    indices = np.arange(len(images)) if indices is None else np.asarray(indices)
+    images = checked_images(images)
+    labels = checked_labels(labels, len(images))
+    indices = checked_indices(indices, len(images))
+    judge, _ = admitted_model(model, images, labels)
     xla = Execution(jit_compile=jit_compile).xla
     points = plane.resolution**2
     batch = -(-points // -(-points // batch_size))  # as even as it goes: little is filled up
-    program = _program(model, images.shape[1:], batch, clip=plane.clip, jit_compile=xla)
+    program = _program(judge, images.shape[1:], batch, clip=plane.clip, jit_compile=xla)
     losses = np.empty((len(images), points), np.float32)
     for i, (image, label, index) in enumerate(zip(images, labels, indices, strict=True)):
         directions = plane.directions(image.shape, int(index))

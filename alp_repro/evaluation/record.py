@@ -255,12 +255,13 @@ def save_record(path: Path, record: AttackRecord) -> None:
     write_arrays(path, arrays, settings=record.settings, sessions=record.sessions)
 
 
-def load_record(path: Path) -> AttackRecord:
+def load_record(path: str | Path) -> AttackRecord:
     """Reads a record, and compares each of its parts with the others.
 
     Raises:
       InputError: the file is truncated, no record, or one whose parts do not fit each other.
     """
+    path = Path(path).expanduser()
     with reading_arrays(path, what="attack result") as file:
         n = len(array(file, "labels", np.int32, (None,)))
         arrays = {

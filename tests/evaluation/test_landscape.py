@@ -137,7 +137,7 @@ def test_bad_planes_are_refused(settings: dict, message: str):
 
 def test_labels_that_do_not_fit_are_refused(model: keras.Model, images: np.ndarray):
     plane = Plane(radius=0.1, resolution=3)
-    with pytest.raises(InputError, match="one label each"):
+    with pytest.raises(InputError, match="integers needed"):
         landscape.loss_surfaces(model, images, _LABELS[:2], plane=plane)
     with pytest.raises(InputError, match="classes 0 to 2"):
         landscape.loss_surfaces(model, images, _LABELS + 1, plane=plane)
