@@ -32,9 +32,12 @@ def main(_: list[str]) -> None:
     for attack in grid:
         record = attack_run(FLAGS, run, model, attack, chosen)
         low, high = record.interval_at(attack.restarts)
+        mean = (
+            "" if record.broken is None else f" (mean {record.mean_accuracy(attack.restarts):.1%})"
+        )
         print(
             f"{attack}: clean {record.clean_accuracy:.1%}, adversarial accuracy "
-            f"{record.accuracy_at(attack.restarts):.1%} [{low:.1%}, {high:.1%}] on "
+            f"{record.accuracy_at(attack.restarts):.1%} [{low:.1%}, {high:.1%}]{mean} on "
             f"{len(record.labels)} images",
             flush=True,
         )

@@ -77,7 +77,8 @@ def finished_runs(rows: list[str]) -> tuple[dict[str, RunDir], list[Missing]]:
         else:
             missing.append(missing_row(run, f"the model ({problem})" if problem else "the model"))
     if not found:
-        raise InputError("; ".join(map(str, missing)))
+        others = f" (and those of {', '.join(rows[1:])})" if len(rows) > 1 else ""
+        raise InputError(f"{missing[0]}{others}")
     return found, missing
 
 

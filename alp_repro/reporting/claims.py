@@ -24,6 +24,7 @@ from alp_repro.reporting.tables import Cell, TableRow
 
 State = Literal["holds", "fails", "undecided", "untested"]
 Verdict = Literal["reproduced", "partly", "not", "not yet tested"]
+ESTIMATED_ON = "on two cores at scale published, estimated"
 RULE = (
     "reproduced: every condition holds; not: none holds and one or more fail; partly: some hold, "
     "others fail, are undecided or are not tested; not yet tested: none holds and none fails."
@@ -75,7 +76,7 @@ class Claim:
       conditions: what must hold.
       images, restarts, clean: the least that a number must have to bear on it: images, restarts
         (of the strongest column), the model's clean accuracy in percent.
-      hours: estimate for two CPU cores of all that it needs; None: nobody has measured.
+      hours: estimate of all that it needs (`ESTIMATED_ON`); None: nobody has measured.
     """
 
     name: str
@@ -241,7 +242,9 @@ def to_markdown(
             lines.append(f"- {tested.state}: {tested.text}{why}")
         if one.verdict != "reproduced" and any(c.state == "untested" for c in one.conditions):
             hours = one.claim.hours
-            told = "hours not measured" if hours is None else f"about {hours:g} hours on two cores"
+            told = (
+                "hours not measured" if hours is None else f"about {hours:g} hours {ESTIMATED_ON}"
+            )
             lines += ["", f"To test it ({told}):", ""]
             lines += [f"    {command}" for command in commands.get(one.claim.name, ())]
     if costs:
