@@ -129,5 +129,7 @@ def _lines(
             label=label,
             marker="o" if known.sum() < 15 else None,
         )
-    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    if len(log["epoch"]) == 1:  # whole epochs alone have a tick
+        axes.set_xlim(log["epoch"][0] + 0.5, log["epoch"][0] + 1.5)
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
     return drawn
