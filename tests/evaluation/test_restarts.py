@@ -331,7 +331,9 @@ class Stub:
             index, restart = items.image_index, items.restart
             self.batches.append((index.copy(), restart.copy()))
             broken, losses = stub_outcome(index, restart)
-            pixels = (restart[:, None, None, None] + 1 + 0 * items.images).astype(np.float32)
+            pixels = ((restart[:, None, None, None] + 1) / 1024 + 0 * items.images).astype(
+                np.float32
+            )
             finite, none = np.ones(len(index), bool), np.zeros(len(index), np.int32)
             return BatchOutcome(broken, losses, pixels, finite, none)
 
@@ -375,7 +377,7 @@ def test_the_loop_finds_what_the_exhaustive_loop_does(
     record = stub_run(model, n, count, batch_size)
     np.testing.assert_array_equal(record.first_break, first)
     np.testing.assert_array_equal(record.standing, first < 0)
-    np.testing.assert_array_equal(record.adversarial[:, 0, 0, 0], first + 1)
+    np.testing.assert_array_equal(1024 * record.adversarial[:, 0, 0, 0], first + 1)
     for r in range(1, count + 1):
         robust = ~broken[:, :r].any(axis=1)
         assert record.accuracy_at(r) == robust.mean()
