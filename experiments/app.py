@@ -44,11 +44,6 @@ def run(main: Callable[[list[str]], None]) -> None:
         door.end(error)
 
 
-def command(binary: str) -> str:
-    """How a binary is called from a shell, for hints: of a checkout, or of what is installed."""
-    return f"python -m {__package__}.{binary}"
-
-
 def _lend_to_script(binary: str) -> None:
     """Lets --help of a console script tell what its binary tells: its docstring and its flags."""
     script = sys.modules["__main__"]

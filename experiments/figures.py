@@ -43,6 +43,8 @@ def draw(spec: figure_list.FigureSpec) -> bool:
     """Runs a figure's command; whether it was drawn."""
     print(f"\n{spec.heading}", flush=True)
     arguments = shlex.split(spec.command(FLAGS.scale))[1:]
+    # An installed package has another name than the checkout's, which commands are told with.
+    arguments[1] = arguments[1].replace("experiments", str(__package__))
     arguments.append(f"--runs_dir={FLAGS.runs_dir}")
     if FLAGS.data_dir:
         arguments.append(f"--data_dir={FLAGS.data_dir}")

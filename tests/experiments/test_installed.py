@@ -25,7 +25,7 @@ def test_every_flagfile_travels(installed: Installed) -> None:
 
 @pytest.fixture(scope="module")
 def called(installed: Installed) -> dict[str, subprocess.CompletedProcess[str]]:
-    """What four console scripts did; those that need the table's model wait for it."""
+    """What console scripts did; those that need the table's model wait for it."""
     table = installed.run("alp-table", "--table=1", "--scale=smoke", "--only=plain")
     waiting = {
         "report": ["alp-report", "--scale=smoke"],
@@ -36,6 +36,7 @@ def called(installed: Installed) -> dict[str, subprocess.CompletedProcess[str]]:
             "--attack=apgd,nb_iter=3",
             "--num_images=10",
         ],
+        "figures": ["alp-figures", "--scale=smoke", "--only=training_mnist"],
         "help": ["alp-train", "--help"],
     }
     with ThreadPoolExecutor(2) as pool:
@@ -56,11 +57,13 @@ def test_a_table_is_made_from_the_wheel_alone(
     assert json.loads(record.read_text("utf-8"))["origin"] == str(shipped)
 
 
-def test_its_model_is_reported_and_attacked(
+def test_its_model_is_reported_drawn_and_attacked(
     installed: Installed, called: dict[str, subprocess.CompletedProcess[str]]
 ) -> None:
     assert called["report"].returncode == 0, called["report"].stderr
     assert (installed.work / "runs/smoke/report.html").is_file()
+    assert called["figures"].returncode == 0, called["figures"].stderr
+    assert (installed.work / "runs/smoke/figures/training_mnist.png").is_file()
     assert called["evaluate"].returncode == 0, called["evaluate"].stderr
     assert called["evaluate"].stdout.splitlines()[-1].startswith("apgd eps=76.5 n=3 r=1")
 
