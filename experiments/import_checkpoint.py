@@ -44,8 +44,16 @@ DATASET = flags.DEFINE_string(
     None,
     "the data set to evaluate on (default: the one that the model is published for)",
 )
-NUM_CLASSES = flags.DEFINE_integer("num_classes", None, "logits (default: the data set's classes)")
-MODEL_WIDTH = flags.DEFINE_integer("model_width", None, "of the model (default: the paper's)")
+NUM_CLASSES = flags.DEFINE_integer(
+    "num_classes",
+    None,
+    "logits (default: the data set's classes)",
+    lower_bound=2,
+    upper_bound=100_000,
+)
+MODEL_WIDTH = flags.DEFINE_integer(
+    "model_width", None, "of the model (default: the paper's)", lower_bound=1, upper_bound=4096
+)
 
 
 def main(_: list[str]) -> None:
