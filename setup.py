@@ -19,6 +19,7 @@ BINARIES = [
     "figures",
     "report",
     "verify",
+    "verify_adversarial",
     "claims",
     "prepare_data",
     "import_checkpoint",

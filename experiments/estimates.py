@@ -118,7 +118,11 @@ def _steps_left(job: Job, recipe: Recipe) -> int:
     """Steps of a training that are still to do."""
     images = recipe.train_images or len(training_set(recipe.dataset, job.values.data_dir).labels)
     log = job.run.log
-    done = len(log.read_text().splitlines()) - 1 if job.run.backup.exists() and log.exists() else 0
+    done = (
+        len(log.read_text(encoding="utf-8").splitlines()) - 1
+        if job.run.backup.exists() and log.exists()
+        else 0
+    )
     per_epoch = -(-images // recipe.batch_size)
     steps = min(recipe.epochs * per_epoch, recipe.max_steps or recipe.epochs * per_epoch)
     return max(steps - done * per_epoch, 0)
