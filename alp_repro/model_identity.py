@@ -23,9 +23,19 @@ _DIGITS = 16  # of a hash, hexadecimal
 # What a layer's configuration says beyond its function: how it began and how it is trained, names,
 # and the dtype it computes in (results are judged in float32).
 _NO_FUNCTION = {
-    "batch_input_shape", "batch_shape", "build_config", "build_input_shape", "compile_config",
-    "dtype", "module", "name", "registered_name", "seed", "shared_object_id", "trainable",
-}  # fmt: skip
+    "batch_input_shape",
+    "batch_shape",
+    "build_config",
+    "build_input_shape",
+    "compile_config",
+    "dtype",
+    "module",
+    "name",
+    "registered_name",
+    "seed",
+    "shared_object_id",
+    "trainable",
+}
 _NO_FUNCTION_ENDINGS = ("_initializer", "_regularizer", "_constraint")
 _NAMES_LAYERS = ("input_layers", "output_layers")
 

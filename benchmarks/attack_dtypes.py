@@ -39,13 +39,19 @@ def main(argv: list[str]) -> None:
         for name, attack in ATTACKS.items():
             single, brain, reseeded = (
                 evaluation.evaluate(
-                    model, images, data.labels, attack=one, seed=seed, folder=FLAGS.out and
-                    Path(FLAGS.out) / Path(run_dir).name,
+                    model,
+                    images,
+                    data.labels,
+                    attack=one,
+                    seed=seed,
+                    folder=FLAGS.out and Path(FLAGS.out) / Path(run_dir).name,
                 )
                 for one, seed in (
-                    (attack, 0), (dataclasses.replace(attack, dtype="bfloat16"), 0), (attack, 1),
+                    (attack, 0),
+                    (dataclasses.replace(attack, dtype="bfloat16"), 0),
+                    (attack, 1),
                 )
-            )  # fmt: skip
+            )
             cells = [f"{100 * r.accuracy_at(attack.restarts):.1f}" for r in (single, brain)]
             low, high = single.interval_at(attack.restarts)
             cells.insert(1, f"{100 * low:.1f} to {100 * high:.1f}")
@@ -56,9 +62,13 @@ def main(argv: list[str]) -> None:
             rows.append([f"{Path(run_dir).name}: {name}", *cells])
             print(" ".join(rows[-1]), flush=True)
     heads = [
-        f"{FLAGS.num_images} images", "float32", "95% interval", "bfloat16",
-        "standing in one alone", "float32, other seed",
-    ]  # fmt: skip
+        f"{FLAGS.num_images} images",
+        "float32",
+        "95% interval",
+        "bfloat16",
+        "standing in one alone",
+        "float32, other seed",
+    ]
     print("\n" + table(heads, rows))
 
 

@@ -135,11 +135,14 @@ def plot(panels: dict[str, list[Curve]], shown: list[str]) -> Figure:
             for place, name in enumerate(n for n in shown if n in by_name):
                 c = by_name[name]
                 (lines[name],) = axis.plot(
-                    c.gradients, c.accuracy, drawstyle="steps-post",
+                    c.gradients,
+                    c.accuracy,
+                    drawstyle="steps-post",
                     color="black" if name == PRESET else f"C{place % 8}",
-                    linestyle=("-", "--")[place // 4 % 2], marker=markers[place % 8],
+                    linestyle=("-", "--")[place // 4 % 2],
+                    marker=markers[place % 8],
                     markevery=0.2 if len(c.gradients) > 20 else 1,
-                )  # fmt: skip
+                )
             axis.set_xscale("log")
             axis.margins(y=0.08)
             axis.set_title(title)
@@ -176,9 +179,14 @@ def main(argv: list[str]) -> None:
         for label, attack in attacks.items():
             started = time.monotonic()
             record = evaluation.evaluate(
-                model, images, data.labels, attack=attack, indices=data.indices,
-                batch_size=FLAGS.batch_size, folder=Path(FLAGS.out) / name,
-            )  # fmt: skip
+                model,
+                images,
+                data.labels,
+                attack=attack,
+                indices=data.indices,
+                batch_size=FLAGS.batch_size,
+                folder=Path(FLAGS.out) / name,
+            )
             seconds = record.sessions[-1].get("seconds", time.monotonic() - started)
             curves.append(curve(label, record, attack, seconds))
             print(f"{name}: {label}: {100 * curves[-1].accuracy[-1]:.1f}%", flush=True)

@@ -44,9 +44,12 @@ def ours(
     """The engine's batch program: starts, steps, and the verdict in float32."""
     attack = Attack(eps=EPS, eps_iter=EPS / 4, nb_iter=nb_iter, dtype=dtype)
     program = attack_program(
-        model, attack=attack, image_shape=images.shape[1:], seed=0,
+        model,
+        attack=attack,
+        image_shape=images.shape[1:],
+        seed=0,
         execution=Execution(batch_size=len(images)),
-    )  # fmt: skip
+    )
     indices = np.arange(len(images))
     zeros = np.zeros(len(images), np.int32)
     items = WorkItems(images, labels, indices, zeros, *exact_bounds(images, EPS))
@@ -60,9 +63,17 @@ def cleverhans(
 
     def attack(points: tf.Tensor, truth: tf.Tensor, steps: Any) -> tf.Tensor:
         return projected_gradient_descent(
-            lambda x: model(x, training=False), points, EPS, EPS / 4, steps, np.inf,
-            clip_min=0.0, clip_max=1.0, y=truth, sanity_checks=False,
-        )  # fmt: skip
+            lambda x: model(x, training=False),
+            points,
+            EPS,
+            EPS / 4,
+            steps,
+            np.inf,
+            clip_min=0.0,
+            clip_max=1.0,
+            y=truth,
+            sanity_checks=False,
+        )
 
     points, truth = tf.constant(images), tf.constant(labels)
     if not compiled:
@@ -82,13 +93,21 @@ def art(
         print(f"ART left out: {error}", flush=True)
         return None
     classifier = TensorFlowV2Classifier(
-        model, nb_classes=10, input_shape=images.shape[1:], clip_values=(0.0, 1.0),
+        model,
+        nb_classes=10,
+        input_shape=images.shape[1:],
+        clip_values=(0.0, 1.0),
         loss_object=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )  # fmt: skip
+    )
     attack = ProjectedGradientDescent(
-        classifier, eps=EPS, eps_step=EPS / 4, max_iter=nb_iter, num_random_init=1,
-        batch_size=len(images), verbose=False,
-    )  # fmt: skip
+        classifier,
+        eps=EPS,
+        eps_step=EPS / 4,
+        max_iter=nb_iter,
+        num_random_init=1,
+        batch_size=len(images),
+        verbose=False,
+    )
     return lambda: attack.generate(images, labels)
 
 
@@ -125,15 +144,23 @@ def one_case(name: str) -> None:
     base = per_step[BASE]
     rows = [
         [
-            k, f"{1000 * s.wall:.1f}", f"{batch / s.wall:,.0f}", f"{base.wall / s.wall:.2f}",
-            f"{1000 * s.cpu:.1f}", f"{base.cpu / s.cpu:.2f}",
+            k,
+            f"{1000 * s.wall:.1f}",
+            f"{batch / s.wall:,.0f}",
+            f"{base.wall / s.wall:.2f}",
+            f"{1000 * s.cpu:.1f}",
+            f"{base.cpu / s.cpu:.2f}",
         ]
         for k, s in sorted(per_step.items(), key=lambda item: -item[1].wall)
-    ]  # fmt: skip
+    ]
     heads = [
-        f"{name} ({nb_iter} steps)", "ms a step", "images × steps / s", "× Cleverhans eager",
-        "CPU ms a step", "× Cleverhans eager",
-    ]  # fmt: skip
+        f"{name} ({nb_iter} steps)",
+        "ms a step",
+        "images × steps / s",
+        "× Cleverhans eager",
+        "CPU ms a step",
+        "× Cleverhans eager",
+    ]
     print("\n" + table(heads, rows) + "\n", flush=True)
 
 

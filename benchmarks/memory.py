@@ -28,9 +28,13 @@ def main(argv: list[str]) -> None:
     del argv
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
-        [keras.Input((12, 12, 1)), keras.layers.Conv2D(4, 3), keras.layers.Flatten(),
-         keras.layers.Dense(10)]
-    )  # fmt: skip
+        [
+            keras.Input((12, 12, 1)),
+            keras.layers.Conv2D(4, 3),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10),
+        ]
+    )
     images = np.random.default_rng(0).random((8, 12, 12, 1), np.float32)
     labels = np.argmax(model(images).numpy(), axis=1)
     record = new_record(labels=labels, indices=np.arange(8), clean_predictions=labels, settings={})

@@ -42,9 +42,11 @@ def auto_attack_parts(
         for n, s in standing.items()
     ]
     total = Part(
-        "AutoAttack: all three", np.array([sum(gradients.values())]),
-        np.array([together.mean()]), sum(seconds.values()),
-    )  # fmt: skip
+        "AutoAttack: all three",
+        np.array([sum(gradients.values())]),
+        np.array([together.mean()]),
+        sum(seconds.values()),
+    )
     return [*parts, total]
 
 

@@ -63,9 +63,12 @@ def compare(name: str, model: keras.Model, data: load.Images, attack: Attack) ->
     batch = FLAGS.batch_size
     execution = Execution(batch_size=batch)
     program = attack_program(
-        model, attack=dataclasses.replace(attack, dtype=resolve_dtype(FLAGS.exhaustive_dtype)),
-        image_shape=images.shape[1:], seed=0, execution=execution,
-    )  # fmt: skip
+        model,
+        attack=dataclasses.replace(attack, dtype=resolve_dtype(FLAGS.exhaustive_dtype)),
+        image_shape=images.shape[1:],
+        seed=0,
+        execution=execution,
+    )
     bounds = exact_bounds(images[:batch], attack.eps)
     index = np.arange(batch)
     warm_up = WorkItems(images[:batch], data.labels[:batch], index, index.astype(np.int32), *bounds)
@@ -87,19 +90,25 @@ def compare(name: str, model: keras.Model, data: load.Images, attack: Attack) ->
     standing = [float(np.mean(theirs < 0)), record.accuracy_at(attack.restarts)]
     seconds = [exhaustive_seconds, our_seconds]
     return [
-        name, *(f"{100 * value:.1f}%" for value in standing), str(different),
-        f"{100 * share:.1f}%", *(f"{value:.1f}" for value in seconds),
+        name,
+        *(f"{100 * value:.1f}%" for value in standing),
+        str(different),
+        f"{100 * share:.1f}%",
+        *(f"{value:.1f}" for value in seconds),
         f"{exhaustive_seconds / our_seconds:.1f}",
-    ]  # fmt: skip
+    ]
 
 
 def main(argv: list[str]) -> None:
     del argv
     data = load.load_evaluation_set("mnist", num_images=FLAGS.num_images, data_dir=FLAGS.data_dir)
     attack = Attack(
-        eps=0.3, eps_iter=50 / 255, nb_iter=FLAGS.nb_iter, restarts=FLAGS.restarts,
+        eps=0.3,
+        eps_iter=50 / 255,
+        nb_iter=FLAGS.nb_iter,
+        restarts=FLAGS.restarts,
         dtype=resolve_dtype(FLAGS.attack_dtype),
-    )  # fmt: skip
+    )
     rows = []
     for run_dir in FLAGS.run_dirs:
         model = runs.load_model(runs.RunDir(Path(run_dir)).model)
@@ -107,9 +116,14 @@ def main(argv: list[str]) -> None:
         print(" ".join(rows[-1]), flush=True)
     heads = [
         f"{FLAGS.num_images} images, {FLAGS.restarts} restarts",
-        f"exhaustive, {resolve_dtype(FLAGS.exhaustive_dtype)}", f"ours, {attack.dtype}",
-        "images that differ", "restarts run", "exhaustive, s", "ours, s", "ratio",
-    ]  # fmt: skip
+        f"exhaustive, {resolve_dtype(FLAGS.exhaustive_dtype)}",
+        f"ours, {attack.dtype}",
+        "images that differ",
+        "restarts run",
+        "exhaustive, s",
+        "ours, s",
+        "ratio",
+    ]
     print("\n" + table(heads, rows))
 
 

@@ -34,8 +34,9 @@ def bare() -> keras.Model:
     model.compile(
         optimizer=keras.optimizers.Adam(0.001, epsilon=1e-6),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"], jit_compile=False,
-    )  # fmt: skip
+        metrics=["accuracy"],
+        jit_compile=False,
+    )
     return model
 
 
@@ -61,11 +62,14 @@ def main(argv: list[str]) -> None:
     base = seconds[BASE]
     rows = [
         [
-            k, f"{1000 * s.wall / FLAGS.steps:.1f}", f"{s.wall / base.wall:.2f}",
-            f"{1000 * s.cpu / FLAGS.steps:.1f}", f"{s.cpu / base.cpu:.2f}",
+            k,
+            f"{1000 * s.wall / FLAGS.steps:.1f}",
+            f"{s.wall / base.wall:.2f}",
+            f"{1000 * s.cpu / FLAGS.steps:.1f}",
+            f"{s.cpu / base.cpu:.2f}",
         ]
         for k, s in seconds.items()
-    ]  # fmt: skip
+    ]
     heads = [f"LeNet, batch {FLAGS.batch_size}", "ms a step", "ratio", "CPU ms a step", "ratio"]
     print(table(heads, rows))
 

@@ -45,18 +45,24 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
         "on the 0-255 scale). Default: the paper's PGD, 40 steps of eps/30.",
     )
     flags.DEFINE_float(
-        "minutes", 10.0, "Time for it all; what does not fit is left out and said.",
+        "minutes",
+        10.0,
+        "Time for it all; what does not fit is left out and said.",
         flag_values=values,
-    )  # fmt: skip
+    )
     flags.DEFINE_integer("seed", 0, "Of starts and targets.", flag_values=values)
     flags.DEFINE_float(
-        "fail_below", None, "Exit with code 1 when fewer percent survive all attacks.",
+        "fail_below",
+        None,
+        "Exit with code 1 when fewer percent survive all attacks.",
         flag_values=values,
-    )  # fmt: skip
+    )
     flags.DEFINE_boolean(
-        "save_adversarial", False, "Write adversarial.npz, which alp-verify checks.",
+        "save_adversarial",
+        False,
+        "Write adversarial.npz, which alp-verify checks.",
         flag_values=values,
-    )  # fmt: skip
+    )
 
 
 def define_classifier_flags(values: flags.FlagValues = FLAGS) -> None:
@@ -74,18 +80,25 @@ def define_classifier_flags(values: flags.FlagValues = FLAGS) -> None:
     text("data_dir", "Folder of the TFDS datasets.")
     flags.DEFINE_integer("num_images", 200, "The first so many images.", flag_values=values)
     flags.DEFINE_list(
-        "pixel_range", [], "LOW,HIGH of the pixels that the model wants: 0,255 or -1,1. Default: "
-        "0,1.", flag_values=values,
-    )  # fmt: skip
+        "pixel_range",
+        [],
+        "LOW,HIGH of the pixels that the model wants: 0,255 or -1,1. Default: 0,1.",
+        flag_values=values,
+    )
     flags.DEFINE_list(
-        "pixel_mean", [], "The model wants (pixel - mean) / deviation, on the [0, 1] scale: one "
-        "number or one a channel.", flag_values=values,
-    )  # fmt: skip
+        "pixel_mean",
+        [],
+        "The model wants (pixel - mean) / deviation, on the [0, 1] scale: one "
+        "number or one a channel.",
+        flag_values=values,
+    )
     flags.DEFINE_list("pixel_deviation", [], "See --pixel_mean.", flag_values=values)
     flags.DEFINE_boolean(
-        "trust_code", False, "Run Python code that a model file carries (Lambda layers).",
+        "trust_code",
+        False,
+        "Run Python code that a model file carries (Lambda layers).",
         flag_values=values,
-    )  # fmt: skip
+    )
 
 
 def main(_: list[str]) -> None:

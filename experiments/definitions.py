@@ -105,9 +105,10 @@ def define_recipe_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     switch("attack_batch_statistics", True, "Batch norm uses batch statistics while crafting.")
     switch("joint_batch", False, "Clean and adversarial images pass the model as one batch.")
     switch(
-        "separate_passes", False,
+        "separate_passes",
+        False,
         "A pass of its own for each penalty on clean images, and for the clean batch in any case.",
-    )  # fmt: skip
+    )
     count("virtual_replicas", 1, "Batch norm and pairs see the shares of so many replicas.")
     switch("augment", False, "Random crop, flip and saturation.")
     number("label_smoothing", 0.0, "Label smoothing.")
@@ -115,26 +116,33 @@ def define_recipe_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     number("learning_rate", 0.001, "Of Adam.")
     number("adam_epsilon", 1e-6, "Adam's ε.")
     flags.DEFINE_list(
-        "learning_rate_drops", [], "Epochs at which the learning rate is divided by 10.",
+        "learning_rate_drops",
+        [],
+        "Epochs at which the learning rate is divided by 10.",
         flag_values=values,
-    )  # fmt: skip
+    )
     number("average_decay", 0.0, "Decay of a moving average of the weights; 0: none is kept.")
     count("epochs", 1, "Passes over the training set.")
     count("max_steps", None, "End after so many steps; default: with the last epoch.")
     count("batch_size", 200, "Global batch size of the training.")
     count("train_images", None, "Train on the first so many images; default: all.")
     flags.DEFINE_string(
-        "init_from", None, "Start from the model of this run folder or .keras file.",
+        "init_from",
+        None,
+        "Start from the model of this run folder or .keras file.",
         flag_values=values,
-    )  # fmt: skip
+    )
     count(
-        "watch_every", None,
+        "watch_every",
+        None,
         "Log the accuracy on 200 test images, clean and attacked, every so many epochs.",
-    )  # fmt: skip
+    )
     flags.DEFINE_string(
-        "watch_attack", None, "The attack of --watch_every, written as an --attack.",
+        "watch_attack",
+        None,
+        "The attack of --watch_every, written as an --attack.",
         flag_values=values,
-    )  # fmt: skip
+    )
     switch("fine_tuned", False, "Never start from fresh weights: --init_from must be given.")
 
 
@@ -153,9 +161,11 @@ def define_attack_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         flag_values=values,
     )
     flags.DEFINE_string(
-        "grid", None, "Name of an attack grid, flags/attacks/<grid>.cfg, before any --attack.",
+        "grid",
+        None,
+        "Name of an attack grid, flags/attacks/<grid>.cfg, before any --attack.",
         flag_values=values,
-    )  # fmt: skip
+    )
     choice("loss", "cross_entropy", get_args(Loss), "What attacks maximise.")
     choice("step_schedule", "constant", get_args(StepSchedule), "Step sizes of PGD.")
     choice("success", "last", get_args(Success), "Iterate that is judged.")
@@ -182,9 +192,11 @@ def define_attack_flags(values: flags.FlagValues = flags.FLAGS) -> None:
 def define_scale_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     """What only a scale's flagfile sets."""
     flags.DEFINE_boolean(
-        "estimate", True, "Time a few steps and tell how long everything will take, first.",
+        "estimate",
+        True,
+        "Time a few steps and tell how long everything will take, first.",
         flag_values=values,
-    )  # fmt: skip
+    )
 
 
 def define_table_flags(values: flags.FlagValues = flags.FLAGS) -> None:
@@ -201,17 +213,21 @@ def define_table_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     rows("rows", [], "Rows of the table.")
     rows("only", [], "Rows to work on; the others are shown as they are. Default: all.")
     flags.DEFINE_enum(
-        "scale", "quick", SCALES,
+        "scale",
+        "quick",
+        SCALES,
         "smoke: everything runs, numbers mean nothing; quick: two CPU cores; paper: the full "
         "protocol.",
         flag_values=values,
-    )  # fmt: skip
+    )
     define("init_from", None, "Run folder or .keras file that a fine-tuned row starts from.")
     define("grid", None, "Columns: flags/attacks/<grid>.cfg.")
     flags.DEFINE_multi_string(
-        "attack", [], "A further column: METHOD[,KEY=VALUE...] as in experiments.evaluate.",
+        "attack",
+        [],
+        "A further column: METHOD[,KEY=VALUE...] as in experiments.evaluate.",
         flag_values=values,
-    )  # fmt: skip
+    )
     flags.DEFINE_boolean(
         "strong", False, "A last column with our attack `strong`.", flag_values=values
     )

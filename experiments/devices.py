@@ -40,21 +40,28 @@ class Devices:
 def define_flags(values: flags.FlagValues = flags.FLAGS, *, several_machines: bool = False) -> None:
     """Defines --device and --strategy; only a training can use several machines."""
     flags.DEFINE_enum(
-        "device", "auto", ["auto", "cpu", "gpu"], "Device; auto: the GPUs if there are any.",
+        "device",
+        "auto",
+        ["auto", "cpu", "gpu"],
+        "Device; auto: the GPUs if there are any.",
         flag_values=values,
-    )  # fmt: skip
+    )
     flags.DEFINE_enum(
-        "strategy", "none", ["none", "mirrored", *(["multi_worker"] if several_machines else [])],
+        "strategy",
+        "none",
+        ["none", "mirrored", *(["multi_worker"] if several_machines else [])],
         "Several devices: all GPUs of this machine"
         + (", or the machines of TF_CONFIG." if several_machines else "."),
         flag_values=values,
-    )  # fmt: skip
+    )
     flags.DEFINE_integer(
-        "threads", None,
+        "threads",
+        None,
         "CPU cores that one computation uses; default: all there are, or each row's share. Float32 "
         "sums round otherwise with another number.",
-        lower_bound=1, flag_values=values,
-    )  # fmt: skip
+        lower_bound=1,
+        flag_values=values,
+    )
 
 
 def cores() -> int:

@@ -109,9 +109,13 @@ def tell(jobs: list[Job], devices: Devices, *, at_a_time: int) -> Clock:
 def _kind(recipe: Recipe) -> Hashable:
     """What the duration of a training step depends on."""
     return (
-        recipe.model, recipe.model_width, recipe.batch_size, recipe.dtype,
-        recipe.attack if recipe.uses_adversarial else None, recipe.augment,
-    )  # fmt: skip
+        recipe.model,
+        recipe.model_width,
+        recipe.batch_size,
+        recipe.dtype,
+        recipe.attack if recipe.uses_adversarial else None,
+        recipe.augment,
+    )
 
 
 def _steps_left(job: Job, recipe: Recipe) -> int:

@@ -33,34 +33,48 @@ class FigureSpec:
 
 FIGURES = (
     FigureSpec(
-        "figure1", "Figure 1: loss surfaces of four MNIST models around one image",
-        "loss_surface", 1, "--rows=at100,lsq,clp,plain_alp --images=0",
+        "figure1",
+        "Figure 1: loss surfaces of four MNIST models around one image",
+        "loss_surface",
+        1,
+        "--rows=at100,lsq,clp,plain_alp --images=0",
     ),
     FigureSpec(
-        "figure2", "Figure 2: losses over restarts, typical cases, MNIST CLP",
-        "histograms", 1, "--rows=clp --cases",
+        "figure2",
+        "Figure 2: losses over restarts, typical cases, MNIST CLP",
+        "histograms",
+        1,
+        "--rows=clp --cases",
+    ),
+    FigureSpec("figure3", "Figure 3: loss surfaces, MNIST CLP", "loss_surface", 1, "--rows=clp"),
+    FigureSpec(
+        "figure4",
+        "Figure 4: loss surfaces, MNIST Plain + ALP",
+        "loss_surface",
+        1,
+        "--rows=plain_alp",
+    ),
+    FigureSpec("figure5", "Figure 5: loss surfaces, CIFAR-10 LSQ", "loss_surface", 2, "--rows=lsq"),
+    FigureSpec(
+        "figure6",
+        "Figure 6: loss surfaces, CIFAR-10 Plain + ALP",
+        "loss_surface",
+        2,
+        "--rows=plain_alp",
     ),
     FigureSpec(
-        "figure3", "Figure 3: loss surfaces, MNIST CLP", "loss_surface", 1, "--rows=clp"
+        "figure7",
+        "Figure 7: losses over restarts, the first test images, MNIST CLP",
+        "histograms",
+        1,
+        "--rows=clp",
     ),
     FigureSpec(
-        "figure4", "Figure 4: loss surfaces, MNIST Plain + ALP",
-        "loss_surface", 1, "--rows=plain_alp",
-    ),
-    FigureSpec(
-        "figure5", "Figure 5: loss surfaces, CIFAR-10 LSQ", "loss_surface", 2, "--rows=lsq"
-    ),
-    FigureSpec(
-        "figure6", "Figure 6: loss surfaces, CIFAR-10 Plain + ALP",
-        "loss_surface", 2, "--rows=plain_alp",
-    ),
-    FigureSpec(
-        "figure7", "Figure 7: losses over restarts, the first test images, MNIST CLP",
-        "histograms", 1, "--rows=clp",
-    ),
-    FigureSpec(
-        "heat_maps_mnist", "Adversarial accuracy by step size and iterations, MNIST",
-        "heat_maps", 1, "--rows=at100,lsq,clp",
+        "heat_maps_mnist",
+        "Adversarial accuracy by step size and iterations, MNIST",
+        "heat_maps",
+        1,
+        "--rows=at100,lsq,clp",
     ),
     FigureSpec(
         "restarts_mnist", "Adversarial accuracy against restarts, MNIST", "restart_curves", 1
@@ -70,7 +84,7 @@ FIGURES = (
         "restarts_cifar10", "Adversarial accuracy against restarts, CIFAR-10", "restart_curves", 2
     ),
     FigureSpec("training_cifar10", "Training curves, CIFAR-10", "restart_curves", 2, "--training"),
-)  # fmt: skip
+)
 
 
 def expected(scale: str) -> list[Expected]:

@@ -63,9 +63,15 @@ def main(_: list[str]) -> None:
         positions,
     )
     record = attack_run(
-        job.values, run, runs.load_model(run.model), attack, devices.choose(),
-        data=data, record_losses=True, details={"scale": FLAGS.scale},
-    )  # fmt: skip
+        job.values,
+        run,
+        runs.load_model(run.model),
+        attack,
+        devices.choose(),
+        data=data,
+        record_losses=True,
+        details={"scale": FLAGS.scale},
+    )
     _draw(row, run, record, attack)
 
 

@@ -36,9 +36,11 @@ MOVING_AVERAGES = flags.DEFINE_bool(
     "moving_averages", False, "take the moving averages of the weights in place of the weights"
 )
 PIXEL_RANGE = flags.DEFINE_enum(
-    "pixel_range", "0..1", list(PIXEL_RANGES),
+    "pixel_range",
+    "0..1",
+    list(PIXEL_RANGES),
     "the pixels that the model was trained on; attacks keep the 0–255 scale in either case",
-)  # fmt: skip
+)
 DATASET = flags.DEFINE_string(
     "dataset",
     None,

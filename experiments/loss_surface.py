@@ -70,9 +70,13 @@ def main(_: list[str]) -> None:
 def _surfaces(run: RunDir, data: Images, plane: Plane) -> Surfaces:
     with tqdm(total=len(data.labels), desc=run.path.name, unit="image", disable=None) as bar:
         return surfaces_of_run(
-            run, data.images, data.labels, data.indices, plane=plane,
+            run,
+            data.images,
+            data.labels,
+            data.indices,
+            plane=plane,
             report=lambda done, _: bar.update(done - bar.n),
-        )  # fmt: skip
+        )
 
 
 def _caption(labels: list[str], data: Images, plane: Plane, losses: np.ndarray) -> str:

@@ -17,11 +17,12 @@ flags.disclaim_key_flags()
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     """Defines --jobs."""
     flags.DEFINE_string(
-        "jobs", "auto",
+        "jobs",
+        "auto",
         "Rows at a time, each in a process of its own with its share of the cores; auto: as many "
         "as there are cores, one with a GPU.",
         flag_values=values,
-    )  # fmt: skip
+    )
 
 
 @dataclasses.dataclass(frozen=True)

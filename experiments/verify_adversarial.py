@@ -19,9 +19,14 @@ import numpy as np
 EXIT_BAD = 1
 EXIT_BAD_INPUT = 2
 NAMES = (
-    "images", "adversarial", "labels", "clean_predictions", "adversarial_predictions", "eps",
+    "images",
+    "adversarial",
+    "labels",
+    "clean_predictions",
+    "adversarial_predictions",
+    "eps",
     "robust_accuracy",
-)  # fmt: skip
+)
 ROUNDING = 1e-7  # of a float32 next to 1, which a bound may have been rounded by
 
 

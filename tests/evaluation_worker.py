@@ -46,9 +46,16 @@ def work(folder: str, reports: Connection | None = None, pause: float = 0.0) -> 
     )
     model.set_weights([np.ones_like(weight) for weight in model.get_weights()])
     return evaluate(
-        model, small_images(IMAGES), np.zeros(IMAGES, np.int32), attack=ATTACK, batch_size=BATCH,
-        folder=folder, record_losses=True, save_adversarial=True, report=_reporter(reports, pause),
-    )  # fmt: skip
+        model,
+        small_images(IMAGES),
+        np.zeros(IMAGES, np.int32),
+        attack=ATTACK,
+        batch_size=BATCH,
+        folder=folder,
+        record_losses=True,
+        save_adversarial=True,
+        report=_reporter(reports, pause),
+    )
 
 
 def work_as_a_binary(folder: str, reports: Connection, pause: float) -> None:
@@ -62,9 +69,16 @@ def real_work(folder: str, reports: Connection | None = None, pause: float = 0.0
     """The real attack on the small model."""
     model, images = small_model(), small_images(40)
     return evaluate(
-        model, images, small_labels(model, images), attack=ATTACK, batch_size=16, folder=folder,
-        record_losses=True, save_adversarial=True, report=_reporter(reports, pause),
-    )  # fmt: skip
+        model,
+        images,
+        small_labels(model, images),
+        attack=ATTACK,
+        batch_size=16,
+        folder=folder,
+        record_losses=True,
+        save_adversarial=True,
+        report=_reporter(reports, pause),
+    )
 
 
 def _reporter(reports: Connection | None, pause: float) -> Callable[[restarts.Progress], None]:

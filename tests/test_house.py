@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -188,7 +189,21 @@ def _opens_text(call: ast.Call) -> bool:
             and getattr(function.value, "id", "") != "files"
         )
     if name != "open" or getattr(getattr(function, "value", None), "id", "") in (
-        "tarfile", "zipfile", "gzip", "os", "Image",
-    ):  # fmt: skip
+        "tarfile",
+        "zipfile",
+        "gzip",
+        "os",
+        "Image",
+    ):
         return False
     return not any(isinstance(v, str) and "b" in v and set(v) <= set("rwxab+") for v in values)
+
+
+def test_the_formatter_formats_everything() -> None:
+    marked = [
+        str(file.relative_to(ROOT))
+        for folder in ("alp_repro", "experiments", "benchmarks", "tests")
+        for file in sorted((ROOT / folder).rglob("*.py"))
+        if re.search(r"# fmt: *(?:skip|off)", file.read_text(encoding="utf-8"))
+    ]
+    assert not marked

@@ -118,9 +118,13 @@ def test_a_copy_that_is_not_the_model_is_refused_with_what_helps(
     strategy = two_replicas if what == "replica" else None
     with pytest.raises(InputError, match=message) as caught:
         evaluate(
-            model, small_images(6), np.zeros(6, int), attack=attack, batch_size=6,
+            model,
+            small_images(6),
+            np.zeros(6, int),
+            attack=attack,
+            batch_size=6,
             strategy=strategy,
-        )  # fmt: skip
+        )
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
     assert ("gives other logits" in str(caught.value)) == (kind == "hidden state")
 

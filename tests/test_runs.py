@@ -24,8 +24,13 @@ def test_the_layout_of_a_run(tmp_path: Path) -> None:
     run = runs.RunDir(tmp_path / "mnist" / "clp")
     places = (run.model, run.averages, run.recipe, run.log, run.backup, run.attacks)
     assert [place.name for place in places] == [
-        "model.keras", "averages.keras", "recipe.json", "training.csv", "backup", "attacks",
-    ]  # fmt: skip
+        "model.keras",
+        "averages.keras",
+        "recipe.json",
+        "training.csv",
+        "backup",
+        "attacks",
+    ]
     assert all(place.parent == run.path for place in places)
     assert not run.path.exists()
     run.make()
@@ -268,9 +273,13 @@ def test_a_package_in_another_projects_checkout_has_no_revision_of_its(tmp_path:
             "print(r.code_revision())"
         )
         done = subprocess.run(
-            [sys.executable, "-c", code], cwd=package.parent, check=True, capture_output=True,
-            text=True, env={**os.environ, "PYTHONPATH": str(package.parent)},
-        )  # fmt: skip
+            [sys.executable, "-c", code],
+            cwd=package.parent,
+            check=True,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(package.parent)},
+        )
         return done.stdout.strip()
 
     assert revision().startswith("alp_repro ")

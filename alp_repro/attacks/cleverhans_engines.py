@@ -31,14 +31,26 @@ def cleverhans_pgd(model: keras.Model, attack: Attack, seed: int) -> _Crafting:
     ) -> tf.Tensor:
         tf.random.set_seed(_mixed(seed, int(image_index[0]), int(restart[0])))
         targets = choose_targets(
-            attack.target, clean_logits=logits(images), labels=labels, image_index=image_index,
-            restart=restart, seed=tf.constant(seed),
-        )  # fmt: skip
+            attack.target,
+            clean_logits=logits(images),
+            labels=labels,
+            image_index=image_index,
+            restart=restart,
+            seed=tf.constant(seed),
+        )
         return projected_gradient_descent(
-            logits, images, attack.eps, attack.eps_iter, attack.nb_iter, np.inf,
-            clip_min=0.0, clip_max=1.0, y=labels if targets is None else targets,
-            targeted=targets is not None, rand_init=attack.random_start,
-        )  # fmt: skip
+            logits,
+            images,
+            attack.eps,
+            attack.eps_iter,
+            attack.nb_iter,
+            np.inf,
+            clip_min=0.0,
+            clip_max=1.0,
+            y=labels if targets is None else targets,
+            targeted=targets is not None,
+            rand_init=attack.random_start,
+        )
 
     return crafting
 
@@ -63,9 +75,13 @@ def cleverhans_spsa(model: keras.Model, attack: Attack, seed: int) -> _Crafting:
         images: tf.Tensor, labels: tf.Tensor, image_index: tf.Tensor, restart: tf.Tensor
     ) -> tf.Tensor:
         targets = choose_targets(
-            attack.target, clean_logits=logits(images), labels=labels, image_index=image_index,
-            restart=restart, seed=tf.constant(seed),
-        )  # fmt: skip
+            attack.target,
+            clean_logits=logits(images),
+            labels=labels,
+            image_index=image_index,
+            restart=restart,
+            seed=tf.constant(seed),
+        )
         sign, aims = (-1.0, labels) if targets is None else (1.0, targets)
 
         def loss(points: tf.Tensor, aim: tf.Tensor) -> tf.Tensor:

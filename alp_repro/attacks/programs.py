@@ -37,9 +37,13 @@ OWN_METHODS: dict[str, Callable[..., tf.Tensor]] = {"square": square_attack}
 
 
 def attack_program(
-    model: keras.Model, *, attack: Attack, image_shape: tuple[int, ...], seed: int,
+    model: keras.Model,
+    *,
+    attack: Attack,
+    image_shape: tuple[int, ...],
+    seed: int,
     execution: Execution,
-) -> AttackProgram:  # fmt: skip
+) -> AttackProgram:
     """A function of `WorkItems`, as many as `execution.items`, that attacks them.
 
     It is traced once, also for several attacks on a model that differ in their sizes alone.
@@ -54,9 +58,12 @@ def attack_program(
     if attack.method == "spsa" or attack.engine == "cleverhans":
         return _eager_program(model, attack, image_shape, seed, execution)
     shape_of_attack = dataclasses.replace(
-        attack, eps=1.0, eps_iter=1.0, restarts=1,
+        attack,
+        eps=1.0,
+        eps_iter=1.0,
+        restarts=1,
         nb_iter=attack.nb_iter if attack.method == "apgd" else 1,
-    )  # fmt: skip
+    )
     program, update = _compiled(model, image_shape, shape_of_attack, seed, execution)
     update()
     sizes = _sizes(attack)
@@ -64,9 +71,14 @@ def attack_program(
 
 
 def grid_program(
-    model: keras.Model, *, attack: Attack, image_shape: tuple[int, ...], seed: int,
-    execution: Execution, counts: Sequence[int],
-) -> Callable[[WorkItems, float], GridOutcome]:  # fmt: skip
+    model: keras.Model,
+    *,
+    attack: Attack,
+    image_shape: tuple[int, ...],
+    seed: int,
+    execution: Execution,
+    counts: Sequence[int],
+) -> Callable[[WorkItems, float], GridOutcome]:
     """A function of `WorkItems` and a step size that judges an attack after several iterations.
 
     Args:

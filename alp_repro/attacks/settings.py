@@ -268,6 +268,14 @@ def strong_attack(eps: float, *, dtype: Dtype = "float32") -> Attack:
     the first pass over. The sizes were found on MNIST.
     """
     return Attack(
-        eps=eps, eps_iter=eps, nb_iter=100, restarts=18, loss="margin", step_schedule="linear",
-        momentum=0.75, gradient_noise=4 * eps, target="rotate", dtype=dtype,
-    )  # fmt: skip
+        eps=eps,
+        eps_iter=eps,
+        nb_iter=100,
+        restarts=18,
+        loss="margin",
+        step_schedule="linear",
+        momentum=0.75,
+        gradient_noise=4 * eps,
+        target="rotate",
+        dtype=dtype,
+    )

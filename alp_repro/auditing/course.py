@@ -14,10 +14,19 @@ from alp_repro.auditing.stages import Stage
 from alp_repro.auditing.work import Work
 
 _OF_ATTACKS = (
-    kinds.NO_GRADIENT, kinds.ZERO_GRADIENTS, kinds.UNSTABLE, kinds.FORGOTTEN, kinds.INCOMPLETE,
-    kinds.UNBOUNDED, kinds.RESTARTS, kinds.STEP_SIZE, kinds.BLACK_BOX, kinds.PLANTED, kinds.JUDGE,
+    kinds.NO_GRADIENT,
+    kinds.ZERO_GRADIENTS,
+    kinds.UNSTABLE,
+    kinds.FORGOTTEN,
+    kinds.INCOMPLETE,
+    kinds.UNBOUNDED,
+    kinds.RESTARTS,
+    kinds.STEP_SIZE,
+    kinds.BLACK_BOX,
+    kinds.PLANTED,
+    kinds.JUDGE,
     kinds.OVERESTIMATE,
-)  # fmt: skip
+)
 
 
 def not_attacked(work: Work, first: Sequence[Indicator]) -> Audit:

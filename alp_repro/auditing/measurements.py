@@ -97,9 +97,12 @@ def gradients_at_starts(
     @tf.function
     def zero(x: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> list[tf.Tensor]:
         points = random_starts(
-            x, image_index=index, restart=tf.zeros_like(index), seed=tf.constant(seed),
+            x,
+            image_index=index,
+            restart=tf.zeros_like(index),
+            seed=tf.constant(seed),
             eps=tf.constant(eps, tf.float32),
-        )  # fmt: skip
+        )
         found = []
         for loss in ("cross_entropy", "margin"):
             with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -145,9 +148,12 @@ def instability(
         total = tf.zeros_like(here)
         for point in tf.range(STABILITY_POINTS):
             near = random_starts(
-                x, image_index=index, restart=tf.fill(tf.shape(index), point),
-                seed=tf.constant(seed), eps=tf.constant(STABILITY_RADIUS),
-            )  # fmt: skip
+                x,
+                image_index=index,
+                restart=tf.fill(tf.shape(index), point),
+                seed=tf.constant(seed),
+                eps=tf.constant(STABILITY_RADIUS),
+            )
             there = attack_loss("cross_entropy", labels=y, logits=logits(near))
             total += tf.minimum(1.0, tf.math.divide_no_nan(tf.abs(there - here), tf.abs(here)))
         return total / STABILITY_POINTS
@@ -179,9 +185,12 @@ def way_of_an_attack(
         points = x
         if attack.random_start:
             points = random_starts(
-                x, image_index=index, restart=tf.zeros_like(index), seed=tf.constant(seed),
+                x,
+                image_index=index,
+                restart=tf.zeros_like(index),
+                seed=tf.constant(seed),
                 eps=tf.constant(attack.eps, tf.float32),
-            )  # fmt: skip
+            )
         losses = tf.TensorArray(tf.float32, size=steps + 1, element_shape=y.shape)
         wrong = tf.TensorArray(tf.bool, size=steps + 1, element_shape=y.shape)
 
@@ -195,9 +204,11 @@ def way_of_an_attack(
             return i + 1, moved, losses.write(i, values), wrong.write(i, broken)
 
         _, _, losses, wrong = tf.while_loop(
-            lambda i, *_: i <= steps, visit, (tf.constant(0), points, losses, wrong),
+            lambda i, *_: i <= steps,
+            visit,
+            (tf.constant(0), points, losses, wrong),
             parallel_iterations=1,
-        )  # fmt: skip
+        )
         return [tf.transpose(losses.stack()), tf.transpose(wrong.stack())]
 
     losses, broken = batched(way, batch_size, images, labels, np.arange(len(images)))

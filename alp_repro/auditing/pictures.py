@@ -53,18 +53,41 @@ def accuracies(audit: Audit) -> Figure:
     errors = np.array([audit.interval(share) for share in left]).T
     errors = np.abs(errors - np.array(left))
     colours = [_LEFT, _DEFAULT, *[_BROKEN] * (len(titles) - 2)]
-    axes.barh(places, np.array(left) * 100, height=0.62, color=colours, xerr=errors * 100,
-              error_kw={"elinewidth": 0.8, "ecolor": "#444444"})  # fmt: skip
-    axes.plot(np.array(alone)[2:] * 100, places[2:], "D", color="#222222", markersize=3.2,
-              label="this attack alone")  # fmt: skip
+    axes.barh(
+        places,
+        np.array(left) * 100,
+        height=0.62,
+        color=colours,
+        xerr=errors * 100,
+        error_kw={"elinewidth": 0.8, "ecolor": "#444444"},
+    )
+    axes.plot(
+        np.array(alone)[2:] * 100,
+        places[2:],
+        "D",
+        color="#222222",
+        markersize=3.2,
+        label="this attack alone",
+    )
     if len(titles) > 1:
-        axes.axvline(alone[1] * 100, color=_DEFAULT, linestyle="--", linewidth=0.9,
-                     label="the evaluation under audit")  # fmt: skip
+        axes.axvline(
+            alone[1] * 100,
+            color=_DEFAULT,
+            linestyle="--",
+            linewidth=0.9,
+            label="the evaluation under audit",
+        )
         axes.legend(loc="lower right")
     ends = np.fmax(alone, [audit.interval(share)[1] for share in left])
     for place, share, end in zip(places, left, ends, strict=True):
-        axes.text(end * 100 + 1.6, place, f"{share:.1%}", va="center", fontsize=7,
-                  bbox={"facecolor": "white", "linewidth": 0, "pad": 0.6})  # fmt: skip
+        axes.text(
+            end * 100 + 1.6,
+            place,
+            f"{share:.1%}",
+            va="center",
+            fontsize=7,
+            bbox={"facecolor": "white", "linewidth": 0, "pad": 0.6},
+        )
     axes.set_yticks(places, titles)
     axes.set_xlim(0, 112)
     axes.set_xticks([0, 20, 40, 60, 80, 100])

@@ -139,9 +139,12 @@ def _search(features: keras.Model, attack: Attack, seed: int):  # type: ignore[n
         labels = tf.zeros_like(index, tf.int32)
         restart = tf.zeros_like(labels)
         starts = random_starts(
-            x, image_index=index, restart=restart, seed=tf.constant(seed),
+            x,
+            image_index=index,
+            restart=restart,
+            seed=tf.constant(seed),
             eps=tf.constant(attack.eps, tf.float32),
-        )  # fmt: skip
+        )
         crafted = craft(logits, x, labels, attack=attack, starts=starts)
         return logits(crafted)[:, 1] > 0
 
@@ -154,9 +157,12 @@ def _chance(features: keras.Model, attack: Attack, seed: int):  # type: ignore[n
         lucky = tf.fill(tf.shape(b), False)
         for draw in tf.range(attack.nb_iter):
             points = random_starts(
-                x, image_index=index, restart=tf.fill(tf.shape(index), draw + 1),
-                seed=tf.constant(seed), eps=tf.constant(attack.eps, tf.float32),
-            )  # fmt: skip
+                x,
+                image_index=index,
+                restart=tf.fill(tf.shape(index), draw + 1),
+                seed=tf.constant(seed),
+                eps=tf.constant(attack.eps, tf.float32),
+            )
             points = tf.clip_by_value(x + attack.eps * tf.sign(points - x), 0.0, 1.0)
             vectors = tf.cast(features(points, training=False), tf.float32)
             lucky |= tf.reduce_sum(vectors * w, axis=1) + b > 0

@@ -59,43 +59,57 @@ def attack_stages(default: Attack, *, classes: int) -> tuple[Stage, ...]:
         Stage("default", "Default: the evaluation under audit", default),
         Stage("steps", "PGD, steps of 0.65 ε", large),
         Stage(
-            "iterations", "Default with 5 times the iterations",
+            "iterations",
+            "Default with 5 times the iterations",
             dataclasses.replace(plain, nb_iter=5 * default.nb_iter),
         ),
         Stage(
-            "restarts", f"Default with {max(RESTARTS, default.restarts)} restarts",
+            "restarts",
+            f"Default with {max(RESTARTS, default.restarts)} restarts",
             dataclasses.replace(default, restarts=max(RESTARTS, default.restarts)),
         ),
         Stage(
-            "apgd_ce", "APGD, cross-entropy",
-            Attack(eps=eps, eps_iter=eps, nb_iter=100, method="apgd"), "standing",
+            "apgd_ce",
+            "APGD, cross-entropy",
+            Attack(eps=eps, eps_iter=eps, nb_iter=100, method="apgd"),
+            "standing",
         ),
         Stage(
-            "apgd_targeted", f"APGD, targeted {'margin' if few else 'DLR'}",
+            "apgd_targeted",
+            f"APGD, targeted {'margin' if few else 'DLR'}",
             Attack(
-                eps=eps, eps_iter=eps, nb_iter=100, method="apgd", restarts=aims,
-                loss="margin" if few else "dlr", target="each",
+                eps=eps,
+                eps_iter=eps,
+                nb_iter=100,
+                method="apgd",
+                restarts=aims,
+                loss="margin" if few else "dlr",
+                target="each",
             ),
             "standing",
         ),
         Stage("strong", "strong", strong_attack(eps), "standing"),
         Stage(
-            "square", f"Square, black box, {BLACK_BOX_QUERIES} queries",
+            "square",
+            f"Square, black box, {BLACK_BOX_QUERIES} queries",
             Attack(
                 eps=eps, eps_iter=eps, nb_iter=BLACK_BOX_QUERIES, method="square", loss="margin"
             ),
             "standing",
         ),
-    ]  # fmt: skip
+    ]
     return tuple(dataclasses.replace(stage, cost=passes(stage.attack)) for stage in found)
 
 
 def further_round(number: int, eps: float) -> Stage:
     """One more round of `strong` with other random numbers, from 1."""
     stage = Stage(
-        f"strong_{number}", f"strong, round {number + 1}", strong_attack(eps), "standing",
+        f"strong_{number}",
+        f"strong, round {number + 1}",
+        strong_attack(eps),
+        "standing",
         seed_offset=number,
-    )  # fmt: skip
+    )
     return dataclasses.replace(stage, cost=passes(stage.attack))
 
 

@@ -27,8 +27,12 @@ from alp_repro.errors import InputError
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _OUTSIDE_OPS = {
-    "EagerPyFunc", "PyFunc", "PyFuncStateless", "ReadFile", "WriteFile",
-}  # fmt: skip
+    "EagerPyFunc",
+    "PyFunc",
+    "PyFuncStateless",
+    "ReadFile",
+    "WriteFile",
+}
 _WHAT_IS_RIGHT = (
     "a .keras or .h5 file, a SavedModel folder, or module:function for Python code of your own"
 )

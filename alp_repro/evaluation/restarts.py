@@ -107,8 +107,10 @@ def _tell_of_gradients(record: AttackRecord) -> None:
         _log.warning(
             "%d of %d images had gradients with entries that are not finite (in %d steps): these "
             "entries counted as 0, so the attack may be weaker than it looks",
-            affected.sum(), len(affected), record.nonfinite_gradients.sum(),
-        )  # fmt: skip
+            affected.sum(),
+            len(affected),
+            record.nonfinite_gradients.sum(),
+        )
 
 
 @dataclasses.dataclass(frozen=True)

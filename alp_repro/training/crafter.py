@@ -55,10 +55,14 @@ class Crafter:
             )
             starts = tf.clip_by_value(images + attack.eps * scale * noise, 0.0, 1.0)
         return craft(
-            logits, images, labels, attack=attack, starts=starts,
+            logits,
+            images,
+            labels,
+            attack=attack,
+            starts=starts,
             sizes=StepSizes(attack.eps * scale, attack.eps_iter * scale, attack.nb_iter),
             targets=self._targets(images, labels, seed),
-        )  # fmt: skip
+        )
 
     def _targets(self, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor | None:
         attack = self._recipe.attack
@@ -68,6 +72,10 @@ class Crafter:
         positions = replica_slice(lambda shape: tf.range(shape[0]), images)
         clean_logits = logits_function(self._classifier, training=False)(images)
         return choose_targets(
-            attack.target, clean_logits=clean_logits, labels=labels, image_index=positions,
-            restart=tf.zeros_like(positions), seed=tf.cast(seed[1] % (2**31), tf.int32),
-        )  # fmt: skip
+            attack.target,
+            clean_logits=clean_logits,
+            labels=labels,
+            image_index=positions,
+            restart=tf.zeros_like(positions),
+            seed=tf.cast(seed[1] % (2**31), tf.int32),
+        )

@@ -64,9 +64,11 @@ class LogitPairingModel(keras.Model):
         averages = [v for v in self.classifier.non_trainable_variables if "float" in v.dtype]
         with tf.GradientTape() as tape:
             passed = in_shares(
-                self._forward, (clean, adversarial),
-                shares=self.recipe.virtual_replicas, averages=averages,
-            )  # fmt: skip
+                self._forward,
+                (clean, adversarial),
+                shares=self.recipe.virtual_replicas,
+                averages=averages,
+            )
             terms = self._terms(labels, passed)
             loss = tf.add_n(list(terms.values()))
             # Gradients are summed over replicas, and each replica's loss is a mean.
@@ -193,9 +195,12 @@ def compiled_model(
     """
     spec = dataset_spec(recipe.dataset)
     classifier = build_model(
-        recipe.model, image_shape=spec.image_shape, num_classes=spec.num_classes,
-        width=recipe.model_width, weight_seed=recipe.seed,
-    )  # fmt: skip
+        recipe.model,
+        image_shape=spec.image_shape,
+        num_classes=spec.num_classes,
+        width=recipe.model_width,
+        weight_seed=recipe.seed,
+    )
     if init_from is not None:
         classifier = _copy_to_start_from(init_from, classifier)
     if recipe.dtype == "bfloat16":
@@ -203,9 +208,13 @@ def compiled_model(
     model = LogitPairingModel(classifier, recipe)
     model.build((None, *spec.image_shape))
     optimizer = FusedAdam(
-        recipe.learning_rate, beta_1=0.9, beta_2=0.999, epsilon=recipe.adam_epsilon,
-        use_ema=bool(recipe.average_decay), ema_momentum=recipe.average_decay or None,
-    )  # fmt: skip
+        recipe.learning_rate,
+        beta_1=0.9,
+        beta_2=0.999,
+        epsilon=recipe.adam_epsilon,
+        use_ema=bool(recipe.average_decay),
+        ema_momentum=recipe.average_decay or None,
+    )
     optimizer.build(classifier.trainable_variables)
     model.compile(optimizer=optimizer, jit_compile=jit_compile)
     return model

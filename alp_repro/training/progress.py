@@ -54,8 +54,11 @@ class Report(keras.callbacks.Callback):
         """Takes what to call, and how many epochs of how many steps there are."""
         super().__init__()
         self._report, self._batch, self._epochs, self._steps = (
-            report, recipe.batch_size, epochs, steps,
-        )  # fmt: skip
+            report,
+            recipe.batch_size,
+            epochs,
+            steps,
+        )
         self._last = recipe.max_steps or epochs * steps
         self._epoch, self._loss = 0, float("nan")
         self._first: float | None = None

@@ -112,8 +112,12 @@ def train(
         model.fit(
             spread(order.shares) if replicas > 1 else order.dataset(),
             steps_per_epoch=order.steps if replicas > 1 else None,
-            epochs=epochs, initial_epoch=done, callbacks=callbacks, verbose=verbose, shuffle=False,
-        )  # fmt: skip
+            epochs=epochs,
+            initial_epoch=done,
+            callbacks=callbacks,
+            verbose=verbose,
+            shuffle=False,
+        )
         if not chief:
             return model.classifier
         if recipe.average_decay:

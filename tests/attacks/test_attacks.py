@@ -33,9 +33,12 @@ def attack(**changes: Any) -> Attack:
 def starts(images: np.ndarray, *, restart: int = 0, seed: int = 3, eps: float = 0.1) -> np.ndarray:
     n = len(images)
     return compiled_starts(
-        tf.constant(images), image_index=tf.range(n), restart=tf.fill([n], restart),
-        seed=tf.constant(seed), eps=tf.constant(eps),
-    ).numpy()  # fmt: skip
+        tf.constant(images),
+        image_index=tf.range(n),
+        restart=tf.fill([n], restart),
+        seed=tf.constant(seed),
+        eps=tf.constant(eps),
+    ).numpy()
 
 
 # The loop and Cleverhans'
@@ -53,9 +56,18 @@ def cleverhans_and_ours(
 
     def theirs() -> tf.Tensor:
         return projected_gradient_descent(
-            logits, x, settings.eps, settings.eps_iter, settings.nb_iter, np.inf,
-            clip_min=0.0, clip_max=1.0, y=y, targeted=targeted, rand_init=False,
-        )  # fmt: skip
+            logits,
+            x,
+            settings.eps,
+            settings.eps_iter,
+            settings.nb_iter,
+            np.inf,
+            clip_min=0.0,
+            clip_max=1.0,
+            y=y,
+            targeted=targeted,
+            rand_init=False,
+        )
 
     def ours() -> tf.Tensor:
         return attacks.craft(
@@ -71,9 +83,14 @@ def cleverhans_and_ours(
     [(0.3, 0.01, 12), (50 / 255, 50 / 255, 5), (16 / 255, 2 / 255, 12)],
 )
 def test_the_loop_is_cleverhans_to_the_last_bit(
-    model: keras.Model, images: np.ndarray, labels: np.ndarray,
-    eps: float, eps_iter: float, nb_iter: int, targeted: bool,
-) -> None:  # fmt: skip
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    eps: float,
+    eps_iter: float,
+    nb_iter: int,
+    targeted: bool,
+) -> None:
     settings = Attack(eps=eps, eps_iter=eps_iter, nb_iter=nb_iter)
     classes = (labels + 4) % CLASSES if targeted else labels
     theirs, ours = cleverhans_and_ours(
@@ -91,9 +108,12 @@ def test_the_loop_is_cleverhans_to_the_last_bit_on_lenet() -> None:
     lenet = build_model("lenet", image_shape=(28, 28, 1), num_classes=10, width=4)
     images = np.random.default_rng(0).random((16, 28, 28, 1), dtype=np.float32)
     theirs, ours = cleverhans_and_ours(
-        logits_function(lenet), images, np.arange(16, dtype=np.int32) % 10,
-        Attack(eps=0.3, eps_iter=0.02, nb_iter=20), targeted=False,
-    )  # fmt: skip
+        logits_function(lenet),
+        images,
+        np.arange(16, dtype=np.int32) % 10,
+        Attack(eps=0.3, eps_iter=0.02, nb_iter=20),
+        targeted=False,
+    )
     np.testing.assert_array_equal(tf.function(ours)(), tf.function(theirs)())
 
 
@@ -118,9 +138,12 @@ def test_step_sizes_follow_the_schedule(schedule: str) -> None:
     images = np.full((2, *IMAGE_SHAPE), 0.5, np.float32)
     settings = attack(eps=0.4, eps_iter=0.05, nb_iter=5, step_schedule=schedule)
     last = attacks.craft(
-        recorder, tf.constant(images), tf.constant([1, 2]), attack=settings,
+        recorder,
+        tf.constant(images),
+        tf.constant([1, 2]),
+        attack=settings,
         starts=tf.constant(images),
-    )  # fmt: skip
+    )
     # Weak gradients keep their sign here, so every pixel moves by the whole step each time.
     moves = np.abs(np.diff([*recorder.points, last.numpy()], axis=0))
     steps = [0.05] * 5 if schedule == "constant" else [0.05, 0.04, 0.03, 0.02, 0.01]
@@ -132,10 +155,13 @@ def test_given_sizes_replace_the_attacks_own() -> None:
     recorder = Recorder(np.random.default_rng(0).normal(size=(64, CLASSES)))
     images = np.full((2, *IMAGE_SHAPE), 0.5, np.float32)
     last = attacks.craft(
-        recorder, tf.constant(images), tf.constant([1, 2]), attack=attack(eps=0.2, eps_iter=0.15),
+        recorder,
+        tf.constant(images),
+        tf.constant([1, 2]),
+        attack=attack(eps=0.2, eps_iter=0.15),
         starts=tf.constant(images),
         sizes=attacks.StepSizes(tf.constant(0.1), tf.constant(0.075), tf.constant(2)),
-    )  # fmt: skip
+    )
     assert len(recorder.points) == 2
     np.testing.assert_allclose(np.abs(recorder.points[1] - images), 0.075, atol=1e-6)
     moves = np.abs(last - images)
@@ -144,9 +170,12 @@ def test_given_sizes_replace_the_attacks_own() -> None:
 
 
 def by_hand(
-    model: keras.Model, images: np.ndarray, labels: np.ndarray, settings: Attack,
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    settings: Attack,
     noise: Callable[[Any], tf.Tensor],
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """PGD from the clean images with momentum and noisy gradients, as `Attack` describes it."""
     points, direction = images, np.zeros_like(images)
     for i in range(settings.nb_iter):
@@ -167,16 +196,23 @@ def by_hand(
     ("momentum", "gradient_noise"), [(0.0, 0.0), (0.8, 0.0), (0.0, 0.4), (0.6, 0.4)]
 )
 def test_momentum_and_noisy_gradients_are_as_described(
-    model: keras.Model, images: np.ndarray, labels: np.ndarray, momentum: float,
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    momentum: float,
     gradient_noise: float,
-) -> None:  # fmt: skip
+) -> None:
     settings = attack(eps=0.2, nb_iter=8, momentum=momentum, gradient_noise=gradient_noise)
     index = tf.range(len(images))
     noise = attacks.item_noise(IMAGE_SHAPE, image_index=index, restart=index, seed=tf.constant(3))
     found = attacks.craft(
-        logits_function(model), tf.constant(images), tf.constant(labels), attack=settings,
-        starts=tf.constant(images), noise=noise,
-    )  # fmt: skip
+        logits_function(model),
+        tf.constant(images),
+        tf.constant(labels),
+        attack=settings,
+        starts=tf.constant(images),
+        noise=noise,
+    )
     expected = by_hand(model, images, labels, settings, noise)
     # A gradient that is all but zero may have the other sign by another rounding.
     assert np.mean(np.abs(found - expected) > 1e-6) < 0.01
@@ -188,9 +224,11 @@ def test_momentum_and_noisy_gradients_are_as_described(
 def test_noise_depends_on_seed_image_restart_and_step_alone() -> None:
     def noise(image: list[int], restart: list[int], step: int, seed: int = 3) -> np.ndarray:
         draw = attacks.item_noise(
-            IMAGE_SHAPE, image_index=tf.constant(image), restart=tf.constant(restart),
+            IMAGE_SHAPE,
+            image_index=tf.constant(image),
+            restart=tf.constant(restart),
             seed=tf.constant(seed),
-        )  # fmt: skip
+        )
         return draw(tf.constant(step)).numpy()
 
     first = noise([5, 6, 5], [0, 0, 1], 2)
@@ -216,9 +254,12 @@ def test_noise_is_uniform_and_independent_between_items_and_steps(items: int, st
 def test_noisy_gradients_need_noise() -> None:
     with pytest.raises(InputError, match=r"gradient_noise: .*evaluation"):
         attacks.craft(
-            lambda x: x, tf.zeros([1, *IMAGE_SHAPE]), tf.constant([0]),
-            attack=attack(gradient_noise=0.1), starts=tf.zeros([1, *IMAGE_SHAPE]),
-        )  # fmt: skip
+            lambda x: x,
+            tf.zeros([1, *IMAGE_SHAPE]),
+            tf.constant([0]),
+            attack=attack(gradient_noise=0.1),
+            starts=tf.zeros([1, *IMAGE_SHAPE]),
+        )
 
 
 def test_success_any_returns_the_iterate_of_the_largest_margin(
@@ -232,9 +273,12 @@ def test_success_any_returns_the_iterate_of_the_largest_margin(
 
     settings = attack(eps=0.1, eps_iter=0.1, nb_iter=7, success="any")
     chosen = attacks.craft(
-        logits, tf.constant(images), tf.constant(labels), attack=settings,
+        logits,
+        tf.constant(images),
+        tf.constant(labels),
+        attack=settings,
         starts=tf.constant(starts(images)),
-    ).numpy()  # fmt: skip
+    ).numpy()
     assert len(points) == 8  # the start, six iterates, and the last one
 
     def margins(x: np.ndarray) -> np.ndarray:
@@ -250,9 +294,12 @@ def test_success_any_returns_the_iterate_of_the_largest_margin(
     assert len(set(every.argmax(axis=0))) > 2  # not always the same iterate
     settings = dataclasses.replace(settings, success="last")
     last = attacks.craft(
-        model, tf.constant(images), tf.constant(labels), attack=settings,
+        model,
+        tf.constant(images),
+        tf.constant(labels),
+        attack=settings,
         starts=tf.constant(starts(images)),
-    )  # fmt: skip
+    )
     np.testing.assert_array_equal(last, points[-1])
 
 
@@ -270,16 +317,23 @@ def test_success_any_returns_the_iterate_of_the_largest_margin(
     ],
 )
 def test_every_attack_stays_in_the_ball_and_in_range_and_raises_the_loss(
-    model: keras.Model, images: np.ndarray, labels: np.ndarray,
-    changes: dict[str, Any], targeted: bool,
-) -> None:  # fmt: skip
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    changes: dict[str, Any],
+    targeted: bool,
+) -> None:
     settings = attack(**changes)
     begin = tf.constant(starts(images, eps=0.3))
     targets = (labels + 4) % CLASSES
     crafted = tf.function(attacks.craft)(
-        logits_function(model), tf.constant(images), tf.constant(labels), attack=settings,
-        starts=begin, targets=tf.constant(targets) if targeted else None,
-    ).numpy()  # fmt: skip
+        logits_function(model),
+        tf.constant(images),
+        tf.constant(labels),
+        attack=settings,
+        starts=begin,
+        targets=tf.constant(targets) if targeted else None,
+    ).numpy()
     assert crafted.min() >= 0 and crafted.max() <= 1
     assert np.abs(crafted.astype(np.float64) - images).max() <= 0.3 + 1e-7
     cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits
@@ -312,9 +366,12 @@ def test_a_start_depends_on_seed_image_and_restart_alone(images: np.ndarray) -> 
         for begin in range(0, 21, batch):
             chosen = order[begin : begin + batch]
             found = attacks.random_starts(
-                tf.constant(images[chosen]), image_index=tf.constant(chosen),
-                restart=tf.fill([len(chosen)], 5), seed=tf.constant(3), eps=tf.constant(0.1),
-            )  # fmt: skip
+                tf.constant(images[chosen]),
+                image_index=tf.constant(chosen),
+                restart=tf.fill([len(chosen)], 5),
+                seed=tf.constant(3),
+                eps=tf.constant(0.1),
+            )
             np.testing.assert_array_equal(found, whole[chosen])
 
 
@@ -360,13 +417,20 @@ def test_xla_gives_the_same_starts_and_targets_to_the_last_bit(
     # whole draw into a constant before XLA sees it.
     def draw(seed: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         found = attacks.random_starts(
-            tf.constant(images), image_index=index, restart=index % 3, seed=seed,
+            tf.constant(images),
+            image_index=index,
+            restart=index % 3,
+            seed=seed,
             eps=tf.constant(76.5 / 255),
-        )  # fmt: skip
+        )
         aims = attacks.choose_targets(
-            "random", clean_logits=tf.zeros([n, 10]), labels=index, image_index=index,
-            restart=index, seed=seed,
-        )  # fmt: skip
+            "random",
+            clean_logits=tf.zeros([n, 10]),
+            labels=index,
+            image_index=index,
+            restart=index,
+            seed=seed,
+        )
         return found, aims
 
     given = tf.constant(seed), tf.range(n)
@@ -383,10 +447,13 @@ def targets(
 ) -> np.ndarray:
     n = len(labels)
     return compiled_targets(
-        target, clean_logits=tf.constant(logits), labels=tf.constant(labels),
+        target,
+        clean_logits=tf.constant(logits),
+        labels=tf.constant(labels),
         image_index=tf.range(n) if index is None else tf.constant(index),
-        restart=tf.fill([n], restart), seed=tf.constant(3),
-    ).numpy()  # fmt: skip
+        restart=tf.fill([n], restart),
+        seed=tf.constant(3),
+    ).numpy()
 
 
 def random_logits(count: int) -> np.ndarray:
@@ -395,9 +462,13 @@ def random_logits(count: int) -> np.ndarray:
 
 def test_no_target_is_none() -> None:
     nothing = attacks.choose_targets(
-        "none", clean_logits=tf.zeros([2, 10]), labels=tf.zeros([2], tf.int32),
-        image_index=tf.range(2), restart=tf.range(2), seed=tf.constant(0),
-    )  # fmt: skip
+        "none",
+        clean_logits=tf.zeros([2, 10]),
+        labels=tf.zeros([2], tf.int32),
+        image_index=tf.range(2),
+        restart=tf.range(2),
+        seed=tf.constant(0),
+    )
     assert nothing is None
 
 
@@ -459,9 +530,14 @@ def test_plain_items_take_neither_noise_nor_momentum(
 
     def crafted(plain: np.ndarray | None, **changes: Any) -> np.ndarray:
         return attacks.craft(
-            logits_function(model), x, y, attack=attack(nb_iter=6, **changes), starts=x,
-            noise=noise, plain_items=None if plain is None else tf.constant(plain),
-        ).numpy()  # fmt: skip
+            logits_function(model),
+            x,
+            y,
+            attack=attack(nb_iter=6, **changes),
+            starts=x,
+            noise=noise,
+            plain_items=None if plain is None else tf.constant(plain),
+        ).numpy()
 
     stirred = {"momentum": 0.9, "gradient_noise": 0.4}
     mixed = crafted(np.arange(len(labels)) % 2 == 1, **stirred)
@@ -478,9 +554,13 @@ def test_a_target_of_minus_one_is_no_target(
 
     def crafted(targets: np.ndarray | None) -> np.ndarray:
         return attacks.craft(
-            logits_function(model), x, y, attack=attack(loss="margin"), starts=x,
+            logits_function(model),
+            x,
+            y,
+            attack=attack(loss="margin"),
+            starts=x,
             targets=None if targets is None else tf.constant(targets),
-        ).numpy()  # fmt: skip
+        ).numpy()
 
     aims = ((labels + 2) % CLASSES).astype(np.int32)
     mixed = crafted(np.where(np.arange(len(labels)) % 2, -1, aims).astype(np.int32))

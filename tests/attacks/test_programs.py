@@ -44,9 +44,13 @@ def inputs(images: np.ndarray, labels: np.ndarray, *, restart: int = 0) -> tuple
     """The program's arguments for the first BATCH images."""
     lower, upper = exact_bounds(images[:BATCH], EPS)
     return (
-        images[:BATCH], labels[:BATCH], np.arange(BATCH), np.full(BATCH, restart, np.int32),
-        lower, upper,
-    )  # fmt: skip
+        images[:BATCH],
+        labels[:BATCH],
+        np.arange(BATCH),
+        np.full(BATCH, restart, np.int32),
+        lower,
+        upper,
+    )
 
 
 def check_verdict(
@@ -80,9 +84,12 @@ ALL_KINDS = [
 
 @pytest.mark.parametrize("changes", ALL_KINDS, ids=str)
 def test_the_verdict_is_that_of_the_stored_image(
-    model: keras.Model, images: np.ndarray, labels: np.ndarray,
-    changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    changes: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(cleverhans_engines, "SPSA_SAMPLES", 16)
     given = inputs(images, labels)
     outcome = program(model, attack(**changes))(*given)
@@ -151,9 +158,10 @@ def test_attacks_of_other_sizes_share_a_program_and_keep_their_own(
     """Bit for bit what crafting with the numbers written into the graph gives."""
     calls: list[int] = []
     model = keras.Sequential([keras.Input(IMAGE_SHAPE), counting(calls), small_model()])
-    small, large = attack(step_schedule="linear"), attack(
-        eps=0.3, eps_iter=0.2, nb_iter=7, restarts=5, step_schedule="linear"
-    )  # fmt: skip
+    small, large = (
+        attack(step_schedule="linear"),
+        attack(eps=0.3, eps_iter=0.2, nb_iter=7, restarts=5, step_schedule="linear"),
+    )
     given = (*inputs(images, labels)[:4], *exact_bounds(images[:BATCH], 0.3))
     found = {one: program(model, one)(*given).adversarial for one in (small, large)}
     traced = len(calls)
@@ -162,13 +170,19 @@ def test_attacks_of_other_sizes_share_a_program_and_keep_their_own(
     for one in (small, large):
         index, restart = tf.constant(given[2]), tf.constant(given[3])
         starts = attacks.random_starts(
-            tf.constant(given[0]), image_index=index, restart=restart, seed=tf.constant(3),
+            tf.constant(given[0]),
+            image_index=index,
+            restart=restart,
+            seed=tf.constant(3),
             eps=tf.constant(one.eps),
-        )  # fmt: skip
+        )
         alone = tf.function(attacks.craft)(
-            model_copies.logits_function(model), tf.constant(given[0]), tf.constant(given[1]),
-            attack=one, starts=starts,
-        )  # fmt: skip
+            model_copies.logits_function(model),
+            tf.constant(given[0]),
+            tf.constant(given[1]),
+            attack=one,
+            starts=starts,
+        )
         lower, upper = given[4:]
         np.testing.assert_array_equal(np.clip(alone, lower, upper), found[one])
 
@@ -176,9 +190,12 @@ def test_attacks_of_other_sizes_share_a_program_and_keep_their_own(
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_a_shared_program_follows_the_weights(
-    images: np.ndarray, labels: np.ndarray, two_replicas: tf.distribute.Strategy, dtype: str,
+    images: np.ndarray,
+    labels: np.ndarray,
+    two_replicas: tf.distribute.Strategy,
+    dtype: str,
     replicas: int,
-) -> None:  # fmt: skip
+) -> None:
     given = inputs(images, labels)
     options = {"strategy": two_replicas, "batch_size": BATCH // 2} if replicas == 2 else {}
     model, fresh = small_model(), small_model()
@@ -208,9 +225,12 @@ def test_without_a_random_start_every_restart_is_the_same(
 
 @pytest.mark.parametrize("target", ["none", "least_likely"])
 def test_the_cleverhans_engine_is_its_own_call(
-    model: keras.Model, images: np.ndarray, labels: np.ndarray,
-    target: str, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    target: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     calls: list[dict[str, Any]] = []
     results: list[np.ndarray] = []
 
@@ -249,10 +269,18 @@ def test_spsa_is_cleverhans_own(
     for i in (0, 7):
         tf.random.set_seed(cleverhans_engines._mixed(3, i, 5))
         expected = cleverhans_spsa.spsa(
-            model_copies.logits_function(model), tf.constant(images[i : i + 1]),
-            tf.constant(labels[i : i + 1]), EPS, 4, clip_min=0.0, clip_max=1.0,
-            learning_rate=0.01, delta=0.01, spsa_samples=32, spsa_iters=1,
-        )  # fmt: skip
+            model_copies.logits_function(model),
+            tf.constant(images[i : i + 1]),
+            tf.constant(labels[i : i + 1]),
+            EPS,
+            4,
+            clip_min=0.0,
+            clip_max=1.0,
+            learning_rate=0.01,
+            delta=0.01,
+            spsa_samples=32,
+            spsa_iters=1,
+        )
         np.testing.assert_allclose(found.adversarial[i], expected[0], atol=1e-7)
 
 

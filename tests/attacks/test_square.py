@@ -22,11 +22,17 @@ def run(model, images, labels, *, index=None, restart=0, nb_iter=60, eps=EPS, ji
     index = np.arange(len(images)) if index is None else np.asarray(index)
     attack = tf.function(
         lambda x, y, i: square_attack(
-            logits_function(model), x, y, eps=eps, nb_iter=nb_iter, image_index=i,
-            restart=tf.fill([len(images)], restart), seed=tf.constant(3),
+            logits_function(model),
+            x,
+            y,
+            eps=eps,
+            nb_iter=nb_iter,
+            image_index=i,
+            restart=tf.fill([len(images)], restart),
+            seed=tf.constant(3),
         ),
         jit_compile=jit_compile,
-    )  # fmt: skip
+    )
     return attack(tf.constant(images), tf.constant(labels), tf.constant(index)).numpy()
 
 
@@ -103,9 +109,15 @@ def test_the_square_shrinks_as_in_the_paper() -> None:
 def test_no_query_is_refused(model, images, labels) -> None:
     with pytest.raises(InputError, match="nb_iter 0"):
         square_attack(
-            logits_function(model), tf.constant(images), tf.constant(labels), eps=EPS, nb_iter=0,
-            image_index=tf.range(40), restart=tf.zeros(40, tf.int32), seed=tf.constant(3),
-        )  # fmt: skip
+            logits_function(model),
+            tf.constant(images),
+            tf.constant(labels),
+            eps=EPS,
+            nb_iter=0,
+            image_index=tf.range(40),
+            restart=tf.zeros(40, tf.int32),
+            seed=tf.constant(3),
+        )
 
 
 def test_it_is_a_method_of_attack_like_any_other(model, images, labels, tmp_path) -> None:

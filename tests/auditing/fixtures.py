@@ -39,9 +39,13 @@ def honest(sharpness: float = 30.0, *, scale: float = 1.0) -> keras.Model:
     model = keras.Model(images, logits)
     bias = -0.5 * (flat**2).sum(axis=1)
     model.set_weights(
-        [scale * np.eye(flat.shape[1]), np.zeros(flat.shape[1]), sharpness * flat.T,
-         sharpness * bias]
-    )  # fmt: skip
+        [
+            scale * np.eye(flat.shape[1]),
+            np.zeros(flat.shape[1]),
+            sharpness * flat.T,
+            sharpness * bias,
+        ]
+    )
     return model
 
 

@@ -26,9 +26,15 @@ from tests.small_model import CLASSES, IMAGE_SHAPE, small_images, small_model
 
 ATTACK = Attack(eps=0.05, eps_iter=0.02, nb_iter=2, restarts=4)
 ARRAYS = (
-    "labels", "indices", "clean_predictions", "first_break", "next_restart", "losses", "broken",
+    "labels",
+    "indices",
+    "clean_predictions",
+    "first_break",
+    "next_restart",
+    "losses",
+    "broken",
     "adversarial",
-)  # fmt: skip
+)
 
 
 def attack(**changes: Any) -> Attack:
@@ -44,9 +50,11 @@ def evaluated(
     def run(**changes: Any) -> AttackRecord:
         options = {"attack": ATTACK, "batch_size": 16, "folder": tmp_path, **changes}
         return evaluate(
-            options.pop("model", model), options.pop("images", images),
-            options.pop("labels", labels), **options,
-        )  # fmt: skip
+            options.pop("model", model),
+            options.pop("images", images),
+            options.pop("labels", labels),
+            **options,
+        )
 
     return run
 
@@ -91,9 +99,11 @@ def model_ending_in(*layers: keras.Layer) -> keras.Model:
 
 
 def test_a_result_says_what_happened(
-    evaluated: Callable[..., AttackRecord], model: keras.Model, images: np.ndarray,
+    evaluated: Callable[..., AttackRecord],
+    model: keras.Model,
+    images: np.ndarray,
     labels: np.ndarray,
-) -> None:  # fmt: skip
+) -> None:
     record = evaluated(save_adversarial=True, indices=np.arange(40) + 100, details={"scale": "x"})
     np.testing.assert_array_equal(record.labels, labels)
     np.testing.assert_array_equal(record.indices, np.arange(40) + 100)
@@ -174,9 +184,13 @@ def test_a_result_is_extended_with_more_restarts(
     ids=str,
 )
 def test_another_setting_never_overwrites(
-    evaluated: Callable[..., AttackRecord], images: np.ndarray, labels: np.ndarray,
-    tmp_path: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    evaluated: Callable[..., AttackRecord],
+    images: np.ndarray,
+    labels: np.ndarray,
+    tmp_path: Path,
+    changes: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(restarts, "attack_program", evaluation_worker.stand_in_program)
     changes = dict(changes)
     if "images" in changes:
@@ -218,9 +232,11 @@ def test_the_result_of_another_function_of_the_same_weights_is_refused(
 ) -> None:
     def model(activation: str, factor: float) -> keras.Model:
         found = model_ending_in(
-            keras.layers.Rescaling(factor), keras.layers.Flatten(),
-            keras.layers.Dense(9, activation=activation), keras.layers.Dense(3),
-        )  # fmt: skip
+            keras.layers.Rescaling(factor),
+            keras.layers.Flatten(),
+            keras.layers.Dense(9, activation=activation),
+            keras.layers.Dense(3),
+        )
         generator = np.random.default_rng(1)
         found.set_weights([generator.normal(0, 0.3, w.shape) for w in found.get_weights()])
         return found
@@ -385,8 +401,11 @@ def test_find_record_finds_this_models_result_of_this_attack(
     assert_same(find(), expected)
     assert_same(find(attack=attack(restarts=1000)), expected)
     for changes in (
-        {"attack": attack(eps=0.06)}, {"num_images": 39}, {"seed": 1}, {"record_losses": True},
-    ):  # fmt: skip
+        {"attack": attack(eps=0.06)},
+        {"num_images": 39},
+        {"seed": 1},
+        {"record_losses": True},
+    ):
         assert find(**changes) is None
     files.write_json(run.recipe, {"weights": "another"})
     assert find() is None
@@ -472,9 +491,11 @@ def test_sigterm_saves_and_ends_cleanly(processes: Any, tmp_path: Path) -> None:
 
 
 def test_float64_images_and_other_integers_are_taken(
-    evaluated: Callable[..., AttackRecord], images: np.ndarray, labels: np.ndarray,
+    evaluated: Callable[..., AttackRecord],
+    images: np.ndarray,
+    labels: np.ndarray,
     batches: list[int],
-) -> None:  # fmt: skip
+) -> None:
     expected = evaluated()
     computed = len(batches)
     found = evaluated(images=images.astype(np.float64), labels=labels.astype(np.uint8))

@@ -23,12 +23,14 @@ _COUNTS = (1, 3, 4, 9)
 def model() -> keras.Model:
     """A wavy function of the image, so that more steps do not always break more."""
     keras.utils.set_random_seed(3)
-    return keras.Sequential([
-        keras.layers.Input((6, 6, 1)),
-        keras.layers.Conv2D(6, 3, activation="tanh", kernel_initializer=_wide(3.0)),
-        keras.layers.Flatten(),
-        keras.layers.Dense(5, kernel_initializer=_wide(0.3)),
-    ])  # fmt: skip
+    return keras.Sequential(
+        [
+            keras.layers.Input((6, 6, 1)),
+            keras.layers.Conv2D(6, 3, activation="tanh", kernel_initializer=_wide(3.0)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(5, kernel_initializer=_wide(0.3)),
+        ]
+    )
 
 
 def _wide(stddev: float) -> keras.initializers.Initializer:
@@ -69,15 +71,25 @@ def test_every_cell_equals_a_separate_run(
     model: keras.Model, images: np.ndarray, labels: np.ndarray, attack: Attack
 ):
     found = heat_maps.heat_map(
-        model, images, labels, attack=attack, eps_iters=_STEPS, nb_iters=_COUNTS, seed=7,
+        model,
+        images,
+        labels,
+        attack=attack,
+        eps_iters=_STEPS,
+        nb_iters=_COUNTS,
+        seed=7,
         batch_size=10,
-    )  # fmt: skip
+    )
     for i, eps_iter in enumerate(_STEPS):
         for j, nb_iter in enumerate(_COUNTS):
             record = evaluate(
-                model, images, labels, seed=7, batch_size=10,
+                model,
+                images,
+                labels,
+                seed=7,
+                batch_size=10,
                 attack=dataclasses.replace(attack, eps_iter=eps_iter, nb_iter=nb_iter),
-            )  # fmt: skip
+            )
             np.testing.assert_array_equal(found.broken[i, j], ~record.standing)
     # The cells differ, so that equality above means something.
     assert len(np.unique(found.broken.reshape(-1, len(images)), axis=0)) > 4

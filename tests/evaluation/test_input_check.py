@@ -45,7 +45,7 @@ BAD_INPUT: list[tuple[Callable[[np.ndarray, np.ndarray], dict[str, Any]], str]] 
     (lambda x, y: {"indices": np.arange(40) / 2}, "indices .* float64"),
     (lambda x, y: {"model": lambda images: images}, "the model is a function"),
     (lambda x, y: {"folder": "~nobody-of-this-name/x"}, "folder ~nobody"),
-]  # fmt: skip
+]
 
 
 def with_pixel(images: np.ndarray, value: float) -> np.ndarray:
@@ -57,9 +57,13 @@ def with_pixel(images: np.ndarray, value: float) -> np.ndarray:
 @pytest.mark.parametrize(("bad", "message"), BAD_INPUT)
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")
 def test_bad_input_is_refused_in_one_line(
-    model: keras.Model, images: np.ndarray, labels: np.ndarray, tmp_path: Path, bad: Any,
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    tmp_path: Path,
+    bad: Any,
     message: str,
-) -> None:  # fmt: skip
+) -> None:
     given = {"model": model, "images": images, "labels": labels, "folder": tmp_path}
     given |= bad(images, labels)
     with pytest.raises(InputError, match=message) as caught:
@@ -82,13 +86,21 @@ def test_numpys_numbers_are_kept_and_found_as_plain_ones(
     model: keras.Model, images: np.ndarray, labels: np.ndarray, tmp_path: Path
 ) -> None:
     strange = Attack(
-        eps=np.float32(0.0625), eps_iter=np.float64(0.03125), nb_iter=np.int32(1),
+        eps=np.float32(0.0625),
+        eps_iter=np.float64(0.03125),
+        nb_iter=np.int32(1),
         restarts=np.int64(1),
-    )  # fmt: skip
+    )
     found = evaluate(
-        model, images, labels, attack=strange, seed=np.int64(3), batch_size=np.int16(40),
-        indices=list(range(40)), folder=tmp_path,
-    )  # fmt: skip
+        model,
+        images,
+        labels,
+        attack=strange,
+        seed=np.int64(3),
+        batch_size=np.int16(40),
+        indices=list(range(40)),
+        folder=tmp_path,
+    )
     plain = Attack(eps=0.0625, eps_iter=0.03125, nb_iter=1)
     again = evaluate(model, images, labels, attack=plain, seed=3, batch_size=40, folder=tmp_path)
     assert len(list(tmp_path.glob("*.npz"))) == 1
@@ -96,9 +108,12 @@ def test_numpys_numbers_are_kept_and_found_as_plain_ones(
 
 
 def test_a_tilde_is_the_home_folder(
-    model: keras.Model, images: np.ndarray, labels: np.ndarray, tmp_path: Path,
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     evaluate(model, images, labels, attack=ATTACK, batch_size=40, folder="~/results")

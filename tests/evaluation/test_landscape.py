@@ -17,12 +17,14 @@ from alp_repro.evaluation.landscape import Plane
 @pytest.fixture(scope="module")
 def model() -> keras.Model:
     keras.utils.set_random_seed(0)
-    return keras.Sequential([
-        keras.layers.Input((5, 4, 2)),
-        keras.layers.Conv2D(4, 3, activation="tanh"),
-        keras.layers.Flatten(),
-        keras.layers.Dense(3),
-    ])  # fmt: skip
+    return keras.Sequential(
+        [
+            keras.layers.Input((5, 4, 2)),
+            keras.layers.Conv2D(4, 3, activation="tanh"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3),
+        ]
+    )
 
 
 @pytest.fixture(scope="module")

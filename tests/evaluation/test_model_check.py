@@ -129,7 +129,7 @@ def refused(model: Any, message: str, **options: Any) -> None:
         (lambda: between(lambda x: tf.cast(tf.cast(x * 255, tf.uint8), tf.float32)), "no gradient"),
         (lambda: between(tf.sign), "no gradient.*it is 0 at all"),
     ],
-)  # fmt: skip
+)
 def test_what_no_attack_can_judge_is_refused(model: Any, message: str) -> None:
     refused(model(), message)
 
@@ -145,9 +145,12 @@ def test_spsa_needs_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     model = between(tf.round)
     images = small_images(2)
     record = evaluate(
-        model, images, np.argmax(model(images), axis=1), batch_size=2,
+        model,
+        images,
+        np.argmax(model(images), axis=1),
+        batch_size=2,
         attack=attack(method="spsa", nb_iter=1, restarts=1),
-    )  # fmt: skip
+    )
     assert record.clean_accuracy == 1
 
 

@@ -44,17 +44,25 @@ def without_gradient_there(model: keras.Model) -> keras.Model:
     [({"momentum": 0.5, "success": "any"}, False), ({"method": "apgd"}, False), ({}, True)],
 )
 def test_a_branch_without_a_gradient_leaves_the_accuracy(
-    model: keras.Model, images: np.ndarray, labels: np.ndarray, changes: dict[str, Any],
-    jit_compile: bool, caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    changes: dict[str, Any],
+    jit_compile: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     attack = Attack(**{"eps": EPS, "eps_iter": 0.02, "nb_iter": 3, "restarts": 2, **changes})
     options: dict[str, Any] = {"attack": attack, "batch_size": 16, "jit_compile": jit_compile}
     told: list[int] = []
     with caplog.at_level(logging.WARNING):
         found = evaluate(
-            with_branch(model), images, labels, save_adversarial=True,
-            report=lambda progress: told.append(progress.nonfinite_gradients), **options,
-        )  # fmt: skip
+            with_branch(model),
+            images,
+            labels,
+            save_adversarial=True,
+            report=lambda progress: told.append(progress.nonfinite_gradients),
+            **options,
+        )
     expected = evaluate(without_gradient_there(model), images, labels, **options)
     assert 0 < expected.robust_at(2) < np.sum(labels >= 0)
     np.testing.assert_array_equal(found.first_break, expected.first_break)
@@ -98,9 +106,14 @@ def test_logits_that_are_not_finite_end_an_evaluation(
     attack = Attack(eps=EPS, eps_iter=0.04, nb_iter=3, restarts=30, **changes)
     with pytest.raises(InputError, match=r"image 112, restart \d+: .*not finite") as caught:
         evaluate(
-            model, images, labels, attack=attack, folder=tmp_path, batch_size=40,
+            model,
+            images,
+            labels,
+            attack=attack,
+            folder=tmp_path,
+            batch_size=40,
             indices=np.arange(100, 140),
-        )  # fmt: skip
+        )
     assert "\n" not in str(caught.value)
     assert len(list(tmp_path.glob("*.npz"))) == 1  # what was found before is kept
 

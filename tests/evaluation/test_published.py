@@ -40,9 +40,14 @@ def results(tmp_path: Path) -> Path:
     indices = np.array([*range(5, 20), 3, 3, 28, 29, 0])
     for attack in (WEAK, strong_attack(0.01)):
         evaluate(
-            model, test.unit_scale[indices], predicted(model, test)[indices], attack=attack,
-            folder=run.attacks, indices=indices, batch_size=10,
-        )  # fmt: skip
+            model,
+            test.unit_scale[indices],
+            predicted(model, test)[indices],
+            attack=attack,
+            folder=run.attacks,
+            indices=indices,
+            batch_size=10,
+        )
     return tmp_path
 
 

@@ -39,12 +39,17 @@ def record(*, losses: bool = True, adversarial: bool = True) -> AttackRecord:
         clean_predictions=np.arange(N),
         settings={
             "attack": described(Attack(eps=0.1, eps_iter=0.02, nb_iter=4)),
-            "num_images": N, "seed": 0, "batch_size": 4, "images": "ab", "model": "cd",
-            "losses": losses, "adversarial": adversarial,
+            "num_images": N,
+            "seed": 0,
+            "batch_size": 4,
+            "images": "ab",
+            "model": "cd",
+            "losses": losses,
+            "adversarial": adversarial,
         },
         record_losses=losses,
         image_shape=(2, 2, 1) if adversarial else None,
-    )  # fmt: skip
+    )
     changes: dict[str, Any] = {"first_break": first, "next_restart": np.full(N, 3, np.int32)}
     if losses:
         changes |= {"losses": np.ones((N, RESTARTS), np.float32), "broken": broken}
@@ -104,7 +109,7 @@ def test_a_record_comes_back_whole(tmp_path: Path) -> None:
         ({"sessions": {}}, "the note sessions"),
         ({"nonfinite_gradients": np.full(N, -1, np.int32)}, "nonfinite_gradients has a negative"),
     ],
-)  # fmt: skip
+)
 def test_parts_that_do_not_fit_are_one_line(
     tmp_path: Path, changes: dict[str, Any], told: str
 ) -> None:

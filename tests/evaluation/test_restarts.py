@@ -65,9 +65,13 @@ def cached_programs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def new_record(images: np.ndarray, labels: np.ndarray, *, losses: bool = False) -> AttackRecord:
     return begin(
-        labels=labels, indices=np.arange(len(labels)), clean_predictions=labels, settings={},
-        record_losses=losses, image_shape=images.shape[1:],
-    )  # fmt: skip
+        labels=labels,
+        indices=np.arange(len(labels)),
+        clean_predictions=labels,
+        settings={},
+        record_losses=losses,
+        image_shape=images.shape[1:],
+    )
 
 
 def attacked(
@@ -124,9 +128,13 @@ def test_the_reference_is_worth_comparing_with(reference: AttackRecord) -> None:
 @pytest.mark.parametrize("losses", [False, True])
 @pytest.mark.parametrize("batch_size", [1, 7, 64, 1000])
 def test_the_batch_size_changes_nothing(
-    model: keras.Model, images: np.ndarray, labels: np.ndarray, reference: AttackRecord,
-    batch_size: int, losses: bool,
-) -> None:  # fmt: skip
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    reference: AttackRecord,
+    batch_size: int,
+    losses: bool,
+) -> None:
     count = 12 if losses else ATTACK.restarts
     expected = attacked(model, images, labels, losses=True, count=count) if losses else reference
     found = attacked(model, images, labels, batch_size=batch_size, losses=losses, count=count)
@@ -147,9 +155,14 @@ def test_the_preset_is_as_exact(
 
     def found(batch_size: int, order: np.ndarray) -> AttackRecord:
         return restarts.attack_with_restarts(
-            model, images[order], new_record(images[order], labels[order]), attack=attack,
-            seed=SEED, execution=Execution(batch_size=batch_size), image_index=order,
-        )  # fmt: skip
+            model,
+            images[order],
+            new_record(images[order], labels[order]),
+            attack=attack,
+            seed=SEED,
+            execution=Execution(batch_size=batch_size),
+            image_index=order,
+        )
 
     expected = found(16, np.arange(len(images)))
     assert len(set(expected.first_break.tolist())) >= 4
@@ -160,9 +173,12 @@ def test_the_preset_is_as_exact(
 
 @pytest.mark.parametrize("batch_size", [7, 64])
 def test_the_order_of_the_images_changes_nothing(
-    model: keras.Model, images: np.ndarray, labels: np.ndarray, reference: AttackRecord,
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    reference: AttackRecord,
     batch_size: int,
-) -> None:  # fmt: skip
+) -> None:
     order = np.random.default_rng(0).permutation(len(images))
     found = attacked(model, images[order], labels[order], batch_size=batch_size, image_index=order)
     back = np.argsort(order)
@@ -172,9 +188,12 @@ def test_the_order_of_the_images_changes_nothing(
 
 @pytest.mark.parametrize("shards", [2, 3, 40])
 def test_shards_change_nothing(
-    model: keras.Model, images: np.ndarray, labels: np.ndarray, reference: AttackRecord,
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    reference: AttackRecord,
     shards: int,
-) -> None:  # fmt: skip
+) -> None:
     parts = [
         attacked(model, images[part], labels[part], image_index=part)
         for part in np.array_split(np.arange(len(images)), shards)
@@ -187,9 +206,13 @@ def test_shards_change_nothing(
 @pytest.mark.parametrize("losses", [False, True])
 @pytest.mark.parametrize("batch_size", [7, 64])
 def test_more_restarts_later_change_nothing(
-    model: keras.Model, images: np.ndarray, labels: np.ndarray, batch_size: int, losses: bool,
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    batch_size: int,
+    losses: bool,
     cached_programs: None,
-) -> None:  # fmt: skip
+) -> None:
     at_once = attacked(model, images, labels, batch_size=batch_size, losses=losses)
     first = attacked(model, images, labels, batch_size=batch_size, losses=losses, count=20)
     assert first.complete_to(20) and not first.complete_to(21)
@@ -235,9 +258,12 @@ def test_interrupted_after_any_batch_and_resumed(
 
 
 def test_interrupted_within_a_batch_and_resumed(
-    model: keras.Model, images: np.ndarray, labels: np.ndarray, reference: AttackRecord,
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    reference: AttackRecord,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     cached = restarts.attack_program
 
     def interrupted(*args: Any, **options: Any) -> Callable[..., BatchOutcome]:
@@ -261,9 +287,12 @@ def test_interrupted_within_a_batch_and_resumed(
 
 @pytest.mark.parametrize("batch_size", [7, 32])
 def test_two_replicas_find_what_one_device_does(
-    model: keras.Model, images: np.ndarray, labels: np.ndarray, reference: AttackRecord,
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    reference: AttackRecord,
     batch_size: int,
-) -> None:  # fmt: skip
+) -> None:
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     assert strategy.num_replicas_in_sync == 2
     found = attacked(model, images, labels, batch_size=batch_size, strategy=strategy)
@@ -277,11 +306,15 @@ def test_two_replicas_that_craft_in_bfloat16_find_what_one_device_does(
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     one, two = (
         restarts.attack_with_restarts(
-            model, images, new_record(images, labels), attack=settings, seed=SEED,
+            model,
+            images,
+            new_record(images, labels),
+            attack=settings,
+            seed=SEED,
             execution=Execution(batch_size=16, strategy=chosen),
         )
         for chosen in (None, strategy)
-    )  # fmt: skip
+    )
     np.testing.assert_array_equal(two.first_break, one.first_break)
     np.testing.assert_array_equal(two.adversarial, one.adversarial)
 
@@ -296,10 +329,14 @@ def test_lenet_is_exact_at_one_batch_shape() -> None:
 
     def run(chosen: np.ndarray, strategy: Any = None) -> AttackRecord:
         return restarts.attack_with_restarts(
-            lenet, images[chosen], new_record(images[chosen], labels[chosen], losses=True),
-            attack=settings, seed=SEED, image_index=chosen,
+            lenet,
+            images[chosen],
+            new_record(images[chosen], labels[chosen], losses=True),
+            attack=settings,
+            seed=SEED,
+            image_index=chosen,
             execution=Execution(batch_size=16, strategy=strategy),
-        )  # fmt: skip
+        )
 
     whole = run(np.arange(24))
     shards = [run(part) for part in (np.arange(9), np.arange(9, 24)[::-1])]
@@ -348,14 +385,26 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> Stub:
 
 
 def stub_run(
-    model: keras.Model, n: int, count: int, batch_size: int, *,
-    record: AttackRecord | None = None, losses: bool = False, **options: Any,
-) -> AttackRecord:  # fmt: skip
+    model: keras.Model,
+    n: int,
+    count: int,
+    batch_size: int,
+    *,
+    record: AttackRecord | None = None,
+    losses: bool = False,
+    **options: Any,
+) -> AttackRecord:
     images, labels = np.zeros((n, 1, 1, 1), np.float32), np.zeros(n, np.int32)
     return attacked(
-        model, images, labels, batch_size=batch_size, record=record, count=count, losses=losses,
+        model,
+        images,
+        labels,
+        batch_size=batch_size,
+        record=record,
+        count=count,
+        losses=losses,
         **options,
-    )  # fmt: skip
+    )
 
 
 def exhaustive(n: int, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -562,8 +611,9 @@ def test_a_record_comes_back_from_disk_as_it_was(
 ) -> None:
     record = dataclasses.replace(
         stub_run(model, 8, 5, 16, losses=True),
-        settings={"attack": described(ATTACK), "seed": 4}, sessions=[{"date": "today", "n": 1}],
-    )  # fmt: skip
+        settings={"attack": described(ATTACK), "seed": 4},
+        sessions=[{"date": "today", "n": 1}],
+    )
     path = tmp_path / "deep" / "record.npz"
     save_record(path, record)
     found = load_record(path)
@@ -647,15 +697,22 @@ def test_memory_grows_by_a_batch_not_by_the_images(
     """Bounds for all images, or a copy of the kept ones each batch, would be several times them."""
     images, labels = np.zeros((10_000, *IMAGE_SHAPE), np.float32), np.zeros(10_000, np.int32)
     record = begin(
-        labels=labels, indices=np.arange(len(labels)), clean_predictions=labels, settings={},
+        labels=labels,
+        indices=np.arange(len(labels)),
+        clean_predictions=labels,
+        settings={},
         image_shape=IMAGE_SHAPE if save else None,
-    )  # fmt: skip
+    )
     tracemalloc.start()
     try:
         restarts.attack_with_restarts(
-            model, images, record, attack=dataclasses.replace(ATTACK, restarts=1), seed=SEED,
+            model,
+            images,
+            record,
+            attack=dataclasses.replace(ATTACK, restarts=1),
+            seed=SEED,
             execution=Execution(batch_size=100),
-        )  # fmt: skip
+        )
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -677,7 +734,13 @@ def test_what_an_interrupt_leaves_of_a_batch_is_forgotten(model: keras.Model, st
             raise KeyboardInterrupt
 
         restarts.attack_with_restarts(
-            model, images, record, attack=dataclasses.replace(ATTACK, restarts=3), seed=SEED,
-            execution=Execution(batch_size=2), save=saved.append, report=interrupt,
-        )  # fmt: skip
+            model,
+            images,
+            record,
+            attack=dataclasses.replace(ATTACK, restarts=3),
+            seed=SEED,
+            execution=Execution(batch_size=2),
+            save=saved.append,
+            report=interrupt,
+        )
     assert saved[-1].standing[2] and not saved[-1].adversarial[saved[-1].standing].any()

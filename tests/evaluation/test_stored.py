@@ -54,9 +54,13 @@ def nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 @pytest.mark.usefixtures("nothing_is_computed")
 def test_attacks_are_found(
-    stored: Path, model: keras.Model, images: np.ndarray, labels: np.ndarray, attack: Attack,
+    stored: Path,
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    attack: Attack,
     options: dict[str, bool],
-) -> None:  # fmt: skip
+) -> None:
     folder = stored / "attacks"
     found = evaluate(model, images, labels, attack=attack, folder=folder, batch_size=16, **options)
     assert found.complete_to(attack.restarts) and not found.nonfinite_gradients.any()
@@ -98,9 +102,13 @@ def test_an_unfinished_heat_map_is_gone_on_with(
     options: dict[str, Any] = {"eps_iters": [0.025, 0.05, 0.075], **GRID}
     done: list[int] = []
     found = heat_maps.heat_map(
-        model, images, labels, folder=stored / "heat_maps",
-        report=lambda columns, _: done.append(columns), **options,
-    )  # fmt: skip
+        model,
+        images,
+        labels,
+        folder=stored / "heat_maps",
+        report=lambda columns, _: done.append(columns),
+        **options,
+    )
     assert done == [2, 3]
     fresh = heat_maps.heat_map(model, images, labels, **options)
     np.testing.assert_array_equal(found.broken, fresh.broken)

@@ -19,19 +19,24 @@ BAD = {
     "unknown scale": (["table", TABLE1, "--scale=fast"], 2, "fast"),
     "unknown row": (["table", TABLE1, "--scale=smoke", "--only=cpl"], 2, "unknown row 'cpl'"),
     "step above eps": (
-        ["evaluate", "--row=x", "--attack=pgd,eps=10,eps_iter=20"], 2, "a step in (0, eps]",
+        ["evaluate", "--row=x", "--attack=pgd,eps=10,eps_iter=20"],
+        2,
+        "a step in (0, eps]",
     ),
     "no such model": (["evaluate", "--row=x", "--grid=table1"], 2, "train the model first"),
     "foreign weights": (["evaluate", "--row=foreign", "--grid=table1"], 2, "no .keras file"),
     "no GPU": (
-        ["train", "--device=gpu", "--dataset=mnist", "--row=y", "--epochs=1"], 2, "no GPU here",
+        ["train", "--device=gpu", "--dataset=mnist", "--row=y", "--epochs=1"],
+        2,
+        "no GPU here",
     ),
     "TF_CONFIG": (
         ["train", "--strategy=multi_worker", "--dataset=mnist", "--row=z", "--epochs=1"],
-        2, "TF_CONFIG",
+        2,
+        "TF_CONFIG",
     ),
     "no runs": (["report", "--scale=smoke"], 2, "is not there"),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +52,13 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> dict[str, subprocess.Compl
         binary, *arguments = BAD[name][0]
         return subprocess.run(
             [sys.executable, "-m", f"experiments.{binary}", *arguments, f"--runs_dir={folder}"],
-            cwd=ROOT, capture_output=True, text=True, timeout=120, env=environment, check=False,
-        )  # fmt: skip
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env=environment,
+            check=False,
+        )
 
     with ThreadPoolExecutor(2) as pool:
         return dict(zip(BAD, pool.map(end, BAD), strict=True))

@@ -27,9 +27,12 @@ def test_every_scale_has_its_figures(kind: str) -> None:
 
 def test_a_row_of_another_data_set_is_not_labelled_as_the_tables(tmp_path: Path) -> None:
     done = run(
-        "experiments.table", "--flagfile=flags/tables/table1.cfg", "--table=2", "--show",
+        "experiments.table",
+        "--flagfile=flags/tables/table1.cfg",
+        "--table=2",
+        "--show",
         f"--runs_dir={tmp_path}",
-    )  # fmt: skip
+    )
     assert done.returncode == 2
     assert "--table=2 --dataset=mnist: Table 2 has models of cifar10" in done.stderr
     assert not list(tmp_path.iterdir())

@@ -20,15 +20,24 @@ ROWS = sorted(
 SHARED = {
     "mnist": {"epochs": 500, "batch_size": 200, "model": "lenet", "adam_epsilon": 1e-6},
     "cifar10": {
-        "epochs": 100, "batch_size": 128, "model": "resnet20_v2", "adam_epsilon": 1e-6,
+        "epochs": 100,
+        "batch_size": 128,
+        "model": "resnet20_v2",
+        "adam_epsilon": 1e-6,
     },
     "tiny_imagenet": {
-        "epochs": 103, "max_steps": 40000, "batch_size": 256, "model": "resnet50_v2",
-        "augment": True, "adam_epsilon": 1e-8,
-        "label_smoothing": 0.1, "weight_decay": 1e-4, "learning_rate_drops": (80, 90),
+        "epochs": 103,
+        "max_steps": 40000,
+        "batch_size": 256,
+        "model": "resnet50_v2",
+        "augment": True,
+        "adam_epsilon": 1e-8,
+        "label_smoothing": 0.1,
+        "weight_decay": 1e-4,
+        "learning_rate_drops": (80, 90),
         "average_decay": 0.9999,
     },
-}  # fmt: skip
+}
 TRAINING_ATTACK = {"mnist": (76.5, 2.55, 40), "cifar10": (16, 2, 10), "tiny_imagenet": (16, 2, 10)}
 CLEAN_PAIRING = {"mnist": (0.5, 0.5), "cifar10": (0.25, 0.25), "tiny_imagenet": (0.25, 0.05)}
 ALP = {"mnist": 1.0, "cifar10": 0.5, "tiny_imagenet": 0.5}
@@ -82,18 +91,34 @@ def test_a_scale_changes_no_method(dataset: str, row: str, scale: str) -> None:
     allowed = {
         "paper": set(),
         "quick": {
-            "epochs", "train_images", "attack_warmup_steps", "train_eps_iter", "train_nb_iter",
-            "train_dtype", "train_attack_dtype",
+            "epochs",
+            "train_images",
+            "attack_warmup_steps",
+            "train_eps_iter",
+            "train_nb_iter",
+            "train_dtype",
+            "train_attack_dtype",
         },
         "published": {
-            "epochs", "attack_warmup_steps", "train_eps_iter", "train_nb_iter", "train_dtype",
-            "train_attack_dtype", "round_weights", "model_width",
+            "epochs",
+            "attack_warmup_steps",
+            "train_eps_iter",
+            "train_nb_iter",
+            "train_dtype",
+            "train_attack_dtype",
+            "round_weights",
+            "model_width",
         },
         "smoke": {
-            "epochs", "train_images", "attack_warmup_steps", "train_eps_iter", "train_nb_iter",
-            "model_width", "batch_size",
+            "epochs",
+            "train_images",
+            "attack_warmup_steps",
+            "train_eps_iter",
+            "train_nb_iter",
+            "model_width",
+            "batch_size",
         },
-    }  # fmt: skip
+    }
     assert changed <= allowed[scale]
 
 
@@ -107,10 +132,7 @@ def test_a_tables_flagfile_names_its_rows_and_columns(number: int) -> None:
 
     values = settings.parse([f"--dataset={DATASETS[number]}", f"--grid={flags['grid']}"])
     grid = settings.attack_grid(values)
-    ours = [
-        (a.eps * 255, a.eps_iter * 255, a.nb_iter, a.restarts, a.target)
-        for a in grid
-    ]  # fmt: skip
+    ours = [(a.eps * 255, a.eps_iter * 255, a.nb_iter, a.restarts, a.target) for a in grid]
     for attack, column in zip(ours, paper.columns, strict=True):
         assert attack[:4] == pytest.approx(
             (column.eps, column.eps_iter, column.nb_iter, column.restarts)

@@ -74,10 +74,19 @@ def test_a_contradiction_is_named(flags: list[str], complaint: str) -> None:
 
 def test_any_combination_that_makes_sense_is_a_recipe() -> None:
     values = settings.parse(
-        ["--dataset=mnist", "--regularizer=lsq", "--regularizer_weight=0.1", "--noise_stddev=0.2",
-         "--adversarial_fraction=0.25", "--train_eps=51", "--train_eps_iter=5.1",
-         "--train_nb_iter=3", "--train_target=random", "--learning_rate_drops=3,5"]
-    )  # fmt: skip
+        [
+            "--dataset=mnist",
+            "--regularizer=lsq",
+            "--regularizer_weight=0.1",
+            "--noise_stddev=0.2",
+            "--adversarial_fraction=0.25",
+            "--train_eps=51",
+            "--train_eps_iter=5.1",
+            "--train_nb_iter=3",
+            "--train_target=random",
+            "--learning_rate_drops=3,5",
+        ]
+    )
     recipe = settings.recipe(values)
     assert (recipe.clean_weight, recipe.adversarial_weight) == (0.75, 0.25)
     assert recipe.penalties == {"lsq": 0.1}

@@ -50,21 +50,36 @@ def flags_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(flags_dir: Path, runs: Path, *arguments: str, scale: str = "quick") -> list[str]:
     return [
-        sys.executable, "-m", "experiments.table", "--table=1",
-        f"--scale={scale}", f"--flags_dir={flags_dir}", f"--runs_dir={runs}",
-        "--threads=1", *arguments,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "experiments.table",
+        "--table=1",
+        f"--scale={scale}",
+        f"--flags_dir={flags_dir}",
+        f"--runs_dir={runs}",
+        "--threads=1",
+        *arguments,
+    ]
 
 
 def made(
-    flags_dir: Path, runs: Path, jobs: int, *, code: int = 0, rows: str = "plain,lsq",
+    flags_dir: Path,
+    runs: Path,
+    jobs: int,
+    *,
+    code: int = 0,
+    rows: str = "plain,lsq",
     scale: str = "quick",
-) -> str:  # fmt: skip
+) -> str:
     """What a table printed."""
     ended = subprocess.run(
         command(flags_dir, runs, f"--rows={rows}", f"--jobs={jobs}", scale=scale),
-        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert ended.returncode == code, ended.stdout + ended.stderr
     return ended.stdout + ended.stderr
 
@@ -109,8 +124,11 @@ def test_two_rows_at_a_time_that_are_stopped_and_go_on_make_the_same_table(
 ) -> None:
     started = subprocess.Popen(
         command(flags_dir, tmp_path, "--rows=plain,lsq", "--jobs=2"),
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     backups = [tmp_path / f"quick/mnist/{row}/settings.json" for row in ("plain", "lsq")]
     deadline = time.monotonic() + 120
     while not all(path.exists() for path in backups):

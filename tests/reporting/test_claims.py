@@ -96,9 +96,13 @@ def test_the_rule(states: list[claims.State], verdict: str) -> None:
 
 
 CLAIM = Claim(
-    name="toy", claim="", source="", refuted="", restarts=1000,
+    name="toy",
+    claim="",
+    source="",
+    refuted="",
+    restarts=1000,
     conditions=(Condition(left=Number(table=1, row="clp", column=3), below=15.0),),
-)  # fmt: skip
+)
 
 
 def state_with(new: Cell, **row: object) -> claims.Tested:
@@ -146,8 +150,11 @@ def test_the_binary_writes_the_verdicts(tmp_path: Path) -> None:
     files.write_json(file, dataclasses.asdict(found))
     done = subprocess.run(
         [sys.executable, "-m", "experiments.claims", f"--runs_dir={tmp_path}"],
-        cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert "masking: reproduced" in done.stdout and "finetuned: not yet tested" in done.stdout
     text = (tmp_path / "claims.md").read_text(encoding="utf-8")
     assert "- holds: clp (Table 1, column 1): 62.4% [61.7, 63.1] (n=20000, r=10000) above" in text

@@ -22,9 +22,12 @@ from alp_repro.training.log import read_log
 def _record(first_break: list[int], *, reached: int, losses: bool = False) -> AttackRecord:
     n = len(first_break)
     fresh = new_record(
-        labels=np.zeros(n, int), indices=np.arange(n), clean_predictions=np.zeros(n, int),
-        settings={}, record_losses=losses,
-    )  # fmt: skip
+        labels=np.zeros(n, int),
+        indices=np.arange(n),
+        clean_predictions=np.zeros(n, int),
+        settings={},
+        record_losses=losses,
+    )
     broken_at = np.array(first_break)
     return dataclasses.replace(
         fresh,
@@ -107,9 +110,13 @@ def test_restart_curves_are_the_records_accuracies():
 def test_heat_maps_have_colours_of_their_own_and_name_the_lowest_cell():
     def heat_map(broken: np.ndarray) -> HeatMap:
         return HeatMap(
-            broken, np.array([0.01, 0.1, 0.3]), np.array([40, 400]), columns=3, settings={},
+            broken,
+            np.array([0.01, 0.1, 0.3]),
+            np.array([40, 400]),
+            columns=3,
+            settings={},
             sessions=[],
-        )  # fmt: skip
+        )
 
     broken = np.zeros((3, 2, 4), bool)
     broken[1, 1, :3] = True
@@ -184,8 +191,12 @@ def test_training_curves_show_looks_at_the_test_images_and_one_legend():
     assert "test, clean" not in {line.get_label() for line in second.lines}
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [
-        "training, clean", "test, clean", "test, adversarial", "CE clean", "LSQ",
-    ]  # fmt: skip
+        "training, clean",
+        "test, clean",
+        "test, adversarial",
+        "CE clean",
+        "LSQ",
+    ]
     assert all(axes.get_legend() is None for axes in figure.axes)
 
 

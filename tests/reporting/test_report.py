@@ -43,30 +43,47 @@ def folder(tmp_path: Path) -> Path:
         epochs=20,
         batch_size=200,
     )
-    files.write_json(run.recipe, {
-        "recipe": recipe.to_json(), "weights": weights, "data_source": "embedded IDX files",
-        **runs.provenance(),
-    })  # fmt: skip
+    files.write_json(
+        run.recipe,
+        {
+            "recipe": recipe.to_json(),
+            "weights": weights,
+            "data_source": "embedded IDX files",
+            **runs.provenance(),
+        },
+    )
     rows = [
         TableRow(
-            "clp", "CLP (λ = 0.5)", Cell(98.5, 97.0, 99.2, None, 98.8),
-            (Cell(33.0, 28.0, 38.0, 1, 29.1), Cell(11.0, 8.0, 15.0, 100, 4.1)), "a <b>note</b>",
+            "clp",
+            "CLP (λ = 0.5)",
+            Cell(98.5, 97.0, 99.2, None, 98.8),
+            (Cell(33.0, 28.0, 38.0, 1, 29.1), Cell(11.0, 8.0, 15.0, 100, 4.1)),
+            "a <b>note</b>",
             model=weights,
         ),
         TableRow("lsq", "LSQ", Cell(by_paper=98.8), (Cell(by_paper=39.0), Cell(by_paper=5.0))),
-    ]  # fmt: skip
+    ]
     attack = Attack(eps=0.3, eps_iter=50 / 255, nb_iter=200)
     columns = [Column(attack, 1), Column(dataclasses.replace(attack, restarts=100), 10000)]
     write_table(
-        scale / "tables", "table1", rows, columns, heading="Table 1",
+        scale / "tables",
+        "table1",
+        rows,
+        columns,
+        heading="Table 1",
         details={"table": 1, "scale": "quick", **runs.provenance()},
-    )  # fmt: skip
+    )
     figures.save_figure(
-        figures.loss_histograms(np.ones((1, 9)), ["image 0"]), scale / "figures", "figure7",
+        figures.loss_histograms(np.ones((1, 9)), ["image 0"]),
+        scale / "figures",
+        "figure7",
         caption="Restarts of <script>alert(1)</script>.",
-        details={"dataset": "mnist", "models": {"clp": weights},
-                 "missing": [{"what": "the model of MNIST lsq", "command": "make lsq"}]},
-    )  # fmt: skip
+        details={
+            "dataset": "mnist",
+            "models": {"clp": weights},
+            "missing": [{"what": "the model of MNIST lsq", "command": "make lsq"}],
+        },
+    )
     return scale
 
 
@@ -181,8 +198,11 @@ def test_a_folder_that_is_not_there_is_told(tmp_path: Path):
 def test_the_binary_writes_the_page_with_the_deviations(folder: Path):
     done = subprocess.run(
         [sys.executable, "-m", "experiments.report", f"--runs_dir={folder.parent}"],
-        cwd=_ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        cwd=_ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert "1 tables, 1 figures" in done.stdout
     text = " ".join(_Page((folder / "report.html").read_text()).text.split())
     assert "MNIST, clp: epochs 20 (paper 500)" in text

@@ -53,9 +53,12 @@ def run(tmp_path: Path, keras_file: tuple[bytes, str]) -> RunDir:
 
 def row_of(run: RunDir, columns: list[Column], *, table: int = 1, **wanted: Any) -> TableRow:
     return tables.table_row(
-        tables.load_paper_table(table), "clp", run, columns,
+        tables.load_paper_table(table),
+        "clp",
+        run,
+        columns,
         wanted=Wanted(**{"num_images": 4, "digest_of": lambda _: DIGEST, **wanted}),
-    )  # fmt: skip
+    )
 
 
 def put_record(

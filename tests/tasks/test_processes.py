@@ -69,8 +69,11 @@ def test_each_process_is_its_own_and_two_run_at_a_time(tmp_path: Path) -> None:
     assert len(pids) == 2 and f"done {os.getpid()}" not in pids
     assert sorted(heard.told) == [("a", "working"), ("b", "working")]
     assert sorted(heard.said) == [
-        ("a", "a says"), ("a", "so"), ("b", "b says"), ("b", "so"),
-    ]  # fmt: skip
+        ("a", "a says"),
+        ("a", "so"),
+        ("b", "b says"),
+        ("b", "so"),
+    ]
 
 
 def test_a_process_that_is_killed_is_told(tmp_path: Path) -> None:

@@ -139,9 +139,20 @@ def test_an_imported_run_is_no_trainings(finished: runs.RunDir) -> None:
 @pytest.mark.parametrize("name", ["settings", "recipe"])
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "null", "3", "{}", '{"recipe": [], "weights": 3}', '{"recipe": {}, "weights": "0"}',
-     "[" * 100_000, '{"a": ' * 3000 + "1" + "}" * 3000, "\xff", '{"epochs": NaN}'],
-)  # fmt: skip
+    [
+        "",
+        "[]",
+        "null",
+        "3",
+        "{}",
+        '{"recipe": [], "weights": 3}',
+        '{"recipe": {}, "weights": "0"}',
+        "[" * 100_000,
+        '{"a": ' * 3000 + "1" + "}" * 3000,
+        "\xff",
+        '{"epochs": NaN}',
+    ],
+)
 def test_damaged_descriptions_are_one_line(name: str, text: str, finished: runs.RunDir) -> None:
     path = getattr(finished, name)
     path.write_bytes(text.encode("latin-1"))

@@ -79,9 +79,12 @@ def test_the_clean_batch_moves_the_averages_of_adversarial_training(batch: Any) 
     means = {}
     for separate in (False, True):
         settings = recipe(
-            clean_weight=0.0, adversarial_weight=1.0, attack=ATTACK, separate_passes=separate,
+            clean_weight=0.0,
+            adversarial_weight=1.0,
+            attack=ATTACK,
+            separate_passes=separate,
             attack_batch_statistics=False,
-        )  # fmt: skip
+        )
         model = model_of(settings)
         logged = model.train_step(batch)
         means[separate] = moving_mean(model)
@@ -156,9 +159,10 @@ def test_virtual_replicas_are_normalised_and_paired_apart(batch: Any) -> None:
     np.testing.assert_allclose(moving_mean(model), expected, atol=1e-5)
     squares = [part.reshape(4, -1).var(axis=0) for part in np.split(images, 2)]
     np.testing.assert_allclose(
-        model.classifier.norm.moving_variance.numpy(), 0.9 + 0.1 * np.mean(squares, axis=0),
+        model.classifier.norm.moving_variance.numpy(),
+        0.9 + 0.1 * np.mean(squares, axis=0),
         atol=1e-4,
-    )  # fmt: skip
+    )
     assert not np.allclose(model.classifier.logits.get_weights()[1], bias)
 
 
@@ -231,11 +235,19 @@ def test_a_toy_penalty_is_an_entry_away(
     tmp_path: Path, batch: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(PENALTIES, "toy", Penalty("Toy", logit_variance, needs=("adversarial",)))
-    values = settings.parse([
-        "--dataset=mnist", "--model_width=1", "--epochs=1", "--batch_size=8",
-        "--regularizer=toy", "--regularizer_weight=0.25",
-        "--train_eps=76.5", "--train_eps_iter=25.5", "--train_nb_iter=1",
-    ])  # fmt: skip
+    values = settings.parse(
+        [
+            "--dataset=mnist",
+            "--model_width=1",
+            "--epochs=1",
+            "--batch_size=8",
+            "--regularizer=toy",
+            "--regularizer_weight=0.25",
+            "--train_eps=76.5",
+            "--train_eps_iter=25.5",
+            "--train_nb_iter=1",
+        ]
+    )
     chosen = settings.recipe(values)
     assert chosen.penalties == {"toy": 0.25} and chosen.uses_adversarial
     assert chosen.to_json()["toy"] == 0.25 and chosen.to_json()["clp"] == 0.0

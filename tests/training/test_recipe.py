@@ -121,8 +121,10 @@ def test_a_recipe_is_plain_data_that_tells_two_apart() -> None:
     plain = recipe(alp=1.0, attack=ATTACK).to_json()
     assert json.loads(json.dumps(plain))["attack"]["eps"] == 0.3
     others: list[dict[str, Any]] = [
-        {"seed": 1}, {"attack": dataclasses.replace(ATTACK, nb_iter=10)}, {"clp": 0.5},
-    ]  # fmt: skip
+        {"seed": 1},
+        {"attack": dataclasses.replace(ATTACK, nb_iter=10)},
+        {"clp": 0.5},
+    ]
     for changes in others:
         assert recipe(**{"alp": 1.0, "attack": ATTACK, **changes}).to_json() != plain
     assert recipe(alp=1.0, attack=ATTACK).to_json() == plain
@@ -159,7 +161,10 @@ def test_a_recipe_of_revision_c001d3a_has_the_defaults_of_then() -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda good: [], lambda good: None, lambda good: 3, lambda good: {},
+        lambda good: [],
+        lambda good: None,
+        lambda good: 3,
+        lambda good: {},
         lambda good: {k: v for k, v in good.items() if k != "epochs"},
         lambda good: {**good, "epochs": "500"},
         lambda good: {**good, "epochs": None},
@@ -171,7 +176,7 @@ def test_a_recipe_of_revision_c001d3a_has_the_defaults_of_then() -> None:
         lambda good: {**good, "learning_rate": -1},
         lambda good: {**good, "momentum": 0.9},
     ],
-)  # fmt: skip
+)
 def test_what_is_no_recipe_is_told_in_one_line(damage: Any) -> None:
     found = damage(json.loads(STORED.read_text()))
     with pytest.raises(InputError, match=r"^here") as caught:

@@ -26,12 +26,22 @@ from tests.data_factory import make_cifar10
 ROOT = Path(__file__).resolve().parents[2]
 # 28 images make a partial batch; everything that draws random numbers is on.
 TRAIN = [
-    "--dataset=cifar10", "--row=mine", "--model=lenet", "--model_width=2",
-    "--epochs=2", "--batch_size=8", "--train_images=28",
-    "--regularizer=alp", "--regularizer_weight=0.5", "--adversarial_fraction=0.5",
-    "--noise_stddev=0.1", "--train_eps=76.5", "--train_eps_iter=25", "--train_nb_iter=2",
+    "--dataset=cifar10",
+    "--row=mine",
+    "--model=lenet",
+    "--model_width=2",
+    "--epochs=2",
+    "--batch_size=8",
+    "--train_images=28",
+    "--regularizer=alp",
+    "--regularizer_weight=0.5",
+    "--adversarial_fraction=0.5",
+    "--noise_stddev=0.1",
+    "--train_eps=76.5",
+    "--train_eps_iter=25",
+    "--train_nb_iter=2",
     "--train_target=random",
-]  # fmt: skip
+]
 
 
 def free_ports(count: int) -> list[int]:
@@ -46,11 +56,21 @@ def free_ports(count: int) -> list[int]:
 
 def start(folder: Path, data_dir: Path, *flags: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "experiments.train", *TRAIN, *flags, f"--runs_dir={folder}",
-         f"--data_dir={data_dir}"],
-        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        [
+            sys.executable,
+            "-m",
+            "experiments.train",
+            *TRAIN,
+            *flags,
+            f"--runs_dir={folder}",
+            f"--data_dir={data_dir}",
+        ],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         env={**os.environ, "CUDA_VISIBLE_DEVICES": "", **environment},
-    )  # fmt: skip
+    )
 
 
 def ends(processes: list[subprocess.Popen[str]]) -> list[str]:
@@ -78,13 +98,15 @@ def test_two_machines_train_as_one_device(tmp_path: Path) -> None:
     addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
     workers = [
         start(
-            tmp_path / "together", data_dir, "--strategy=multi_worker",
+            tmp_path / "together",
+            data_dir,
+            "--strategy=multi_worker",
             TF_CONFIG=json.dumps(
                 {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
             ),
         )
         for index in range(2)
-    ]  # fmt: skip
+    ]
     outputs = ends(workers)
     assert [worker.returncode for worker in workers] == [0, 0], outputs
     assert "2 replicas" in outputs[0] and "trained: " in outputs[0]
@@ -126,9 +148,7 @@ def test_replicas_keep_batch_norm_of_their_own_share(
     tmp_path: Path, two_replicas: tf.distribute.Strategy
 ) -> None:
     """A residual network: it trains, and what it saves is usable."""
-    recipe = Recipe(
-        dataset="cifar10", model="resnet20_v2", model_width=2, epochs=1, batch_size=8
-    )  # fmt: skip
+    recipe = Recipe(dataset="cifar10", model="resnet20_v2", model_width=2, epochs=1, batch_size=8)
     run = runs.RunDir(tmp_path)
     data = made_up(8, (32, 32, 3))
     model = training.train(recipe, run, data, strategy=two_replicas, verbose=0)
@@ -141,10 +161,14 @@ def test_replicas_craft_in_bfloat16_as_one_device_does(
     tmp_path: Path, two_replicas: tf.distribute.Strategy
 ) -> None:
     recipe = Recipe(
-        dataset="mnist", model="lenet", model_width=2, epochs=2, batch_size=8,
+        dataset="mnist",
+        model="lenet",
+        model_width=2,
+        epochs=2,
+        batch_size=8,
         penalties={"alp": 0.5},
         attack=Attack(eps=0.3, eps_iter=0.1, nb_iter=2, dtype="bfloat16"),
-    )  # fmt: skip
+    )
     data, found = made_up(16, (28, 28, 1)), []
     for strategy in (None, two_replicas):
         run = runs.RunDir(tmp_path / str(strategy is None))
@@ -165,11 +189,17 @@ def test_a_batch_must_divide_over_the_replicas(
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{not json", "[]", "{}", '{"cluster": {"worker": ["a:1"]}}',
-     '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
-     '{"cluster": {"worker": ["a:1"]}, "task": {"type": "ps", "index": 0}}',
-     '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": "first"}}'],
-)  # fmt: skip
+    [
+        "",
+        "{not json",
+        "[]",
+        "{}",
+        '{"cluster": {"worker": ["a:1"]}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "ps", "index": 0}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": "first"}}',
+    ],
+)
 def test_a_tf_config_that_is_none_is_shown_with_what_is_needed(
     text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,9 +97,12 @@ def inputs_of_a_step(model: LogitPairingModel, batch: Any) -> list[np.ndarray]:
 
 
 def by_hand(
-    settings: Recipe, weights: list[np.ndarray], labels: np.ndarray,
-    clean: np.ndarray | None, adversarial: np.ndarray | None,
-) -> dict[str, float]:  # fmt: skip
+    settings: Recipe,
+    weights: list[np.ndarray],
+    labels: np.ndarray,
+    clean: np.ndarray | None,
+    adversarial: np.ndarray | None,
+) -> dict[str, float]:
     """The weighted terms in NumPy, by the protocol's equations."""
 
     def cross_entropy(logits: np.ndarray) -> float:
@@ -136,11 +139,18 @@ ROWS: list[dict[str, Any]] = [
     {"clean_weight": 0.0, "adversarial_weight": 1.0, "attack": ATTACK},
     {"clean_weight": 0.0, "adversarial_weight": 1.0, "alp": 0.7, "attack": ATTACK},
     {
-        "clean_weight": 0.3, "adversarial_weight": 0.6, "clp": 0.2, "lsq": 0.1, "alp": 0.4,
-        "noise_stddev": 0.1, "label_smoothing": 0.1, "weight_decay": 0.01, "attack": ATTACK,
+        "clean_weight": 0.3,
+        "adversarial_weight": 0.6,
+        "clp": 0.2,
+        "lsq": 0.1,
+        "alp": 0.4,
+        "noise_stddev": 0.1,
+        "label_smoothing": 0.1,
+        "weight_decay": 0.01,
+        "attack": ATTACK,
         "joint_batch": True,
     },
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("changes", ROWS, ids=lambda changes: " ".join(changes))
@@ -306,9 +316,11 @@ def test_crafting_leaves_the_averages_of_batch_norm_alone(
 ) -> None:
     tiny = Attack(eps=1e-6, eps_iter=1e-7, nb_iter=5)
     settings = recipe(
-        clean_weight=0.0, adversarial_weight=1.0, attack=tiny,
+        clean_weight=0.0,
+        adversarial_weight=1.0,
+        attack=tiny,
         attack_batch_statistics=batch_statistics,
-    )  # fmt: skip
+    )
     classifier = with_batch_norm()
     model = LogitPairingModel(classifier, settings)
     model.build((None, 28, 28, 1))
@@ -404,9 +416,13 @@ def test_replicas_share_the_batches_of_one_device() -> None:
 # Whole trainings
 
 RECIPE = recipe(
-    lsq=0.1, alp=0.5, noise_stddev=0.3, attack=ATTACK, learning_rate_drops=(1, 2),
+    lsq=0.1,
+    alp=0.5,
+    noise_stddev=0.3,
+    attack=ATTACK,
+    learning_rate_drops=(1, 2),
     average_decay=0.7,
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module")
@@ -436,8 +452,12 @@ def test_a_finished_run_holds_everything(undisturbed: runs.RunDir) -> None:
     assert undisturbed.finished
     names = {path.name for path in undisturbed.path.iterdir()}
     assert names - {".model.keras.lock"} == {
-        "model.keras", "averages.keras", "recipe.json", "settings.json", "training.csv",
-    }  # fmt: skip
+        "model.keras",
+        "averages.keras",
+        "recipe.json",
+        "settings.json",
+        "training.csv",
+    }
     told = files.read_json(undisturbed.recipe)
     assert told["recipe"] == files.plain(RECIPE.to_json())
     assert told["weights"] == runs.weights_hash(runs.load_model(undisturbed.model))
@@ -539,7 +559,8 @@ def test_a_training_that_is_killed_anywhere_ends_as_if_undisturbed(
         # In the first epoch, when nothing is saved yet; in the middle of the second.
         (stop, "on_train_batch_end", interrupt),
         (
-            stop, "on_train_batch_end",
+            stop,
+            "on_train_batch_end",
             interrupt_when(
                 stop.on_train_batch_end, lambda self, step, logs=None: (self._epoch, step) == (1, 1)
             ),
@@ -548,10 +569,11 @@ def test_a_training_that_is_killed_anywhere_ends_as_if_undisturbed(
         (np, "savez", half_written),
         # When all epochs are done, but nothing says so yet.
         (
-            files, "write_json",
+            files,
+            "write_json",
             interrupt_when(write_json, lambda path, value: path.name == "recipe.json"),
         ),
-    ]  # fmt: skip
+    ]
     done = []
     for place, name, replacement in interruptions:
         with monkeypatch.context() as patch:

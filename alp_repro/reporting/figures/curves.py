@@ -30,9 +30,12 @@ def restart_curves(records: Mapping[str, AttackRecord], *, restarts: int) -> Fig
         robust = np.array([record.robust_at(int(r)) for r in counts])
         bands = np.array([wilson_interval(int(k), len(record.labels)) for k in robust])
         (line,) = axes.plot(
-            counts, robust / len(record.labels), DASHES[i % len(DASHES)], label=label,
+            counts,
+            robust / len(record.labels),
+            DASHES[i % len(DASHES)],
+            label=label,
             marker="o" if len(counts) < 20 else None,
-        )  # fmt: skip
+        )
         axes.fill_between(
             counts, bands[:, 0], bands[:, 1], color=line.get_color(), alpha=0.13, linewidth=0
         )

@@ -39,9 +39,14 @@ def surface_panels(
         axes.set_title(title, y=0.98)
         if i % columns == 0:
             axes.text2D(
-                -0.1, 0.5, "cross-entropy", rotation=90, va="center", transform=axes.transAxes,
+                -0.1,
+                0.5,
+                "cross-entropy",
+                rotation=90,
+                va="center",
+                transform=axes.transAxes,
                 fontsize=7,
-            )  # fmt: skip
+            )
     figure.subplots_adjust(
         0.03, 0.13 / (rows + 0.2), 0.955, 1 - 0.1 / rows, wspace=0.24, hspace=0.16
     )
@@ -58,9 +63,16 @@ def _surface(
     every = -(-len(offsets) // _SURFACE_LINES)
     colours = {"cmap": "viridis", "vmin": low, "vmax": low + height}
     axes.plot_surface(
-        a, b, losses, rstride=every, cstride=every, linewidth=0, antialiased=False, rasterized=True,
+        a,
+        b,
+        losses,
+        rstride=every,
+        cstride=every,
+        linewidth=0,
+        antialiased=False,
+        rasterized=True,
         **colours,
-    )  # fmt: skip
+    )
     axes.contour(a, b, losses, levels=10, zdir="z", offset=floor, linewidths=0.6, **colours)
     axes.plot([0], [0], [floor], "x", color=RED, markersize=3)
     axes.set_zlim(floor, low + height)
