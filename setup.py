@@ -18,8 +18,6 @@ BINARIES = [
     "table",
     "figures",
     "report",
-    "verify",
-    "verify_adversarial",
     "claims",
     "prepare_data",
     "import_checkpoint",
@@ -85,7 +83,9 @@ setup(
     entry_points={
         "console_scripts": [
             *(f"alp-{name.replace('_', '-')}=alp_repro_cli.{name}:cli" for name in BINARIES),
+            # What a leaderboard asks for has the short name; the other is `make verify`.
             "alp-verify=alp_repro_cli.verify_adversarial:cli",
+            "alp-verify-published=alp_repro_cli.verify:cli",
         ],
     },
 )

@@ -30,6 +30,7 @@ from alp_repro.classifiers import (
 )
 from alp_repro.data.own_images import class_numbers, unit_images
 from alp_repro.errors import InputError
+from alp_repro.evaluation.model_check import why_no_function
 
 _PIXELS_IN_A_BATCH = 2_500_000  # bounds the memory of large images
 _LARGEST_BATCH = 200
@@ -83,6 +84,7 @@ def audit(
     images, image_notes = unit_images(np.asarray(images))
     labels, label_notes = class_numbers(np.asarray(labels), len(images))
     attack = _checked(eps, attack, minutes, seed)
+    name = str(model) if isinstance(model, str | Path) else ""
     if isinstance(model, str | Path):
         model = load_function_or_model(model, trust_code=trust_code)
     shape = (images.shape[1], images.shape[2], images.shape[3])
@@ -123,7 +125,7 @@ def audit(
         indicators=(*first, *found.indicators),
         notes=(*image_notes, *label_notes, *classifier.notes),
         settings={
-            "model": model if isinstance(model, str) else classifier.model.name,
+            "model": name or classifier.model.name,
             "minutes": minutes,
             "seed": seed,
             "batch_size": batch_size,
@@ -159,6 +161,7 @@ def _first_look(
     pixels: PixelScale,
 ) -> tuple[tuple[Indicator, ...], bool]:
     """What the clean images tell, and whether the model plainly wants other pixels."""
+    moved_by = why_no_function(classifier.model, work.images)
     moved = measurements.randomness(
         classifier.model, work.images, work.logits, batch_size=work.batch_size
     )
@@ -170,7 +173,7 @@ def _first_look(
         chance = judge.near_chance(accuracy, work.labels, classifier.classes, likely=likely)
     found = (
         chance,
-        judge.random_outputs(moved["repeated"], moved["batch"]),
+        judge.random_outputs(moved["repeated"], moved["batch"], why=moved_by),
         judge.logit_scale(work.logits),
         judge.relu_logits(work.logits),
         judge.few_classes(

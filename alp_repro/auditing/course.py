@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from alp_repro.auditing import kinds, looks, measurements, planted
+from alp_repro.auditing import kinds, looks, planted
 from alp_repro.auditing.kinds import Indicator
 from alp_repro.auditing.result import Audit
 from alp_repro.auditing.stages import Stage
@@ -48,19 +48,16 @@ def attacked(work: Work, plan: Sequence[Stage], *, closer_look: bool) -> Audit:
       InputError: not even the evaluation under audit fits into the time.
     """
     places = np.flatnonzero(work.correct)
-    gradients = looks.gradients(work, places)
-    blind = gradients[0].raised
+    blind = looks.is_blind(work, places)
+    gradients = looks.gradients(work, places, blind=blind)
     features = None if blind else planted.features_of(work.model)
-    if blind:
-        work.model = measurements.with_zero_gradient(work.model)
-    work.measure_speed(places)
+    work.measure_speed(places, blind=blind)
     work.tell_plan(plan)
-    work.run(plan[0])
-    found = [
-        *gradients,
-        *looks.way(work, places, blind=blind),
-        looks.unbounded(work, places, blind=blind),
-    ]
+    if blind:
+        work.run_without_gradient(plan[0])
+    else:
+        work.run(plan[0])
+    found = [*gradients, looks.unbounded(work, places, blind=blind)]
     test = None if features is None else looks.unit_test(work, features, places)
     for stage in plan[1:]:
         if stage.attack.method == "square" or not blind:
@@ -70,6 +67,7 @@ def attacked(work: Work, plan: Sequence[Stage], *, closer_look: bool) -> Audit:
     closer_look = closer_look and not blind
     grid = looks.grid(work, places) if closer_look else None
     found += [
+        *looks.way(work, places, blind=blind),
         looks.of_restarts(work, blind=blind),
         looks.of_grid(grid, work, blind=blind),
         looks.black_box(work),

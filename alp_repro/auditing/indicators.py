@@ -27,12 +27,11 @@ def near_chance(accuracy: float, labels: np.ndarray, classes: int, *, likely: st
     return kinds.CHANCE.judged(low, saw)
 
 
-def random_outputs(repeated: float, batch: float) -> Indicator:
-    """See `measurements.randomness`."""
-    raised = max(repeated, batch) > kinds.RANDOM_CHANGE
-    return kinds.RANDOM.judged(
-        raised, f"change of {repeated:.2g} in repeated passes, {batch:.2g} in another batch"
-    )
+def random_outputs(repeated: float, batch: float, *, why: str | None) -> Indicator:
+    """See `measurements.randomness`; `why`: what an evaluation would refuse the model for."""
+    raised = why is not None or max(repeated, batch) > kinds.RANDOM_CHANGE
+    saw = f"change of {repeated:.2g} in repeated passes, {batch:.2g} in another batch"
+    return kinds.RANDOM.judged(raised, f"{saw}: {why}" if why else saw)
 
 
 def no_gradient(margin: float, unavailable: float, *, constant: bool) -> Indicator:
@@ -80,12 +79,14 @@ def forgotten_success(share: float) -> Indicator:
     return kinds.FORGOTTEN.judged(share > kinds.IMAGES_SHARE, f"{percent(share)} of the images")
 
 
-def incomplete(share: float, standing: float) -> Indicator:
-    """See `measurements.of_way`."""
+def incomplete(share: float, standing: float, *, more: float | None) -> Indicator:
+    """See `measurements.of_way`; `more`: the accuracy that more iterations take, None: unknown."""
     raised = share >= kinds.STILL_RISING_SHARE and standing >= 5
-    return kinds.INCOMPLETE.judged(
-        raised, f"{percent(share)} of {standing:.0f} images still standing"
-    )
+    saw = f"{percent(share)} of {standing:.0f} images still standing"
+    if more is not None:
+        saw += f"; 5 times the iterations take {100 * more:.1f} points more"
+        raised = raised and more >= kinds.ITERATION_POINTS
+    return kinds.INCOMPLETE.judged(raised, saw)
 
 
 def unbounded_fails(left: int, images: int) -> Indicator:

@@ -19,6 +19,7 @@ UNSTABLE_CHANGE = 0.1
 IMAGES_SHARE = 0.01
 STILL_RISING_SHARE = 0.5
 RESTART_POINTS = 0.05
+ITERATION_POINTS = 0.05
 GRID_POINTS = 0.10
 OVERESTIMATE_POINTS = 0.10
 PLANTED_SHARE = 0.95
@@ -168,7 +169,8 @@ INCOMPLETE = Kind(
     "Of the images that the default attack's way does not break, the share whose best loss gains "
     "more than 1% of its whole rise in the last 10 steps.",
     f"{PINTOR} (incomplete optimisation)",
-    f"{STILL_RISING_SHARE:.0%} or more, with 5 images or more standing",
+    f"{STILL_RISING_SHARE:.0%} or more of at least 5 images, and 5 times the iterations take "
+    f"{ITERATION_POINTS * 100:g} points or more, where they were tried",
     "More iterations (nb_iter), or larger steps.",
 )
 UNBOUNDED = Kind(

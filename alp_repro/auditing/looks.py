@@ -18,8 +18,10 @@ from alp_repro.auditing import kinds, measurements, planted, stages
 from alp_repro.auditing.kinds import Indicator
 from alp_repro.auditing.result import Restarts, Surface
 from alp_repro.auditing.work import Work
+from alp_repro.errors import InputError
 from alp_repro.evaluation.heat_maps import HeatMap, heat_map
 from alp_repro.evaluation.landscape import Plane, loss_surfaces
+from alp_repro.evaluation.model_check import check_gradient
 from alp_repro.model_copies import float32_model
 
 _PROBE_IMAGES = 200
@@ -31,7 +33,16 @@ _HISTOGRAM_RESTARTS = 25
 _SURFACE_SIDE = 41
 
 
-def gradients(work: Work, places: np.ndarray) -> list[Indicator]:
+def is_blind(work: Work, places: np.ndarray) -> bool:
+    """Whether an evaluation would refuse the model for having no gradient at all."""
+    try:
+        check_gradient(work.model, work.images[places], work.labels[places], work.attack)
+    except InputError:
+        return True
+    return False
+
+
+def gradients(work: Work, places: np.ndarray, *, blind: bool) -> list[Indicator]:
     """What gradients there are at random starts, and how steady the loss is."""
     chosen = places[:_PROBE_IMAGES]
     x, y = work.images[chosen], work.labels[chosen]
@@ -43,8 +54,9 @@ def gradients(work: Work, places: np.ndarray) -> list[Indicator]:
         ),
     )
     constant = bool((work.logits == work.logits[:1]).all())
-    none = judge.no_gradient(shares["margin"], shares["unavailable"], constant=constant)
-    if none.raised:
+    margin = 1.0 if blind else shares["margin"]
+    none = judge.no_gradient(margin, shares["unavailable"], constant=constant)
+    if blind:
         return [
             none,
             kinds.ZERO_GRADIENTS.not_judged(none.title),
@@ -65,7 +77,7 @@ def gradients(work: Work, places: np.ndarray) -> list[Indicator]:
 
 
 def way(work: Work, places: np.ndarray, *, blind: bool) -> list[Indicator]:
-    """The way of the default attack's first restart."""
+    """The way of the default attack's first restart, and what more iterations break."""
     plain = work.attack.method == "pgd" and work.attack.target == "none"
     if blind or not plain or work.attack.momentum or work.attack.gradient_noise:
         why = _why(blind) if blind else "the evaluation under audit is no plain PGD"
@@ -87,7 +99,11 @@ def way(work: Work, places: np.ndarray, *, blind: bool) -> list[Indicator]:
     forgotten = judge.forgotten_success(seen["forgotten"])
     if work.attack.success == "any":
         forgotten = kinds.FORGOTTEN.not_judged("every iterate is judged")
-    return [forgotten, judge.incomplete(seen["still_rising"], seen["standing"])]
+    broken = {one.name: int(one.broken.sum()) for one in work.attacks}
+    more = None
+    if "iterations" in broken:
+        more = (broken["iterations"] - broken["default"]) / len(work.labels)
+    return [forgotten, judge.incomplete(seen["still_rising"], seen["standing"], more=more)]
 
 
 def unbounded(work: Work, places: np.ndarray, *, blind: bool) -> Indicator:
@@ -108,6 +124,7 @@ def unbounded(work: Work, places: np.ndarray, *, blind: bool) -> Indicator:
             seed=work.seed,
             batch_size=min(work.batch_size, len(chosen)),
             jit_compile=work.jit_compile,
+            progress=False,
         )
         return int(record.standing.sum())
 
@@ -222,6 +239,7 @@ def histograms(work: Work) -> Restarts | None:
         indices=places,
         record_losses=True,
         jit_compile=work.jit_compile,
+        progress=False,
     )
     assert record.losses is not None and record.broken is not None
     work.keep("histograms", {"images": places.tolist()})

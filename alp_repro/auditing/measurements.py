@@ -235,23 +235,37 @@ def of_way(losses: np.ndarray, broken: np.ndarray) -> Numbers:
     }
 
 
-def with_zero_gradient(model: keras.Model) -> keras.Model:
-    """A model with the same logits whose gradient is 0 where the model's is not there at all.
+def broken_by_starts(
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    attack: Attack,
+    seed: int,
+    batch_size: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """What an attack does that has no gradient to follow: it stays at its random starts.
 
-    An attack that follows it stays at its start, which is what a user's own attack does.
+    Returns:
+      first_break int [n], the first restart whose start is misclassified, -1: none; and those
+      starts, float32 like the images, zeros where there is none.
     """
+    logits = logits_function(model)
 
-    class WithZeroGradient(keras.Model):
-        def __init__(self) -> None:
-            super().__init__(name=f"{model.name}_zero_gradient", dtype="float32")
-            self.inner = model
+    @tf.function
+    def starts(x: tf.Tensor, index: tf.Tensor, restart: tf.Tensor) -> list[tf.Tensor]:
+        points = random_starts(
+            x, image_index=index, restart=restart, seed=tf.constant(seed),
+            eps=tf.constant(attack.eps, tf.float32),
+        )  # fmt: skip
+        return [points, tf.argmax(logits(points), axis=1, output_type=tf.int32)]
 
-        @property
-        def output_shape(self) -> tuple[int | None, ...]:
-            return self.inner.output_shape
-
-        def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-            outputs = tf.cast(self.inner(images, training=False), tf.float32)
-            return outputs + 0.0 * tf.reduce_sum(images, axis=[1, 2, 3])[:, None]
-
-    return WithZeroGradient()
+    first, found = np.full(len(images), -1), np.zeros_like(images)
+    for restart in range(attack.restarts if attack.random_start else 0):
+        index = np.arange(len(images))
+        points, predicted = batched(
+            starts, batch_size, images, index, np.full(len(images), restart, np.int32)
+        )
+        new = (predicted != labels) & (first < 0)
+        first[new], found[new] = restart, points[new]
+    return first, found

@@ -12,6 +12,7 @@ point and the nearest of the others, in place of a logistic regression.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,7 +20,7 @@ import tensorflow as tf
 
 from alp_repro.attacks import Attack, craft, random_starts
 from alp_repro.auditing.measurements import batched
-from alp_repro.classifiers.heads import is_graph
+from alp_repro.classifiers.heads import is_graph, last_operation
 
 INNER_POINTS = 64  # uniform in the ball
 CORNER_POINTS = 64  # at corners of the ball, as the planted point is
@@ -45,17 +46,17 @@ def features_of(model: keras.Model) -> keras.Model | None:
     """The model up to the input of its last layer, where that is a vector; None: there is none."""
     if not is_graph(model):
         return None
-    last = model.layers[-1]
-    while is_graph(last):
-        inner = features_of(last)
-        if inner is None or last is model.layers[0]:
-            return None
-        before = keras.Model(model.inputs[0], last.input)
-        return keras.Model(model.inputs[0], inner(before(model.inputs[0])))
-    if not isinstance(last, keras.layers.Dense):
-        return None
-    vector = last.input
-    return keras.Model(model.inputs[0], vector) if len(vector.shape) == 2 else None
+    images = keras.Input(model.inputs[0].shape[1:], dtype=model.inputs[0].dtype)
+    vector = _features(model, images)
+    return None if vector is None or len(vector.shape) != 2 else keras.Model(images, vector)
+
+
+def _features(model: keras.Model, images: Any) -> Any | None:
+    last, given = last_operation(model)
+    before = images if given is model.inputs[0] else keras.Model(model.inputs[0], given)(images)
+    if is_graph(last):
+        return _features(last, before)
+    return before if isinstance(last, keras.layers.Dense) else None
 
 
 def planted_examples(

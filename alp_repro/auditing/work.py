@@ -119,7 +119,7 @@ class Work:
         )
         return False
 
-    def measure_speed(self, places: np.ndarray) -> None:
+    def measure_speed(self, places: np.ndarray, *, blind: bool) -> None:
         """Gradients a second, of one batch, after a first call that compiles."""
         chosen = np.resize(places, self.batch_size)
         x, y = tf.constant(self.images[chosen]), tf.constant(self.labels[chosen])
@@ -127,6 +127,8 @@ class Work:
 
         @tf.function
         def gradient(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+            if blind:
+                return logits(x)
             return measurements.loss_and_gradient(logits, y, loss="cross_entropy")(x)[2]
 
         gradient(x, y)
@@ -193,20 +195,50 @@ class Work:
             folder=self.folder / "attacks",
             indices=places,
             save_adversarial=True,
+            progress=False,
             jit_compile=self.jit_compile,
         )
         restarts = stage.attack.restarts
         first = np.where(record.first_break < restarts, record.first_break, -1)
         spent = int(record.restarts_spent(restarts).sum()) * stage.attack.nb_iter
         took = float(sum(session.get("seconds", 0.0) for session in record.sessions))
-        if self.kept(name) is None:
+        kept = self.kept(name)
+        if kept is None:
             self._learn_speed(spent, stage, time.monotonic() - started)
-            self.keep(name, {"broken": int((first >= 0).sum()), "spent": spent})
+            self.keep(name, {"broken": int((first >= 0).sum()), "spent": spent, "seconds": took})
+        else:  # a record that went on with more restarts has more seconds than this stage took
+            took = float(kept.get("seconds", took))
+        assert record.adversarial is not None
+        self._note(stage, places, first, record.adversarial, spent=spent, seconds=took)
+
+    def run_without_gradient(self, stage: Stage) -> None:
+        """The evaluation under audit where it has no gradient to follow: its starts are judged."""
+        places = np.flatnonzero(self.correct)
+        first, found = measurements.broken_by_starts(
+            self.model,
+            self.images[places],
+            self.labels[places],
+            attack=stage.attack,
+            seed=self.seed,
+            batch_size=self.batch_size,
+        )
+        self._note(stage, places, first, found, spent=0, seconds=0.0)
+
+    def _note(
+        self,
+        stage: Stage,
+        places: np.ndarray,
+        first: np.ndarray,
+        found: np.ndarray,
+        *,
+        spent: int,
+        seconds: float,
+    ) -> None:
+        """Takes in what a stage did to the images at these places."""
         broken = first >= 0
         new = broken & (self.broken_by[places] < 0)
         self.broken_by[places[new]] = len(self.attacks)
-        assert record.adversarial is not None
-        self.adversarial[places[new]] = record.adversarial[new]
+        self.adversarial[places[new]] = found[new]
         self.attacks.append(
             AttackResult(
                 stage.name,
@@ -217,7 +249,7 @@ class Work:
                 broken,
                 first,
                 spent,
-                took,
+                seconds,
             )
         )
         self.report(

@@ -93,7 +93,7 @@ def _of_graph(model: keras.Model, image_shape: ImageShape, pixels: PixelScale) -
     notes = [f"pixels put on the model's scale, {pixels.name}"] if not pixels.unchanged else []
     if reshaped:
         notes.append(f"images reshaped to {reshaped}, as the model wants them")
-    if model.input is not model.inputs[0]:
+    if not isinstance(model, keras.Sequential) and model.input is not model.inputs[0]:
         # Keras warns at every call of a model whose one input stands in a list.
         model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     core, removed = heads.without_probabilities(model)

@@ -31,30 +31,21 @@ def without_probabilities(model: keras.Model) -> tuple[keras.Model, str | None]:
     return keras.Model(images, _logits(model, images), name=f"{model.name}_logits"), removed
 
 
-def _last_layer(model: keras.Model) -> keras.Layer:
-    """The layer whose output is the model's; flattening and dropout after it change nothing."""
-    return model.layers[-1] if isinstance(model, keras.Sequential) else _producer(model)
+def last_operation(model: keras.Model) -> tuple[keras.Operation, Any]:
+    """What gives a functional model's output, and the tensor that goes into it.
 
-
-def _producer(model: keras.Model) -> keras.Layer:
-    output = model.outputs[0]
-    for layer in reversed(model.layers):
-        if any(output is candidate for candidate in _outputs(layer)):
-            return layer
-    return model.layers[-1]
-
-
-def _outputs(layer: keras.Layer) -> list[Any]:
-    try:
-        return [layer.output]
-    except (AttributeError, ValueError):
-        return []
+    By Keras' own note on the output tensor: `layer.input` of a model inside a model is that model's
+    own input, not what it is given there.
+    """
+    history = model.outputs[0]._keras_history
+    inputs = history.operation._inbound_nodes[history.node_index].input_tensors
+    return history.operation, inputs[0] if inputs else model.inputs[0]
 
 
 def _last_activation(model: keras.Model) -> str | None:
-    last = _last_layer(model)
-    if isinstance(last, keras.layers.Softmax):
-        return "the Softmax layer"
+    last, _ = last_operation(model)
+    if type(last).__name__ == "Softmax":  # the layer, or keras.ops.softmax
+        return "the softmax at the end"
     if is_graph(last):
         return _last_activation(last)
     name = getattr(getattr(last, "activation", None), "__name__", "")
@@ -65,16 +56,14 @@ def _last_activation(model: keras.Model) -> str | None:
 
 def _logits(model: keras.Model, images: Any) -> Any:
     """The model's logits as a function of another input: its graph up to the last layer, linear."""
-    last = _last_layer(model)
-    before = (
-        keras.Model(model.inputs[0], last.input)(images) if last is not model.layers[0] else images
-    )
-    if isinstance(last, keras.layers.Softmax | keras.layers.Activation):
+    last, given = last_operation(model)
+    before = images if given is model.inputs[0] else keras.Model(model.inputs[0], given)(images)
+    if type(last).__name__ == "Softmax" or isinstance(last, keras.layers.Activation):
         return before
     if is_graph(last):
         return _logits(last, before)
     linear = type(last).from_config({**last.get_config(), "activation": "linear"})
-    linear.build(last.input.shape)
+    linear.build(given.shape)
     linear.set_weights(last.get_weights())
     return linear(before)
 

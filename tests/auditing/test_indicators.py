@@ -124,12 +124,13 @@ def test_planted_examples_are_found_by_an_attack_and_missed_by_a_lame_one() -> N
 
 
 def test_features_are_the_last_layers_input_and_absent_where_there_is_none() -> None:
-    nested = keras.Sequential([keras.Input(fixtures.SHAPE), fixtures.honest()])
-    for model in (fixtures.honest(), nested):
-        features = features_of(model)
-        if features is not None:
-            assert features.output_shape == (None, 36)
-    assert features_of(fixtures.honest()) is not None
+    """Also of a model inside a model, behind what stands before it."""
+    honest = fixtures.honest()
+    images = keras.Input(fixtures.SHAPE)
+    nested = keras.Model(images, honest(keras.layers.Rescaling(0.5)(images)))
+    alone, inside = features_of(honest), features_of(nested)
+    assert alone is not None and inside is not None
+    np.testing.assert_allclose(inside(IMAGES), np.asarray(alone(0.5 * IMAGES)), atol=1e-6)
     assert features_of(fixtures.DropoutLeftOn()) is None
 
 
@@ -154,3 +155,11 @@ def test_black_box_and_unbounded_thresholds() -> None:
     assert not indicators.black_box_stronger(2, 50, 200).raised
     assert indicators.unbounded_fails(1, 50).raised
     assert not indicators.unbounded_fails(0, 50).raised
+
+
+def test_a_loss_that_still_rises_is_told_where_more_iterations_matter() -> None:
+    assert indicators.incomplete(1.0, 20, more=None).raised
+    assert indicators.incomplete(1.0, 20, more=0.10).raised
+    assert not indicators.incomplete(1.0, 20, more=0.02).raised
+    assert not indicators.incomplete(0.2, 20, more=0.10).raised
+    assert not indicators.incomplete(1.0, 4, more=None).raised

@@ -34,7 +34,22 @@ def pixels() -> np.ndarray:
     return np.random.default_rng(0).uniform(0, 1, (5, *SHAPE)).astype(np.float32)
 
 
+def nested_behind_layers() -> keras.Model:
+    """As saved by another process: its input has the name that Keras gives ours."""
+    images = keras.Input(SHAPE, name="input_layer")
+    head = network(keras.layers.Dense(10, activation="softmax"), shape=(6, 6, 3))
+    return keras.Model(images, head(keras.layers.Conv2D(3, 3)(images)))
+
+
+def operation() -> keras.Model:
+    images = keras.Input(SHAPE)
+    logits = keras.layers.Dense(10)(keras.layers.Flatten()(images))
+    return keras.Model(images, keras.ops.softmax(logits))
+
+
 MODELS = {
+    "a model in a model": nested_behind_layers,
+    "an operation": operation,
     "Dense softmax": lambda: network(keras.layers.Dense(10, activation="softmax")),
     "Activation": lambda: network(keras.layers.Dense(10), keras.layers.Activation("softmax")),
     "Softmax layer": lambda: network(keras.layers.Dense(10), keras.layers.Softmax()),

@@ -1,0 +1,120 @@
+"""alp-audit and alp-verify as a user calls them, with a `.h5` file and an `.npz`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from absl import flags
+
+from alp_repro.errors import InputError
+from experiments import audit, verify_adversarial
+from tests.auditing import fixtures
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess]:
+    """One audit of a model with a softmax that takes 0-255, of uint8 images without channels."""
+    folder = tmp_path_factory.mktemp("cli")
+    inner = fixtures.honest(scale=1 / 255)
+    keras.Model(inner.inputs[0], keras.layers.Softmax()(inner.outputs[0])).save(folder / "m.h5")
+    images, labels = fixtures.images_and_labels()
+    pixels = np.round(images[..., 0] * 255).astype(np.uint8)
+    np.savez(folder / "d.npz", x=pixels, y=np.eye(4)[labels])
+    return folder, run(
+        "experiments.audit", f"--model={folder}/m.h5", f"--data={folder}/d.npz", "--eps=200",
+        "--pixel_range=0,255", f"--out={folder}/out", "--attack=pgd,eps_iter=50,nb_iter=10",
+        "--num_images=16", "--minutes=60", "--fail_below=99", "--save_adversarial",
+    )  # fmt: skip
+
+
+def test_one_command_makes_page_and_verdict(ended) -> None:
+    folder, process = ended
+    assert process.returncode == audit.EXIT_BELOW, process.stderr
+    assert "below --fail_below=99%" in process.stdout
+    numbers = json.loads((folder / "out" / "audit.json").read_text(encoding="utf-8"))
+    assert numbers["verdict"] in process.stdout
+    assert numbers["clean_accuracy"] == 1.0
+    assert numbers["eps"] == pytest.approx(200)
+    assert numbers["attacks"][0]["settings"]["nb_iter"] == 10
+    notes = " ".join(numbers["notes"])
+    for what in ("softmax at the end taken off", "0 to 255", "one-hot", "channel axis", "d.npz"):
+        assert what in notes
+    assert "m.h5" in (folder / "out" / "audit.html").read_text(encoding="utf-8")
+    assert "Traceback" not in process.stderr
+
+
+def test_the_adversarial_images_are_verified_against_the_data(ended) -> None:
+    folder, _ = ended
+    command = [sys.executable, str(ROOT / "experiments" / "verify_adversarial.py")]
+    file = str(folder / "out" / "adversarial.npz")
+    right = subprocess.run(
+        [*command, file, f"--data={folder}/d.npz"], capture_output=True, text=True, check=False
+    )
+    assert (right.returncode, right.stderr) == (0, "")
+    assert "right: 16 images within eps 200 of 255" in right.stdout
+    with np.load(file) as arrays:
+        changed = {name: arrays[name] for name in arrays.files}
+    changed["eps"] = np.float64(1 / 255)
+    np.savez(folder / "wrong.npz", **changed)
+    wrong = subprocess.run(
+        [*command, str(folder / "wrong.npz")], capture_output=True, text=True, check=False
+    )
+    assert wrong.returncode == verify_adversarial.EXIT_BAD
+    assert "leave the ball" in wrong.stdout
+    none = subprocess.run([*command, "none.npz"], capture_output=True, text=True, check=False)
+    assert none.returncode == verify_adversarial.EXIT_BAD_INPUT
+    assert none.stderr.count("\n") == 1
+
+
+def values(*arguments: str) -> flags.FlagValues:
+    own = flags.FlagValues()
+    audit.define_flags(own)
+    own(["audit", *arguments])
+    return own
+
+
+def test_pixel_flags() -> None:
+    assert audit.pixels(values()).unchanged
+    assert audit.pixels(values("--pixel_range=-1,1")).scale == (2.0,)
+    scale = audit.pixels(values("--pixel_mean=0.5,0.4,0.3", "--pixel_deviation=0.25,0.25,0.5"))
+    assert scale.scale == (4.0, 4.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["--pixel_range=0"], "LOW,HIGH"),
+        (["--pixel_range=a,b"], "numbers are needed"),
+        (["--pixel_range=255,0"], "low < high"),
+        (["--pixel_range=0,1", "--pixel_mean=0", "--pixel_deviation=1"], "not all of them"),
+        (["--pixel_mean=0.5"], "as many of one as of the other"),
+        (["--pixel_mean=0.5", "--pixel_deviation=0"], "above 0"),
+    ],
+)
+def test_pixel_flags_that_cannot_be(arguments: list[str], what: str) -> None:
+    with pytest.raises(InputError, match=what):
+        audit.pixels(values(*arguments))
+
+
+def test_the_evaluation_under_audit() -> None:
+    assert audit.evaluation_under_audit(None, 0.1) is None
+    attack = audit.evaluation_under_audit("pgd,eps_iter=2,nb_iter=20", 8 / 255)
+    assert attack is not None
+    assert (attack.eps, attack.eps_iter) == pytest.approx((8 / 255, 2 / 255))
+    with pytest.raises(InputError, match="unknown method"):
+        audit.evaluation_under_audit("fgsm", 0.1)
