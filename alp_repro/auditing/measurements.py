@@ -255,9 +255,12 @@ def broken_by_starts(
     @tf.function
     def starts(x: tf.Tensor, index: tf.Tensor, restart: tf.Tensor) -> list[tf.Tensor]:
         points = random_starts(
-            x, image_index=index, restart=restart, seed=tf.constant(seed),
+            x,
+            image_index=index,
+            restart=restart,
+            seed=tf.constant(seed),
             eps=tf.constant(attack.eps, tf.float32),
-        )  # fmt: skip
+        )
         return [points, tf.argmax(logits(points), axis=1, output_type=tf.int32)]
 
     first, found = np.full(len(images), -1), np.zeros_like(images)

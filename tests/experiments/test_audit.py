@@ -22,8 +22,12 @@ ROOT = Path(__file__).resolve().parents[2]
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", *arguments],
-        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +40,18 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Co
     pixels = np.round(images[..., 0] * 255).astype(np.uint8)
     np.savez(folder / "d.npz", x=pixels, y=np.eye(4)[labels])
     return folder, run(
-        "experiments.audit", f"--model={folder}/m.h5", f"--data={folder}/d.npz", "--eps=200",
-        "--pixel_range=0,255", f"--out={folder}/out", "--attack=pgd,eps_iter=50,nb_iter=10",
-        "--num_images=16", "--minutes=60", "--fail_below=99", "--save_adversarial",
-    )  # fmt: skip
+        "experiments.audit",
+        f"--model={folder}/m.h5",
+        f"--data={folder}/d.npz",
+        "--eps=200",
+        "--pixel_range=0,255",
+        f"--out={folder}/out",
+        "--attack=pgd,eps_iter=50,nb_iter=10",
+        "--num_images=16",
+        "--minutes=60",
+        "--fail_below=99",
+        "--save_adversarial",
+    )
 
 
 def test_one_command_makes_page_and_verdict(ended) -> None:
