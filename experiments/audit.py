@@ -18,12 +18,12 @@ from absl import flags
 
 from alp_repro.attacks import Attack
 from alp_repro.auditing import Audit, audit
-from alp_repro.classifiers import UNIT_PIXELS, PixelScale, pixel_range, standardized_pixels
 from alp_repro.data.own_images import read_own_images
 from alp_repro.errors import InputError
 
 from . import app
 from .attack_flags import parse_attack
+from .classifier_flags import define_classifier_flags, pixels
 from .definitions import parse
 
 FLAGS = flags.FLAGS
@@ -37,6 +37,8 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
         flags.DEFINE_string(name, default, what, flag_values=values)
 
     define_classifier_flags(values)
+    text("data_dir", "Folder of the TFDS datasets.")
+    flags.DEFINE_integer("num_images", 200, "The first so many images.", flag_values=values)
     text("out", "Folder of the page, the numbers and every stage's result.", "audit")
     flags.DEFINE_float("eps", 8.0, "Radius of the L∞ ball, 0-255 scale.", flag_values=values)
     text(
@@ -61,42 +63,6 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
         "save_adversarial",
         False,
         "Write adversarial.npz, which alp-verify checks.",
-        flag_values=values,
-    )
-
-
-def define_classifier_flags(values: flags.FlagValues = FLAGS) -> None:
-    """Which classifier and which images."""
-
-    def text(name: str, what: str) -> None:
-        flags.DEFINE_string(name, None, what, flag_values=values)
-
-    text(
-        "model",
-        "A .keras or .h5 file, a SavedModel folder, or module:function (also file.py:function) "
-        "that is, or returns, a model or a function from images to logits.",
-    )
-    text("data", "An .npz file with images and labels, a folder by class, or a TFDS name.")
-    text("data_dir", "Folder of the TFDS datasets.")
-    flags.DEFINE_integer("num_images", 200, "The first so many images.", flag_values=values)
-    flags.DEFINE_list(
-        "pixel_range",
-        [],
-        "LOW,HIGH of the pixels that the model wants: 0,255 or -1,1. Default: 0,1.",
-        flag_values=values,
-    )
-    flags.DEFINE_list(
-        "pixel_mean",
-        [],
-        "The model wants (pixel - mean) / deviation, on the [0, 1] scale: one "
-        "number or one a channel.",
-        flag_values=values,
-    )
-    flags.DEFINE_list("pixel_deviation", [], "See --pixel_mean.", flag_values=values)
-    flags.DEFINE_boolean(
-        "trust_code",
-        False,
-        "Run Python code that a model file carries (Lambda layers).",
         flag_values=values,
     )
 
@@ -147,33 +113,6 @@ def _tell(found: Audit) -> None:
     for line in found.left_out:
         print(f"  left out    {line}")
     print(f"\n{found.verdict}")
-
-
-def pixels(values: flags.FlagValues) -> PixelScale:
-    """What --pixel_range, or --pixel_mean and --pixel_deviation, say.
-
-    Raises:
-      InputError: both, no numbers, or numbers that cannot be.
-    """
-    low_high = _numbers("pixel_range", values.pixel_range)
-    mean = _numbers("pixel_mean", values.pixel_mean)
-    deviation = _numbers("pixel_deviation", values.pixel_deviation)
-    if low_high and (mean or deviation):
-        raise InputError("--pixel_range, or --pixel_mean and --pixel_deviation, not all of them")
-    if low_high:
-        if len(low_high) != 2:
-            raise InputError(f"--pixel_range={','.join(values.pixel_range)}: LOW,HIGH as in 0,255")
-        return pixel_range(*low_high)
-    if mean or deviation:
-        return standardized_pixels(mean, deviation)
-    return UNIT_PIXELS
-
-
-def _numbers(name: str, texts: list[str]) -> list[float]:
-    try:
-        return [float(text) for text in texts]
-    except ValueError:
-        raise InputError(f"--{name}={','.join(texts)}: numbers are needed") from None
 
 
 def evaluation_under_audit(text: str | None, eps: float) -> Attack | None:

@@ -4,33 +4,43 @@ r"""Attacks a trained model with every attack of a grid; results that are there 
     python -m experiments.evaluate --dataset=mnist --row=clp --attack=strong \
         --attack=pgd,eps=76.5,eps_iter=10,nb_iter=100,restarts=20
 
-Each attack's result lies in <run>/attacks/. Asking for more restarts goes on where the last call
-stopped. Sizes are on the 0-255 scale.
+    python -m experiments.evaluate --model=my_model.keras --data=my_images.npz --out=results \
+        --attack=pgd,eps=8,eps_iter=2,nb_iter=20,restarts=10
+
+Each attack's result lies in <run>/attacks/, or in --out. Asking for more restarts goes on
+where the last call stopped. Sizes are on the 0-255 scale.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from absl import flags
 
 from alp_repro import runs
+from alp_repro.attacks import Attack
+from alp_repro.classifiers import as_classifier
+from alp_repro.data.own_images import read_own_images
+from alp_repro.errors import InputError
+from alp_repro.evaluation import AttackRecord, evaluate
 
 from . import app, devices, settings
+from .classifier_flags import define_classifier_flags, pixels
 from .evaluation_run import attack_run
 
 FLAGS = flags.FLAGS
 settings.define_run_flags()
 settings.define_attack_flags()
 devices.define_flags()
+define_classifier_flags()
+flags.DEFINE_string("out", None, "With --model: folder of the results; default: nothing is kept.")
 
 
 def main(_: list[str]) -> None:
-    """Evaluates --row."""
+    """Evaluates --row, or any --model on any --data."""
     chosen = devices.choose()  # before anything touches a device
     grid = [settings.capped(attack, FLAGS) for attack in settings.attack_grid(FLAGS)]
-    run = settings.run_dir(FLAGS)
-    model = runs.load_model(run.model)
-    for attack in grid:
-        record = attack_run(FLAGS, run, model, attack, chosen)
+    for attack, record in of_classifier(grid, chosen) if FLAGS.model else of_row(grid, chosen):
         low, high = record.interval_at(attack.restarts)
         mean = (
             "" if record.broken is None else f" (mean {record.mean_accuracy(attack.restarts):.1%})"
@@ -40,6 +50,55 @@ def main(_: list[str]) -> None:
             f"{record.accuracy_at(attack.restarts):.1%} [{low:.1%}, {high:.1%}]{mean} on "
             f"{len(record.labels)} images",
             flush=True,
+        )
+
+
+def of_row(grid: list[Attack], chosen: devices.Devices) -> Iterator[tuple[Attack, AttackRecord]]:
+    """The results of a run's model on its data set's evaluation images."""
+    run = settings.run_dir(FLAGS)
+    model = runs.load_model(run.model)
+    for attack in grid:
+        yield attack, attack_run(FLAGS, run, model, attack, chosen)
+
+
+def of_classifier(
+    grid: list[Attack], chosen: devices.Devices
+) -> Iterator[tuple[Attack, AttackRecord]]:
+    """The results of --model on --data.
+
+    Raises:
+      InputError: there is no data, or an attack says no eps: no data set has one for it.
+    """
+    if not FLAGS.data:
+        raise InputError("--model without --data: name images, as in --data=my_images.npz")
+    if FLAGS.grid or not all(",eps=" in spec for spec in FLAGS.attack):
+        raise InputError("--model: every attack needs its eps, as in --attack=pgd,eps=8,eps_iter=2")
+    data = read_own_images(FLAGS.data, limit=FLAGS.num_images, data_dir=FLAGS.data_dir)
+    classifier = as_classifier(
+        FLAGS.model,
+        image_shape=data.images.shape[1:],
+        pixels=pixels(FLAGS),
+        trust_code=FLAGS.trust_code,
+    )
+    for note in (*data.notes, *classifier.notes):
+        print(note)
+    for attack in grid:
+        yield (
+            attack,
+            evaluate(
+                classifier.model,
+                data.images,
+                data.labels,
+                attack=attack,
+                seed=FLAGS.seed,
+                batch_size=settings.eval_batch_size(FLAGS, gpu=chosen.gpu),
+                folder=FLAGS.out,
+                record_losses=FLAGS.record_losses,
+                save_adversarial=FLAGS.save_adversarial,
+                strategy=chosen.strategy,
+                jit_compile=chosen.jit_compile,
+                details={"device": chosen.description, "data_source": data.source},
+            ),
         )
 
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from alp_repro.attacks.batches import DEFAULT_BATCH, Execution
 from alp_repro.attacks.settings import Attack
+from alp_repro.classifiers import as_classifier
 from alp_repro.errors import InputError
 from alp_repro.evaluation.input_check import (
     MOST_ITEMS,
@@ -32,7 +33,7 @@ from alp_repro.program_cache import kept_for_models
 
 
 def evaluate(
-    model: keras.Model,
+    model: keras.Model | str | Path | Callable[..., Any],
     images: np.ndarray,
     labels: np.ndarray,
     *,
@@ -55,7 +56,9 @@ def evaluate(
     The model's weights are the same afterwards, whatever calling it does to them.
 
     Args:
-      model: maps float32 images in [0, 1] to logits (no softmax).
+      model: maps float32 images in [0, 1] to logits (no softmax). A function of images or what
+        `classifiers.load_function_or_model` reads (a file, a SavedModel folder, `module:function`)
+        is made into such a model by `classifiers.as_classifier`, with its softmax taken off.
       images: [n, height, width, channels], uint8 (0-255) or float in [0, 1].
       labels: int [n].
       attack: what to do; sizes on the [0, 1] scale.
@@ -87,7 +90,7 @@ def evaluate(
     seed = whole_number(seed, name="seed", low=0, high=2**31 - 1)
     batch_size = whole_number(batch_size, name="batch_size", low=1, high=MOST_ITEMS)
     indices = checked_indices(indices, len(images))
-    check_is_keras(model)
+    model = _keras_model(model, images.shape[1:])
     execution = Execution(batch_size=batch_size, strategy=strategy, jit_compile=jit_compile)
 
     with (
@@ -141,6 +144,20 @@ def _as_crafted(attack: Attack) -> Attack:
     if attack.eps > 0:
         return attack
     return Attack(eps=0.0, eps_iter=0.0, nb_iter=1, restarts=attack.restarts, random_start=False)
+
+
+def _keras_model(model: Any, image_shape: tuple[int, ...]) -> keras.Model:
+    """The model itself, or what a file or a function is as one."""
+    is_model = any(base.__module__.split(".")[0] == "tf_keras" for base in type(model).__mro__)
+    if (
+        is_model
+        or isinstance(model, keras.Model)
+        or not (callable(model) or isinstance(model, str | Path))
+    ):
+        check_is_keras(model)
+        return model
+    height, width, channels = image_shape
+    return as_classifier(model, image_shape=(height, width, channels)).model
 
 
 def predictions(model: keras.Model, images: np.ndarray, *, batch_size: int) -> np.ndarray:

@@ -13,7 +13,7 @@ import pytest
 from absl import flags
 
 from alp_repro.errors import InputError
-from experiments import audit, verify_adversarial
+from experiments import audit, classifier_flags, verify_adversarial
 from tests.auditing import fixtures
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,9 +101,11 @@ def values(*arguments: str) -> flags.FlagValues:
 
 
 def test_pixel_flags() -> None:
-    assert audit.pixels(values()).unchanged
-    assert audit.pixels(values("--pixel_range=-1,1")).scale == (2.0,)
-    scale = audit.pixels(values("--pixel_mean=0.5,0.4,0.3", "--pixel_deviation=0.25,0.25,0.5"))
+    assert classifier_flags.pixels(values()).unchanged
+    assert classifier_flags.pixels(values("--pixel_range=-1,1")).scale == (2.0,)
+    scale = classifier_flags.pixels(
+        values("--pixel_mean=0.5,0.4,0.3", "--pixel_deviation=0.25,0.25,0.5")
+    )
     assert scale.scale == (4.0, 4.0, 2.0)
 
 
@@ -120,7 +122,7 @@ def test_pixel_flags() -> None:
 )
 def test_pixel_flags_that_cannot_be(arguments: list[str], what: str) -> None:
     with pytest.raises(InputError, match=what):
-        audit.pixels(values(*arguments))
+        classifier_flags.pixels(values(*arguments))
 
 
 def test_the_evaluation_under_audit() -> None:
@@ -130,3 +132,23 @@ def test_the_evaluation_under_audit() -> None:
     assert (attack.eps, attack.eps_iter) == pytest.approx((8 / 255, 2 / 255))
     with pytest.raises(InputError, match="unknown method"):
         audit.evaluation_under_audit("fgsm", 0.1)
+
+
+def test_alp_evaluate_takes_any_classifier_too(ended) -> None:
+    folder, _ = ended
+    common = ["experiments.evaluate", f"--model={folder}/m.h5", f"--data={folder}/d.npz"]
+    process = run(
+        *common,
+        "--pixel_range=0,255",
+        "--attack=pgd,eps=200,eps_iter=50,nb_iter=10",
+        "--num_images=16",
+        f"--out={folder}/results",
+    )
+    assert process.returncode == 0, process.stderr
+    numbers = json.loads((folder / "out" / "audit.json").read_text(encoding="utf-8"))
+    said = f"clean 100.0%, adversarial accuracy {numbers['default_accuracy']:.1%}"
+    assert said in process.stdout
+    assert len(list((folder / "results").glob("*.npz"))) == 1
+    without = run(*common, "--attack=pgd,eps_iter=50")
+    assert without.returncode == 2
+    assert "every attack needs its eps" in without.stderr
