@@ -32,6 +32,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 LEFT_OUT = {
     "make test": "it is what runs this",
     "make figures": "minutes: figure3 stands for it; tests of the figures draw the others",
+    "alp-audit --model=my_model.keras --data=my_images.npz --eps=8 --out=audit/": (
+        "tests/experiments/test_audit.py runs it with such files"
+    ),
     "make cifar10-table2": "minutes: `make smoke` makes all tables from generated images",
     "make tiny-imagenet-table3": "minutes: `make smoke` makes all tables from generated images",
 }

@@ -191,16 +191,23 @@ def check_gradient(
     classes = tf.constant(np.resize(labels, len(points)))
     targets = None if attack.target == "none" else classes
     logits = logits_function(model)
-    try:
+    attack_loss(attack.loss, labels=classes, logits=logits(points), targets=targets)
+
+    @tf.function  # TensorFlow's eager gradient of some convolutions corrupts the memory (2.21)
+    def gradient_at_points() -> tf.Tensor | None:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(points)
             outputs = logits(points)
-            attack_loss(attack.loss, labels=classes, logits=outputs, targets=targets)
             weights = tf.range(1.0, outputs.shape[1] + 1.0)  # no sum that a softmax holds at 1
             total = tf.reduce_sum(outputs * weights)
-        gradient = tape.gradient(total, points)
-    except LookupError as error:  # an operation that has none
-        raise _no_gradient(one_line(error)) from error
+        return tape.gradient(total, points)
+
+    try:
+        gradient = gradient_at_points()
+    except Exception as error:  # AutoGraph has an error of its own for what is a LookupError
+        if "gradient registry" in str(error) or "No gradient defined" in str(error):
+            raise _no_gradient(one_line(error)) from error
+        raise
     if attack.method not in ("pgd", "apgd"):
         return
     if gradient is None:
