@@ -3,23 +3,25 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
+CLUSTER = $(if $(RAY),$(VENV)/.cluster)
 
 SCALE ?= quick
 ROWS ?=
 STRONG ?=
 JOBS ?=
+RAY ?=
 FLAGS ?=
 TABLE_FLAGS = --scale=$(SCALE) $(if $(ROWS),--only=$(ROWS)) $(if $(STRONG),--strong) \
-	$(if $(JOBS),--jobs=$(JOBS)) $(FLAGS)
+	$(if $(JOBS),--jobs=$(JOBS)) $(if $(RAY),--ray=$(RAY)) $(FLAGS)
 
-.PHONY: help setup mnist-table1 cifar10-table2 tiny-imagenet-table3 tiny-imagenet-table4 \
+.PHONY: help setup setup-cluster mnist-table1 cifar10-table2 tiny-imagenet-table3 tiny-imagenet-table4 \
 	tiny-imagenet-table5 figures report claims test lint smoke clean
 
 help:
-	@echo "make mnist-table1 [SCALE=smoke|quick|paper] [ROWS=clp,lsq] [STRONG=1] [JOBS=2]"
+	@echo "make mnist-table1 [SCALE=smoke|quick|paper] [ROWS=clp,lsq] [STRONG=1] [JOBS=2] [RAY=local|auto|HOST:PORT]"
 	@echo "make cifar10-table2 | tiny-imagenet-table3 | tiny-imagenet-table4 | tiny-imagenet-table5"
 	@echo "make figures | figure1 ... figure7 | heat_maps_mnist | report | claims"
-	@echo "make test | lint | smoke | setup | clean"
+	@echo "make test | lint | smoke | setup | setup-cluster | clean"
 
 setup: $(READY)
 
@@ -32,13 +34,20 @@ $(READY): setup.py constraints.txt
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[dev]'
 	@touch $(READY)
 
-mnist-table1: $(READY)
+# What --ray needs besides.
+setup-cluster: $(VENV)/.cluster
+
+$(VENV)/.cluster: $(READY)
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[cluster]'
+	@touch $@
+
+mnist-table1: $(READY) $(CLUSTER)
 	@$(RUN) -m experiments.table --flagfile=flags/tables/table1.cfg $(TABLE_FLAGS)
 
-cifar10-table2: $(READY)
+cifar10-table2: $(READY) $(CLUSTER)
 	@$(RUN) -m experiments.table --flagfile=flags/tables/table2.cfg $(TABLE_FLAGS)
 
-tiny-imagenet-table3 tiny-imagenet-table4 tiny-imagenet-table5: tiny-imagenet-%: $(READY)
+tiny-imagenet-table3 tiny-imagenet-table4 tiny-imagenet-table5: tiny-imagenet-%: $(READY) $(CLUSTER)
 	@$(RUN) -m experiments.table --flagfile=flags/tables/$*.cfg $(TABLE_FLAGS)
 
 figures: $(READY)

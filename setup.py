@@ -75,6 +75,7 @@ setup(
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]"],
+        "cluster": ["ray>=2.60"],
         "dev": ["mypy", "pytest", "pytest-timeout", "ruff"],
         "notebook": ["pandas"],
         "tensorboard": ["tensorboard"],

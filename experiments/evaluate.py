@@ -24,46 +24,52 @@ from alp_repro.data.own_images import read_own_images
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, evaluate
 
-from . import app, devices, settings
+from . import app, cluster_run, devices, settings
 from .classifier_flags import define_classifier_flags, pixels
+from .cluster_run import Compute, computing
 from .evaluation_run import attack_run
 
 FLAGS = flags.FLAGS
 settings.define_run_flags()
 settings.define_attack_flags()
 devices.define_flags()
+cluster_run.define_flags()
 define_classifier_flags()
 flags.DEFINE_string("out", None, "With --model: folder of the results; default: nothing is kept.")
 
 
 def main(_: list[str]) -> None:
     """Evaluates --row, or any --model on any --data."""
-    chosen = devices.choose()  # before anything touches a device
-    grid = [settings.capped(attack, FLAGS) for attack in settings.attack_grid(FLAGS)]
-    for attack, record in of_classifier(grid, chosen) if FLAGS.model else of_row(grid, chosen):
-        low, high = record.interval_at(attack.restarts)
-        mean = (
-            "" if record.broken is None else f" (mean {record.mean_accuracy(attack.restarts):.1%})"
-        )
-        print(
-            f"{attack}: clean {record.clean_accuracy:.1%}, adversarial accuracy "
-            f"{record.accuracy_at(attack.restarts):.1%} [{low:.1%}, {high:.1%}]{mean} on "
-            f"{len(record.labels)} images",
-            flush=True,
-        )
+    with computing(FLAGS) as compute:  # before anything touches a device
+        grid = [settings.capped(attack, FLAGS) for attack in settings.attack_grid(FLAGS)]
+        results = of_classifier if FLAGS.model else of_row
+        for attack, record in results(grid, compute):
+            low, high = record.interval_at(attack.restarts)
+            mean = (
+                ""
+                if record.broken is None
+                else f" (mean {record.mean_accuracy(attack.restarts):.1%})"
+            )
+            print(
+                f"{attack}: clean {record.clean_accuracy:.1%}, adversarial accuracy "
+                f"{record.accuracy_at(attack.restarts):.1%} [{low:.1%}, {high:.1%}]{mean} on "
+                f"{len(record.labels)} images",
+                flush=True,
+            )
 
 
-def of_row(grid: list[Attack], chosen: devices.Devices) -> Iterator[tuple[Attack, AttackRecord]]:
+def of_row(grid: list[Attack], compute: Compute) -> Iterator[tuple[Attack, AttackRecord]]:
     """The results of a run's model on its data set's evaluation images."""
     run = settings.run_dir(FLAGS)
     model = runs.load_model(run.model)
     for attack in grid:
-        yield attack, attack_run(FLAGS, run, model, attack, chosen)
+        record = attack_run(
+            FLAGS, run, model, attack, compute.devices, run_restarts=compute.run_restarts()
+        )
+        yield attack, record
 
 
-def of_classifier(
-    grid: list[Attack], chosen: devices.Devices
-) -> Iterator[tuple[Attack, AttackRecord]]:
+def of_classifier(grid: list[Attack], compute: Compute) -> Iterator[tuple[Attack, AttackRecord]]:
     """The results of --model on --data.
 
     Raises:
@@ -82,6 +88,7 @@ def of_classifier(
     )
     for note in (*data.notes, *classifier.notes):
         print(note)
+    chosen = compute.devices
     for attack in grid:
         yield (
             attack,
@@ -97,6 +104,7 @@ def of_classifier(
                 save_adversarial=FLAGS.save_adversarial,
                 strategy=chosen.strategy,
                 jit_compile=chosen.jit_compile,
+                run_restarts=compute.run_restarts(),
                 details={"device": chosen.description, "data_source": data.source},
             ),
         )

@@ -48,11 +48,13 @@ def attack_run(
     record_losses: bool = False,
     details: dict[str, Any] | None = None,
     tell: Callable[[str], None] | None = None,
+    run_restarts: Callable[..., AttackRecord] = evaluation.attack_with_restarts,
 ) -> AttackRecord:
     """The result of one attack on a run's model, computed as far as it is not on disk.
 
     The images are the paper's evaluation images unless others are given; losses are recorded where
-    the values or the caller ask for it. Progress is told, or shown where nobody is to be told.
+    the values or the caller ask for it. Progress is told, or shown where nobody is to be told;
+    `run_restarts` is that of `evaluate`.
     """
     data = data or evaluation_set(values.dataset, values.num_images, values.data_dir)
     with shown(run.path.name, tell) as tell:
@@ -70,6 +72,7 @@ def attack_run(
             strategy=devices.strategy,
             jit_compile=devices.jit_compile,
             report=lambda progress: tell(told(attack, progress)),
+            run_restarts=run_restarts,
             details={
                 "device": devices.description,
                 "data_source": data.source,

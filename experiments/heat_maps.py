@@ -19,13 +19,14 @@ from alp_repro.evaluation.heat_maps import HeatMap, heat_map
 from alp_repro.reporting import figures
 from alp_repro.runs import RunDir
 
-from . import app, devices, figure_run, settings
-from .devices import Devices
+from . import app, cluster_run, figure_run, settings
+from .cluster_run import Compute, computing
 from .evaluation_run import evaluation_set
 from .rows import Job, make_job
 
 FLAGS = flags.FLAGS
 figure_run.define_flags()
+cluster_run.define_flags()
 flags.DEFINE_integer("restarts", 1, "Restarts of each attack.")
 
 
@@ -47,10 +48,11 @@ def main(_: list[str]) -> None:
     settings.fill_in_table()
     figure_run.fill_in_scale("heat_maps", define_scale_flags)
     found, missing = figure_run.finished_runs(FLAGS.rows)
-    chosen = devices.choose()
-    maps = {
-        figure_run.title(row): _map(make_job(FLAGS, row), run, chosen) for row, run in found.items()
-    }
+    with computing(FLAGS) as compute:
+        maps = {
+            figure_run.title(row): _map(make_job(FLAGS, row), run, compute)
+            for row, run in found.items()
+        }
     made = next(iter(maps.values())).settings
     caption = (
         f"{', '.join(maps)} on {figure_run.data_and_scale()}: adversarial accuracy of "
@@ -73,7 +75,8 @@ def _restarts(settings_of_map: dict) -> str:
     return "1 restart" if count == 1 else f"{count} restarts"
 
 
-def _map(job: Job, run: RunDir, chosen: Devices) -> HeatMap:
+def _map(job: Job, run: RunDir, compute: Compute) -> HeatMap:
+    chosen = compute.devices
     attack = dataclasses.replace(job.columns[-1].attack, restarts=FLAGS.restarts)
     eps_iters, nb_iters, num_images = _grid(attack.eps)
     data = evaluation_set(FLAGS.dataset, num_images, FLAGS.data_dir)
@@ -94,6 +97,7 @@ def _map(job: Job, run: RunDir, chosen: Devices) -> HeatMap:
         folder=run.path / "heat_maps",
         jit_compile=chosen.jit_compile,
         report=told,
+        run_columns=compute.run_columns(),
         details={"device": chosen.description, "scale": FLAGS.scale},
     )
 

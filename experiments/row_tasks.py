@@ -10,6 +10,7 @@ import keras
 from absl import flags
 
 from alp_repro import files, runs
+from alp_repro.evaluation import AttackRecord, attack_with_restarts
 
 from . import devices, settings
 from .devices import Devices
@@ -76,7 +77,13 @@ def _table_flags() -> flags.FlagValues:
     return values
 
 
-def make_row(job: Job, chosen: Devices, *, tell: Callable[[str], None]) -> None:
+def make_row(
+    job: Job,
+    chosen: Devices,
+    *,
+    tell: Callable[[str], None],
+    run_restarts: Callable[..., AttackRecord] = attack_with_restarts,
+) -> None:
     """Trains the row's model unless it is there, and runs the attacks that are not."""
     details: dict[str, Any] = {"scale": job.scale}
     model = (
@@ -85,7 +92,16 @@ def make_row(job: Job, chosen: Devices, *, tell: Callable[[str], None]) -> None:
         else train_row(job.values, chosen, details=details, tell=tell)
     )
     for column in job.columns:
-        attack_run(job.values, job.run, model, column.attack, chosen, details=details, tell=tell)
+        attack_run(
+            job.values,
+            job.run,
+            model,
+            column.attack,
+            chosen,
+            details=details,
+            tell=tell,
+            run_restarts=run_restarts,
+        )
     keras.backend.clear_session()
 
 

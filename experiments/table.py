@@ -11,7 +11,8 @@ Each row is printed as soon as it is known; the whole table is written as Markdo
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator
+import dataclasses
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from absl import flags
@@ -22,18 +23,19 @@ from alp_repro.errors import InputError
 from alp_repro.reporting import table_files, tables
 from alp_repro.reporting.tables import PaperTable, TableRow
 
-from . import app, devices, estimates, settings, shares
-from .devices import Devices
+from . import app, cluster_run, devices, estimates, settings, shares
+from .cluster_run import Compute, computing, rows_on
 from .display import Display, duration
 from .row_tasks import RowHere, RowTask, table_arguments
 from .rows import Job, make_job, table_of, wanted_of
-from .shares import Share, share_of
+from .shares import share_of
 from .training_run import lacks_start
 
 FLAGS = flags.FLAGS
 settings.define_table_flags()
 devices.define_flags()
 shares.define_flags()
+cluster_run.define_flags()
 
 
 def main(_: list[str]) -> None:
@@ -41,15 +43,13 @@ def main(_: list[str]) -> None:
     settings.fill_in_table()
     paper = table_of(FLAGS)
     wanted = chosen_rows()
-    share = None if FLAGS.show else share_of(FLAGS, len(wanted))
-    # Devices come before anything touches one.
-    chosen = None if share is None else devices.choose(threads=share.threads)
-    jobs = [make_job(FLAGS, row) for row in FLAGS.rows]
-    heading = scale_heading(paper, jobs)
-    print(heading, flush=True)
-    failed = []
-    if chosen is not None and share is not None:
-        failed = make(paper, [job for job in jobs if job.row in wanted], chosen, share)
+    with contextlib.ExitStack() as stack:
+        # Devices come before anything touches one.
+        work = None if FLAGS.show else stack.enter_context(working(len(wanted)))
+        jobs = [make_job(FLAGS, row) for row in FLAGS.rows]
+        heading = scale_heading(paper, jobs)
+        print(heading, flush=True)
+        failed = make(paper, [job for job in jobs if job.row in wanted], work) if work else []
     found = [row_of(paper, job) for job in jobs]
     text = table_files.to_markdown(found, jobs[0].columns, heading=heading)
     try:
@@ -61,6 +61,28 @@ def main(_: list[str]) -> None:
     print(f"\n{text}\n{written}")
     if failed:
         raise InputError(f"not done, for the reasons told above: {', '.join(failed)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """How the rows are made: on what, how many at a time, and with how many cores each."""
+
+    compute: Compute
+    at_a_time: int
+    threads: int | None
+
+
+@contextlib.contextmanager
+def working(count: int) -> Iterator[Work]:
+    """What --jobs or --ray say for so many rows."""
+    if FLAGS.ray is not None:
+        with computing(FLAGS) as compute:
+            assert compute.cluster is not None
+            yield Work(compute, compute.cluster.slots, None)
+        return
+    share = share_of(FLAGS, count)
+    with computing(FLAGS, threads=share.threads) as compute:
+        yield Work(compute, share.jobs, share.threads)
 
 
 def write(paper: PaperTable, found: list[TableRow], jobs: list[Job]) -> str:
@@ -124,7 +146,7 @@ def scale_heading(paper: PaperTable, jobs: list[Job]) -> str:
     return "\n".join([lines[0], *(f"- {line}" for line in lines[1:])])
 
 
-def make(paper: PaperTable, jobs: list[Job], chosen: Devices, share: Share) -> list[str]:
+def make(paper: PaperTable, jobs: list[Job], work: Work) -> list[str]:
     """Trains and attacks what is missing, prints each row as it ends; returns those that failed."""
     for job in jobs:
         if lacks_start(job.values, job.run):
@@ -134,13 +156,15 @@ def make(paper: PaperTable, jobs: list[Job], chosen: Devices, share: Share) -> l
             )
     jobs = [job for job in jobs if not lacks_start(job.values, job.run)]
     missing = {job.row: job for job in jobs if not row_of(paper, job).complete}
-    clock = estimates.Clock({}, share.jobs)
-    if missing and jobs[0].values.estimate:
-        clock = estimates.tell(list(missing.values()), chosen, at_a_time=share.jobs)
+    clock = estimates.Clock({}, work.at_a_time)
+    # Nothing is foretold of GPUs that this process does not use.
+    if missing and jobs[0].values.estimate and not FLAGS.gpus_per_task:
+        todo = list(missing.values())
+        clock = estimates.tell(todo, work.compute.devices, at_a_time=work.at_a_time)
     failed = []
     with (
         Display(clock.left) as display,
-        contextlib.closing(ends(clock.order(missing), chosen, share, display)) as all_ends,
+        contextlib.closing(ends(clock.order(missing), work, display)) as all_ends,
     ):
         for ended in all_ends:
             row, job = ended.task.name, missing[ended.task.name]
@@ -155,13 +179,26 @@ def make(paper: PaperTable, jobs: list[Job], chosen: Devices, share: Share) -> l
     return failed
 
 
-def ends(
-    todo: list[Job], chosen: Devices, share: Share, display: Display
-) -> Generator[tasks.Ended, None, None]:
+def ends(todo: list[Job], work: Work, display: Display) -> Generator[tasks.Ended, None, None]:
     """Makes rows, so many at a time, and yields them as they end.
 
     A row that starts from the model of another one comes after it.
     """
+    folders = {job.run.path.resolve() for job in todo}
+    later = [
+        job
+        for job in todo
+        if job.values.init_from and Path(job.values.init_from).resolve() in folders
+    ]
+    for several in ([job for job in todo if job not in later], later):
+        if work.compute.cluster is not None:
+            yield from rows_on(work.compute, several, display)
+        else:
+            yield from rows_here(several, work, display)
+
+
+def rows_here(several: list[Job], work: Work, display: Display) -> Iterator[tasks.Ended]:
+    """Makes rows on this machine."""
 
     def tell(task: tasks.Task, text: str) -> None:
         display.tell(task.name, text)
@@ -169,24 +206,18 @@ def ends(
     def say(task: tasks.Task, text: str) -> None:
         display.print(f"{task.name}: {text}")
 
-    if share.jobs == 1:
-        yield from tasks.here([RowHere(job, chosen) for job in todo], tell=tell)
-        return
-    assert share.threads is not None
+    chosen = work.compute.devices
+    if work.at_a_time == 1:
+        return tasks.here([RowHere(job, chosen) for job in several], tell=tell)
+    assert work.threads is not None
     arguments = table_arguments(FLAGS)
-    preload = None if chosen.gpu else RowTask.__module__
-    folders = {job.run.path.resolve() for job in todo}
-    waits = [
-        bool(job.values.init_from) and Path(job.values.init_from).resolve() in folders
-        for job in todo
-    ]
-    for last in (False, True):
-        several = [
-            RowTask(job.row, arguments, share.threads)
-            for job, wait in zip(todo, waits, strict=True)
-            if wait == last
-        ]
-        yield from tasks.in_processes(several, jobs=share.jobs, tell=tell, say=say, preload=preload)
+    return tasks.in_processes(
+        [RowTask(job.row, arguments, work.threads) for job in several],
+        jobs=work.at_a_time,
+        tell=tell,
+        say=say,
+        preload=None if chosen.gpu else RowTask.__module__,
+    )
 
 
 def row_of(paper: PaperTable, job: Job) -> TableRow:

@@ -12,26 +12,30 @@ from __future__ import annotations
 
 from absl import flags
 
-from . import app, devices, settings
+from . import app, cluster_run, devices, settings
+from .cluster_run import computing, train_on
 from .training_run import train_row
 
 FLAGS = flags.FLAGS
 settings.define_run_flags()
 settings.define_recipe_flags()
 devices.define_flags(several_machines=True)
+cluster_run.define_flags()
 flags.DEFINE_boolean("tensorboard", False, "Write TensorBoard event files to the run folder.")
 
 
 def main(_: list[str]) -> None:
     """Trains --row."""
-    chosen = devices.choose()  # before anything touches a device
-    settings.recipe(FLAGS)  # contradictions are told before anything is loaded
-    run = settings.run_dir(FLAGS)
-    if run.finished:
-        print(f"{run.model} is there already")
-    train_row(FLAGS, chosen, tensorboard=FLAGS.tensorboard)
-    if chosen.writes:
-        print(f"trained: {run.model}")
+    with computing(FLAGS) as compute:  # before anything touches a device
+        settings.recipe(FLAGS)  # contradictions are told before anything is loaded
+        run = settings.run_dir(FLAGS)
+        if run.finished:
+            print(f"{run.model} is there already")
+        elif compute.cluster is not None:
+            train_on(compute, FLAGS)
+        train_row(FLAGS, compute.devices, tensorboard=FLAGS.tensorboard)
+        if compute.devices.writes:
+            print(f"trained: {run.model}")
 
 
 def cli() -> None:

@@ -53,8 +53,8 @@ def train_row(
             run,
             training_set(values.dataset, values.data_dir),
             strategy=devices.strategy,
-            init_from=_start(values, run),
-            watch=_watch(values),
+            init_from=start_of(values, run),
+            watch=watch_of(values),
             jit_compile=devices.jit_compile,
             tensorboard=tensorboard,
             report=lambda progress: tell(told(progress)),
@@ -72,7 +72,7 @@ def told(progress: TrainingProgress) -> str:
     return f"{words}, {progress.images_per_second:,.0f} images/s, {left} left"
 
 
-def _watch(values: flags.FlagValues) -> Watch | None:
+def watch_of(values: flags.FlagValues) -> Watch | None:
     """What --watch_every and --watch_attack ask for, on the first evaluation images."""
     if values.watch_every is None:
         return None
@@ -81,7 +81,7 @@ def _watch(values: flags.FlagValues) -> Watch | None:
     return Watch(data.images, data.labels, attack, values.watch_every)
 
 
-def _start(values: flags.FlagValues, run: runs.RunDir) -> keras.Model | None:
+def start_of(values: flags.FlagValues, run: runs.RunDir) -> keras.Model | None:
     """The model of --init_from, if the training is still to begin or to end."""
     if lacks_start(values, run):
         raise InputError(

@@ -49,6 +49,7 @@ def evaluate(
     jit_compile: bool | None = None,
     progress: bool | None = None,
     report: Callable[[Progress], None] | None = None,
+    run_restarts: Callable[..., AttackRecord] = attack_with_restarts,
     details: dict[str, Any] | None = None,
 ) -> AttackRecord:
     """Attacks any Keras model with restarts, until each image is broken or the budget is spent.
@@ -78,6 +79,7 @@ def evaluate(
       jit_compile: XLA; None: on when a GPU is there.
       progress: show a progress bar; None: in a notebook or on a terminal, unless `report` is given.
       report: called after each batch.
+      run_restarts: what runs them, with the arguments and the result of `attack_with_restarts`.
       details: further provenance for the result.
 
     Raises:
@@ -106,7 +108,7 @@ def evaluate(
             settings |= {"random": chance, "function": {**settings["function"], "logits": []}}
 
         def run(record: AttackRecord, save: Callable[[AttackRecord], None]) -> AttackRecord:
-            return attack_with_restarts(
+            return run_restarts(
                 judge,
                 images,
                 record,

@@ -8,7 +8,7 @@ and its file; the attacks are those of every evaluation.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,9 @@ class HeatMap:
         return accuracy
 
 
+RunColumns = Callable[..., Iterable[np.ndarray]]  # as `run_columns_here`
+
+
 def heat_map(
     model: keras.Model,
     images: np.ndarray,
@@ -82,6 +85,7 @@ def heat_map(
     strategy: tf.distribute.Strategy | None = None,
     jit_compile: bool | None = None,
     report: Callable[[int, int], None] = lambda done, columns: None,
+    run_columns: RunColumns | None = None,
     details: dict[str, Any] | None = None,
 ) -> HeatMap:
     """Attacks with every step size and iteration count of a grid.
@@ -103,6 +107,7 @@ def heat_map(
         computed again.
       strategy, jit_compile: see `Execution`.
       report: called with (columns done, columns) after each column.
+      run_columns: what computes the columns; None: this process, one after the other.
       details: further provenance for the result.
 
     Raises:
@@ -129,18 +134,20 @@ def heat_map(
     )
 
     def go_on(found: HeatMap, save: Callable[[HeatMap], None]) -> HeatMap:
-        column = _StepSize(
+        run = run_columns or run_columns_here
+        columns = run(
             judge,
             images,
             labels,
+            found.eps_iters[found.columns :],
             attack=attack,
             counts=[int(count) for count in nb_iters],
             seed=seed,
             execution=execution,
         )
-        while not found.complete:
+        for column in columns:
             broken = found.broken.copy()
-            broken[found.columns] = column.broken(found.eps_iters[found.columns])
+            broken[found.columns] = column
             found = dataclasses.replace(found, broken=broken, columns=found.columns + 1)
             save(found)
             report(found.columns, len(eps_iters))
@@ -156,6 +163,17 @@ def heat_map(
         work=go_on,
         details=details,
     )
+
+
+def run_columns_here(
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    eps_iters: np.ndarray,
+    **setting: Any,
+) -> Iterator[np.ndarray]:
+    """Yields bool [counts, n] of each step size in turn; see `StepSize` for the setting."""
+    return map(StepSize(model, images, labels, **setting).broken, eps_iters)
 
 
 def _check(attack: Attack, eps_iters: Sequence[float], nb_iters: Sequence[int]) -> None:
@@ -174,7 +192,7 @@ def _check(attack: Attack, eps_iters: Sequence[float], nb_iters: Sequence[int]) 
         )
 
 
-class _StepSize:
+class StepSize:
     """Attacks with one step size and all iteration counts, every restart on every image."""
 
     def __init__(

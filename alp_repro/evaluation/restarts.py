@@ -74,7 +74,7 @@ def attack_with_restarts(
     Raises:
       InputError: an adversarial image or its logits are not finite, so that there is no verdict.
     """
-    loop = _Loop(model, images, record, attack, image_index)
+    loop = WorkList(model, images, record, attack, image_index)
     if record.complete_to(attack.restarts):
         return record
     execution = execution.no_larger_than(len(images) * attack.restarts)
@@ -114,7 +114,7 @@ def _tell_of_gradients(record: AttackRecord) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Items:
+class Items:
     """A batch of work items; those past `count` only fill it up and are ignored."""
 
     image: np.ndarray
@@ -122,8 +122,12 @@ class _Items:
     count: int
 
 
-class _Loop:
-    """The host's side of the loop: which items come next, and what their outcomes change."""
+class WorkList:
+    """The host's side of the loop: which items come next, and what their outcomes change.
+
+    Several batches can be out at a time: `next_items` gives each item once, and `advance` takes the
+    outcomes in, in the order in which the batches were given.
+    """
 
     def __init__(
         self,
@@ -137,29 +141,33 @@ class _Loop:
         self._index = np.arange(len(images)) if image_index is None else image_index
         self._items_done = 0
         self.record = _with_room(record, attack.restarts)
+        self._begun = self.record.next_restart.copy()
+        self._broken = ~self.record.standing
 
-    def next_items(self, count: int) -> _Items | None:
+    def next_items(self, count: int) -> Items | None:
         """The first items in restart order that are still to do, None when there are none."""
-        wanted = self.record.next_restart < self._attack.restarts
+        wanted = self._begun < self._attack.restarts
         if self.record.losses is None:
-            wanted &= self.record.standing
+            wanted &= ~self._broken
         if not wanted.any():
             return None
         images: list[np.ndarray] = []
         restarts: list[np.ndarray] = []
-        restart, found = int(self.record.next_restart[wanted].min()), 0
+        restart, found = int(self._begun[wanted].min()), 0
         while found < count and restart < self._attack.restarts:
-            due = np.flatnonzero(wanted & (self.record.next_restart <= restart))[: count - found]
+            due = np.flatnonzero(wanted & (self._begun <= restart))[: count - found]
             images.append(due)
             restarts.append(np.full(len(due), restart))
             found += len(due)
             restart += 1
+        for due, begun in zip(images, restarts, strict=True):
+            self._begun[due] = begun + 1
         filler = [np.full(count - found, images[0][0])], [np.full(count - found, restarts[0][0])]
-        return _Items(
+        return Items(
             np.concatenate(images + filler[0]), np.concatenate(restarts + filler[1]), found
         )
 
-    def inputs(self, items: _Items) -> WorkItems:
+    def inputs(self, items: Items) -> WorkItems:
         """What the program takes for these items."""
         images = self._images[items.image]
         return WorkItems(
@@ -170,12 +178,17 @@ class _Loop:
             *exact_bounds(images, self._attack.eps),
         )
 
-    def advance(self, items: _Items, outcome: BatchOutcome) -> None:
+    def note_broken(self, items: Items, outcome: BatchOutcome) -> None:
+        """Gives no further items of images that a batch has broken, before its turn to advance."""
+        self._broken[items.image[: items.count][outcome.broken[: items.count]]] = True
+
+    def advance(self, items: Items, outcome: BatchOutcome) -> None:
         """Takes the outcomes in; one assignment at the end, so that an interrupt tears nothing."""
         old = self.record
         image, restart = items.image[: items.count], items.restart[: items.count]
         self._check_finite(image, restart, outcome.finite[: items.count])
         hit = outcome.broken[: items.count]
+        self.note_broken(items, outcome)
         next_restart, first = old.next_restart.copy(), old.first_break.copy()
         np.maximum.at(next_restart, image, (restart + 1).astype(np.int32))
         nonfinite = old.nonfinite_gradients.copy()

@@ -175,7 +175,7 @@ def _work(task: Task, pipe: Connection) -> None:
             pipe.send((kind, text))
 
     try:
-        with contextlib.redirect_stdout(_Lines(lambda line: send("say", line))):
+        with contextlib.redirect_stdout(Lines(lambda line: send("say", line))):
             error = _outcome(task, lambda text: send("tell", text))
     except KeyboardInterrupt:
         sys.exit(130)
@@ -207,13 +207,16 @@ def _outcome(task: Task, tell: Callable[[str], None]) -> str | None:
     return None
 
 
-class _Lines(io.TextIOBase):
+class Lines(io.TextIOBase):
     """A stream that passes on whole lines."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
+        """Takes what is called with each line."""
+        super().__init__()
         self._say, self._rest = say, ""
 
     def write(self, text: str) -> int:
+        """Passes on the lines that are whole by now."""
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
             self._say(line)

@@ -1,0 +1,112 @@
+"""An attack on LeNet by 1, 2, … workers of one core each: items a second, and what sharing costs.
+
+    python -m benchmarks.cluster --workers=1,2 --rounds=3
+
+Needs the extra [cluster] and as many free cores as workers. The same attack runs in each round with
+each number of workers; medians are printed, and the share of a block that is not computation: the
+time between two blocks of the one worker, against a program that is called in a loop.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import keras
+import numpy as np
+from absl import app, flags
+
+from alp_repro import machine
+from alp_repro.attacks import Attack
+from alp_repro.attacks.batches import Execution
+from alp_repro.attacks.settings import Dtype
+from alp_repro.evaluation.record import new_record
+from alp_repro.models import build_model
+from alp_repro.tasks import cluster
+from alp_repro.tasks.attack import attack_on_workers
+from alp_repro.tasks.plans import AttackPlan, ModelFile
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list("workers", ["1", "2"], "Numbers of workers.")
+flags.DEFINE_integer("rounds", 3, "Rounds, each with every number.")
+flags.DEFINE_integer("blocks", 12, "Blocks of 200 items in a round.")
+flags.DEFINE_integer("nb_iter", 40, "Steps of an item.")
+flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Dtype of crafting.")
+
+_BATCH = 200
+
+
+def main(_: list[str]) -> None:
+    """Measures and prints."""
+    dtype: Dtype = FLAGS.dtype
+    attack = Attack(
+        eps=0.3, eps_iter=0.01, nb_iter=FLAGS.nb_iter, restarts=FLAGS.blocks, dtype=dtype
+    )
+    counts = [int(count) for count in FLAGS.workers]
+    model = build_model("lenet", image_shape=(28, 28, 1), num_classes=10)
+    images = np.random.default_rng(0).uniform(0, 1, (_BATCH, 28, 28, 1)).astype(np.float32)
+    labels = np.argmax(model(images), axis=1).astype(np.int32)
+    cluster.use_threads(cluster.Share())
+    alone = seconds_of_a_block(model, images, labels, attack)
+    found: dict[int, list[float]] = {count: [] for count in counts}
+    with cluster.joined("local", cluster.Share()) as joined:
+        for count in counts:
+            joined.trainings = joined.slots - count
+            workers = cluster.Workers(joined)
+            for round_ in range(FLAGS.rounds + 1):
+                seconds = seconds_of_all(workers, model, images, labels, attack)
+                if round_:  # the first one compiles
+                    found[count].append(seconds)
+            workers.end()
+    items = _BATCH * FLAGS.blocks
+    print(f"{machine.describe()}; {FLAGS.dtype}, {FLAGS.nb_iter} steps, blocks of {alone:.2f} s")
+    print(
+        "| workers | items/s | × one | scheduling, share of a block |\n"
+        "| ---: | ---: | ---: | ---: |"
+    )
+    rates = {count: items / statistics.median(seconds) for count, seconds in found.items()}
+    for count, rate in rates.items():
+        cost = FLAGS.blocks / count * alone
+        share = 1 - cost / statistics.median(found[count])
+        print(f"| {count} | {rate:,.0f} | {rate / rates[counts[0]]:.2f} | {share:.1%} |")
+
+
+def seconds_of_a_block(
+    model: keras.Model, images: np.ndarray, labels: np.ndarray, attack: Attack
+) -> float:
+    """Median time of a batch in this process, on one core."""
+    block = AttackPlan(
+        ModelFile.of(model), images, labels, attack, 0, _BATCH, keep_adversarial=False
+    ).open()
+    times = []
+    for restart in range(FLAGS.blocks):
+        started = time.monotonic()
+        block((np.arange(_BATCH), np.full(_BATCH, restart)))
+        times.append(time.monotonic() - started)
+    return statistics.median(times[1:])
+
+
+def seconds_of_all(
+    workers: cluster.Workers,
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    attack: Attack,
+) -> float:
+    """Time of all blocks; every restart of every image runs."""
+    record = new_record(
+        labels=labels,
+        indices=np.arange(_BATCH),
+        clean_predictions=labels,
+        settings={},
+        record_losses=True,
+    )
+    started = time.monotonic()
+    attack_on_workers(workers)(
+        model, images, record, attack=attack, seed=0, execution=Execution(batch_size=_BATCH)
+    )
+    return time.monotonic() - started
+
+
+if __name__ == "__main__":
+    app.run(main)

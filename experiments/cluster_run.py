@@ -1,0 +1,199 @@
+"""--ray: the same work on the machines of a Ray cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Generator, Iterator
+from typing import TYPE_CHECKING
+
+import tensorflow as tf
+from absl import flags
+
+from alp_repro.errors import InputError
+from alp_repro.evaluation import AttackRecord, attack_with_restarts
+from alp_repro.evaluation.heat_maps import RunColumns, run_columns_here
+from alp_repro.tasks import Ended
+
+from . import devices, settings
+from .devices import Devices
+from .display import Display
+from .row_tasks import RowHere, make_row
+from .rows import Job
+from .training_run import start_of, told, training_set, watch_of
+
+if TYPE_CHECKING:
+    from alp_repro.tasks.cluster import Cluster, Workers
+    from alp_repro.tasks.training import Training, Trainings
+
+# What is defined here counts as the binary's own, so that --help lists it.
+flags.disclaim_key_flags()
+
+
+RunRestarts = Callable[..., AttackRecord]
+
+
+def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
+    """Defines --ray, --cpus_per_task and --gpus_per_task."""
+    flags.DEFINE_string(
+        "ray", None,
+        "Work on a Ray cluster: local (this machine), auto (the one that this machine belongs to), "
+        "or its HOST:PORT.",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "cpus_per_task", 1, "With --ray: CPU cores that one task computes with.",
+        lower_bound=1, flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_float(
+        "gpus_per_task", 0.0, "With --ray: GPUs of a task; 0.5 lets two share one.",
+        lower_bound=0.0, flag_values=values,
+    )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Compute:
+    """What the work runs on: this process and its devices, or workers of a cluster."""
+
+    devices: Devices
+    cluster: Cluster | None = None
+    workers: Workers | None = None
+
+    def run_restarts(self, idle: Callable[[], None] = lambda: None) -> RunRestarts:
+        """For `evaluation.evaluate`; `idle` is called about once a second."""
+        if self.workers is None:
+            return attack_with_restarts
+        from alp_repro.tasks.attack import attack_on_workers
+
+        return attack_on_workers(self.workers, idle=idle)
+
+    def run_columns(self) -> RunColumns:
+        """For `heat_map`."""
+        if self.workers is None:
+            return run_columns_here
+        from alp_repro.tasks.attack import columns_on_workers
+
+        return columns_on_workers(self.workers)
+
+
+@contextlib.contextmanager
+def computing(values: flags.FlagValues, *, threads: int | None = None) -> Iterator[Compute]:
+    """The devices of the flags, or the cluster of --ray; before anything touches a device.
+
+    Raises:
+      InputError: see `devices.choose` and `tasks.cluster.joined`; or Ray is not installed.
+    """
+    if values.ray is None:
+        yield Compute(devices.choose(values, threads=threads))
+        return
+    for name in ("strategy", "jobs", "threads"):
+        if name in values and values[name].value != values[name].default:
+            raise InputError(
+                f"--ray={values.ray} --{name}={values[name].value}: Ray alone places the work; "
+                "--cpus_per_task and --gpus_per_task say what a task gets"
+            )
+    try:
+        from alp_repro.tasks import cluster
+    except ImportError as error:
+        raise InputError(
+            f"--ray={values.ray}: Ray cannot be imported ({error}): pip install '.[cluster]'"
+        ) from None
+    tf.config.set_visible_devices([], "GPU")  # those of this machine are the workers'
+    share = cluster.Share(values.cpus_per_task, values.gpus_per_task)
+    cluster.use_threads(share)
+    with cluster.joined(values.ray, share) as found:
+        words = f"{share.cpus} CPU" + (f", {share.gpus:g} GPU" if share.gpus else "")
+        print(f"device: Ray, room for {found.slots} tasks of {words}", flush=True)
+        chosen = Devices(f"Ray, tasks of {words}", share.gpus > 0, None)
+        yield Compute(chosen, found, cluster.Workers(found))
+
+
+def training_of(
+    values: flags.FlagValues, name: str, chosen: Devices, *, scale: str | None = None
+) -> Training:
+    """The training that a row's flags describe, as it travels."""
+    from alp_repro.tasks.training import ModelFile, Training
+
+    start = start_of(values, settings.run_dir(values))
+    return Training(
+        name=name,
+        recipe=settings.recipe(values),
+        init_from=None if start is None else ModelFile.of(start),
+        watch=watch_of(values),
+        details={"device": chosen.description, **({"scale": scale} if scale else {})},
+        words=told,
+    )
+
+
+def train_on(compute: Compute, values: flags.FlagValues) -> None:
+    """Trains one run on the cluster.
+
+    Raises:
+      InputError: it failed.
+    """
+    from alp_repro.tasks.training import Trainings
+
+    assert compute.cluster is not None
+    run = settings.run_dir(values)
+    task = training_of(values, run.path.name, compute.devices)
+    trainings = Trainings(
+        compute.cluster, {run.path: task}, lambda: training_set(values.dataset, values.data_dir)
+    )
+    with Display() as display:
+        while len(trainings):
+            for ended in trainings.ended(seconds=1.0):
+                if ended.error is not None:
+                    raise InputError(ended.error)
+            _show(trainings, display)
+
+
+def _show(trainings: Trainings, display: Display) -> None:
+    news = trainings.news()
+    for name, line in news.said:
+        display.print(f"{name}: {line}")
+    for name, text in news.told.items():
+        display.tell(name, text)
+
+
+def rows_on(compute: Compute, todo: list[Job], display: Display) -> Generator[Ended, None, None]:
+    """Trains rows beside each other, attacks each as it is trained, and yields them as they end.
+
+    The seconds of a row are those of all that worked on it.
+    """
+    from alp_repro.tasks.training import TrainingEnded, Trainings
+
+    assert compute.cluster is not None and compute.workers is not None
+    chosen = compute.devices
+    by_row = {job.row: job for job in todo}
+    untrained = [job for job in todo if not job.run.finished]
+    trainings = Trainings(
+        compute.cluster,
+        {
+            job.run.path: training_of(job.values, job.row, chosen, scale=job.scale)
+            for job in untrained
+        },
+        lambda: training_set(todo[0].values.dataset, todo[0].values.data_dir),
+    )
+    trained = [TrainingEnded(job.row) for job in todo if job.run.finished]
+
+    def look(seconds: float = 0.0) -> None:
+        _show(trainings, display)
+        trained.extend(trainings.ended(seconds=seconds))
+
+    run_restarts = compute.run_restarts(look)
+    while by_row:
+        look(0.0 if trained else 1.0)
+        if not trained:
+            continue
+        ended = trained.pop(0)
+        job, error, started = by_row.pop(ended.name), ended.error, time.monotonic()
+        if error is None:
+            try:
+                tell = functools.partial(display.tell, job.row)
+                make_row(job, chosen, tell=tell, run_restarts=run_restarts)
+            except InputError as failure:
+                error = str(failure)
+        attack_seconds = (time.monotonic() - started) * max(len(compute.workers), 1)
+        yield Ended(RowHere(job, chosen), ended.seconds + attack_seconds, error)

@@ -1,0 +1,107 @@
+"""A whole table on a Ray cluster whose machines and driver die: it ends as the serial one."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alp_repro import files
+
+pytest.importorskip("ray", reason="the extra [cluster] is not installed")
+from ray.cluster_utils import Cluster
+
+ROOT = Path(__file__).resolve().parents[2]
+ROW = "--dataset=mnist\n--row={row}\n--model_width=2\n--epochs=40\n--train_images=2000\n"
+FILES = {
+    "mnist/plain.cfg": ROW.format(row="plain"),
+    "mnist/lsq.cfg": ROW.format(row="lsq") + "--regularizer=lsq\n--regularizer_weight=0.5\n",
+    "scale/quick/mnist/all.cfg": "--num_images=60\n--eval_batch_size=20\n--noestimate\n",
+    "attacks/one.cfg": "--attack=pgd,eps=10,eps_iter=2,nb_iter=20,restarts=60\n",
+    "tables/table1.cfg": "--dataset=mnist\n--rows=plain,lsq\n--grid=one\n",
+}
+
+
+@pytest.fixture
+def machines() -> Iterator[Cluster]:
+    found = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+    )
+    yield found
+    found.shutdown()
+
+
+def test_machines_and_the_driver_die_and_the_table_is_the_serial_one(
+    machines: Cluster, tmp_path: Path
+) -> None:
+    for name, text in FILES.items():
+        files.write_text(tmp_path / "flags" / name, text)
+    second, third = machines.add_node(num_cpus=1), machines.add_node(num_cpus=1)
+    runs = tmp_path / "cluster/quick/mnist"
+
+    with driver(tmp_path, "cluster", f"--ray={machines.address}") as started:
+        # One of the two trainings runs on one of these: it goes on elsewhere.
+        wait_for(lambda: all((runs / row / "backup/latest.npz").exists() for row in ROWS), started)
+        machines.remove_node(third, allow_graceful=False)
+        wait_for(lambda: any(results(runs, row) for row in ROWS), started)
+        machines.remove_node(second, allow_graceful=False)
+        time.sleep(2)
+        started.send_signal(signal.SIGKILL)
+    machines.add_node(num_cpus=1)
+    assert finished(tmp_path, "cluster", f"--ray={machines.address}") == 0
+    assert finished(tmp_path, "serial", "--jobs=1", "--threads=1") == 0
+    for row in ROWS:
+        there, here = runs / row, tmp_path / "serial/quick/mnist" / row
+        weights = [files.read_json(run / "recipe.json")["weights"] for run in (there, here)]
+        assert weights[0] == weights[1]
+        (name,) = results(here.parent, row)
+        with np.load(there / "attacks" / name) as a, np.load(here / "attacks" / name) as b:
+            np.testing.assert_array_equal(a["first_break"], b["first_break"])
+            standing = b["first_break"] < 0
+            np.testing.assert_array_equal(a["next_restart"][standing], b["next_restart"][standing])
+    tables = [(tmp_path / made / "quick/tables/table1.csv") for made in ("cluster", "serial")]
+    assert tables[0].read_text() == tables[1].read_text()
+
+
+ROWS = ("plain", "lsq")
+
+
+def results(runs: Path, row: str) -> list[str]:
+    return [path.name for path in (runs / row / "attacks").glob("[!.]*.npz")]
+
+
+def command(folder: Path, runs: str, *arguments: str) -> list[str]:
+    return [
+        sys.executable, "-m", "experiments.table", "--table=1", f"--flags_dir={folder / 'flags'}",
+        f"--runs_dir={folder / runs}", *arguments,
+    ]  # fmt: skip
+
+
+def finished(folder: Path, runs: str, *arguments: str) -> int:
+    return subprocess.run(
+        command(folder, runs, *arguments), cwd=ROOT, timeout=600, check=False
+    ).returncode
+
+
+@contextlib.contextmanager
+def driver(folder: Path, runs: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    started = subprocess.Popen(command(folder, runs, *arguments), cwd=ROOT)
+    try:
+        yield started
+    finally:
+        started.kill()
+        started.wait()
+
+
+def wait_for(condition: Callable[[], bool], started: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert time.monotonic() < deadline and started.poll() is None
+        time.sleep(0.05)
