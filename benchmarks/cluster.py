@@ -77,7 +77,7 @@ def seconds_of_a_block(
     """Median time of a batch in this process, on one core."""
     block = AttackPlan(
         ModelFile.of(model), images, labels, attack, 0, _BATCH, keep_adversarial=False
-    ).open()
+    ).prepare()
     times = []
     for restart in range(FLAGS.blocks):
         started = time.monotonic()

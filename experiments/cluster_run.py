@@ -38,19 +38,26 @@ RunRestarts = Callable[..., AttackRecord]
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     """Defines --ray, --cpus_per_task and --gpus_per_task."""
     flags.DEFINE_string(
-        "ray", None,
+        "ray",
+        None,
         "Work on a Ray cluster: local (this machine), auto (the one that this machine belongs to), "
         "or its HOST:PORT.",
         flag_values=values,
-    )  # fmt: skip
+    )
     flags.DEFINE_integer(
-        "cpus_per_task", 1, "With --ray: CPU cores that one task computes with.",
-        lower_bound=1, flag_values=values,
-    )  # fmt: skip
+        "cpus_per_task",
+        1,
+        "With --ray: CPU cores that one task computes with.",
+        lower_bound=1,
+        flag_values=values,
+    )
     flags.DEFINE_float(
-        "gpus_per_task", 0.0, "With --ray: GPUs of a task; 0.5 lets two share one.",
-        lower_bound=0.0, flag_values=values,
-    )  # fmt: skip
+        "gpus_per_task",
+        0.0,
+        "With --ray: GPUs of a task; 0.5 lets two share one.",
+        lower_bound=0.0,
+        flag_values=values,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

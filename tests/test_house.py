@@ -21,6 +21,7 @@ WINGS = (
     "attacks",
     "training",
     "evaluation",
+    "tasks",
     "reporting",
     "auditing",
 )

@@ -44,9 +44,14 @@ def attack_on_workers(
         work = WorkList(model, images, record, attack, None)
         batch_size = execution.no_larger_than(len(images) * attack.restarts).batch_size
         plan = AttackPlan(
-            ModelFile.of(model), images, record.labels, attack, seed, batch_size,
+            ModelFile.of(model),
+            images,
+            record.labels,
+            attack,
+            seed,
+            batch_size,
             keep_adversarial=record.adversarial is not None,
-        )  # fmt: skip
+        )
         given: list[Items] = []
 
         def next_block() -> AttackBlock | None:

@@ -32,7 +32,7 @@ RETRIES = 100
 _CONNECT_SECONDS = 5.0
 _CHECK_SECONDS = 120.0
 _LOOK_SECONDS = 1.0
-_OPEN_PLANS = 4
+_PREPARED_PLANS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,22 +203,22 @@ def use_threads(share: Share) -> None:
 
 
 class _Worker:
-    """A process of the cluster that does blocks of plans; a plan is opened once."""
+    """A process of the cluster that does blocks of plans; a plan is prepared once."""
 
     def __init__(self, share: Share) -> None:
         use_threads(share)
-        self._open: dict[str, Callable[[Any], Any]] = {}
+        self._prepared: dict[str, Callable[[Any], Any]] = {}
 
     def ready(self) -> None:
         """Answers when the process is up."""
 
     def do(self, key: str, plan: list[Any], block: Any) -> Any:
-        """A block of a plan, which comes by reference: it is fetched when it is not open."""
-        if key not in self._open:
-            while len(self._open) >= _OPEN_PLANS:
-                del self._open[next(iter(self._open))]
-            self._open[key] = ray.get(plan[0]).open()
-        return self._open[key](block)
+        """A block of a plan, which comes by reference: it is fetched when it is not prepared."""
+        if key not in self._prepared:
+            while len(self._prepared) >= _PREPARED_PLANS:
+                del self._prepared[next(iter(self._prepared))]
+            self._prepared[key] = ray.get(plan[0]).prepare()
+        return self._prepared[key](block)
 
 
 class Workers:

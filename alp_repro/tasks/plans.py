@@ -1,6 +1,6 @@
 """Work on a model that many processes can share: a plan, and blocks of it.
 
-A plan is opened once in a process, which loads and compiles what it needs; the function that it
+A plan is prepared once in a process, which loads and compiles what it needs; the function that it
 gives then does any block. Blocks are small, and so are their results.
 """
 
@@ -31,7 +31,7 @@ AttackBlock = tuple[np.ndarray, np.ndarray]
 class Plan(Protocol):
     """What many blocks of work have in common."""
 
-    def open(self) -> Callable[[Any], Any]:
+    def prepare(self) -> Callable[[Any], Any]:
         """Loads and compiles; returns a function from a block to its result."""
 
 
@@ -102,7 +102,7 @@ class AttackPlan:
     batch_size: int
     keep_adversarial: bool
 
-    def open(self) -> Callable[[AttackBlock], BatchOutcome]:
+    def prepare(self) -> Callable[[AttackBlock], BatchOutcome]:
         """Compiles the attack, with XLA where there is a GPU."""
         program = attack_program(
             self.model.load(),
@@ -143,7 +143,7 @@ class MapPlan:
     seed: int
     batch_size: int
 
-    def open(self) -> Callable[[float], np.ndarray]:
+    def prepare(self) -> Callable[[float], np.ndarray]:
         """Compiles the attack, with XLA where there is a GPU."""
         return StepSize(
             self.model.load(),

@@ -59,20 +59,26 @@ def workers(
 
 @pytest.fixture(scope="module")
 def serial(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> AttackRecord:
-    return evaluate(
-        model, images, labels, record_losses=True, save_adversarial=True, **SETTING
-    )  # fmt: skip
+    return evaluate(model, images, labels, record_losses=True, save_adversarial=True, **SETTING)
 
 
 def test_the_number_of_workers_changes_nothing(
-    workers: tuple[int, Workers], model: keras.Model, images: np.ndarray, labels: np.ndarray,
+    workers: tuple[int, Workers],
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
     serial: AttackRecord,
-) -> None:  # fmt: skip
+) -> None:
     count, shared = workers
     everything = evaluate(
-        model, images, labels, record_losses=True, save_adversarial=True, **SETTING,
+        model,
+        images,
+        labels,
+        record_losses=True,
+        save_adversarial=True,
+        **SETTING,
         run_restarts=attack_on_workers(shared),
-    )  # fmt: skip
+    )
     assert len(shared) == count
     for name in ("first_break", "next_restart", "losses", "broken", "adversarial"):
         np.testing.assert_array_equal(getattr(everything, name), getattr(serial, name))
@@ -102,7 +108,7 @@ class SlowAndCounted:
 
     folder: str
 
-    def open(self) -> Callable[[int], int]:
+    def prepare(self) -> Callable[[int], int]:
         folder = Path(self.folder)
         (folder / f"opened.{time.monotonic_ns()}").touch()
 

@@ -79,9 +79,14 @@ def results(runs: Path, row: str) -> list[str]:
 
 def command(folder: Path, runs: str, *arguments: str) -> list[str]:
     return [
-        sys.executable, "-m", "experiments.table", "--table=1", f"--flags_dir={folder / 'flags'}",
-        f"--runs_dir={folder / runs}", *arguments,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "experiments.table",
+        "--table=1",
+        f"--flags_dir={folder / 'flags'}",
+        f"--runs_dir={folder / runs}",
+        *arguments,
+    ]
 
 
 def finished(folder: Path, runs: str, *arguments: str) -> int:
