@@ -38,6 +38,7 @@ _BATCH = 200
 
 def main(_: list[str]) -> None:
     """Measures and prints."""
+    cluster.use_threads(cluster.Share())
     dtype: Dtype = FLAGS.dtype
     attack = Attack(
         eps=0.3, eps_iter=0.01, nb_iter=FLAGS.nb_iter, restarts=FLAGS.blocks, dtype=dtype
@@ -46,7 +47,6 @@ def main(_: list[str]) -> None:
     model = build_model("lenet", image_shape=(28, 28, 1), num_classes=10)
     images = np.random.default_rng(0).uniform(0, 1, (_BATCH, 28, 28, 1)).astype(np.float32)
     labels = np.argmax(model(images), axis=1).astype(np.int32)
-    cluster.use_threads(cluster.Share())
     alone = seconds_of_a_block(model, images, labels, attack)
     found: dict[int, list[float]] = {count: [] for count in counts}
     with cluster.joined("local", cluster.Share()) as joined:
