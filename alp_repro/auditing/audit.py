@@ -125,7 +125,7 @@ def audit(
         indicators=(*first, *found.indicators),
         notes=(*image_notes, *label_notes, *classifier.notes),
         settings={
-            "model": name or classifier.model.name,
+            "model": Path(name).name or classifier.model.name,
             "minutes": minutes,
             "seed": seed,
             "batch_size": batch_size,

@@ -31,6 +31,7 @@ _GRID_IMAGES = 100
 _HISTOGRAM_IMAGES = 4
 _HISTOGRAM_RESTARTS = 25
 _SURFACE_SIDE = 41
+_SURFACE_IMAGES = 4
 
 
 def is_blind(work: Work, places: np.ndarray) -> bool:
@@ -208,18 +209,18 @@ def _interesting(work: Work) -> np.ndarray:
 
 
 def surface(work: Work) -> Surface:
-    """The loss around one image, the one that tells most."""
-    place = _interesting(work)[:1]
+    """The loss around the images that tell most."""
+    places = _interesting(work)[:_SURFACE_IMAGES]
     found = loss_surfaces(
         work.model,
-        work.images[place],
-        work.labels[place],
+        work.images[places],
+        work.labels[places],
         plane=Plane(radius=work.attack.eps, resolution=_SURFACE_SIDE),
-        indices=place,
+        indices=places,
         batch_size=max(work.batch_size, 1),
         jit_compile=work.jit_compile,
     )
-    return Surface(found.losses[0], work.attack.eps, int(place[0]))
+    return Surface(found.losses, work.attack.eps, places)
 
 
 def histograms(work: Work) -> Restarts | None:

@@ -125,14 +125,14 @@ def closer_looks(audit: Audit) -> list[tuple[str, str, str]]:
         )
     if audit.surface is not None:
         offsets = np.linspace(
-            -audit.surface.radius, audit.surface.radius, len(audit.surface.losses)
+            -audit.surface.radius, audit.surface.radius, audit.surface.losses.shape[1]
         )
-        title = f"image {audit.surface.image}"
+        titles = [f"image {place}" for place in audit.surface.images]
         found.append(
             (
-                "Loss surface",
-                data_uri(surface_panels(audit.surface.losses[None], offsets, [title])),
-                "Cross-entropy on a plane through an image, spanned by two random sign vectors. "
+                "Loss surfaces",
+                data_uri(surface_panels(audit.surface.losses, offsets, titles)),
+                "Cross-entropy on a plane through each image, spanned by two random sign vectors. "
                 "Many hills, or a plain with one narrow hill, mislead gradient steps.",
             )
         )

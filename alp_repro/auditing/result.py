@@ -43,11 +43,11 @@ class AttackResult:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Surface:
-    """The loss on a plane through one image: `losses` [side, side] in nats within ±`radius`."""
+    """The loss on planes through `images`: `losses` [k, side, side] in nats within ±`radius`."""
 
     losses: np.ndarray
     radius: float
-    image: int
+    images: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
