@@ -61,11 +61,11 @@ def crafting_copy(model: keras.Model, dtype: Dtype | Literal["mixed_bfloat16"]) 
         ) from error
     finally:
         keras.config.set_dtype_policy(policy)
-    _check_copy(copy, model, dtype)
+    check_copy(copy, model, dtype)
     return copy
 
 
-def _check_copy(copy: keras.Model, model: keras.Model, dtype: str) -> None:
+def check_copy(copy: keras.Model, model: keras.Model, dtype: str) -> None:
     """Refuses a copy that gives other logits on fixed images than rounding explains."""
     shape = getattr(model, "input_shape", None)
     if not isinstance(shape, tuple) or len(shape) != 4:

@@ -8,6 +8,8 @@ from typing import Any
 
 from alp_repro.errors import InputError
 
+_LONGEST = 60  # characters
+
 
 def whole_number(value: Any, *, name: str, low: int, high: int) -> int:
     """A whole number of any kind (NumPy's too) as an int.
@@ -22,7 +24,7 @@ def whole_number(value: Any, *, name: str, low: int, high: int) -> int:
     """
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not (whole and low <= value <= high):
-        raise InputError(f"{name} {_shown(value)}: a whole number from {low} to {high} is needed")
+        raise InputError(f"{name} {shown(value)}: a whole number from {low} to {high} is needed")
     return int(value)
 
 
@@ -47,10 +49,11 @@ def number(
         or (below and value == high)
     ):
         ends = f"{'(' if above else '['}{low:g}, {high:g}{')' if below else ']'}"
-        raise InputError(f"{name} {_shown(value)}: a number in {ends} is needed")
+        raise InputError(f"{name} {shown(value)}: a number in {ends} is needed")
     return float(value)
 
 
-def _shown(value: Any) -> str:
-    shown = repr(value) if isinstance(value, str) else str(value)
-    return shown if len(shown) <= 60 else shown[:59] + "…"
+def shown(value: Any) -> str:
+    """A wrong value as an error quotes it: no longer than a line has room for."""
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

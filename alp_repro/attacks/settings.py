@@ -5,6 +5,7 @@ Sizes are on the model's input scale, [0, 1].
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import numbers
 from collections.abc import Collection
@@ -15,6 +16,7 @@ import tensorflow as tf
 
 from alp_repro.dtypes import Dtype
 from alp_repro.errors import InputError
+from alp_repro.plain_numbers import shown
 
 Method = Literal["pgd", "apgd", "spsa", "square"]
 Loss = Literal["cross_entropy", "margin", "dlr"]
@@ -54,7 +56,7 @@ _ALWAYS_STORED = (
     "dtype",
     "engine",
 )
-_MOST_STEPS, _MOST_RESTARTS, _LARGEST_NOISE = 10**6, 10**7, 10.0
+MOST_STEPS, _MOST_RESTARTS, _LARGEST_NOISE = 10**6, 10**7, 10.0
 _SIZE = {"size": True}  # marks a field that people read and write on the 0-255 scale
 
 
@@ -117,9 +119,8 @@ class Attack:
             object.__setattr__(self, name, _plain(name, getattr(self, name), kind))
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in get_args(choices):
-                raise InputError(
-                    f"attack {name}={getattr(self, name)!r}: one of {', '.join(get_args(choices))}"
-                )
+                given = shown(getattr(self, name))
+                raise InputError(f"attack {name}={given}: one of {', '.join(get_args(choices))}")
         self._check_sizes()
         self._check_combinations()
 
@@ -138,10 +139,10 @@ class Attack:
             )
         if not np.isfinite(self.eps_iter):
             raise InputError(f"attack eps_iter {self.eps_iter:g}: a finite number is needed")
-        for name, most in (("nb_iter", _MOST_STEPS), ("restarts", _MOST_RESTARTS)):
+        for name, most in (("nb_iter", MOST_STEPS), ("restarts", _MOST_RESTARTS)):
             count = getattr(self, name)
             if count < 1:
-                raise InputError(f"attack {name} {count}: a count of 1 or more is needed")
+                raise InputError(f"attack {name} {shown(count)}: a count of 1 or more is needed")
             if count > most:
                 raise InputError(f"attack {name} {count:.3g}: more than {most:,} is out of reach")
         if not (0 <= self.momentum < 1 and 0 <= self.gradient_noise <= _LARGEST_NOISE):
@@ -239,9 +240,10 @@ def _plain(name: str, value: Any, kind: type) -> Any:
     elif kind is int and isinstance(value, numbers.Integral):
         return int(value)
     elif kind is float and isinstance(value, numbers.Real):
-        return float(value)
+        with contextlib.suppress(OverflowError):
+            return float(value)
     needed = {int: "a whole number", float: "a number", bool: "True or False"}[kind]
-    raise InputError(f"attack {name}={value!r}: {needed} is needed")
+    raise InputError(f"attack {name}={shown(value)}: {needed} is needed")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,12 +15,14 @@ from alp_repro.attacks.settings import Attack
 from alp_repro.classifiers import as_classifier
 from alp_repro.errors import InputError
 from alp_repro.evaluation.input_check import (
-    MOST_ITEMS,
     check_is_keras,
+    checked_batch_size,
+    checked_details,
     checked_folder,
     checked_images,
     checked_indices,
     checked_labels,
+    checked_seed,
 )
 from alp_repro.evaluation.model_check import admitted_model, weights_kept
 from alp_repro.evaluation.progress import progress_bar
@@ -28,7 +30,6 @@ from alp_repro.evaluation.record import AttackRecord, new_record
 from alp_repro.evaluation.restarts import Progress, attack_with_restarts
 from alp_repro.evaluation.store import attack_name, attack_results, described, keep, subject
 from alp_repro.model_copies import logits_function
-from alp_repro.plain_numbers import whole_number
 from alp_repro.program_cache import kept_for_models
 
 
@@ -89,9 +90,9 @@ def evaluate(
     """
     images = checked_images(images)
     labels = checked_labels(labels, len(images))
-    seed = whole_number(seed, name="seed", low=0, high=2**31 - 1)
-    batch_size = whole_number(batch_size, name="batch_size", low=1, high=MOST_ITEMS)
-    indices = checked_indices(indices, len(images))
+    seed, batch_size = checked_seed(seed), checked_batch_size(batch_size)
+    indices, details = checked_indices(indices, len(images)), checked_details(details)
+    folder = None if folder is None else checked_folder(folder)
     model = _keras_model(model, images.shape[1:])
     execution = Execution(batch_size=batch_size, strategy=strategy, jit_compile=jit_compile)
 
@@ -102,7 +103,12 @@ def evaluate(
         judge, chance = admitted_model(
             model, images, labels, attack=attack, allow_random=allow_random
         )
-        settings = _settings(model, images, labels, attack, seed, batch_size)
+        settings = {
+            "attack": described(attack),
+            "seed": seed,
+            "batch_size": batch_size,
+            **subject(model, images, labels, judge=judge),
+        }
         settings |= {"losses": record_losses, "adversarial": save_adversarial}
         if chance is not None:
             settings |= {"random": chance, "function": {**settings["function"], "logits": []}}
@@ -132,12 +138,12 @@ def evaluate(
         if folder is None:
             return run(fresh(), lambda record: None)
         return keep(
-            checked_folder(folder) / attack_name(settings),
+            folder / attack_name(settings),
             attack_results(attack),
             settings=settings,
             fresh=fresh,
             work=run,
-            details={**(details or {}), "restarts": attack.restarts},
+            details={**details, "restarts": attack.restarts},
         )
 
 
@@ -192,19 +198,3 @@ def _compiled_logits(
 ) -> Callable[[tf.Tensor], tf.Tensor]:
     """Traced once for all attacks on a model."""
     return tf.function(logits_function(model))
-
-
-def _settings(
-    model: keras.Model,
-    images: np.ndarray,
-    labels: np.ndarray,
-    attack: Attack,
-    seed: int,
-    batch_size: int,
-) -> dict[str, Any]:
-    return {
-        "attack": described(attack),
-        "seed": seed,
-        "batch_size": batch_size,
-        **subject(model, images, labels),
-    }

@@ -28,11 +28,20 @@ from alp_repro.attacks import (
     grid_program,
     iterates_are_results,
 )
+from alp_repro.attacks.settings import MOST_STEPS
 from alp_repro.errors import InputError
-from alp_repro.evaluation.input_check import checked_images, checked_labels
-from alp_repro.evaluation.model_check import admitted_model
+from alp_repro.evaluation.input_check import (
+    check_is_keras,
+    checked_batch_size,
+    checked_details,
+    checked_folder,
+    checked_images,
+    checked_labels,
+    checked_seed,
+)
+from alp_repro.evaluation.model_check import admitted_model, weights_kept
 from alp_repro.evaluation.store import Kind, keep, result_name, subject
-from alp_repro.model_copies import float32_model
+from alp_repro.plain_numbers import whole_number
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,7 +90,7 @@ def heat_map(
     nb_iters: Sequence[int],
     seed: int = 0,
     batch_size: int = DEFAULT_BATCH,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     strategy: tf.distribute.Strategy | None = None,
     jit_compile: bool | None = None,
     report: Callable[[int, int], None] = lambda done, columns: None,
@@ -112,57 +121,62 @@ def heat_map(
 
     Raises:
       InputError: images, labels or a model that `evaluate` refuses; a grid or an attack that this
-        cannot do; a result in `folder` that is
-        damaged, belongs to another model or is being worked on.
+        cannot do; a result in `folder` that is damaged, belongs to another model or is being
+        worked on.
     """
     images = checked_images(images)
     labels = checked_labels(labels, len(images))
+    seed, batch_size = checked_seed(seed), checked_batch_size(batch_size)
+    details = checked_details(details)
+    folder = None if folder is None else checked_folder(folder)
     execution = Execution(batch_size=batch_size, strategy=strategy, jit_compile=jit_compile)
     _check(attack, eps_iters, nb_iters)
-    judge, _ = admitted_model(model, images, labels, attack=attack)
-    settings = {
-        **_settings(attack, eps_iters, nb_iters, seed, batch_size),
-        **subject(model, images, labels),
-    }
-    fresh = HeatMap(
-        broken=np.zeros((len(eps_iters), len(nb_iters), len(images)), bool),
-        eps_iters=np.asarray(eps_iters, np.float64),
-        nb_iters=np.asarray(nb_iters, np.int64),
-        columns=0,
-        settings=settings,
-        sessions=[],
-    )
-
-    def go_on(found: HeatMap, save: Callable[[HeatMap], None]) -> HeatMap:
-        run = run_columns or run_columns_here
-        columns = run(
-            judge,
-            images,
-            labels,
-            found.eps_iters[found.columns :],
-            attack=attack,
-            counts=[int(count) for count in nb_iters],
-            seed=seed,
-            execution=execution,
+    check_is_keras(model)
+    with weights_kept(model, images.shape[1:]):
+        judge, _ = admitted_model(model, images, labels, attack=attack)
+        settings = {
+            **_settings(attack, eps_iters, nb_iters, seed, batch_size),
+            **subject(model, images, labels, judge=judge),
+        }
+        fresh = HeatMap(
+            broken=np.zeros((len(eps_iters), len(nb_iters), len(images)), bool),
+            eps_iters=np.asarray(eps_iters, np.float64),
+            nb_iters=np.asarray(nb_iters, np.int64),
+            columns=0,
+            settings=settings,
+            sessions=[],
         )
-        for column in columns:
-            broken = found.broken.copy()
-            broken[found.columns] = column
-            found = dataclasses.replace(found, broken=broken, columns=found.columns + 1)
-            save(found)
-            report(found.columns, len(eps_iters))
-        return found
 
-    if folder is None:
-        return go_on(fresh, lambda found: None)
-    return keep(
-        folder / map_name(settings),
-        _MAPS,
-        settings=settings,
-        fresh=lambda: fresh,
-        work=go_on,
-        details=details,
-    )
+        def go_on(found: HeatMap, save: Callable[[HeatMap], None]) -> HeatMap:
+            run = run_columns or run_columns_here
+            columns = run(
+                judge,
+                images,
+                labels,
+                found.eps_iters[found.columns :],
+                attack=attack,
+                counts=[int(count) for count in nb_iters],
+                seed=seed,
+                execution=execution,
+            )
+            for column in columns:
+                broken = found.broken.copy()
+                broken[found.columns] = column
+                found = dataclasses.replace(found, broken=broken, columns=found.columns + 1)
+                save(found)
+                report(found.columns, len(eps_iters))
+            return found
+
+        if folder is None:
+            return go_on(fresh, lambda found: None)
+        return keep(
+            folder / map_name(settings),
+            _MAPS,
+            settings=settings,
+            fresh=lambda: fresh,
+            work=go_on,
+            details=details,
+        )
 
 
 def run_columns_here(
@@ -185,10 +199,13 @@ def _check(attack: Attack, eps_iters: Sequence[float], nb_iters: Sequence[int]) 
         raise InputError("heat map: one step size and one iteration count or more are needed")
     for eps_iter in eps_iters:
         dataclasses.replace(attack, eps_iter=eps_iter)  # refuses a step that is out of range
-    if list(nb_iters) != sorted(set(nb_iters)) or min(nb_iters) < 1:
+        if eps_iter <= 0:
+            raise InputError(f"heat map eps_iter {eps_iter * 255:g}: a size above 0 is needed")
+    for count in nb_iters:
+        whole_number(count, name="heat map iterations", low=1, high=MOST_STEPS)
+    if list(nb_iters) != sorted(set(nb_iters)):
         raise InputError(
-            f"heat map iterations {', '.join(map(str, nb_iters))}: ascending counts of 1 or more "
-            "are needed"
+            f"heat map iterations {', '.join(map(str, nb_iters))}: ascending counts are needed"
         )
 
 
@@ -210,7 +227,7 @@ class StepSize:
         self._attack, self._counts = attack, counts
         self._execution = execution.no_larger_than(len(images) * attack.restarts)
         self._options = {
-            "model": float32_model(model),
+            "model": model,
             "image_shape": images.shape[1:],
             "seed": seed,
             "execution": self._execution,

@@ -5,14 +5,18 @@ What does not pass is an `InputError` of one line.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
+from alp_repro import files
 from alp_repro.data.images import unit_scale
-from alp_repro.errors import InputError
+from alp_repro.decoding import from_plain
+from alp_repro.errors import InputError, one_line
+from alp_repro.plain_numbers import whole_number
 
 MOST_ITEMS = 1_000_000  # in a batch: a bound that no honest call reaches
 
@@ -26,8 +30,11 @@ def checked_images(images: Any) -> np.ndarray:
     Raises:
       InputError: another shape, type or range; an image with values that are not finite.
     """
-    images = np.asarray(images)
-    if images.ndim != 4 or len(images) == 0:
+    try:
+        images = np.asarray(images)
+    except ValueError as error:
+        raise InputError(f"images that are no array ({one_line(error)})") from error
+    if images.ndim != 4 or images.size == 0:
         raise InputError(
             f"images of shape {images.shape}: [n, height, width, channels] with n > 0 is needed"
         )
@@ -35,11 +42,12 @@ def checked_images(images: Any) -> np.ndarray:
         return unit_scale(images)
     if not np.issubdtype(images.dtype, np.floating):
         raise InputError(f"images of type {images.dtype}: uint8 (0-255) or floats in [0, 1]")
-    images = np.ascontiguousarray(images, np.float32)
+    with np.errstate(over="ignore"):  # too large for float32: told below
+        images = np.ascontiguousarray(images, np.float32)
     least, most = images.min(), images.max()
     if not (np.isfinite(least) and np.isfinite(most)):
         bad = int(np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))[0])
-        raise InputError(f"image {bad} of {len(images)} has values that are not finite")
+        raise InputError(f"image {bad} of {len(images)} has values that are not finite in float32")
     if least < 0 or most > 1:
         raise InputError(
             f"images in [{least:g}, {most:g}]: floats in [0, 1] (divide by 255) or uint8 are needed"
@@ -75,7 +83,7 @@ def checked_indices(indices: Any, num_images: int) -> np.ndarray:
     """Places of images in their data set as int64 [n]; None: 0 to n - 1.
 
     Raises:
-      InputError: another shape, or no whole numbers.
+      InputError: another shape, or no whole numbers of 0 or more.
     """
     if indices is None:
         return np.arange(num_images)
@@ -85,19 +93,39 @@ def checked_indices(indices: Any, num_images: int) -> np.ndarray:
             f"indices of shape {indices.shape} and type {indices.dtype}: one whole number for each "
             "image is needed"
         )
+    if indices.min() < 0 or indices.max() >= 2**63:
+        raise InputError(f"indices in [{indices.min()}, {indices.max()}]: these are no places")
     return indices.astype(np.int64)
+
+
+def checked_seed(seed: Any) -> int:
+    """A seed as plain Python has it; InputError when it is none."""
+    return whole_number(seed, name="seed", low=0, high=2**31 - 1)
+
+
+def checked_batch_size(batch_size: Any) -> int:
+    """A batch size as plain Python has it; InputError when it is none."""
+    return whole_number(batch_size, name="batch_size", low=1, high=MOST_ITEMS)
 
 
 def checked_folder(folder: str | Path) -> Path:
     """A folder's path, with `~` for the home folder.
 
     Raises:
-      InputError: there is no such user.
+      InputError: there is no such user, or it is no path.
     """
-    try:
-        return Path(folder).expanduser()
-    except RuntimeError as error:
-        raise InputError(f"folder {folder}: {error}") from error
+    if not isinstance(folder, (str, os.PathLike)) or "\0" in os.fspath(folder):
+        raise InputError(f"folder {folder!r}: a path is needed")
+    return files.expanded(folder)
+
+
+def checked_details(details: Any) -> dict[str, Any]:
+    """Further provenance as JSON gives it back; None: none.
+
+    Raises:
+      InputError: it holds what JSON has not; it could not be saved with the result.
+    """
+    return {} if details is None else from_plain(details, dict[str, Any], source="details")
 
 
 def check_is_keras(model: Any) -> None:

@@ -6,7 +6,7 @@ The plane is spanned by two random sign vectors; what is computed is kept beside
 from __future__ import annotations
 
 import dataclasses
-import math
+import numbers
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,22 @@ import tensorflow as tf
 
 from alp_repro import files, runs
 from alp_repro.attacks import Execution
-from alp_repro.data.images import unit_scale
+from alp_repro.data.images import images_digest
 from alp_repro.errors import InputError
-from alp_repro.evaluation.input_check import checked_images, checked_indices, checked_labels
-from alp_repro.evaluation.model_check import admitted_model
-from alp_repro.evaluation.store import Kind, images_hash, keep, result_name
+from alp_repro.evaluation.input_check import (
+    check_is_keras,
+    checked_batch_size,
+    checked_images,
+    checked_indices,
+    checked_labels,
+)
+from alp_repro.evaluation.model_check import admitted_model, weights_kept
+from alp_repro.evaluation.store import Kind, keep, result_name
 from alp_repro.model_copies import logits_function
+from alp_repro.plain_numbers import shown, whole_number
 
 DEFAULT_BATCH = 500
+_MOST_POINTS = 10_000  # a side: a bound that no honest call reaches
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,18 +62,17 @@ class Plane:
     clip: bool = True
 
     def __post_init__(self) -> None:
-        """Checks every setting."""
-        if not (math.isfinite(self.radius) and 0 < self.radius <= 1):
+        """Makes numbers of NumPy's plain ones and checks every setting."""
+        if not (isinstance(self.radius, numbers.Real) and 0 < self.radius <= 1):
             raise InputError(
-                f"loss surface eps {self.radius * 255:g}: a size in (0, 255] on the 0-255 scale is "
-                "needed"
+                f"loss surface radius {shown(self.radius)}: a size in (0, 1] is needed, which is "
+                "(0, 255] in flags"
             )
-        if self.resolution < 2:
-            raise InputError(
-                f"loss surface resolution {self.resolution}: 2 or more points a side are needed"
-            )
-        if self.seed < 0:
-            raise InputError(f"loss surface seed {self.seed}: a number of 0 or more is needed")
+        object.__setattr__(self, "radius", float(self.radius))
+        for name, low, high in (("resolution", 2, _MOST_POINTS), ("seed", 0, 2**31 - 1)):
+            value = getattr(self, name)
+            whole = whole_number(value, name=f"loss surface {name}", low=low, high=high)
+            object.__setattr__(self, name, whole)
 
     @property
     def offsets(self) -> np.ndarray:
@@ -134,28 +141,31 @@ def loss_surfaces(
     """
     images = checked_images(images)
     labels = checked_labels(labels, len(images))
-    indices = checked_indices(indices, len(images))
-    judge, _ = admitted_model(model, images, labels)
-    xla = Execution(jit_compile=jit_compile).xla
-    points = plane.resolution**2
-    batch = -(-points // -(-points // batch_size))  # as even as it goes: little is filled up
-    program = _program(judge, images.shape[1:], batch, clip=plane.clip, jit_compile=xla)
-    losses = np.empty((len(images), points), np.float32)
-    for i, (image, label, index) in enumerate(zip(images, labels, indices, strict=True)):
-        directions = plane.directions(image.shape, int(index))
-        for start in range(0, points, batch):
-            chosen = np.arange(start, start + batch) % points
-            row, column = np.divmod(chosen, plane.resolution)
-            offsets = np.stack([plane.offsets[row], plane.offsets[column]], axis=1)
-            values = program(image, *directions, offsets.astype(np.float32), label).numpy()
-            losses[i, start : start + batch] = values[: points - start]
-        if not np.isfinite(losses[i]).all():
-            raise InputError(
-                f"image {index}: the model {model.name!r} gives losses that are not finite there"
-            )
-        report(i + 1, len(images))
+    indices, batch_size = checked_indices(indices, len(images)), checked_batch_size(batch_size)
+    check_is_keras(model)
+    with weights_kept(model, images.shape[1:]):
+        judge, _ = admitted_model(model, images, labels)
+        xla = Execution(jit_compile=jit_compile).xla
+        points = plane.resolution**2
+        batch = -(-points // -(-points // batch_size))  # as even as it goes: little is filled up
+        program = _program(judge, images.shape[1:], batch, clip=plane.clip, jit_compile=xla)
+        losses = np.empty((len(images), points), np.float32)
+        for i, (image, label, index) in enumerate(zip(images, labels, indices, strict=True)):
+            directions = plane.directions(image.shape, int(index))
+            for start in range(0, points, batch):
+                chosen = np.arange(start, start + batch) % points
+                row, column = np.divmod(chosen, plane.resolution)
+                offsets = np.stack([plane.offsets[row], plane.offsets[column]], axis=1)
+                values = program(image, *directions, offsets.astype(np.float32), label).numpy()
+                losses[i, start : start + batch] = values[: points - start]
+            if not np.isfinite(losses[i]).all():
+                raise InputError(
+                    f"image {index}: the model {model.name!r} gives losses that are not finite "
+                    "there"
+                )
+            report(i + 1, len(images))
     shape = (len(images), plane.resolution, plane.resolution)
-    return Surfaces(losses.reshape(shape), labels, indices.astype(np.int64), plane)
+    return Surfaces(losses.reshape(shape), labels, indices, plane)
 
 
 def _program(
@@ -201,15 +211,17 @@ def surfaces_of_run(
       images, labels, indices, plane, batch_size, report: see `loss_surfaces`.
 
     Raises:
-      InputError: there is no model, or what is there is damaged.
+      InputError: there is no model, what is there is damaged, or images or labels are none.
     """
-    images, labels = unit_scale(images), np.asarray(labels, np.int32)
+    images = checked_images(images)
+    labels = checked_labels(labels, len(images))
+    indices = checked_indices(indices, len(images))
     model = runs.load_model(run.model)
     settings = files.plain(
         {
             **dataclasses.asdict(plane),
-            "images": images_hash(images, labels),
-            "indices": np.asarray(indices).tolist(),
+            "images": images_digest(images, labels),
+            "indices": indices.tolist(),
             "model": runs.weights_hash(model),
         }
     )
@@ -238,7 +250,7 @@ def surfaces_of_run(
         fresh=lambda: Surfaces(
             losses=np.full((count, side, side), np.nan, np.float32),
             labels=labels,
-            indices=np.asarray(indices, np.int64),
+            indices=indices,
             plane=plane,
             settings=settings,
         ),

@@ -8,6 +8,7 @@ every attack that follows one.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 
 import keras
@@ -18,7 +19,14 @@ from alp_repro.attacks.losses import attack_loss
 from alp_repro.attacks.settings import Attack
 from alp_repro.errors import InputError, one_line
 from alp_repro.evaluation.input_check import check_classes, check_is_keras
-from alp_repro.model_copies import computes_in_float32, float32_model, logits_function
+from alp_repro.model_copies import (
+    check_copy,
+    computes_in_float32,
+    copy_weights,
+    float32_copy,
+    logits_function,
+)
+from alp_repro.model_identity import architecture_hash
 from alp_repro.probes import full_float32, probe_images, rounding_explains
 
 _LOOKED_AT = 4  # images
@@ -57,10 +65,25 @@ def admitted_model(
             "restart or change with the batch; give it without that, or ask for it with "
             "allow_random=True"
         )
-    judge = float32_model(model)
+    judge = _float32_judge(model)
     if attack is not None:
         check_gradient(judge, images, labels, attack)
     return judge, chance
+
+
+def _float32_judge(model: keras.Model) -> keras.Model:
+    """The model, or its float32 copy: one for all evaluations, which share what is compiled."""
+    if computes_in_float32(model):
+        return model
+    judge = _copied(model, architecture_hash(model))
+    copy_weights(model, judge)
+    check_copy(judge, model, "float32")
+    return judge
+
+
+@functools.lru_cache(maxsize=2)
+def _copied(model: keras.Model, _architecture: str) -> keras.Model:
+    return float32_copy(model)
 
 
 @contextlib.contextmanager

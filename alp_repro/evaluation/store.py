@@ -19,9 +19,9 @@ import numpy as np
 
 from alp_repro import files, runs
 from alp_repro.attacks.settings import Attack
+from alp_repro.data.images import images_digest
 from alp_repro.errors import InputError
 from alp_repro.evaluation.record import AttackRecord, load_record, save_record
-from alp_repro.model_copies import float32_model
 from alp_repro.model_identity import FunctionIdentity, function_identity
 
 # Left out of a file's name, so that a result of another model at this place is noticed.
@@ -130,28 +130,24 @@ def result_name(
     return "_".join([*parts, digest]) + ".npz"
 
 
-def subject(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+def subject(
+    model: keras.Model, images: np.ndarray, labels: np.ndarray, *, judge: keras.Model
+) -> dict[str, Any]:
     """What a result is of, for its settings: the images and labels, and the model as a function.
 
     Args:
       model: float32 images in [0, 1] to logits.
       images: float32 [n, height, width, channels].
       labels: int [n].
+      judge: the model in float32, see `model_check.admitted_model`.
     """
-    function = function_identity(float32_model(model), images.shape[1:])
+    function = function_identity(judge, images.shape[1:])
     return {
         "num_images": len(labels),
-        "images": images_hash(images, labels),
+        "images": images_digest(images, labels),
         "model": runs.weights_hash(model),
         "function": files.plain(dataclasses.asdict(function)),
     }
-
-
-def images_hash(images: np.ndarray, labels: np.ndarray) -> str:
-    """Sixteen hex digits of images and labels."""
-    digest = hashlib.sha256(np.ascontiguousarray(images).data)
-    digest.update(np.ascontiguousarray(labels, np.int32).data)
-    return digest.hexdigest()[:16]
 
 
 # Results of attacks

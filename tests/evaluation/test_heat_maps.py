@@ -183,7 +183,7 @@ def test_a_damaged_map_is_named(tmp_path: Path):
         ({"eps_iters": []}, "one step size"),
         ({"eps_iters": [0.3]}, "eps_iter 76.5"),
         ({"nb_iters": [5, 3]}, "iterations 5, 3"),
-        ({"nb_iters": [0, 3]}, "iterations 0, 3"),
+        ({"nb_iters": [0, 3]}, "iterations 0: a whole number"),
         ({"attack": dataclasses.replace(_ATTACK, method="apgd")}, "apgd chooses its step sizes"),
     ],
 )

@@ -13,6 +13,8 @@ import pytest
 from alp_repro.attacks import Attack
 from alp_repro.errors import InputError
 from alp_repro.evaluation import evaluate
+from alp_repro.evaluation.heat_maps import heat_map
+from alp_repro.evaluation.landscape import Plane, loss_surfaces
 
 ATTACK = Attack(eps=0.05, eps_iter=0.02, nb_iter=2, restarts=2)
 
@@ -43,8 +45,15 @@ BAD_INPUT: list[tuple[Callable[[np.ndarray, np.ndarray], dict[str, Any]], str]] 
     (lambda x, y: {"seed": True}, "seed True"),
     (lambda x, y: {"indices": np.arange(3)}, "indices of shape"),
     (lambda x, y: {"indices": np.arange(40) / 2}, "indices .* float64"),
+    (lambda x, y: {"indices": -np.arange(40)}, r"indices in \[-39, 0\]: these are no places"),
+    (lambda x, y: {"images": [[1.0], [1.0, 0.5]]}, "images that are no array"),
+    (lambda x, y: {"images": x[..., :0]}, r"images of shape \(40, 8, 8, 0\)"),
+    (lambda x, y: {"folder": 3}, "folder 3: a path"),
+    (lambda x, y: {"folder": "a\0b"}, "a path is needed"),
+    (lambda x, y: {"details": {"loss": np.float32(1)}}, "details: it is no plain data"),
+    (lambda x, y: {"details": {"loss": float("nan")}}, "details: NaN is no number of JSON"),
     (lambda x, y: {"model": lambda images: images}, "the model is a function"),
-    (lambda x, y: {"folder": "~nobody-of-this-name/x"}, "folder ~nobody"),
+    (lambda x, y: {"folder": "~nobody-of-this-name/x"}, "nobody has this home folder"),
 ]
 
 
@@ -55,7 +64,7 @@ def with_pixel(images: np.ndarray, value: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("bad", "message"), BAD_INPUT)
-@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_bad_input_is_refused_in_one_line(
     model: keras.Model,
     images: np.ndarray,
@@ -148,3 +157,83 @@ def test_a_batch_is_no_larger_than_the_work(
     assert sizes == [10, 10]
     assert few.settings["batch_size"] == 200  # as asked: results of other counts are still found
     np.testing.assert_array_equal(few.first_break, same.first_break)
+
+
+# What each way of looking at a model takes beside the model, images and labels.
+LOOKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
+    "evaluate": (evaluate, {"attack": ATTACK}),
+    "heat_map": (heat_map, {"attack": ATTACK, "eps_iters": [0.02], "nb_iters": [1, 2]}),
+    "loss_surfaces": (loss_surfaces, {"plane": Plane(radius=0.1, resolution=3)}),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("bad", [0, 2.5, True, 10**10, "7"])
+def test_every_door_checks_the_batch_size(
+    look: str, bad: Any, model: keras.Model, images: np.ndarray, labels: np.ndarray
+) -> None:
+    function, options = LOOKS[look]
+    with pytest.raises(InputError, match=r"batch_size .*: a whole number from 1"):
+        function(model, images, labels, batch_size=bad, **options)
+
+
+@pytest.mark.parametrize("look", ["evaluate", "heat_map"])
+def test_every_door_checks_seed_folder_and_details(
+    look: str, model: keras.Model, images: np.ndarray, labels: np.ndarray,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    function, options = LOOKS[look]
+    for bad in ({"seed": -1}, {"seed": 1.5}, {"folder": 3}, {"details": {"a": np.int64(1)}}):
+        with pytest.raises(InputError):
+            function(model, images, labels, **options, **bad)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    function(model, images[:5], labels[:5], folder="~/x", seed=np.int64(3), **options)
+    assert not Path("~").exists() and list((tmp_path / "home" / "x").glob("*.npz"))
+
+
+class Counting(keras.Model):
+    """A function of its images that counts how often it was asked."""
+
+    def __init__(self, inner: keras.Model) -> None:
+        super().__init__()
+        self.inner = inner
+        self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+    def call(self, inputs: Any) -> Any:
+        self.calls.assign_add(1.0)
+        return self.inner(inputs)
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_weights_are_the_same_afterwards(
+    look: str, model: keras.Model, images: np.ndarray, labels: np.ndarray
+) -> None:
+    function, options = LOOKS[look]
+    counting = Counting(model)
+    counting(images[:1])
+    function(counting, images[:5], labels[:5], **options)
+    assert float(counting.calls) == 1.0
+
+
+@pytest.mark.parametrize("nb_iters", [[1.5], [True], [0, 3], [10**12], ["3"]])
+def test_a_heat_maps_counts_are_whole_numbers(
+    nb_iters: list[Any], model: keras.Model, images: np.ndarray, labels: np.ndarray
+) -> None:
+    with pytest.raises(InputError, match=r"heat map iterations .*: a whole number from 1"):
+        heat_map(model, images, labels, attack=ATTACK, eps_iters=[0.02], nb_iters=nb_iters)
+
+
+def test_a_heat_map_of_a_point_is_refused(
+    model: keras.Model, images: np.ndarray, labels: np.ndarray
+) -> None:
+    point = Attack(eps=0.0, eps_iter=0.0, nb_iter=1)
+    with pytest.raises(InputError, match="heat map eps_iter 0"):
+        heat_map(model, images, labels, attack=point, eps_iters=[0.0], nb_iters=[1])
+
+
+@pytest.mark.parametrize("changed", [{"eps": 10**400}, {"restarts": -(10**400)}])
+def test_numbers_of_any_length_are_one_short_line(changed: dict[str, Any]) -> None:
+    with pytest.raises(InputError) as refused:
+        Attack(**{"eps": 0.1, "eps_iter": 0.1, "nb_iter": 1, **changed})
+    assert len(str(refused.value)) < 150

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from alp_repro.attacks import Attack
+from alp_repro.attacks import Attack, programs
 from alp_repro.errors import InputError
-from alp_repro.evaluation import AttackRecord, evaluate
+from alp_repro.evaluation import AttackRecord, evaluate, model_check
+from alp_repro.model_copies import float32_copy
 from tests.small_model import CLASSES, IMAGE_SHAPE, small_images, small_model
 
 ATTACK = Attack(eps=0.05, eps_iter=0.02, nb_iter=2, restarts=4)
@@ -244,3 +245,41 @@ def test_of_a_function_nothing_is_said_about_chance() -> None:
     images = small_images(4)
     record = evaluate(small_model(), images, np.zeros(4, int), attack=ATTACK, allow_random=True)
     assert "random" not in record.settings
+
+
+def test_a_mixed_precision_model_is_copied_once_and_compiled_once(
+    images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies: list[keras.Model] = []
+
+    def counted(model: keras.Model) -> keras.Model:
+        copies.append(float32_copy(model))
+        return copies[-1]
+
+    monkeypatch.setattr(model_check, "float32_copy", counted)
+    compiled = []
+    judge_of = programs._judge
+    monkeypatch.setattr(programs, "_judge", lambda judge: compiled.append(judge) or judge_of(judge))
+    mixed, exact = small_model("mixed_bfloat16"), small_model()
+    labels = np.argmax(exact(images), axis=1)
+    for factor in (1.0, 0.9):  # weights may change in between
+        for model in (mixed, exact):
+            model.set_weights([factor * weight for weight in small_model().get_weights()])
+        for seed in (0, 0):
+            found = evaluate(mixed, images, labels, attack=ATTACK, seed=seed)
+        expected = evaluate(exact, images, labels, attack=ATTACK)
+        np.testing.assert_array_equal(found.first_break, expected.first_break)
+    assert len(copies) == 1
+    assert compiled.count(copies[0]) == 1
+
+
+def test_a_mixed_model_whose_layers_changed_is_copied_anew(images: np.ndarray) -> None:
+    mixed, exact = small_model("mixed_bfloat16"), small_model()
+    labels = np.argmax(exact(images), axis=1)
+    evaluate(mixed, images, labels, attack=ATTACK)
+    for model in (mixed, exact):
+        model.layers[1].activation = keras.activations.sigmoid
+    found = evaluate(mixed, images, labels, attack=ATTACK)
+    expected = evaluate(exact, images, labels, attack=ATTACK)
+    np.testing.assert_array_equal(found.clean_predictions, expected.clean_predictions)
+    np.testing.assert_array_equal(found.first_break, expected.first_break)
