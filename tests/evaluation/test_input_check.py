@@ -52,7 +52,7 @@ BAD_INPUT: list[tuple[Callable[[np.ndarray, np.ndarray], dict[str, Any]], str]] 
     (lambda x, y: {"folder": "a\0b"}, "a path is needed"),
     (lambda x, y: {"details": {"loss": np.float32(1)}}, "details: it is no plain data"),
     (lambda x, y: {"details": {"loss": float("nan")}}, "details: NaN is no number of JSON"),
-    (lambda x, y: {"model": lambda images: images}, "the model is a function"),
+    (lambda x, y: {"model": lambda images: images}, r"the model gives .*: logits .* are needed"),
     (lambda x, y: {"folder": "~nobody-of-this-name/x"}, "nobody has this home folder"),
 ]
 
@@ -179,9 +179,13 @@ def test_every_door_checks_the_batch_size(
 
 @pytest.mark.parametrize("look", ["evaluate", "heat_map"])
 def test_every_door_checks_seed_folder_and_details(
-    look: str, model: keras.Model, images: np.ndarray, labels: np.ndarray,
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    look: str,
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     function, options = LOOKS[look]
     for bad in ({"seed": -1}, {"seed": 1.5}, {"folder": 3}, {"details": {"a": np.int64(1)}}):
         with pytest.raises(InputError):
