@@ -24,6 +24,7 @@ from alp_repro.attacks.settings import (
     size_settings,
 )
 from alp_repro.data import DATASETS
+from alp_repro.data.load import ImageCount
 from alp_repro.dtypes import Dtype
 from alp_repro.errors import InputError
 from alp_repro.losses import PENALTIES
@@ -43,6 +44,37 @@ SIZES = size_settings()
 # Targets that turn with the restarts are no targets of a training attack, which has one.
 _TARGETS = [name for name in get_args(Target) if name not in ("each", "rotate")]
 _LARGEST_BATCH = 1_000_000
+
+
+class _ImageCountParser(flags.ArgumentParser):
+    """A whole number, or the word all."""
+
+    syntactic_help = "a whole number or all"
+
+    def parse(self, argument: str | int) -> ImageCount:
+        """What is out of range is refused by the library, which knows the data set."""
+        if argument == "all":
+            return "all"
+        try:
+            return int(argument)
+        except ValueError:
+            raise ValueError(f"{argument!r} is neither a whole number nor all") from None
+
+    def flag_type(self) -> str:
+        """As --help shows it."""
+        return "integer or all"
+
+
+def define_num_images(values: flags.FlagValues, default: int | None) -> None:
+    """How many evaluation images are attacked."""
+    flags.DEFINE(
+        _ImageCountParser(),
+        "num_images",
+        default,
+        "Evaluation images: the first so many of the paper's 1000, or all: the whole test split.",
+        flag_values=values,
+        serializer=flags.ArgumentSerializer(),
+    )
 
 
 def attack_keys() -> list[str]:
@@ -171,7 +203,7 @@ def define_attack_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     choice("success", "last", get_args(Success), "Iterate that is judged.")
     choice("attack_dtype", "float32", DTYPES, "Dtype of crafting; the verdict is always float32.")
     choice("attack_engine", "loop", get_args(Engine), "Our loop, or Cleverhans' own.")
-    count("num_images", 1000, "Evaluation images: the first so many of the paper's 1000.")
+    define_num_images(values, 1000)
     count(
         "max_restarts",
         None,

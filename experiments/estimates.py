@@ -11,6 +11,7 @@ from absl import flags
 
 from alp_repro import evaluation, training
 from alp_repro.attacks import Attack
+from alp_repro.data import load
 from alp_repro.evaluation import Progress
 from alp_repro.reporting.tables import Column
 from alp_repro.training import Recipe
@@ -18,7 +19,7 @@ from alp_repro.training import Recipe
 from . import settings
 from .devices import Devices
 from .display import duration
-from .evaluation_run import evaluation_set
+from .evaluation_run import evaluation_set, image_count
 from .rows import Job
 from .training_run import training_set
 
@@ -144,7 +145,10 @@ def evaluation_seconds(values: flags.FlagValues, columns: list[Column], devices:
     """Duration of all attacks of a row, at the rate of a short one on an untrained model."""
     model = training.compiled_model(settings.recipe(values)).classifier
     batch = settings.eval_batch_size(values, gpu=devices.gpu)
-    data = evaluation_set(values.dataset, min(batch, values.num_images), values.data_dir)
+    count = image_count(values)
+    data = evaluation_set(
+        values.dataset, min(batch, count, load.EVALUATION_IMAGES), values.data_dir
+    )
     images = np.resize(data.unit_scale, (batch, *data.images.shape[1:]))
     labels = np.resize(data.labels, batch)
     # A column with more restarts goes on where the one with fewer ended.
@@ -171,6 +175,6 @@ def evaluation_seconds(values: flags.FlagValues, columns: list[Column], devices:
         )
         # From the end of the first batch, which was traced and compiled, to that of the last.
         per_batch = (stamps[-1] - stamps[0]) / (len(stamps) - 1)
-        batches = -(-values.num_images * restarts // batch)
+        batches = -(-count * restarts // batch)
         seconds += per_batch / _TIMED_ITERATIONS * attack.nb_iter * batches
     return seconds

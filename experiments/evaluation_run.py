@@ -12,6 +12,7 @@ from absl import flags
 from alp_repro import evaluation, runs
 from alp_repro.attacks import Attack
 from alp_repro.data import Images, dataset_spec, load, prepare, store
+from alp_repro.data.load import ImageCount
 from alp_repro.evaluation import AttackRecord, Progress
 
 from . import settings
@@ -20,21 +21,44 @@ from .display import duration, shown
 
 
 @functools.lru_cache(maxsize=2)
-def evaluation_set(dataset: str, num_images: int, data_dir: str | None) -> Images:
+def evaluation_set(dataset: str, num_images: ImageCount, data_dir: str | None) -> Images:
     """The paper's evaluation images; read once for all rows of a table."""
     return load.load_evaluation_set(dataset, num_images=num_images, data_dir=data_dir)
 
 
+def image_count(values: flags.FlagValues) -> int:
+    """How many evaluation images --num_images means.
+
+    A reader of results prepares no data: where there are none, the official split is counted.
+    """
+    if values.num_images != "all":
+        return values.num_images
+    if not _is_prepared(values.dataset, values.data_dir):
+        return dataset_spec(values.dataset).test_size
+    return load.split_sizes(values.dataset, data_dir=values.data_dir)["test"]
+
+
 @functools.lru_cache(maxsize=8)
-def evaluation_digest(dataset: str, data_dir: str | None, num_images: int) -> str | None:
+def evaluation_digest(
+    dataset: str, data_dir: str | None, whole_split: bool, num_images: int
+) -> str | None:
     """What results of these evaluation images carry; None where the data set is not prepared.
 
-    A reader of results prepares no data.
+    Args:
+      dataset, data_dir: which data set, and where it lies.
+      whole_split: results of the whole split are meant where it has so many images.
+      num_images: how many images the results are of.
     """
-    folder = prepare.prepared_folder(dataset_spec(dataset), store.chosen_data_dir(data_dir))
-    if not store.is_prepared(folder):
+    if not _is_prepared(dataset, data_dir):
         return None
-    return evaluation_set(dataset, num_images, data_dir).digest
+    whole = whole_split and load.split_sizes(dataset, data_dir=data_dir)["test"] == num_images
+    return evaluation_set(dataset, "all" if whole else num_images, data_dir).digest
+
+
+def _is_prepared(dataset: str, data_dir: str | None) -> bool:
+    return store.is_prepared(
+        prepare.prepared_folder(dataset_spec(dataset), store.chosen_data_dir(data_dir))
+    )
 
 
 def attack_run(

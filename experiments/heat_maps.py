@@ -21,6 +21,7 @@ from alp_repro.runs import RunDir
 
 from . import app, cluster_run, figure_run, settings
 from .cluster_run import Compute, computing
+from .definitions import define_num_images
 from .evaluation_run import evaluation_set
 from .rows import Job, make_job
 
@@ -37,7 +38,7 @@ def define_scale_flags(values: flags.FlagValues = FLAGS) -> None:
         "num_steps", None, "Step sizes from ε/30.6 (2.5 on MNIST) to ε.", flag_values=values
     )
     flags.DEFINE_list("nb_iters", [], "Iteration counts, ascending.", flag_values=values)
-    flags.DEFINE_integer("num_images", None, "Evaluation images.", flag_values=values)
+    define_num_images(values, None)
 
 
 define_scale_flags()
@@ -78,8 +79,8 @@ def _restarts(settings_of_map: dict) -> str:
 def _map(job: Job, run: RunDir, compute: Compute) -> HeatMap:
     chosen = compute.devices
     attack = dataclasses.replace(job.columns[-1].attack, restarts=FLAGS.restarts)
-    eps_iters, nb_iters, num_images = _grid(attack.eps)
-    data = evaluation_set(FLAGS.dataset, num_images, FLAGS.data_dir)
+    eps_iters, nb_iters = _grid(attack.eps)
+    data = evaluation_set(FLAGS.dataset, FLAGS.num_images, FLAGS.data_dir)
     batch_size = settings.eval_batch_size(job.values, gpu=chosen.gpu)
 
     def told(done: int, columns: int) -> None:
@@ -93,7 +94,9 @@ def _map(job: Job, run: RunDir, compute: Compute) -> HeatMap:
         eps_iters=eps_iters,
         nb_iters=nb_iters,
         seed=job.values.seed,
-        batch_size=min(batch_size, num_images * attack.restarts),  # a larger one is only filled up
+        batch_size=min(
+            batch_size, len(data.labels) * attack.restarts
+        ),  # a larger one is only filled up
         folder=run.path / "heat_maps",
         jit_compile=chosen.jit_compile,
         report=told,
@@ -102,8 +105,8 @@ def _map(job: Job, run: RunDir, compute: Compute) -> HeatMap:
     )
 
 
-def _grid(eps: float) -> tuple[list[float], list[int], int]:
-    """Step sizes on the [0, 1] scale, iteration counts, images."""
+def _grid(eps: float) -> tuple[list[float], list[int]]:
+    """Step sizes on the [0, 1] scale, iteration counts."""
     try:
         eps_iters = [float(value) / 255 for value in FLAGS.eps_iters]
         nb_iters = [int(value) for value in FLAGS.nb_iters]
@@ -111,11 +114,7 @@ def _grid(eps: float) -> tuple[list[float], list[int], int]:
         raise InputError(f"--eps_iters and --nb_iters: numbers are needed ({error})") from None
     if not eps_iters and FLAGS.num_steps < 1:
         raise InputError(f"--num_steps={FLAGS.num_steps}: 1 or more are needed")
-    return (
-        eps_iters or np.linspace(eps / 30.6, eps, FLAGS.num_steps).tolist(),
-        nb_iters,
-        FLAGS.num_images,
-    )
+    return eps_iters or np.linspace(eps / 30.6, eps, FLAGS.num_steps).tolist(), nb_iters
 
 
 def cli() -> None:

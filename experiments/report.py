@@ -19,6 +19,7 @@ from alp_repro.reporting import report
 from alp_repro.training import Recipe
 
 from . import app, settings
+from .evaluation_run import image_count
 from .figure_list import expected
 
 FLAGS = flags.FLAGS
@@ -83,7 +84,8 @@ def _evaluation_changes(dataset: str, row: str) -> str:
     dtype = resolve_dtype(values.attack_dtype)
     changes = []
     if values.num_images != EVALUATION_IMAGES:
-        changes.append(f"{values.num_images} images (paper {EVALUATION_IMAGES})")
+        whole = "all " if values.num_images == "all" else ""
+        changes.append(f"{whole}{image_count(values)} images (paper {EVALUATION_IMAGES})")
     if values.max_restarts is not None:
         changes.append(f"at most {values.max_restarts} restarts of an attack")
     if dtype != "float32":

@@ -15,7 +15,7 @@ from alp_repro.reporting.results import Wanted
 from alp_repro.reporting.tables import Column, PaperTable
 
 from . import settings
-from .evaluation_run import evaluation_digest
+from .evaluation_run import evaluation_digest, image_count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,24 +66,25 @@ def make_job(table: flags.FlagValues, row: str) -> Job:
     if values.fine_tuned:
         values.init_from = table.init_from
     settings.recipe(values)  # contradictions are told before any work begins
-    paper = table_of(table)
+    paper, images = table_of(table), image_count(values)
     columns = [
-        paper.column(settings.capped(attack, values), attack.restarts, images=values.num_images)
+        paper.column(settings.capped(attack, values), attack.restarts, images=images)
         for attack in settings.attack_grid(values)
     ]
     if table.strong:
         strong = settings.parse_attack("strong", values)
-        columns.append(
-            paper.column(strong, strong.restarts, ours_only=True, images=values.num_images)
-        )
+        columns.append(paper.column(strong, strong.restarts, ours_only=True, images=images))
     return Job(row, table.scale, values, columns)
 
 
 def wanted_of(job: Job) -> Wanted:
     """Which results the row shows: those of its recipe, and of the images as they are now."""
+    values = job.values
     return Wanted(
-        num_images=job.values.num_images,
-        seed=job.values.seed,
-        digest_of=functools.partial(evaluation_digest, job.values.dataset, job.values.data_dir),
-        recipe=settings.recipe(job.values),
+        num_images=image_count(values),
+        seed=values.seed,
+        digest_of=functools.partial(
+            evaluation_digest, values.dataset, values.data_dir, values.num_images == "all"
+        ),
+        recipe=settings.recipe(values),
     )

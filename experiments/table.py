@@ -18,7 +18,7 @@ from pathlib import Path
 from absl import flags
 
 from alp_repro import runs, tasks
-from alp_repro.data import unverified_source
+from alp_repro.data import dataset_spec, unverified_source
 from alp_repro.errors import InputError
 from alp_repro.reporting import table_files, tables
 from alp_repro.reporting.tables import PaperTable, TableRow
@@ -125,8 +125,11 @@ def scale_heading(paper: PaperTable, jobs: list[Job]) -> str:
     lines = [f"Table {paper.number}, {FLAGS.dataset}, scale {FLAGS.scale}"]
     values = jobs[0].values
     restarts = f", at most {values.max_restarts} restarts" if values.max_restarts else ""
+    images = f"{jobs[0].columns[0].images} evaluation images"
+    if values.num_images == "all":
+        images = f"all {images} of the {dataset_spec(FLAGS.dataset).test_split} split"
     lines.append(
-        f"{values.num_images} evaluation images{restarts}, attacks crafted in "
+        f"{images}{restarts}, attacks crafted in "
         f"{jobs[0].columns[0].attack.dtype}; brackets: 95% Wilson interval"
     )
     if data := unverified_source(FLAGS.dataset, data_dir=FLAGS.data_dir):

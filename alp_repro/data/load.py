@@ -27,6 +27,8 @@ EVALUATION_IMAGES = 1000
 _EVALUATION_SEED = 123
 _READ_BATCH = 1024
 Split = Literal["train", "test"]
+# Of evaluation images; "all": the whole split that the paper draws them from.
+ImageCount = int | Literal["all"]
 
 
 def load_split(
@@ -99,7 +101,7 @@ def unverified_source(name: str, *, data_dir: str | Path | None = None) -> str:
 
 
 def evaluation_indices(
-    name: str, num_images: int | Literal["all"] = EVALUATION_IMAGES, *, available: int
+    name: str, num_images: ImageCount = EVALUATION_IMAGES, *, available: int
 ) -> np.ndarray:
     """The positions, int64 [num_images], of the paper's evaluation images in the test split.
 
@@ -136,7 +138,7 @@ def evaluation_indices(
 def load_evaluation_set(
     name: str,
     *,
-    num_images: int | Literal["all"] = EVALUATION_IMAGES,
+    num_images: ImageCount = EVALUATION_IMAGES,
     data_dir: str | Path | None = None,
 ) -> Images:
     """The paper's evaluation images (`evaluation_indices`), in the order in which it draws them.
