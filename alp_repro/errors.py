@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 _LONGEST = 200  # characters of another library's message that are shown
 _NOISE = re.compile(r"\x1b\[[0-9;]*m|\{\{.*?\}\}")  # colours, names of nodes in a graph
@@ -18,6 +19,20 @@ class InputError(ValueError):
     def __init__(self, message: str) -> None:
         """Joins what came in several lines, as other libraries' errors inside a message do."""
         super().__init__(" ".join(line.strip() for line in message.splitlines()))
+
+
+class MissingDataError(InputError):
+    """A data set that is not prepared and could not be downloaded.
+
+    Attributes:
+      dataset: its name.
+      data_dir: the folder where it would lie.
+    """
+
+    def __init__(self, message: str, *, dataset: str, data_dir: Path) -> None:
+        """Keeps what a hint about bringing the files by hand needs."""
+        super().__init__(message)
+        self.dataset, self.data_dir = dataset, data_dir
 
 
 def one_line(error: BaseException) -> str:

@@ -10,9 +10,10 @@ from types import FrameType
 import tensorflow as tf
 from absl import app, flags
 
-from alp_repro.errors import InputError
+from alp_repro.errors import InputError, MissingDataError
 
 from . import door, flagfiles
+from .commands import prepare_command
 
 flags.DEFINE_boolean("traceback", False, "Show where an error came from, not only what it says.")
 
@@ -31,7 +32,10 @@ def run(main: Callable[[list[str]], None]) -> None:
         tf.get_logger().setLevel("ERROR")
         if len(argv) > 1:
             raise InputError(f"unexpected argument {argv[1]!r}: settings are given as --flag=value")
-        main(argv)
+        try:
+            main(argv)
+        except MissingDataError as error:
+            raise InputError(f"{error}: {prepare_command(error)}") from error
         door.flush_output()
 
     try:

@@ -21,6 +21,7 @@ from alp_repro.reporting.stored_tables import StoredTable
 from alp_repro.reporting.tables import TABLES, load_paper_table
 
 from . import app
+from .commands import table_command
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("runs_dir", "runs", "Folder of all runs.")
@@ -61,8 +62,7 @@ def read_tables(runs_dir: Path, scales: list[str]) -> dict[int, StoredTable]:
 def commands_of(claim: claims.Claim, scale: str) -> list[str]:
     """What makes the rows that a claim needs."""
     return [
-        f"python -m experiments.table --flagfile=flags/tables/table{table}.cfg --scale={scale} "
-        f"--only={','.join(rows)}"
+        f"{table_command(table, scale)} --only={','.join(rows)}"
         for table, rows in claim.rows.items()
     ]
 

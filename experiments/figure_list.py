@@ -9,6 +9,8 @@ from alp_repro.reporting.report import Expected, Missing
 from alp_repro.reporting.tables import TABLES
 from alp_repro.runs import RunDir
 
+from .commands import command, table_command
+
 
 @dataclasses.dataclass(frozen=True)
 class FigureSpec:
@@ -23,8 +25,7 @@ class FigureSpec:
     def command(self, scale: str) -> str:
         """What makes it at a scale."""
         words = [
-            f"python -m experiments.{self.binary}",
-            f"--flagfile=flags/tables/table{self.table}.cfg --scale={scale}",
+            f"{command(self.binary)} --table={self.table} --scale={scale}",
             *([self.flags] if self.flags else []),
             f"--name={self.name}",
         ]
@@ -94,11 +95,6 @@ def expected(scale: str) -> list[Expected]:
         for number in TABLES
     ]
     return tables + [Expected(spec.name, spec.heading, spec.command(scale)) for spec in FIGURES]
-
-
-def table_command(number: int, scale: str) -> str:
-    """What makes a table."""
-    return f"python -m experiments.table --flagfile=flags/tables/table{number}.cfg --scale={scale}"
 
 
 def missing_row(run: RunDir, part: str) -> Missing:

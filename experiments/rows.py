@@ -43,7 +43,7 @@ def table_of(table: flags.FlagValues) -> PaperTable:
     if paper.dataset != table.dataset:
         raise InputError(
             f"--table={paper.number} --dataset={table.dataset}: Table {paper.number} has models of "
-            f"{paper.dataset}; give --flagfile=flags/tables/table{paper.number}.cfg alone"
+            f"{paper.dataset}; give --table={paper.number} alone"
         )
     return paper
 

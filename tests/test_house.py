@@ -208,3 +208,17 @@ def test_the_formatter_formats_everything() -> None:
         if re.search(r"# fmt: *(?:skip|off)", file.read_text(encoding="utf-8"))
     ]
     assert not marked
+
+
+def test_the_library_knows_no_command_lines() -> None:
+    """A message that names a flag or a binary means nothing to who calls from Python."""
+    found = [
+        f"{source}: {node.value!r}"
+        for source, tree in MODULES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and re.search(r"(?<![\w-])--[a-z]|python -m|\balp-[a-z]", node.value)
+        and source != "alp_repro.runs"  # git's flags
+    ]
+    assert not found

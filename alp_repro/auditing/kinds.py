@@ -83,7 +83,7 @@ CHANCE = Kind(
     "Clean accuracy on the given images, beside that of guessing one class.",
     OURS,
     "clean accuracy at most 1.5 times chance (and below 60%)",
-    "Check the pixel range (--pixel_range, or --pixel_mean and --pixel_std), the order of the "
+    "Check the range of the pixels, their mean and deviation, the order of the "
     "labels and of the colour channels. Attack numbers of a model at chance mean nothing.",
 )
 RANDOM = Kind(
@@ -190,7 +190,7 @@ BLACK_BOX = Kind(
     AUTO_ATTACK,
     f"above {IMAGES_SHARE:.0%}",
     "Gradients mislead here: trust no gradient attack's number, and give the black box more "
-    "queries (a larger --minutes).",
+    "queries (more minutes).",
 )
 FEW_CLASSES = Kind(
     "few_classes",

@@ -193,7 +193,7 @@ class Audit:
             raise InputError(f"audit {path}: a file ending in .html, .json or .npz is needed")
 
     def adversarial_arrays(self) -> dict[str, np.ndarray]:
-        """The images that broke, as leaderboards ask for them; `alp-verify` checks the file."""
+        """The images that broke, as leaderboards ask for them."""
         broken = self.correct & (self.broken_by >= 0)
         return {
             "images": self.images,

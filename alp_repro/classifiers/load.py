@@ -90,7 +90,7 @@ def _reason(path: Path, message: str) -> str:
     if "safe_mode" in message or "unsafe" in message.lower():
         return (
             f"model {path} carries Python code (a Lambda layer), which is not run: rebuild it as "
-            "module:function, or trust its code with --trust_code"
+            "module:function, or trust its code (trust_code)"
         )
     short = " ".join(message.split())[:200]
     if "Could not locate" in message or "Unknown layer" in message:
@@ -183,7 +183,7 @@ def _saved_model(path: Path, *, trust_code: bool) -> Callable[[tf.Tensor], tf.Te
     if outside and not trust_code:
         raise InputError(
             f"model {path} reaches outside itself ({', '.join(sorted(outside))}): trust its code "
-            "with --trust_code"
+            "(trust_code)"
         )
     ((argument, spec),) = inputs.items()
 

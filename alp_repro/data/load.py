@@ -65,7 +65,7 @@ def load_split(
         else:
             raise InputError(
                 f"{name} in {directory} was prepared by TFDS in shuffled order, so the paper's "
-                "evaluation images cannot be told: choose another data directory with --data_dir"
+                "evaluation images cannot be told: choose another data directory"
             )
     return Images(images, labels, np.arange(count, dtype=np.int64), record.summary)
 

@@ -14,7 +14,7 @@ from absl import logging
 from alp_repro.data import source_record, store
 from alp_repro.data.source_record import SourceRecord
 from alp_repro.data.specs import DatasetSpec
-from alp_repro.errors import InputError
+from alp_repro.errors import InputError, MissingDataError
 
 
 def prepared_folder(spec: DatasetSpec, data_dir: Path) -> Path:
@@ -26,7 +26,7 @@ def ensure_prepared(spec: DatasetSpec, data_dir: Path) -> SourceRecord:
     """Prepare the TFDS dataset if it is not there; return the source it was made from.
 
     Raises InputError when the data directory cannot be written to, the files in the repository
-    are damaged, or there is no network.
+    are damaged; MissingDataError when there is no network.
     """
     folder = prepared_folder(spec, data_dir)
     if store.is_prepared(folder):
@@ -60,19 +60,20 @@ def prepare_from_source(
     if store.is_prepared(folder) and not overwrite:
         raise InputError(
             f"{spec.name} is already prepared in {folder} (source: "
-            f"{source_record.read(folder).summary}): --overwrite replaces it"
+            f"{source_record.read(folder).summary}): overwrite replaces it"
         )
     write = functools.partial(spec.write, source=source, skip_corrupt=skip_corrupt)
     return store.prepare(data_dir, spec.name, spec.version, write=write, overwrite=overwrite)
 
 
 def _download(spec: DatasetSpec, temporary: Path, data_dir: Path) -> SourceRecord:
-    by_hand = (
-        "to bring the data by hand: python -m experiments.prepare_data "
-        f"--dataset={spec.name} --source=PATH --data_dir={data_dir}"
-    )
+    by_hand = f"its files can be brought by hand ({spec.sources})"
     if not spec.downloads:
-        raise InputError(f"{spec.name} is not in {data_dir} and cannot be downloaded; {by_hand}")
+        raise MissingDataError(
+            f"{spec.name} is not in {data_dir} and cannot be downloaded; {by_hand}",
+            dataset=spec.name,
+            data_dir=data_dir,
+        )
     logging.warning(
         "%s is not in %s: downloading it; without a network that fails only after some minutes "
         "(%s)",
@@ -95,7 +96,9 @@ def _download(spec: DatasetSpec, temporary: Path, data_dir: Path) -> SourceRecor
                 download_dir=str(data_dir / "downloads"), download_config=config
             )
     except (OSError, tfds.download.DownloadError) as error:
-        raise InputError(
-            f"{spec.name} cannot be downloaded ({store.first_line(error)}); {by_hand}"
+        raise MissingDataError(
+            f"{spec.name} cannot be downloaded ({store.first_line(error)}); {by_hand}",
+            dataset=spec.name,
+            data_dir=data_dir,
         ) from error
     return SourceRecord("TFDS download, published order", builder.info.full_name, verified=True)

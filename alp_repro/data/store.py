@@ -72,8 +72,8 @@ def is_prepared(folder: Path) -> bool:
         return (folder / "dataset_info.json").exists() or source_record.exists(folder)
     except OSError as error:
         raise InputError(
-            f"{folder} cannot be read ({error.strerror or error}): choose another data directory "
-            f"with --data_dir or the environment variable {DATA_DIR_VARIABLE}"
+            f"{folder} cannot be read ({error.strerror or error}): choose another data directory, "
+            f"data_dir or the environment variable {DATA_DIR_VARIABLE}"
         ) from error
 
 
@@ -160,8 +160,7 @@ def _require_writable(data_dir: Path) -> None:
         files.make_folder(data_dir)
     except InputError as error:
         raise InputError(
-            f"data directory: {error}, with --data_dir or the environment variable "
-            f"{DATA_DIR_VARIABLE}"
+            f"data directory: {error} (data_dir or the environment variable {DATA_DIR_VARIABLE})"
         ) from error
 
 

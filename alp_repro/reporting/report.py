@@ -2,7 +2,7 @@
 
 Everything is read from a scale's folder, runs/<scale>/:
 
-    tables/table<n>.json       written by `experiments.table`
+    tables/table<n>.json       written by `table_files`
     figures/<name>.png, .json  written by the figures' binaries
     <dataset>/<row>/recipe.json
 """
@@ -50,7 +50,7 @@ class Expected:
 
 @dataclasses.dataclass(frozen=True)
 class TableShown:
-    """One of Tables 1–5 as `experiments.table` wrote it; samples: images, restarts by column."""
+    """One of Tables 1–5 as `table_files` wrote it; samples: images, restarts by column."""
 
     number: int
     columns: tuple[str, ...]
@@ -153,7 +153,9 @@ def collect(
       InputError: the folder is not there, or a file in it is damaged.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder} is not there: name a folder of runs, as in --scale=quick")
+        raise InputError(
+            f"{folder} is not there: a folder of runs at one scale is needed, as runs/quick"
+        )
     table_names = [f"table{number}" for number in TABLES]
     parts = {part.name: part for part in expected}
     tables = [
@@ -218,7 +220,7 @@ def departures() -> tuple[str, ...]:
 
 
 def read_table(file: Path) -> TableShown:
-    """A table from what `experiments.table` wrote; InputError when it is something else.
+    """A table from what `table_files` wrote; InputError when it is something else.
 
     Numbers of models that are no longer there are left out.
     """

@@ -179,7 +179,7 @@ def load_paper_table(number: int) -> PaperTable:
       InputError: there is no such table.
     """
     if number not in TABLES:
-        raise InputError(f"--table={number}: one of {', '.join(map(str, TABLES))}")
+        raise InputError(f"table {number}: one of {', '.join(map(str, TABLES))}")
     columns = [row for row in _reference("columns.csv") if int(row["table"]) == number]
     return PaperTable(
         number=number,

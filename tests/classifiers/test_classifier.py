@@ -189,7 +189,7 @@ def test_lambda_code_is_run_only_when_trusted(ending: str, tmp_path: Path) -> No
     model = network(keras.layers.Dense(3), keras.layers.Lambda(lambda x: 2 * x))
     path = tmp_path / f"model.{ending}"
     model.save(path)
-    with pytest.raises(InputError, match="--trust_code"):
+    with pytest.raises(InputError, match="trust_code"):
         as_classifier(path, image_shape=SHAPE)
     assert as_classifier(path, image_shape=SHAPE, trust_code=True).classes == 3
 

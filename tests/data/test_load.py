@@ -16,7 +16,8 @@ from alp_repro import shipped
 from alp_repro.data import load, source_record, store
 from alp_repro.data.source_record import SourceRecord
 from alp_repro.data.sources import mnist
-from alp_repro.errors import InputError
+from alp_repro.errors import InputError, MissingDataError
+from experiments.commands import prepare_command
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN, TEST = 30, 20
@@ -322,7 +323,9 @@ def test_a_failed_download_says_how_to_bring_the_data(
 
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", offline)
     for name in ("cifar10", "tiny_imagenet"):
-        with pytest.raises(InputError, match=f"no route to host.*prepare_data --dataset={name}"):
+        with pytest.raises(MissingDataError, match=r"no route to host.*by hand") as error:
             load.load_split(name, "train", data_dir=tmp_path)
+        command = f"python -m experiments.prepare_data --dataset={name} --source=PATH"
+        assert prepare_command(error.value) == f"{command} --data_dir={tmp_path}"
         assert not (tmp_path / name).exists()
     assert "only after some minutes" in caplog.text

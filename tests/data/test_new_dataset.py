@@ -88,7 +88,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_it_is_prepared_and_loaded(source: Path, tmp_path: Path):
-    with pytest.raises(InputError, match=r"toy is not in .* cannot be downloaded.*prepare_data"):
+    with pytest.raises(InputError, match=r"toy is not in .* cannot be downloaded.*by hand"):
         load_split("toy", "train", data_dir=tmp_path / "data")
     record = prepare.prepare_from_source(TOY, source, data_dir=tmp_path / "data")
     assert record.summary == "shapes in a NumPy file"

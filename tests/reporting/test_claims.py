@@ -158,7 +158,7 @@ def test_the_binary_writes_the_verdicts(tmp_path: Path) -> None:
     assert "masking: reproduced" in done.stdout and "finetuned: not yet tested" in done.stdout
     text = (tmp_path / "claims.md").read_text(encoding="utf-8")
     assert "- holds: clp (Table 1, column 1): 62.4% [61.7, 63.1] (n=20000, r=10000) above" in text
-    assert "--flagfile=flags/tables/table3.cfg --scale=published" in text
+    assert "--table=3 --scale=published" in text
     verdicts = {
         c["claim"]["name"]: c["verdict"]
         for c in files.read_json(tmp_path / "claims.json")["claims"]

@@ -141,14 +141,11 @@ def test_what_is_missing_has_its_command(folder: Path):
         for part in report.collect(folder, expected=figure_list.expected("quick")).missing
     }
     assert "Table 1" not in missing and not any(what.startswith("Figure 7") for what in missing)
-    assert missing["Table 2"] == (
-        "python -m experiments.table --flagfile=flags/tables/table2.cfg --scale=quick"
-    )
+    assert missing["Table 2"] == ("python -m experiments.table --table=2 --scale=quick")
     assert missing["the model of MNIST lsq"] == "make lsq"
     (figure5,) = (command for what, command in missing.items() if what.startswith("Figure 5"))
     assert figure5 == (
-        "python -m experiments.loss_surface --flagfile=flags/tables/table2.cfg --scale=quick "
-        "--rows=lsq --name=figure5"
+        "python -m experiments.loss_surface --table=2 --scale=quick --rows=lsq --name=figure5"
     )
 
 

@@ -257,7 +257,7 @@ def test_a_difference_is_one_that_exceeds_the_interval(
 
 
 def test_an_unknown_table_is_named() -> None:
-    with pytest.raises(InputError, match="--table=6"):
+    with pytest.raises(InputError, match="table 6: one of 1, 2"):
         tables.load_paper_table(6)
 
 

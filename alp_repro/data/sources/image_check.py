@@ -60,5 +60,5 @@ class ImageChecker:
         more = ", …" if len(self.damaged) > _NAMED else ""
         raise InputError(
             f"{len(self.damaged)} of {self.total} images in {self.tree.path} are corrupt: "
-            f"{', '.join(named)}{more}; --skip_corrupt leaves them out"
+            f"{', '.join(named)}{more}; skip_corrupt leaves them out"
         )

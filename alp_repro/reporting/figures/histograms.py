@@ -94,7 +94,7 @@ def recorded_losses(record: AttackRecord, restarts: int) -> tuple[np.ndarray, np
     """
     if record.losses is None or record.broken is None:
         raise InputError(
-            "this attack result has no recorded losses: attack again with --record_losses"
+            "this attack result has no recorded losses: attack again with record_losses"
         )
     if not record.complete_to(restarts):
         raise InputError(
