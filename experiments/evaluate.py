@@ -79,7 +79,8 @@ def of_classifier(grid: list[Attack], compute: Compute) -> Iterator[tuple[Attack
         raise InputError("--model without --data: name images, as in --data=my_images.npz")
     if FLAGS.grid or not all(",eps=" in spec for spec in FLAGS.attack):
         raise InputError("--model: every attack needs its eps, as in --attack=pgd,eps=8,eps_iter=2")
-    data = read_own_images(FLAGS.data, limit=FLAGS.num_images, data_dir=FLAGS.data_dir)
+    limit = None if FLAGS.num_images == "all" else FLAGS.num_images
+    data = read_own_images(FLAGS.data, limit=limit, data_dir=FLAGS.data_dir)
     classifier = as_classifier(
         FLAGS.model,
         image_shape=data.images.shape[1:],

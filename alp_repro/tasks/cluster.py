@@ -98,17 +98,17 @@ def joined(address: str, share: Share) -> Iterator[Cluster]:
 def _init(address: str) -> None:
     if address.startswith("ray://"):
         raise InputError(
-            f"--ray={address}: start the command on a machine of the cluster, with --ray=auto; "
+            f"Ray cluster {address}: start the command on a machine of the cluster, as the cluster auto; "
             "results are written where it runs"
         )
     if address not in ("local", "auto"):
         host, _, port = address.rpartition(":")
         if not host or not port.isdecimal():
-            raise InputError(f"--ray={address}: local, auto, or the HOST:PORT of `ray start`")
+            raise InputError(f"Ray cluster {address}: local, auto, or the HOST:PORT of `ray start`")
         try:  # Ray itself would try for a minute
             socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
         except (OSError, OverflowError) as error:
-            raise InputError(f"--ray={address}: nothing answers there ({error})") from None
+            raise InputError(f"Ray cluster {address}: nothing answers there ({error})") from None
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if address == "local":
@@ -118,8 +118,8 @@ def _init(address: str) -> None:
             ray.init(address, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise InputError(
-            f"--ray={address}: no Ray cluster to join ({str(error).strip().splitlines()[0]}); "
-            "`ray start --head` begins one, --ray=local needs none"
+            f"Ray cluster {address}: no Ray cluster to join ({str(error).strip().splitlines()[0]}); "
+            "`ray start --head` begins one, the cluster local needs none"
         ) from None
 
 
@@ -136,7 +136,7 @@ def check_room(cluster: Cluster) -> None:
         default=(0, 0),
     )
     raise InputError(
-        f"--gpus_per_task={cluster.share.gpus:g} --cpus_per_task={cluster.share.cpus}: no machine "
+        f"gpus_per_task={cluster.share.gpus:g}, cpus_per_task={cluster.share.cpus}: no machine "
         f"of the cluster has so many; the largest has {largest[0]:g} GPUs and {largest[1]:g} CPUs"
     )
 

@@ -138,7 +138,7 @@ def test_a_straggler_is_not_waited_for_and_a_plan_is_opened_once_a_worker(
 def test_more_than_there_is_is_told(machines: RayCluster, joined: cluster.Cluster) -> None:
     with pytest.raises(InputError, match="has 0 GPUs and 1 CPUs"):
         cluster.check_room(cluster.Cluster(Share(cpus=1, gpus=2)))
-    with pytest.raises(InputError, match="--cpus_per_task=5: no machine"):
+    with pytest.raises(InputError, match="cpus_per_task=5: no machine"):
         cluster.check_room(cluster.Cluster(Share(cpus=5)))
 
 
