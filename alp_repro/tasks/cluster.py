@@ -98,8 +98,8 @@ def joined(address: str, share: Share) -> Iterator[Cluster]:
 def _init(address: str) -> None:
     if address.startswith("ray://"):
         raise InputError(
-            f"Ray cluster {address}: start the command on a machine of the cluster, as the cluster auto; "
-            "results are written where it runs"
+            f"Ray cluster {address}: start on a machine of the cluster, with the address auto; "
+            "results are written there"
         )
     if address not in ("local", "auto"):
         host, _, port = address.rpartition(":")
@@ -118,8 +118,8 @@ def _init(address: str) -> None:
             ray.init(address, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise InputError(
-            f"Ray cluster {address}: no Ray cluster to join ({str(error).strip().splitlines()[0]}); "
-            "`ray start --head` begins one, the cluster local needs none"
+            f"Ray cluster {address}: none to join ({str(error).strip().splitlines()[0]}); "
+            "`ray start --head` begins one, the address local needs none"
         ) from None
 
 
