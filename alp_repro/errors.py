@@ -10,7 +10,7 @@ _NOISE = re.compile(r"\x1b\[[0-9;]*m|\{\{.*?\}\}")  # colours, names of nodes in
 
 
 class InputError(ValueError):
-    """Bad input, met at the door.
+    """Bad input from the user.
 
     The message is one line, meant for the person who gave the input; the binaries print it
     without a traceback and exit with code 2. Anything else that is raised is a bug of ours.

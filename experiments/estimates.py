@@ -72,7 +72,7 @@ class Clock:
         return max(work / self._at_a_time - elapsed, 0.0)
 
 
-def tell(jobs: list[Job], devices: Devices, *, at_a_time: int) -> Clock:
+def announce(jobs: list[Job], devices: Devices, *, at_a_time: int) -> Clock:
     """Prints an estimate for each row, and of all with so many at a time.
 
     The evaluation's part assumes that no image breaks: it is an upper bound.

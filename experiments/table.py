@@ -163,7 +163,7 @@ def make(paper: PaperTable, jobs: list[Job], work: Work) -> list[str]:
     # Nothing is foretold of GPUs that this process does not use.
     if missing and jobs[0].values.estimate and not FLAGS.gpus_per_task:
         todo = list(missing.values())
-        clock = estimates.tell(todo, work.compute.devices, at_a_time=work.at_a_time)
+        clock = estimates.announce(todo, work.compute.devices, at_a_time=work.at_a_time)
     failed = []
     with (
         Display(clock.left) as display,

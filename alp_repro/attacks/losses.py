@@ -66,7 +66,7 @@ def targeted_cross_entropy(
     """Log-probability of the target: ``log softmax(z)[t]``, minus its cross-entropy.
 
     Kurakin et al. 2017, "Adversarial machine learning at scale", the target class methods. labels
-    are not looked at; targets: int32 ``[b]``; logits: ``[b, k]``; returns float32 ``[b]``.
+    are not used; targets: int32 ``[b]``; logits: ``[b, k]``; returns float32 ``[b]``.
     """
     del labels
     return -cross_entropy(labels=targets, logits=logits)

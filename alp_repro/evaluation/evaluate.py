@@ -68,7 +68,7 @@ def evaluate(
       batch_size: work items in a batch, no more than there are; more is faster on a GPU. A result
         depends on it only as far as float32 kernels do.
       folder: where the result is kept, under `attack_name`. A result that is there is not computed
-        again, an unfinished one is gone on with, more restarts are added to it.
+        again, an unfinished one is continued, more restarts are added to it.
       indices: int [n], places of the images in their data set, for the record.
       record_losses: note the loss after every restart of every image, broken ones too.
       save_adversarial: keep the images that broke.

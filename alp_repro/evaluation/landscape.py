@@ -37,7 +37,7 @@ _MOST_POINTS = 10_000  # a side: a bound that no honest call reaches
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plane:
-    """Where the loss is looked at: x + a·u + b·v with a, b in [-radius, radius].
+    """Where the loss is computed: x + a·u + b·v with a, b in [-radius, radius].
 
     u and v are random sign vectors, so that a pixel moves by up to 2·radius (the paper's 38.25 on
     MNIST is half of its ε).

@@ -1,4 +1,4 @@
-"""Where results lie, and how each is found, begun or gone on with: for every kind the same way.
+"""Where results lie, and how each is found, begun or continued: for every kind the same way.
 
 Settings → digest → file name → lock → load, go on or begin → save with provenance. What the arrays
 of a result are is its own module's business (`record`, `heat_maps`, `landscape`).
@@ -112,7 +112,7 @@ def _matching(path: Path, found: R, settings: dict[str, Any]) -> R:
             f"{path} is the result of another model ({difference}): move it away to have it "
             "computed again"
         )
-    # A result of a time before functions were noted gets its model's when it is gone on with.
+    # A result of a time before functions were noted gets its model's when it is continued.
     return dataclasses.replace(found, settings={**settings, **found.settings})
 
 

@@ -119,7 +119,7 @@ class LogTestAccuracy(keras.callbacks.Callback):
     """
 
     def __init__(self, watch: Watch, *, epochs: int, seed: int) -> None:
-        """Keeps the images on the [0, 1] scale; the last of `epochs` is always looked at."""
+        """Keeps the images on the [0, 1] scale; the last of `epochs` always counts."""
         super().__init__()
         self._images = unit_scale(watch.images)
         self._labels = np.asarray(watch.labels, np.int32)
