@@ -64,7 +64,7 @@ claims: $(READY)
 	@$(RUN) -m experiments.claims --scale=$(SCALE) $(FLAGS)
 
 test: $(READY)
-	@$(RUN) -m pytest
+	@$(RUN) -m pytest --numprocesses=2 --dist=loadfile
 
 lint: $(READY)
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy

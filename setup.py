@@ -76,7 +76,7 @@ setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]"],
         "cluster": ["ray>=2.60"],
-        "dev": ["mypy", "pytest", "pytest-timeout", "ruff"],
+        "dev": ["mypy", "pytest", "pytest-timeout", "pytest-xdist", "ruff"],
         "notebook": ["pandas"],
         "tensorboard": ["tensorboard"],
         "benchmarks": ["adversarial-robustness-toolbox", "foolbox", "torch", "torchattacks"],

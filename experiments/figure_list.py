@@ -22,14 +22,18 @@ class FigureSpec:
     table: int
     flags: str = ""
 
-    def command(self, scale: str) -> str:
-        """What makes it at a scale."""
-        words = [
-            f"{command(self.binary)} --table={self.table} --scale={scale}",
-            *([self.flags] if self.flags else []),
+    def arguments(self, scale: str) -> list[str]:
+        """The flags that its binary makes it with at a scale."""
+        return [
+            f"--table={self.table}",
+            f"--scale={scale}",
+            *self.flags.split(),
             f"--name={self.name}",
         ]
-        return " ".join(words)
+
+    def command(self, scale: str) -> str:
+        """What makes it at a scale, as a user calls it."""
+        return " ".join([command(self.binary), *self.arguments(scale)])
 
 
 FIGURES = (

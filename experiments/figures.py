@@ -10,7 +10,6 @@ drawn.
 
 from __future__ import annotations
 
-import shlex
 import subprocess
 import sys
 
@@ -42,9 +41,8 @@ def main(_: list[str]) -> None:
 def draw(spec: figure_list.FigureSpec) -> bool:
     """Runs a figure's command; whether it was drawn."""
     print(f"\n{spec.heading}", flush=True)
-    arguments = shlex.split(spec.command(FLAGS.scale))[1:]
-    # An installed package has another name than the checkout's, which commands are told with.
-    arguments[1] = arguments[1].replace("experiments", str(__package__))
+    # The package has another name where it is installed.
+    arguments = ["-m", f"{__package__}.{spec.binary}", *spec.arguments(FLAGS.scale)]
     arguments.append(f"--runs_dir={FLAGS.runs_dir}")
     if FLAGS.data_dir:
         arguments.append(f"--data_dir={FLAGS.data_dir}")
