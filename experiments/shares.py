@@ -36,7 +36,7 @@ class Share:
 def share_of(values: flags.FlagValues, count: int) -> Share:
     """What --jobs says for so many rows, and each row's share of the cores.
 
-    auto is a row a core, which was measured to be fastest (docs/performance.md), and one row at a
+    auto is a row a core, since a step of a small model cannot keep several busy, and one row at a
     time on a GPU.
 
     Raises:
