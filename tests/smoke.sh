@@ -6,11 +6,13 @@ python=$1
 folder=$(mktemp -d)
 trap 'jobs -p | xargs -r kill 2>/dev/null || true; rm -rf "$folder"' EXIT
 
-# table LOG NUMBER FLAGS...: what the table prints goes to a log, which is shown when it fails.
+# table LOG NUMBER FLAGS...: what the table prints goes to a log, which is shown when it fails. Two
+# tables run at a time, so rows of the others than Table 1 have no process of their own.
 table() {
   local log=$folder/$1 started=$SECONDS
   "$python" -m experiments.table --flagfile="flags/tables/table$2.cfg" --scale=smoke \
-    --runs_dir="$folder/runs" --data_dir="$folder/tfds" "${@:3}" >"$log" 2>&1 \
+    --runs_dir="$folder/runs" --data_dir="$folder/tfds" \
+    $([ "$2" = 1 ] || echo --jobs=1) "${@:3}" >"$log" 2>&1 \
     || { cat "$log"; exit 1; }
   echo "table ${*:2}: $((SECONDS - started)) s"
 }
