@@ -44,7 +44,8 @@ def make_folder(path: Path) -> None:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".probe.{os.getpid()}"
+        # A name of its own for each thread and machine that asks.
+        probe = path / f".probe.{uuid.uuid4().hex}"
         probe.touch()
         probe.unlink()
     except OSError as error:

@@ -44,7 +44,7 @@ class Installed:
 
 
 @pytest.fixture(scope="session")
-def installed(tmp_path_factory: pytest.TempPathFactory, mnist_data_dir: Path) -> Installed:
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """Built from a copy, since a build writes beside the sources; nothing is downloaded."""
     folder = tmp_path_factory.mktemp("installed")
     tree, site, work = folder / "tree", folder / "site", folder / "work"
@@ -61,4 +61,4 @@ def installed(tmp_path_factory: pytest.TempPathFactory, mnist_data_dir: Path) ->
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     alone = ["--no-deps", "--no-build-isolation", "--no-index"]
     subprocess.run([*pip, *alone, f"--target={site}", str(tree)], check=True)
-    return Installed(site, work, mnist_data_dir)
+    return Installed(site, work, folder / "tfds")
