@@ -9,6 +9,7 @@ import contextlib
 import glob
 import json
 import os
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
