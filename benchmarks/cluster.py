@@ -25,6 +25,7 @@ from alp_repro.models import build_model
 from alp_repro.tasks import cluster
 from alp_repro.tasks.attack import attack_on_workers
 from alp_repro.tasks.plans import AttackPlan, ModelFile
+from alp_repro.tasks.workers import Workers
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("workers", ["1", "2"], "Numbers of workers.")
@@ -52,7 +53,7 @@ def main(_: list[str]) -> None:
     with cluster.joined("local", cluster.Share()) as joined:
         for count in counts:
             joined.trainings = joined.slots - count
-            workers = cluster.Workers(joined)
+            workers = Workers(joined)
             for round_ in range(FLAGS.rounds + 1):
                 seconds = seconds_of_all(workers, model, images, labels, attack)
                 if round_:  # the first one compiles
@@ -87,7 +88,7 @@ def seconds_of_a_block(
 
 
 def seconds_of_all(
-    workers: cluster.Workers,
+    workers: Workers,
     model: keras.Model,
     images: np.ndarray,
     labels: np.ndarray,

@@ -25,8 +25,9 @@ from .rows import Job
 from .training_run import start_of, told, training_set, watch_of
 
 if TYPE_CHECKING:
-    from alp_repro.tasks.cluster import Cluster, Workers
+    from alp_repro.tasks.cluster import Cluster
     from alp_repro.tasks.training import Training, Trainings
+    from alp_repro.tasks.workers import Workers
 
 # What is defined here counts as the binary's own, so that --help lists it.
 flags.disclaim_key_flags()
@@ -95,14 +96,14 @@ def computing(values: flags.FlagValues, *, threads: int | None = None) -> Iterat
     if values.ray is None:
         yield Compute(devices.choose(values, threads=threads))
         return
-    for name in ("strategy", "jobs", "threads"):
+    for name in ("device", "strategy", "jobs", "threads"):
         if name in values and values[name].value != values[name].default:
             raise InputError(
                 f"--ray={values.ray} --{name}={values[name].value}: Ray alone places the work; "
                 "--cpus_per_task and --gpus_per_task say what a task gets"
             )
     try:
-        from alp_repro.tasks import cluster
+        from alp_repro.tasks import cluster, workers
     except ImportError as error:
         raise InputError(
             f"--ray={values.ray}: Ray cannot be imported ({error}): pip install '.[cluster]'"
@@ -114,7 +115,7 @@ def computing(values: flags.FlagValues, *, threads: int | None = None) -> Iterat
         words = f"{share.cpus} CPU" + (f", {share.gpus:g} GPU" if share.gpus else "")
         print(f"device: Ray, room for {found.slots} tasks of {words}", flush=True)
         chosen = Devices(f"Ray, tasks of {words}", share.gpus > 0, None)
-        yield Compute(chosen, found, cluster.Workers(found))
+        yield Compute(chosen, found, workers.Workers(found))
 
 
 def training_of(
@@ -187,7 +188,9 @@ def rows_on(compute: Compute, todo: list[Job], display: Display) -> Generator[En
 
     def look(seconds: float = 0.0) -> None:
         _show(trainings, display)
-        trained.extend(trainings.ended(seconds=seconds))
+        for ended in trainings.ended(seconds=seconds):
+            display.tell(ended.name, "trained" if ended.error is None else "failed")
+            trained.append(ended)
 
     run_restarts = compute.run_restarts(look)
     while by_row:

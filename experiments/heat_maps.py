@@ -9,6 +9,8 @@ at the most. Sizes are on the 0-255 scale.
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import time
 
 import numpy as np
 from absl import flags
@@ -22,6 +24,7 @@ from alp_repro.runs import RunDir
 from . import app, cluster_run, figure_run, settings
 from .cluster_run import Compute, computing
 from .definitions import define_num_images
+from .display import duration
 from .evaluation_run import evaluation_set
 from .rows import Job, make_job
 
@@ -83,8 +86,12 @@ def _map(job: Job, run: RunDir, compute: Compute) -> HeatMap:
     data = evaluation_set(FLAGS.dataset, FLAGS.num_images, FLAGS.data_dir)
     batch_size = settings.eval_batch_size(job.values, gpu=chosen.gpu)
 
+    started, new = time.monotonic(), itertools.count(1)
+
     def told(done: int, columns: int) -> None:
-        print(f"{job.row}: {done} of {columns} step sizes", flush=True)
+        left = (time.monotonic() - started) / next(new) * (columns - done)
+        about = f", about {duration(left)} left" if left else ""
+        print(f"{job.row}: {done} of {columns} step sizes{about}", flush=True)
 
     return heat_map(
         runs.load_model(run.model),

@@ -97,11 +97,12 @@ def attack_with_restarts(
     finally:
         loop.forget_unfinished()
         save(loop.record)
-    _tell_of_gradients(loop.record)
+    tell_of_gradients(loop.record)
     return loop.record
 
 
-def _tell_of_gradients(record: AttackRecord) -> None:
+def tell_of_gradients(record: AttackRecord) -> None:
+    """Warns where gradients had entries that are not finite."""
     affected = record.nonfinite_gradients > 0
     if affected.any():
         _log.warning(

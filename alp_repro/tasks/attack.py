@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -11,9 +12,9 @@ import numpy as np
 from alp_repro.attacks import Attack
 from alp_repro.attacks.batches import BatchOutcome, Execution
 from alp_repro.evaluation import AttackRecord, Progress
-from alp_repro.evaluation.restarts import SAVE_SECONDS, Items, WorkList
-from alp_repro.tasks.cluster import Workers
+from alp_repro.evaluation.restarts import SAVE_SECONDS, Items, WorkList, tell_of_gradients
 from alp_repro.tasks.plans import AttackBlock, AttackPlan, MapPlan, ModelFile
+from alp_repro.tasks.workers import Workers
 
 
 def attack_on_workers(
@@ -65,22 +66,24 @@ def attack_on_workers(
         early: dict[int, BatchOutcome] = {}
         taken = 0
         try:
-            for number, outcome in workers.results(plan, next_block, idle=idle):
-                work.note_broken(given[number], outcome)
-                early[number] = outcome
-                while taken in early:
-                    work.advance(given[taken], early.pop(taken))
-                    taken += 1
-                if not taken:
-                    continue
-                now = time.monotonic()
-                report(work.progress(now - started))
-                if now - saved > SAVE_SECONDS:
-                    save(work.record)
-                    saved = time.monotonic()
+            with contextlib.closing(workers.results(plan, next_block, idle=idle)) as outcomes:
+                for number, outcome in outcomes:
+                    work.note_broken(given[number], outcome)
+                    early[number] = outcome
+                    while taken in early:
+                        work.advance(given[taken], early.pop(taken))
+                        taken += 1
+                    if not taken:
+                        continue
+                    now = time.monotonic()
+                    report(work.progress(now - started))
+                    if now - saved > SAVE_SECONDS:
+                        save(work.record)
+                        saved = time.monotonic()
         finally:
             work.forget_unfinished()
             save(work.record)
+        tell_of_gradients(work.record)
         return work.record
 
     return run_restarts
@@ -108,10 +111,13 @@ def columns_on_workers(
         sizes = iter(eps_iters.tolist())
         early: dict[int, np.ndarray] = {}
         yielded = 0
-        for number, column in workers.results(plan, lambda: next(sizes, None), idle=idle):
-            early[number] = column
-            while yielded in early:
-                yield early.pop(yielded)
-                yielded += 1
+        with contextlib.closing(
+            workers.results(plan, lambda: next(sizes, None), idle=idle)
+        ) as columns:
+            for number, column in columns:
+                early[number] = column
+                while yielded in early:
+                    yield early.pop(yielded)
+                    yielded += 1
 
     return run_columns

@@ -1,7 +1,4 @@
-"""Tasks on the machines of a Ray cluster: what is there, and workers that share blocks of a plan.
-
-Ray places, starts, restarts and retries; nothing here does. Needs the extra `[cluster]`.
-"""
+"""A Ray cluster: joining it, and whether it can do the work. Needs the extra `[cluster]`."""
 
 from __future__ import annotations
 
@@ -9,30 +6,27 @@ import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
-import itertools
 import os
 import platform
+import signal
 import socket
-import time
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import ray
 import tensorflow as tf
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from alp_repro.errors import InputError
-from alp_repro.tasks.plans import Plan
 
 HINT = "`ray status` shows what the cluster has and waits for, `ray logs` what its processes wrote"
 # What a worker or a task may lose its process or node before its work is given up.
 RETRIES = 100
 _CONNECT_SECONDS = 5.0
-_CHECK_SECONDS = 120.0
-_LOOK_SECONDS = 1.0
-_PREPARED_PLANS = 4
+_CHECK_SECONDS = 600.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +104,7 @@ def _init(address: str) -> None:
         except (OSError, OverflowError) as error:
             raise InputError(f"Ray cluster {address}: nothing answers there ({error})") from None
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         if address == "local":
             cores = len(os.sched_getaffinity(0))
@@ -121,6 +116,9 @@ def _init(address: str) -> None:
             f"Ray cluster {address}: none to join ({str(error).strip().splitlines()[0]}); "
             "`ray start --head` begins one, the address local needs none"
         ) from None
+    finally:  # Ray puts handlers of its own in its place
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)
 
 
 def _alive() -> list[dict[str, Any]]:
@@ -168,6 +166,11 @@ def check_versions() -> None:
     for address, ref in asked.items():
         try:
             theirs = ray.get(ref, timeout=_CHECK_SECONDS)
+        except GetTimeoutError:
+            raise InputError(
+                f"machine {address} of the cluster has not answered for {_CHECK_SECONDS:.0f} s: "
+                f"{HINT}"
+            ) from None
         except RayError as error:
             raise InputError(
                 f"machine {address} of the cluster cannot do the work ({_first_line(error)}): is "
@@ -200,122 +203,3 @@ def use_threads(share: Share) -> None:
     tf.config.threading.set_inter_op_parallelism_threads(share.cpus)
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)
-
-
-class _Worker:
-    """A process of the cluster that does blocks of plans; a plan is prepared once."""
-
-    def __init__(self, share: Share) -> None:
-        use_threads(share)
-        self._prepared: dict[str, Callable[[Any], Any]] = {}
-
-    def ready(self) -> None:
-        """Answers when the process is up."""
-
-    def do(self, key: str, plan: list[Any], block: Any) -> Any:
-        """A block of a plan, which comes by reference: it is fetched when it is not prepared."""
-        if key not in self._prepared:
-            while len(self._prepared) >= _PREPARED_PLANS:
-                del self._prepared[next(iter(self._prepared))]
-            self._prepared[key] = ray.get(plan[0]).prepare()
-        return self._prepared[key](block)
-
-
-class Workers:
-    """Processes of the cluster, as many as there is room for, that share the blocks of plans.
-
-    Trainings come first: workers take what these leave.
-    """
-
-    def __init__(self, cluster: Cluster) -> None:
-        """Starts none before there is work."""
-        self._cluster = cluster
-        self._make = ray.remote(max_restarts=RETRIES, max_task_retries=RETRIES)(_Worker)
-        self._all: list[Any] = []
-        self._busy: dict[ray.ObjectRef, Any] = {}
-        self._keys = itertools.count()
-        self._looked, self._room = float("-inf"), 0
-
-    def __len__(self) -> int:
-        return len(self._all)
-
-    def end(self) -> None:
-        """Ends all of them."""
-        for worker in self._all:
-            ray.kill(worker)
-        self._all, self._busy = [], {}
-
-    def results(
-        self, plan: Plan, next_block: Callable[[], Any], *, idle: Callable[[], None]
-    ) -> Iterator[tuple[int, Any]]:
-        """Yields (number, result) of blocks as they come back; blocks are numbered as given.
-
-        A block that is out for long, on a slow machine or one that was lost, is not waited for by
-        the others; when there is nothing else to do it is given out once more, and the first result
-        counts.
-
-        Args:
-          plan: what the blocks have in common.
-          next_block: the next block, None when there is none now; it is asked again after each
-            result.
-          idle: called about once a second.
-        """
-        key, shared = str(next(self._keys)), [ray.put(plan)]
-        out: dict[int, Any] = {}
-        twice: set[int] = set()
-        numbers: dict[ray.ObjectRef, int] = {}
-        given = itertools.count()
-        more = True
-        while more or out:
-            for worker in self._free():
-                block = next_block()
-                more = block is not None
-                if more:
-                    number = next(given)
-                    out[number] = block
-                elif out.keys() - twice:
-                    number = min(out.keys() - twice)
-                    twice.add(number)
-                else:
-                    break
-                ref = worker.do.remote(key, shared, out[number])
-                self._busy[ref], numbers[ref] = worker, number
-            idle()
-            for ref in self._back():
-                result = _fetched(ref)
-                if (number := numbers.pop(ref, -1)) in out:
-                    del out[number]
-                    yield number, result
-
-    def _back(self) -> list[ray.ObjectRef]:
-        """What a worker has given back, after a second at the most."""
-        if not self._busy:
-            time.sleep(_LOOK_SECONDS)  # trainings have all the room
-            return []
-        back, _ = ray.wait(list(self._busy), timeout=_LOOK_SECONDS)
-        for ref in back:
-            del self._busy[ref]
-        return back
-
-    def _free(self) -> list[Any]:
-        """Workers without work; makes and ends some as room comes and goes."""
-        if time.monotonic() - self._looked > _LOOK_SECONDS:
-            self._looked = time.monotonic()
-            self._room = max(self._cluster.slots - self._cluster.trainings, 0)
-        while len(self._all) < self._room:
-            worker = self._make.options(**self._cluster.share.options).remote(self._cluster.share)
-            self._all.append(worker)
-            self._busy[worker.ready.remote()] = worker
-        free = [worker for worker in self._all if worker not in self._busy.values()]
-        while free and len(self._all) > self._room and self._cluster.trainings:
-            worker = free.pop()
-            self._all.remove(worker)
-            ray.kill(worker)
-        return free
-
-
-def _fetched(ref: ray.ObjectRef) -> Any:
-    try:
-        return ray.get(ref)
-    except (RayTaskError, RayActorError) as error:
-        raise told(error) from None

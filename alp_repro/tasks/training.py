@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import ray
 import tensorflow as tf
-from ray.exceptions import RayActorError, RayTaskError, WorkerCrashedError
+from ray.exceptions import RayError
 
 from alp_repro import files, training
 from alp_repro.data import Images
@@ -204,7 +204,7 @@ class Trainings:
         self._desk = desk.remote(folders)
         try:
             ray.get(self._desk.ready.remote())
-        except (RayTaskError, RayActorError) as error:
+        except RayError as error:
             raise told(error) from None
         shared = [ray.put(data())]
         train = ray.remote(max_retries=RETRIES)(_train).options(**cluster.share.options)
@@ -225,7 +225,7 @@ class Trainings:
             name = self._running.pop(ref)
             try:
                 found.append(TrainingEnded(name, seconds=ray.get(ref)))
-            except (RayTaskError, RayActorError, WorkerCrashedError) as error:
+            except RayError as error:
                 found.append(TrainingEnded(name, error=str(told(error))))
         self._cluster.trainings = len(self._running)
         return found

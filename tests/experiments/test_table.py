@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ ROW = """--dataset=mnist
 --epochs={epochs}
 --train_images=1000
 """
+TWO = ("--threads=1", "--jobs=2")
 SCALE = """--num_images=10
 --max_restarts=2
 --eval_batch_size=10
@@ -57,7 +59,6 @@ def command(flags_dir: Path, runs: Path, *arguments: str, scale: str = "quick") 
         f"--scale={scale}",
         f"--flags_dir={flags_dir}",
         f"--runs_dir={runs}",
-        "--threads=1",
         *arguments,
     ]
 
@@ -65,15 +66,14 @@ def command(flags_dir: Path, runs: Path, *arguments: str, scale: str = "quick") 
 def made(
     flags_dir: Path,
     runs: Path,
-    jobs: int,
-    *,
+    *how: str,
     code: int = 0,
     rows: str = "plain,lsq",
     scale: str = "quick",
 ) -> str:
     """What a table printed."""
     ended = subprocess.run(
-        command(flags_dir, runs, f"--rows={rows}", f"--jobs={jobs}", scale=scale),
+        command(flags_dir, runs, f"--rows={rows}", *how, scale=scale),
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -89,7 +89,7 @@ def numbers(scale: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def assert_same_results(found: Path, expected: Path) -> None:
+def assert_same_results(found: Path, expected: Path, *, ahead: bool = False) -> None:
     assert numbers(found) == numbers(expected)
     for row in ("plain", "lsq"):
         one, other = (folder / "mnist" / row for folder in (found, expected))
@@ -100,14 +100,16 @@ def assert_same_results(found: Path, expected: Path) -> None:
         for name in results:
             with np.load(one / "attacks" / name) as a, np.load(other / "attacks" / name) as b:
                 np.testing.assert_array_equal(a["first_break"], b["first_break"])
-                np.testing.assert_array_equal(a["next_restart"], b["next_restart"])
+                # Workers run ahead: an image that is broken may have seen some restarts more.
+                known = b["first_break"] < 0 if ahead else slice(None)
+                np.testing.assert_array_equal(a["next_restart"][known], b["next_restart"][known])
 
 
 @pytest.fixture(scope="module")
 def serial(flags_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The table made one row at a time, and what was printed."""
     runs = tmp_path_factory.mktemp("serial")
-    return runs, made(flags_dir, runs, 1, scale="smoke")
+    return runs, made(flags_dir, runs, "--threads=1", "--jobs=1", scale="smoke")
 
 
 def test_the_time_is_told_before_and_after_each_row(serial: tuple[Path, str]) -> None:
@@ -123,7 +125,7 @@ def test_two_rows_at_a_time_that_are_stopped_and_go_on_make_the_same_table(
     serial: tuple[Path, str], flags_dir: Path, tmp_path: Path
 ) -> None:
     started = subprocess.Popen(
-        command(flags_dir, tmp_path, "--rows=plain,lsq", "--jobs=2"),
+        command(flags_dir, tmp_path, "--rows=plain,lsq", *TWO),
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -138,12 +140,26 @@ def test_two_rows_at_a_time_that_are_stopped_and_go_on_make_the_same_table(
     _, errors = started.communicate(timeout=120)
     assert started.returncode == 130 and "interrupted: what was done is saved" in errors
     assert "Traceback" not in errors
-    made(flags_dir, tmp_path, 2)
+    made(flags_dir, tmp_path, *TWO)
     assert_same_results(tmp_path / "quick", serial[0] / "smoke")
 
 
+@pytest.mark.skipif(find_spec("ray") is None, reason="the extra [cluster] is not installed")
+def test_on_a_ray_cluster_of_this_machine_it_is_the_same_table(
+    serial: tuple[Path, str], flags_dir: Path, tmp_path: Path
+) -> None:
+    printed = made(flags_dir, tmp_path, "--ray=local")
+    assert "device: Ray, room for " in printed
+    assert_same_results(tmp_path / "quick", serial[0] / "smoke", ahead=True)
+    texts = [
+        (scale / "tables/table1.md").read_text().partition("| Model")[2]
+        for scale in (tmp_path / "quick", serial[0] / "smoke")
+    ]
+    assert texts[0] == texts[1]
+
+
 def test_a_row_that_fails_is_told_and_the_others_are_made(flags_dir: Path, tmp_path: Path) -> None:
-    printed = made(flags_dir, tmp_path, 2, rows="at50,plain", code=2)
+    printed = made(flags_dir, tmp_path, *TWO, rows="at50,plain", code=2)
     assert "at50 failed: 70000 training images asked for" in printed
     assert "error: not done, for the reasons told above: at50" in printed.splitlines()
     assert "Traceback" not in printed

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,8 +23,10 @@ ray = pytest.importorskip("ray", reason="the extra [cluster] is not installed")
 from ray.cluster_utils import Cluster as RayCluster  # noqa: E402
 
 from alp_repro.tasks import cluster  # noqa: E402
+from alp_repro.tasks import workers as workers_module  # noqa: E402
 from alp_repro.tasks.attack import attack_on_workers, columns_on_workers  # noqa: E402
-from alp_repro.tasks.cluster import Share, Workers  # noqa: E402
+from alp_repro.tasks.cluster import Share  # noqa: E402
+from alp_repro.tasks.workers import Workers  # noqa: E402
 
 ATTACK = Attack(eps=0.05, eps_iter=0.02, nb_iter=3, restarts=30)
 SETTING = {"attack": ATTACK, "batch_size": 16, "seed": 2}
@@ -42,8 +46,10 @@ def machines() -> Iterator[RayCluster]:
 
 @pytest.fixture(scope="module")
 def joined(machines: RayCluster) -> Iterator[cluster.Cluster]:
+    before = signal.signal(signal.SIGTERM, raise_terminated)
     with cluster.joined(machines.address, Share()) as found:
         yield found
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="module", params=[1, 3])
@@ -124,8 +130,9 @@ class SlowAndCounted:
 
 @pytest.mark.parametrize("workers", [3], indirect=True)
 def test_a_straggler_is_not_waited_for_and_a_plan_is_opened_once_a_worker(
-    workers: tuple[int, Workers], tmp_path: Path
+    workers: tuple[int, Workers], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(workers_module, "LATE_SECONDS", 0.5)
     shared = workers[1]
     blocks = iter(range(50))
     found = dict(
@@ -133,6 +140,80 @@ def test_a_straggler_is_not_waited_for_and_a_plan_is_opened_once_a_worker(
     )
     assert found == {number: number * number for number in range(50)}
     assert len(list(tmp_path.glob("opened.*"))) <= 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Squares:
+    """A plan that refuses blocks from a number on."""
+
+    refuses: int
+
+    def prepare(self) -> Callable[[int], int]:
+        def block(number: int) -> int:
+            if number >= self.refuses:
+                raise InputError(f"no {number}")
+            return number * number
+
+        return block
+
+
+@pytest.mark.parametrize("workers", [3], indirect=True)
+def test_a_plan_that_fails_is_one_line_and_leaves_the_next_alone(
+    workers: tuple[int, Workers],
+) -> None:
+    for refuses in (2, 50):  # the others of the first plan are still to fail
+        blocks = iter(range(20))
+        results = workers[1].results(
+            Squares(refuses), lambda blocks=blocks: next(blocks, None), idle=lambda: None
+        )
+        if refuses == 2:
+            with pytest.raises(InputError, match=r"^no \d+$"):
+                list(results)
+        else:
+            assert dict(results) == {number: number * number for number in range(20)}
+
+
+@pytest.mark.parametrize("workers", [1], indirect=True)
+def test_workers_that_find_no_room_are_told_of(
+    workers: tuple[int, Workers],
+    joined: cluster.Cluster,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(workers_module, "WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(joined, "trainings", 0)
+    blocks, crowded = iter(range(3)), Workers(joined)
+    try:
+        found = crowded.results(Squares(50), lambda: next(blocks, None), idle=lambda: None)
+        assert dict(found) == {0: 0, 1: 1, 2: 4}
+    finally:
+        crowded.end()
+    assert [r.message for r in caplog.records] == [f"no worker has started for 0 s: {cluster.HINT}"]
+
+
+def test_sigterm_is_what_it_was(joined: cluster.Cluster) -> None:
+    with pytest.raises(Terminated):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+
+class Terminated(Exception):
+    """What the fixture `joined` lets SIGTERM raise."""
+
+
+def raise_terminated(_signal: int, _frame: object) -> None:
+    raise Terminated
+
+
+def test_a_machine_that_cannot_do_the_work_is_told(
+    joined: cluster.Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def versions() -> dict[str, str]:
+        raise ModuleNotFoundError("No module named 'tensorflow'")
+
+    monkeypatch.setattr(cluster, "versions", versions)
+    with pytest.raises(InputError, match=r"cannot do the work .*No module named 'tensorf"):
+        cluster.check_versions()
 
 
 def test_more_than_there_is_is_told(machines: RayCluster, joined: cluster.Cluster) -> None:

@@ -1,0 +1,205 @@
+"""Workers on the machines of a Ray cluster, which share the blocks of a plan.
+
+Ray places, starts, restarts and retries; nothing here does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import logging
+import statistics
+import time
+from collections.abc import Callable, Collection, Generator
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.util import ActorPool
+
+from alp_repro.tasks.cluster import HINT, RETRIES, Cluster, Share, told, use_threads
+from alp_repro.tasks.plans import Plan
+
+WAIT_SECONDS = 60.0
+# A block is late after so many seconds, and so many times what the others took.
+LATE_SECONDS = 5.0
+_LATE = 3.0
+_LOOK_SECONDS = 1.0
+_SHORT_SECONDS = 0.05
+_PREPARED_PLANS = 4
+_log = logging.getLogger(__name__)
+
+
+class _Worker:
+    """A process of the cluster that does blocks of plans; a plan is prepared once."""
+
+    def __init__(self, share: Share) -> None:
+        use_threads(share)
+        self._prepared: dict[str, Callable[[Any], Any]] = {}
+
+    def ready(self) -> None:
+        """Answers when the process is up."""
+
+    def do(self, key: str, number: int, plan: list[Any], block: Any) -> tuple[int, Any]:
+        """A block of a plan, which comes by reference: it is fetched when it is not prepared."""
+        if key not in self._prepared:
+            while len(self._prepared) >= _PREPARED_PLANS:
+                del self._prepared[next(iter(self._prepared))]
+            self._prepared[key] = ray.get(plan[0]).prepare()
+        return number, self._prepared[key](block)
+
+
+@dataclasses.dataclass
+class _Out:
+    """A block that is not back yet: since when, and whether a second worker has it too."""
+
+    block: Any
+    since: float
+    twice: bool = False
+
+
+class Workers:
+    """Processes of the cluster, as many as there is room for, that share the blocks of plans.
+
+    Ray places and restarts them and repeats what a lost one did; its pool hands out the blocks.
+    Trainings come first: workers take what these leave.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        """Starts none before there is work."""
+        self._cluster = cluster
+        self._make = ray.remote(max_restarts=RETRIES, max_task_retries=RETRIES)(_Worker)
+        self._all: list[Any] = []
+        self._starting: dict[ray.ObjectRef, Any] = {}
+        self._pool = ActorPool([])
+        self._keys = itertools.count()
+        self._looked, self._room = float("-inf"), 0
+        self._waits_since: float | None = None
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def end(self) -> None:
+        """Ends all of them."""
+        for worker in self._all:
+            ray.kill(worker)
+        self._all, self._starting, self._pool = [], {}, ActorPool([])
+
+    def results(
+        self, plan: Plan, next_block: Callable[[], Any], *, idle: Callable[[], None]
+    ) -> Generator[tuple[int, Any], None, None]:
+        """Yields (number, result) of blocks as they come back; blocks are numbered as given.
+
+        A block that is out for long, on a slow machine or one that was lost, is not waited for by
+        the others; when there is nothing else to do it is given out once more, and the first result
+        counts. A worker that still has a block in the end is replaced.
+
+        Args:
+          plan: what the blocks have in common.
+          next_block: the next block, None when there is none now; it is asked again after each
+            result.
+          idle: called about once a second.
+
+        Raises:
+          InputError: a block failed, or Ray gave up on it; in one line.
+        """
+        key, shared = str(next(self._keys)), [ray.put(plan)]
+        out: dict[int, _Out] = {}
+        took: list[float] = []
+        given = itertools.count()
+        more = True
+        try:
+            while more or out:
+                self._look()
+                while self._pool.has_free():
+                    block = next_block()
+                    more = block is not None
+                    if more:
+                        number = next(given)
+                        out[number] = _Out(block, time.monotonic())
+                    elif (late := _late(out, took)) is not None:
+                        number, out[late].twice = late, True
+                    else:
+                        break
+                    self._pool.submit(_do, (key, number, shared, out[number].block))
+                idle()
+                for number, result in self._back():
+                    if number in out:
+                        took.append(time.monotonic() - out.pop(number).since)
+                        yield number, result
+        finally:
+            self._replace_busy()
+
+    def _back(self) -> list[tuple[int, Any]]:
+        """What a worker has given back, after a second at the most."""
+        if not self._pool.has_next():
+            time.sleep(_SHORT_SECONDS if self._starting else _LOOK_SECONDS)
+            return []
+        try:
+            return [self._pool.get_next_unordered(timeout=_LOOK_SECONDS)]
+        except RayError as error:
+            raise told(error) from None
+        except TimeoutError:
+            return []
+
+    def _look(self) -> None:
+        """Makes and ends workers as room comes and goes."""
+        if time.monotonic() - self._looked > _LOOK_SECONDS:
+            self._looked = time.monotonic()
+            self._room = max(self._cluster.slots - self._cluster.trainings, 0)
+        while len(self._all) < self._room:
+            worker = self._make.options(**self._cluster.share.options).remote(self._cluster.share)
+            self._all.append(worker)
+            self._starting[worker.ready.remote()] = worker
+        for ref in _done(self._starting):
+            worker = self._starting.pop(ref)
+            try:
+                ray.get(ref)
+            except RayError as error:
+                self._all.remove(worker)
+                raise told(error) from None
+            self._pool.push(worker)
+        while self._cluster.trainings and len(self._all) > self._room:
+            if (worker := self._pool.pop_idle()) is None:
+                break
+            self._all.remove(worker)
+            ray.kill(worker)
+        self._tell_of_waiting()
+
+    def _tell_of_waiting(self) -> None:
+        """Warns once when no worker comes up, though no training of ours has the room."""
+        if self._cluster.trainings or len(self._starting) < len(self._all):
+            self._waits_since = None
+        elif self._waits_since is None:
+            self._waits_since = time.monotonic()
+        elif time.monotonic() - self._waits_since > WAIT_SECONDS:
+            self._waits_since = float("inf")
+            _log.warning("no worker has started for %.0f s: %s", WAIT_SECONDS, HINT)
+
+    def _replace_busy(self) -> None:
+        """Ends workers that still have a block; others come for them when there is work."""
+        idle = list(iter(self._pool.pop_idle, None))
+        starting = list(self._starting.values())
+        for worker in self._all:
+            if worker not in idle and worker not in starting:
+                ray.kill(worker)
+        self._all = idle + starting
+        self._pool = ActorPool(idle)
+
+
+def _do(worker: Any, arguments: tuple[Any, ...]) -> ray.ObjectRef:
+    return worker.do.remote(*arguments)
+
+
+def _done(refs: Collection[ray.ObjectRef]) -> list[ray.ObjectRef]:
+    """Those whose result is there."""
+    return ray.wait(list(refs), num_returns=len(refs), timeout=0)[0] if refs else []
+
+
+def _late(out: dict[int, _Out], took: list[float]) -> int | None:
+    """The first block that is out for much longer than blocks take, and is so only once."""
+    if not took:
+        return None
+    limit = time.monotonic() - max(LATE_SECONDS, _LATE * statistics.median(took))
+    late = [number for number, one in out.items() if one.since < limit and not one.twice]
+    return min(late, default=None)
