@@ -11,6 +11,8 @@ STRONG ?=
 JOBS ?=
 RAY ?=
 FLAGS ?=
+# Setuptools warns of what every editable installation is.
+INSTALL = PYTHONWARNINGS='ignore:Editable installation' $(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 TABLE_FLAGS = --scale=$(SCALE) $(if $(ROWS),--only=$(ROWS)) $(if $(STRONG),--strong) \
 	$(if $(JOBS),--jobs=$(JOBS)) $(if $(RAY),--ray=$(RAY)) $(FLAGS)
 
@@ -30,15 +32,15 @@ $(READY): setup.py constraints.txt
 		|| { echo "error: $$($(PYTHON) --version) is too old: Python 3.10 or newer is needed (make PYTHON=...)"; exit 2; }
 	@echo "setting up $(VENV) (2 GB, some minutes, once)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt pip setuptools wheel
-	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[dev]'
+	@$(INSTALL) pip setuptools wheel
+	@$(INSTALL) --no-build-isolation -e '.[dev]'
 	@touch $(READY)
 
 # What --ray needs besides.
 setup-cluster: $(VENV)/.cluster
 
 $(VENV)/.cluster: $(READY)
-	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[cluster]'
+	@$(INSTALL) --no-build-isolation -e '.[cluster]'
 	@touch $@
 
 mnist-table1: $(READY) $(CLUSTER)

@@ -71,8 +71,7 @@ def counted(number: int, scale: str) -> Count:
         count = recipe.train_images or dataset_spec(recipe.dataset).train_size
         steps = recipe.epochs * -(-count // recipe.batch_size)
         images = min(recipe.epochs * count, (recipe.max_steps or steps) * recipe.batch_size)
-        crafts = recipe.attack if recipe.uses_adversarial else None
-        trained.append((images, images * crafts.nb_iter if crafts else 0))
+        trained.append((images, images * _steps_of(recipe)))
         # A column with more restarts goes on where the one with fewer ended.
         most: dict[Attack, int] = {}
         for column in job.columns:
@@ -157,6 +156,11 @@ def tell_hours(counts: dict[tuple[str, str], Count]) -> None:
         lines.append([label, scale, *hours])
     print()
     print(table(heads, lines))
+
+
+def _steps_of(recipe: training.Recipe) -> int:
+    """Gradients that an image of a training gets."""
+    return recipe.attack.nb_iter if recipe.attack and recipe.uses_adversarial else 0
 
 
 def _scales(number: int) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -66,20 +65,19 @@ def attack_on_workers(
         early: dict[int, BatchOutcome] = {}
         taken = 0
         try:
-            with contextlib.closing(workers.results(plan, next_block, idle=idle)) as outcomes:
-                for number, outcome in outcomes:
-                    work.note_broken(given[number], outcome)
-                    early[number] = outcome
-                    while taken in early:
-                        work.advance(given[taken], early.pop(taken))
-                        taken += 1
-                    if not taken:
-                        continue
-                    now = time.monotonic()
-                    report(work.progress(now - started))
-                    if now - saved > SAVE_SECONDS:
-                        save(work.record)
-                        saved = time.monotonic()
+            for number, outcome in workers.results(plan, next_block, idle=idle):
+                work.note_broken(given[number], outcome)
+                early[number] = outcome
+                while taken in early:
+                    work.advance(given[taken], early.pop(taken))
+                    taken += 1
+                if not taken:
+                    continue
+                now = time.monotonic()
+                report(work.progress(now - started))
+                if now - saved > SAVE_SECONDS:
+                    save(work.record)
+                    saved = time.monotonic()
         finally:
             work.forget_unfinished()
             save(work.record)
@@ -111,13 +109,10 @@ def columns_on_workers(
         sizes = iter(eps_iters.tolist())
         early: dict[int, np.ndarray] = {}
         yielded = 0
-        with contextlib.closing(
-            workers.results(plan, lambda: next(sizes, None), idle=idle)
-        ) as columns:
-            for number, column in columns:
-                early[number] = column
-                while yielded in early:
-                    yield early.pop(yielded)
-                    yielded += 1
+        for number, column in workers.results(plan, lambda: next(sizes, None), idle=idle):
+            early[number] = column
+            while yielded in early:
+                yield early.pop(yielded)
+                yielded += 1
 
     return run_columns

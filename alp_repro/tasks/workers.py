@@ -10,13 +10,14 @@ import itertools
 import logging
 import statistics
 import time
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 from ray.util import ActorPool
 
+from alp_repro.errors import InputError
 from alp_repro.tasks.cluster import HINT, RETRIES, Cluster, Share, told, use_threads
 from alp_repro.tasks.plans import Plan
 
@@ -40,13 +41,19 @@ class _Worker:
     def ready(self) -> None:
         """Answers when the process is up."""
 
-    def do(self, key: str, number: int, plan: list[Any], block: Any) -> tuple[int, Any]:
-        """A block of a plan, which comes by reference: it is fetched when it is not prepared."""
-        if key not in self._prepared:
-            while len(self._prepared) >= _PREPARED_PLANS:
-                del self._prepared[next(iter(self._prepared))]
-            self._prepared[key] = ray.get(plan[0]).prepare()
-        return number, self._prepared[key](block)
+    def do(self, key: str, number: int, plan: list[Any], block: Any) -> tuple[str, int, Any]:
+        """A block of a plan, which comes by reference: it is fetched when it is not prepared.
+
+        An error is returned, so that one that comes when its plan is over is like any result then.
+        """
+        try:
+            if key not in self._prepared:
+                while len(self._prepared) >= _PREPARED_PLANS:
+                    del self._prepared[next(iter(self._prepared))]
+                self._prepared[key] = ray.get(plan[0]).prepare()
+            return key, number, self._prepared[key](block)
+        except Exception as error:
+            return key, number, told(error)
 
 
 @dataclasses.dataclass
@@ -87,12 +94,12 @@ class Workers:
 
     def results(
         self, plan: Plan, next_block: Callable[[], Any], *, idle: Callable[[], None]
-    ) -> Generator[tuple[int, Any], None, None]:
+    ) -> Iterator[tuple[int, Any]]:
         """Yields (number, result) of blocks as they come back; blocks are numbered as given.
 
         A block that is out for long, on a slow machine or one that was lost, is not waited for by
         the others; when there is nothing else to do it is given out once more, and the first result
-        counts. A worker that still has a block in the end is replaced.
+        counts.
 
         Args:
           plan: what the blocks have in common.
@@ -108,29 +115,29 @@ class Workers:
         took: list[float] = []
         given = itertools.count()
         more = True
-        try:
-            while more or out:
-                self._look()
-                while self._pool.has_free():
-                    block = next_block()
-                    more = block is not None
-                    if more:
-                        number = next(given)
-                        out[number] = _Out(block, time.monotonic())
-                    elif (late := _late(out, took)) is not None:
-                        number, out[late].twice = late, True
-                    else:
-                        break
-                    self._pool.submit(_do, (key, number, shared, out[number].block))
-                idle()
-                for number, result in self._back():
-                    if number in out:
-                        took.append(time.monotonic() - out.pop(number).since)
-                        yield number, result
-        finally:
-            self._replace_busy()
+        while more or out:
+            self._look()
+            while self._pool.has_free():
+                block = next_block()
+                more = block is not None
+                if more:
+                    number = next(given)
+                    out[number] = _Out(block, time.monotonic())
+                elif (late := _late(out, took)) is not None:
+                    number, out[late].twice = late, True
+                else:
+                    break
+                self._pool.submit(_do, (key, number, shared, out[number].block))
+            idle()
+            for of_plan, number, result in self._back():
+                if of_plan != key or number not in out:
+                    continue
+                if isinstance(result, InputError):
+                    raise result
+                took.append(time.monotonic() - out.pop(number).since)
+                yield number, result
 
-    def _back(self) -> list[tuple[int, Any]]:
+    def _back(self) -> list[tuple[str, int, Any]]:
         """What a worker has given back, after a second at the most."""
         if not self._pool.has_next():
             time.sleep(_SHORT_SECONDS if self._starting else _LOOK_SECONDS)
@@ -175,16 +182,6 @@ class Workers:
         elif time.monotonic() - self._waits_since > WAIT_SECONDS:
             self._waits_since = float("inf")
             _log.warning("no worker has started for %.0f s: %s", WAIT_SECONDS, HINT)
-
-    def _replace_busy(self) -> None:
-        """Ends workers that still have a block; others come for them when there is work."""
-        idle = list(iter(self._pool.pop_idle, None))
-        starting = list(self._starting.values())
-        for worker in self._all:
-            if worker not in idle and worker not in starting:
-                ray.kill(worker)
-        self._all = idle + starting
-        self._pool = ActorPool(idle)
 
 
 def _do(worker: Any, arguments: tuple[Any, ...]) -> ray.ObjectRef:
