@@ -52,6 +52,7 @@ def main(_: list[str]) -> None:
     images = np.random.default_rng(0).uniform(0, 1, (_BATCH, 28, 28, 1)).astype(np.float32)
     labels = np.argmax(model(images), axis=1).astype(np.int32)
     alone = seconds_of_a_block(model, images, labels, attack)
+    print(f"a block in this process: {alone:.2f} s", flush=True)
     found: dict[int, list[float]] = {count: [] for count in counts}
     with cluster_of(max(counts)) as joined:
         for count in counts:
@@ -59,6 +60,7 @@ def main(_: list[str]) -> None:
             workers = Workers(joined)
             for round_ in range(FLAGS.rounds + 1):
                 seconds = seconds_of_all(workers, model, images, labels, attack)
+                print(f"{count} workers, round {round_}: {seconds:.2f} s", flush=True)
                 if round_:  # the first one compiles
                     found[count].append(seconds)
             workers.end()
@@ -75,7 +77,6 @@ def main(_: list[str]) -> None:
             f"{1 - FLAGS.blocks * alone / statistics.median(found[1]):.1%}" if count == 1 else ""
         )
         print(f"| {count} | {rate:,.0f} | {rate / rates[counts[0]]:.2f} | {share} |")
-    print({count: [round(one, 2) for one in seconds] for count, seconds in found.items()})
 
 
 @contextlib.contextmanager
