@@ -28,6 +28,7 @@ from alp_repro.reporting import tables
 from benchmarks.attack_throughput import ours
 from benchmarks.timing import table
 from experiments import app, rows, settings
+from experiments.evaluation_run import image_count
 
 FLAGS = flags.FLAGS
 WORKERS = (1, 8, 64)
@@ -78,7 +79,7 @@ def counted(number: int, scale: str) -> Count:
             key = dataclasses.replace(column.attack, restarts=1)
             most[key] = max(most.get(key, 0), column.attack.restarts)
         each = sum(attack.nb_iter * restarts for attack, restarts in most.items())
-        attacks += job.columns[0].images * each
+        attacks += image_count(job.values) * each
     images, gradients = map(sum, zip(*trained, strict=True))
     return Count(len(values.rows), images, gradients, attacks, max(trained, key=sum))
 
@@ -126,11 +127,10 @@ def main(_: list[str]) -> None:
     }
     heads = ["table", "scale", "rows", "images trained on", "gradients in training"]
     heads += ["gradients of the attacks, at most"]
-    lines = [
-        [label, scale, str(c.rows), *map(_short, (c.images, c.training_gradients)),
-         _short(c.attack_gradients)]
-        for (label, scale), c in counts.items()
-    ]  # fmt: skip
+    lines = []
+    for (label, scale), count in counts.items():
+        work = (count.images, count.training_gradients, count.attack_gradients)
+        lines.append([label, scale, str(count.rows), *map(_short, work)])
     print(table(heads, lines))
     if FLAGS.rates:
         print(f"\n{machine.describe()}; hours of one core, or of the GPU, computed:\n")
