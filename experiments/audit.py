@@ -24,7 +24,7 @@ from alp_repro.errors import InputError
 from . import app
 from .attack_flags import parse_attack
 from .classifier_flags import define_classifier_flags, pixels
-from .definitions import parse
+from .definitions import define_num_images, parse
 
 FLAGS = flags.FLAGS
 EXIT_BELOW = 1
@@ -38,7 +38,7 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
 
     define_classifier_flags(values)
     text("data_dir", "Folder of the TFDS datasets.")
-    flags.DEFINE_integer("num_images", 200, "The first so many images.", flag_values=values)
+    define_num_images(values, 200, "The first so many images, or all of them.")
     text("out", "Folder of the page, the numbers and every stage's result.", "audit")
     flags.DEFINE_float("eps", 8.0, "Radius of the L∞ ball, 0-255 scale.", flag_values=values)
     text(
@@ -72,7 +72,8 @@ def main(_: list[str]) -> None:
     if not FLAGS.model or not FLAGS.data:
         raise InputError("--model and --data are needed: alp-audit --model=m.keras --data=d.npz")
     eps = FLAGS.eps / 255
-    data = read_own_images(FLAGS.data, limit=FLAGS.num_images, data_dir=FLAGS.data_dir)
+    limit = None if FLAGS.num_images == "all" else FLAGS.num_images
+    data = read_own_images(FLAGS.data, limit=limit, data_dir=FLAGS.data_dir)
     for note in data.notes:
         print(f"data: {note}")
     found = audit(

@@ -65,13 +65,19 @@ class _ImageCountParser(flags.ArgumentParser):
         return "integer or all"
 
 
-def define_num_images(values: flags.FlagValues, default: int | None) -> None:
-    """How many evaluation images are attacked."""
+def define_num_images(
+    values: flags.FlagValues,
+    default: int | None,
+    what: str = (
+        "Evaluation images: the first so many of the paper's 1000, or all: the whole test split."
+    ),
+) -> None:
+    """How many images are attacked."""
     flags.DEFINE(
         _ImageCountParser(),
         "num_images",
         default,
-        "Evaluation images: the first so many of the paper's 1000, or all: the whole test split.",
+        what,
         flag_values=values,
         serializer=flags.ArgumentSerializer(),
     )

@@ -21,7 +21,10 @@ Numbers = dict[str, float]
 
 STABILITY_RADIUS = 1e-3
 STABILITY_POINTS = 20
-LAST_STEPS = 10
+# A loss still rises where its last so many iterates gain more than this share of its range: both
+# of Pintor et al.'s code (`incomplete_optimization_indicator`).
+LAST_ITERATES = 10
+RISING_SHARE = 0.05
 
 
 def batched(
@@ -219,14 +222,14 @@ def of_way(losses: np.ndarray, broken: np.ndarray) -> Numbers:
     """What the way of an attack says.
 
     `forgotten`: the share of images with a misclassified iterate whose last one is not;
-    `still_rising`: of the images that no iterate breaks, the share whose best loss rises by more
-    than 1% of its whole rise within the last `LAST_STEPS` steps; `standing`: how many these are.
+    `still_rising`: of the images that no iterate breaks, the share whose best loss so far rises by
+    more than `RISING_SHARE` of the loss's range within the last `LAST_ITERATES` iterates;
+    `standing`: how many these are.
     """
     ever = broken.any(axis=0)
     best = np.maximum.accumulate(losses.astype(np.float64), axis=0)
-    tail = min(LAST_STEPS, len(losses) - 1)
-    whole, late = best[-1] - best[0], best[-1] - best[-1 - tail]
-    rising = late > 0.01 * np.maximum(whole, 1e-12)
+    late = best[-1] - best[-min(LAST_ITERATES, len(best))]
+    rising = late > RISING_SHARE * np.maximum(np.ptp(losses, axis=0), 1e-12)
     standing = ~ever
     return {
         "forgotten": float((ever & ~broken[-1]).mean()),

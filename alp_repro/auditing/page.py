@@ -49,6 +49,7 @@ def render(audit: Audit) -> str:
         TEMPLATE,
         audit=audit,
         picture=pictures.data_uri(pictures.accuracies(audit)) if audit.attacks else None,
+        narrow=pictures.data_uri(pictures.accuracies(audit, narrow=True)) if audit.attacks else "",
         looks=pictures.closer_looks(audit),
         rows=[_row(audit, i) for i in range(len(audit.attacks))],
         indicators=sorted(audit.indicators, key=_order),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import textwrap
 
 import numpy as np
 import tensorflow as tf
@@ -19,6 +20,7 @@ from alp_repro.reporting.figures import (
 )
 
 _BROKEN, _DEFAULT, _LEFT = "#D55E00", "#0072B2", "#009E73"
+_NARROW = 3.9  # inches: about a phone's width at the resolution of all figures
 
 
 def data_uri(figure: Figure) -> str:
@@ -39,15 +41,21 @@ def image_uri(image: np.ndarray) -> str:
 
 
 @figure_style()
-def accuracies(audit: Audit) -> Figure:
-    """What is left after each attack in turn, and what the evaluation under audit says."""
+def accuracies(audit: Audit, *, narrow: bool = False) -> Figure:
+    """What is left after each attack in turn, and what the evaluation under audit says.
+
+    `narrow`: for a phone's screen.
+    """
     titles = ["clean", *(attack.title.partition(":")[0] for attack in audit.attacks)]
     left = [audit.worst_after(count) for count in range(len(titles))]
     alone = [audit.clean_accuracy] + [
         audit.accuracy_of(attack) if attack.scope == "correct" else np.nan
         for attack in audit.attacks
     ]
-    figure = Figure(figsize=(WIDTH, 0.75 + 0.27 * len(titles)), layout="constrained")
+    if narrow:
+        titles = [textwrap.fill(title, 20, break_on_hyphens=False) for title in titles]
+    height = 1.1 + 0.36 * len(titles) if narrow else 0.75 + 0.27 * len(titles)
+    figure = Figure(figsize=(_NARROW if narrow else WIDTH, height), layout="constrained")
     axes = figure.subplots()
     places = np.arange(len(titles))[::-1]
     errors = np.array([audit.interval(share) for share in left]).T
@@ -77,7 +85,10 @@ def accuracies(audit: Audit) -> Figure:
             linewidth=0.9,
             label="the evaluation under audit",
         )
-        axes.legend(loc="lower right")
+        if narrow:
+            figure.legend(loc="outside lower center", ncols=2)
+        else:
+            axes.legend(loc="lower right")
     ends = np.fmax(alone, [audit.interval(share)[1] for share in left])
     for place, share, end in zip(places, left, ends, strict=True):
         axes.text(
@@ -89,9 +100,13 @@ def accuracies(audit: Audit) -> Figure:
             bbox={"facecolor": "white", "linewidth": 0, "pad": 0.6},
         )
     axes.set_yticks(places, titles)
-    axes.set_xlim(0, 112)
+    axes.set_xlim(0, 126 if narrow else 112)
     axes.set_xticks([0, 20, 40, 60, 80, 100])
-    axes.set_xlabel("images still classified correctly, worst case so far (%)")
+    axes.set_xlabel(
+        "classified correctly, worst case so far (%)"
+        if narrow
+        else "images still classified correctly, worst case so far (%)"
+    )
     axes.grid(axis="y", visible=False)
     return figure
 

@@ -6,7 +6,9 @@ single planted point of the ball from the points around it. The point is adversa
 construction, and an attack that does not find it would not find others either.
 
 Ours differs in how the head is fitted: a ridge regression with its threshold between the planted
-point and the nearest of the others, in place of a logistic regression.
+point and the nearest of the others, in place of a logistic regression; and other corners of the
+ball are among the points around it. Where these are of the ball's inside alone, as in the authors'
+code, random corners of a trained LeNet's ball cross the threshold as often as attacks do.
 """
 
 from __future__ import annotations

@@ -14,8 +14,9 @@ import pytest
 
 import alp_repro
 from alp_repro.attacks import Attack
-from alp_repro.auditing import Audit, attack_stages, default_attack
+from alp_repro.auditing import Audit, Stage, attack_stages, default_attack
 from alp_repro.errors import InputError
+from alp_repro.evaluation import restarts
 from experiments import verify_adversarial
 from tests.auditing import fixtures
 
@@ -82,6 +83,36 @@ def test_it_is_kept_and_goes_on(found: Audit, folder: Path, monkeypatch) -> None
     np.testing.assert_array_equal(again.adversarial, found.adversarial)
 
 
+def test_an_interrupted_audit_goes_on_where_it_was(tmp_path: Path, monkeypatch) -> None:
+    """Ctrl-C in the last of three attacks; the first two are not run again."""
+    attacks = [Attack(eps=EPS, eps_iter=EPS / 4, nb_iter=steps) for steps in (3, 4, 5)]
+    stages = [Stage(f"steps{one.nb_iter}", f"{one.nb_iter} steps", one) for one in attacks]
+    same, made = fixtures.After(), 0
+
+    def audited() -> Audit:
+        settings = {"attack": attacks[0], "stages": stages, "closer_look": False}
+        return alp_repro.audit(same, IMAGES[FEW], LABELS[FEW], EPS, folder=tmp_path, **settings)
+
+    def program(*arguments, **settings):  # type: ignore[no-untyped-def]
+        nonlocal made
+        made += 1
+        if made == 4:  # the default, the unbounded attack and the second stage are done
+            raise KeyboardInterrupt
+        return attack_program(*arguments, **settings)
+
+    attack_program = restarts.attack_program
+    monkeypatch.setattr(restarts, "attack_program", program)
+    with pytest.raises(KeyboardInterrupt):
+        audited()
+    found = audited()
+    assert made == 5
+    assert [one.attack for one in found.attacks] == attacks
+    broken = found.broken_by >= 0
+    assert broken.any() and found.left_out == ()
+    logits = np.asarray(same(found.adversarial[broken]))
+    np.testing.assert_array_equal(logits.argmax(axis=1), found.found[broken])
+
+
 def test_another_model_in_the_same_folder_is_refused_or_done_again(folder: Path, found) -> None:
     with pytest.raises(InputError, match="another"):
         alp_repro.audit(fixtures.times(2.0), IMAGES[FEW], LABELS[FEW], EPS, folder=folder)
@@ -96,8 +127,8 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = dict(attrs)
-        if tag == "img":
-            self.images.append(values["src"] or "")
+        if tag in ("img", "source"):
+            self.images.append(values["src" if tag == "img" else "srcset"] or "")
         if values.get("id"):
             self.ids.append(values["id"] or "")
         if tag == "a":
@@ -109,7 +140,8 @@ def test_the_page_needs_nothing_else(found: Audit, tmp_path: Path) -> None:
     text = (tmp_path / "audit.html").read_text(encoding="utf-8")
     page = Page()
     page.feed(text)
-    assert len(page.images) >= 4  # accuracies, heat map, restarts, surface, examples
+    # Accuracies, wide and narrow, heat map, restarts, surface, and three of an example.
+    assert len(page.images) >= 8
     assert all(src.startswith("data:image/png;base64,") for src in page.images)
     assert all(link[1:] in page.ids for link in page.links)
     assert "http" not in re.sub(r"data:[^\"]*", "", text)

@@ -8,8 +8,9 @@ import pytest
 import tensorflow as tf
 
 from alp_repro.attacks import Attack
-from alp_repro.auditing import Audit, Stage, audit, indicators
+from alp_repro.auditing import Audit, Stage, audit, indicators, measurements
 from alp_repro.auditing.planted import features_of, planted_examples
+from alp_repro.classifiers import as_classifier, pixel_range
 from tests.auditing import fixtures
 
 IMAGES, LABELS = fixtures.images_and_labels()
@@ -134,6 +135,32 @@ def test_features_are_the_last_layers_input_and_absent_where_there_is_none() -> 
     assert features_of(fixtures.DropoutLeftOn()) is None
 
 
+def test_an_application_with_random_weights() -> None:
+    """Whatever it says is right; its preprocessing inside, its softmax taken off."""
+    network = keras.applications.MobileNet((32, 32, 3), alpha=0.25, weights=None, classes=5)
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+    pixels = pixel_range(-1, 1)
+    classifier = as_classifier(network, image_shape=(32, 32, 3), pixels=pixels).model
+    labels = np.asarray(classifier(images / np.float32(255))).argmax(axis=1)
+    tiny = Attack(eps=8 / 255, eps_iter=4 / 255, nb_iter=2)
+    found = audit(
+        network,
+        images,
+        labels,
+        8 / 255,
+        attack=tiny,
+        pixels=pixels,
+        minutes=60,
+        stages=[Stage("default", "Default", tiny, cost=2)],
+        closer_look=False,
+    )
+    assert found.clean_accuracy == 1.0
+    assert any("softmax" in note for note in found.notes)
+    # Batch norm without statistics of any data leaves next to nothing of an image.
+    assert "tiny_logits" in raised(found)
+    assert not {"random_outputs", "no_gradient", "judge_disagrees"} & raised(found)
+
+
 def test_restarts_that_go_on_breaking_are_told() -> None:
     first_break = np.array([0, 0, 1, 3, 6, 7, -1, -1, -1, -1])
     one = indicators.restarts(first_break, 10, 20)
@@ -141,6 +168,24 @@ def test_restarts_that_go_on_breaking_are_told() -> None:
     assert "20.0 points from 1 to 10 restarts" in one.saw
     assert "the last 5 broke 2 images, and 20 restarts may break 2 more" in one.saw
     assert not indicators.restarts(np.zeros(10, int), 10, 20).raised
+
+
+def test_the_way_of_an_attack_is_read_as_its_source_reads_it() -> None:
+    """Images in columns: one that still rises, one that has ended, one forgotten, one broken."""
+    flat, rise = np.full(20, 1.0), np.linspace(0.0, 1.0, 20)
+    ended = np.concatenate([rise, flat])  # 0% of its range in the last 10 iterates
+    slow = np.concatenate([rise * 0.96, np.linspace(0.96, 1.0, 20)])  # 2%
+    still = np.linspace(0.0, 1.0, 40)  # 9 of 39 steps: 23%
+    losses = np.stack([still, ended, slow, ended, ended], axis=1)
+    broken = np.zeros((40, 5), bool)
+    broken[7, 3] = True  # and right again at the end
+    broken[30:, 4] = True
+    seen = measurements.of_way(losses, broken)
+    assert seen == {
+        "forgotten": pytest.approx(1 / 5),
+        "still_rising": pytest.approx(1 / 3),
+        "standing": 3,
+    }
 
 
 def test_too_few_classes_for_the_loss_under_audit() -> None:

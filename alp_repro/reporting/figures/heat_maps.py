@@ -31,7 +31,11 @@ def heat_map_panels(maps: Mapping[str, HeatMap]) -> Figure:
         _panel(figure, axes, title, found)
     for axes in panels[len(maps) :]:
         axes.set_visible(False)
-    figure.supxlabel("step size εᵢ (0–255 scale)", fontsize=8)
+    steps = "step size εᵢ (0–255 scale)"
+    if len(maps) == 1:  # beside its own axis: below everything it would name the colour bar
+        panels[0].set_xlabel(steps)
+    else:
+        figure.supxlabel(steps, fontsize=8)
     figure.supylabel("iterations n", fontsize=8)
     return figure
 
