@@ -8,6 +8,7 @@ from typing import Literal
 import keras
 import tensorflow as tf
 
+from alp_repro import machine
 from alp_repro.dtypes import Dtype
 from alp_repro.errors import InputError, one_line
 from alp_repro.probes import full_float32, probe_images, rounding_explains
@@ -66,13 +67,24 @@ def crafting_copy(model: keras.Model, dtype: Dtype | Literal["mixed_bfloat16"]) 
 
 
 def check_copy(copy: keras.Model, model: keras.Model, dtype: str) -> None:
-    """Refuses a copy that gives other logits on fixed images than rounding explains."""
+    """Refuses a copy that gives other logits on fixed images than rounding explains.
+
+    Raises:
+      InputError: it does, or there is no kernel of the copy's dtype on this machine.
+    """
     shape = getattr(model, "input_shape", None)
     if not isinstance(shape, tuple) or len(shape) != 4:
         return  # no model of images, as whoever evaluates or trains it will say
     images = tf.constant(probe_images(tuple(side or _ANY_SIDE for side in shape[1:])))
     with full_float32():
-        expected, found = logits_function(model)(images), logits_function(copy)(images)
+        expected = logits_function(model)(images)
+        try:
+            found = logits_function(copy)(images)
+        except tf.errors.OpError as error:
+            raise InputError(
+                f"this machine ({machine.describe()}) cannot compute {model.name!r} in {dtype} "
+                f"({one_line(error)}): float32 is right here, and what `auto` is"
+            ) from error
     exact = dtype == "float32" and computes_in_float32(model)
     rounding = "float32" if exact else "bfloat16"
     if not rounding_explains(found.numpy(), expected.numpy(), dtype=rounding):

@@ -23,7 +23,7 @@ from tensorflow.tsl.profiler.protobuf import xplane_pb2
 from alp_repro.attacks import Attack, Dtype, Execution, WorkItems, attack_program, exact_bounds
 from alp_repro.models import build_model
 from benchmarks import other_libraries
-from benchmarks.timing import Seconds, interleaved, table
+from benchmarks.timing import Seconds, interleaved, table, use_machine
 from experiments import app
 
 FLAGS = flags.FLAGS
@@ -226,6 +226,7 @@ def _profile(call: Callable[[], object]) -> dict[str, float]:
 
 def main(argv: list[str]) -> None:
     del argv
+    use_machine(threads=FLAGS.threads)
     for name in CASES:
         if not FLAGS.only or name in FLAGS.only:
             one_case(name)
@@ -239,4 +240,5 @@ if __name__ == "__main__":
     flags.DEFINE_integer("rounds", 5, "Times each call is timed; the median is shown.")
     flags.DEFINE_list("only", [], "Of lenet-200, lenet-1000, resnet20_v2-16, peak, operations.")
     flags.DEFINE_string("torch_python", None, "Interpreter with torch, foolbox, torchattacks.")
+    flags.DEFINE_integer("threads", None, "Threads to compute with. Default: one a core.")
     app.run(main)

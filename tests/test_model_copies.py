@@ -143,3 +143,18 @@ def test_what_helps_does_help(images: np.ndarray) -> None:
     for model in (hidden(), Subclass(None)):
         labels = np.argmax(model(images), axis=1)
         assert evaluate(model, images, labels, attack=Attack(**ATTACK)).clean_accuracy == 1
+
+
+class WithoutKernel(keras.layers.Layer):
+    """An operation that TensorFlow has for bfloat16, but no kernel of it on a CPU."""
+
+    def call(self, x: Any) -> Any:
+        return tf.nn.local_response_normalization(x)
+
+
+def test_a_dtype_that_the_machine_has_no_kernels_for_is_told_in_one_line() -> None:
+    model = keras.Sequential([keras.Input(IMAGE_SHAPE), WithoutKernel(), small_model()])
+    crafting_copy(model, "float32")
+    with pytest.raises(InputError, match=r"cannot compute .* in bfloat16 .*float32 is right") as e:
+        crafting_copy(model, "bfloat16")
+    assert "\n" not in str(e.value)
