@@ -3,16 +3,18 @@
     python -m benchmarks.cluster --workers=1,2,4 --rounds=3
 
 Needs the extra [cluster]. The same attack runs in each round with each number of workers; medians
-are printed, and for one worker the share that is not computation: its time against that of as many
-calls of the program in a loop. In it is what an attack costs once: saving and sending the model.
+are printed, and for one worker the share of its time that is not computation, which the worker
+itself times. In it is what an attack costs once: saving and sending the model.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -40,6 +42,24 @@ flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Dtype of craftin
 _BATCH = 200
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Timed:
+    """A plan whose blocks say how long they computed."""
+
+    plan: AttackPlan
+
+    def prepare(self) -> Callable[[Any], float]:
+        """The function of a block, once for all of them."""
+        block_of = self.plan.prepare()
+
+        def seconds(block: Any) -> float:
+            started = time.monotonic()
+            block_of(block)
+            return time.monotonic() - started
+
+        return seconds
+
+
 def main(_: list[str]) -> None:
     """Measures and prints."""
     cluster.use_threads(cluster.Share())
@@ -51,8 +71,7 @@ def main(_: list[str]) -> None:
     model = build_model("lenet", image_shape=(28, 28, 1), num_classes=10)
     images = np.random.default_rng(0).uniform(0, 1, (_BATCH, 28, 28, 1)).astype(np.float32)
     labels = np.argmax(model(images), axis=1).astype(np.int32)
-    alone = seconds_of_a_block(model, images, labels, attack)
-    print(f"a block in this process: {alone:.2f} s", flush=True)
+    computing = 0.0
     found: dict[int, list[float]] = {count: [] for count in counts}
     with cluster_of(max(counts)) as joined:
         for count in counts:
@@ -63,19 +82,18 @@ def main(_: list[str]) -> None:
                 print(f"{count} workers, round {round_}: {seconds:.2f} s", flush=True)
                 if round_:  # the first one compiles
                     found[count].append(seconds)
+            if count == 1:
+                computing = seconds_inside(workers, model, images, labels, attack)
             workers.end()
     items = _BATCH * FLAGS.blocks
-    print(f"{machine.describe()}; {FLAGS.dtype}, {FLAGS.nb_iter} steps, blocks of {alone:.2f} s")
+    print(f"{machine.describe()}; {FLAGS.dtype}, {FLAGS.nb_iter} steps, {FLAGS.blocks} blocks")
     print(
         "| workers | items/s | × the first | what is not computation |\n"
         "| ---: | ---: | ---: | ---: |"
     )
     rates = {count: items / statistics.median(seconds) for count, seconds in found.items()}
     for count, rate in rates.items():
-        # Two cores that compute slow each other down, which is no cost of sharing.
-        share = (
-            f"{1 - FLAGS.blocks * alone / statistics.median(found[1]):.1%}" if count == 1 else ""
-        )
+        share = f"{1 - computing / statistics.median(found[1]):.1%}" if count == 1 else ""
         print(f"| {count} | {rate:,.0f} | {rate / rates[counts[0]]:.2f} | {share} |")
 
 
@@ -92,19 +110,23 @@ def cluster_of(cpus: int) -> Iterator[cluster.Cluster]:
         machines.shutdown()
 
 
-def seconds_of_a_block(
-    model: keras.Model, images: np.ndarray, labels: np.ndarray, attack: Attack
+def seconds_inside(
+    workers: Workers,
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    attack: Attack,
 ) -> float:
-    """Median time of a batch in this process, on one core."""
-    block = AttackPlan(
+    """Time that the blocks of all items take inside the workers, added, when all is compiled."""
+    plan = AttackPlan(
         ModelFile.of(model), images, labels, attack, 0, _BATCH, keep_adversarial=False
-    ).prepare()
-    times = []
-    for restart in range(FLAGS.blocks):
-        started = time.monotonic()
-        block((np.arange(_BATCH), np.full(_BATCH, restart)))
-        times.append(time.monotonic() - started)
-    return statistics.median(times[1:])
+    )
+    blocks = [(np.arange(_BATCH), np.full(_BATCH, restart)) for restart in range(FLAGS.blocks)]
+    for _ in range(2):  # the first one compiles
+        waiting = iter(blocks)
+        found = workers.results(Timed(plan), lambda left=waiting: next(left, None), idle=int)
+        seconds = sum(each for _, each in found)
+    return seconds
 
 
 def seconds_of_all(
