@@ -9,6 +9,7 @@ import numpy as np
 
 from alp_repro.auditing import kinds
 from alp_repro.auditing.kinds import Indicator
+from alp_repro.auditing.planted import PlantedResult
 
 
 def percent(share: float) -> str:
@@ -143,7 +144,10 @@ def judge_disagrees(share: float) -> Indicator:
     return kinds.JUDGE.judged(share > kinds.IMAGES_SHARE, f"{percent(share)} of the images")
 
 
-def unit_test(found: int, by_chance: int, images: int) -> Indicator:
+def unit_test(test: PlantedResult) -> Indicator:
     """See `planted.PlantedResult`."""
-    saw = f"{found} of {images} found, {by_chance} by random points"
-    return kinds.PLANTED.judged(found < kinds.PLANTED_SHARE * images, saw)
+    saw = (
+        f"{test.by_strongest} of {test.images} found, {test.found} by the default attack, "
+        f"{test.by_chance} by random points"
+    )
+    return kinds.PLANTED.judged(test.by_strongest < kinds.PLANTED_SHARE * test.images, saw)

@@ -139,7 +139,8 @@ def unit_test(
     chosen = places[:_PLANTED_IMAGES]
     if work.attack.method not in ("pgd", "apgd") or work.attack.gradient_noise:
         return None
-    if not work.fits("planted", "The attack unit test", 3 * work.attack.nb_iter, len(chosen)):
+    cost = planted.gradients(work.attack)
+    if not work.fits("planted", "The attack unit test", cost, len(chosen)):
         return None
 
     def compute() -> dict[str, int]:
@@ -152,7 +153,7 @@ def unit_test(
         )
         return dataclasses.asdict(found)
 
-    return planted.PlantedResult(**work.once("planted", dict[str, int], compute))
+    return planted.PlantedResult(**work.once("planted_examples", dict[str, int], compute))
 
 
 def of_restarts(work: Work, *, blind: bool) -> Indicator:
@@ -286,7 +287,7 @@ def of_unit_test(test: planted.PlantedResult | None, *, blind: bool) -> Indicato
             if blind
             else "the model has no features that a last layer stands on, or no time was left"
         )
-    return judge.unit_test(test.found, test.by_chance, test.images)
+    return judge.unit_test(test)
 
 
 def overestimate(work: Work) -> Indicator:

@@ -27,6 +27,7 @@ from alp_repro.classifiers.heads import is_graph, last_operation
 INNER_POINTS = 64  # uniform in the ball
 CORNER_POINTS = 64  # at corners of the ball, as the planted point is
 TIGHTNESS = 0.8  # where the threshold lies between the nearest other point and the planted one
+STRONGEST_RESTARTS = 3
 _RIDGE = 1e-3
 
 
@@ -36,12 +37,36 @@ class PlantedResult:
 
     Attributes:
       images: with a head that tells the planted point from all others.
-      found: by the attack; `by_chance`: by as many random points as the attack takes gradients.
+      found: by the attack of the evaluation under audit.
+      by_strongest: by the strongest that there is, see `strongest_attack`.
+      by_chance: by as many random points as the strongest attack takes gradients.
     """
 
     images: int
     found: int
+    by_strongest: int
     by_chance: int
+
+
+def strongest_attack(eps: float) -> Attack:
+    """What of `strong` two classes leave: runs without target of a step that falls from eps.
+
+    Gradients are the point's own: a new last layer has no saturated loss to get around.
+    """
+    return Attack(
+        eps=eps,
+        eps_iter=eps,
+        nb_iter=100,
+        restarts=STRONGEST_RESTARTS,
+        loss="margin",
+        step_schedule="linear",
+    )
+
+
+def gradients(attack: Attack) -> int:
+    """What a planted example costs at most, random points counted as gradients."""
+    strongest = strongest_attack(attack.eps)
+    return attack.nb_iter + 2 * strongest.nb_iter * strongest.restarts
 
 
 def features_of(model: keras.Model) -> keras.Model | None:
@@ -69,12 +94,13 @@ def planted_examples(
     seed: int,
     batch_size: int,
 ) -> PlantedResult:
-    """Plants one adversarial example near each image and lets an attack and chance look for it.
+    """Plants one adversarial example near each image and lets attacks and chance look for it.
 
     Args:
       features: float32 images in [0, 1] to vectors; see `features_of`.
       images: float32 [n, height, width, channels]; some dozens are enough.
-      attack: what is tested; its loss is taken between two classes, its target is left out.
+      attack: of the evaluation under audit, one run of it; its loss is taken between two classes,
+        its target is left out.
       seed: of the points.
       batch_size: images in a batch.
     """
@@ -84,18 +110,23 @@ def planted_examples(
     ]
     fitted = [i for i, head in enumerate(heads) if head is not None]
     if not fitted:
-        return PlantedResult(0, 0, 0)
+        return PlantedResult(0, 0, 0, 0)
     weights = np.stack([h[0] for h in heads if h is not None])
     biases = np.array([h[1] for h in heads if h is not None], np.float32)
     binary = dataclasses.replace(
-        attack, loss="margin" if attack.loss == "dlr" else attack.loss, target="none"
+        attack, loss="margin" if attack.loss == "dlr" else attack.loss, target="none", restarts=1
     )
-    search = _search(features, binary, seed)
-    chance = _chance(features, attack, seed)
-    index = np.asarray(fitted, np.int64)
-    (found,) = batched(search, batch_size, images[fitted], weights, biases, index)
-    (lucky,) = batched(chance, batch_size, images[fitted], weights, biases, index)
-    return PlantedResult(len(fitted), int(found.sum()), int(lucky.sum()))
+    strongest = strongest_attack(attack.eps)
+    given = (batch_size, images[fitted], weights, biases, np.asarray(fitted, np.int64))
+    counts = [
+        int(batched(look, *given)[0].sum())
+        for look in (
+            _search(features, binary, seed),
+            _search(features, strongest, seed),
+            _chance(features, strongest, seed),
+        )
+    ]
+    return PlantedResult(len(fitted), *counts)
 
 
 def _head(
@@ -140,16 +171,18 @@ def _search(features: keras.Model, attack: Attack, seed: int):  # type: ignore[n
             return tf.stack([tf.zeros_like(value), value], axis=1)
 
         labels = tf.zeros_like(index, tf.int32)
-        restart = tf.zeros_like(labels)
-        starts = random_starts(
-            x,
-            image_index=index,
-            restart=restart,
-            seed=tf.constant(seed),
-            eps=tf.constant(attack.eps, tf.float32),
-        )
-        crafted = craft(logits, x, labels, attack=attack, starts=starts)
-        return logits(crafted)[:, 1] > 0
+        broken = tf.fill(tf.shape(b), False)
+        for restart in tf.range(attack.restarts):
+            starts = random_starts(
+                x,
+                image_index=index,
+                restart=tf.fill(tf.shape(index), restart),
+                seed=tf.constant(seed),
+                eps=tf.constant(attack.eps, tf.float32),
+            )
+            crafted = craft(logits, x, labels, attack=attack, starts=starts)
+            broken |= logits(crafted)[:, 1] > 0
+        return broken
 
     return found
 
@@ -158,7 +191,7 @@ def _chance(features: keras.Model, attack: Attack, seed: int):  # type: ignore[n
     @tf.function
     def found(x: tf.Tensor, w: tf.Tensor, b: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         lucky = tf.fill(tf.shape(b), False)
-        for draw in tf.range(attack.nb_iter):
+        for draw in tf.range(attack.nb_iter * attack.restarts):
             points = random_starts(
                 x,
                 image_index=index,

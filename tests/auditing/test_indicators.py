@@ -20,7 +20,7 @@ from alp_repro.auditing import (
     looks,
     measurements,
 )
-from alp_repro.auditing.planted import features_of, planted_examples
+from alp_repro.auditing.planted import PlantedResult, features_of, planted_examples
 from alp_repro.classifiers import as_classifier, pixel_range
 from tests.auditing import fixtures
 
@@ -127,7 +127,7 @@ def test_a_larger_ball_is_an_overestimate_by_small_steps() -> None:
     assert (found.found != LABELS).all()
 
 
-def test_planted_examples_are_found_by_an_attack_and_missed_by_a_lame_one() -> None:
+def test_planted_examples_are_found_by_attacks_and_missed_by_a_lame_one() -> None:
     features = features_of(fixtures.honest())
     assert features is not None
     strong = planted_examples(features, IMAGES[:16], attack=PGD, seed=0, batch_size=16)
@@ -137,7 +137,13 @@ def test_planted_examples_are_found_by_an_attack_and_missed_by_a_lame_one() -> N
     assert strong.found == 16
     assert strong.by_chance <= 4
     assert weak.found <= 4
-    assert indicators.unit_test(weak.found, weak.by_chance, weak.images).raised
+    assert strong.by_strongest == weak.by_strongest == 16
+
+
+def test_the_unit_test_is_failed_by_the_strongest_attack_alone() -> None:
+    """What a weak default attack costs is what the overestimate says."""
+    assert not indicators.unit_test(PlantedResult(32, found=3, by_strongest=31, by_chance=0)).raised
+    assert indicators.unit_test(PlantedResult(32, found=32, by_strongest=30, by_chance=0)).raised
 
 
 def test_features_are_the_last_layers_input_and_absent_where_there_is_none() -> None:
