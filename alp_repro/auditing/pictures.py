@@ -85,10 +85,7 @@ def accuracies(audit: Audit, *, narrow: bool = False) -> Figure:
             linewidth=0.9,
             label="the evaluation under audit",
         )
-        if narrow:
-            figure.legend(loc="outside lower center", ncols=2)
-        else:
-            axes.legend(loc="lower right")
+        figure.legend(loc="outside lower center", ncols=2)
     ends = np.fmax(alone, [audit.interval(share)[1] for share in left])
     for place, share, end in zip(places, left, ends, strict=True):
         axes.text(
