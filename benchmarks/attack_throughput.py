@@ -20,11 +20,12 @@ from absl import flags
 from cleverhans.tf2.attacks.projected_gradient_descent import projected_gradient_descent
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
+from alp_repro import machine
 from alp_repro.attacks import Attack, Dtype, Execution, WorkItems, attack_program, exact_bounds
 from alp_repro.models import build_model
 from benchmarks import other_libraries
-from benchmarks.timing import Seconds, interleaved, table, use_machine
-from experiments import app
+from benchmarks.timing import Seconds, interleaved, table
+from experiments import app, devices
 
 FLAGS = flags.FLAGS
 EPS = 0.3
@@ -226,7 +227,8 @@ def _profile(call: Callable[[], object]) -> dict[str, float]:
 
 def main(argv: list[str]) -> None:
     del argv
-    use_machine(threads=FLAGS.threads)
+    print(machine.describe())
+    devices.choose()
     for name in CASES:
         if not FLAGS.only or name in FLAGS.only:
             one_case(name)
@@ -237,8 +239,8 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    devices.define_flags()
     flags.DEFINE_integer("rounds", 5, "Times each call is timed; the median is shown.")
     flags.DEFINE_list("only", [], "Of lenet-200, lenet-1000, resnet20_v2-16, peak, operations.")
     flags.DEFINE_string("torch_python", None, "Interpreter with torch, foolbox, torchattacks.")
-    flags.DEFINE_integer("threads", None, "Threads to compute with. Default: one a core.")
     app.run(main)

@@ -21,13 +21,13 @@ import tensorflow as tf
 from absl import flags
 
 from alp_repro import machine, training
-from alp_repro.attacks import Attack
 from alp_repro.data import Images, dataset_spec
 from alp_repro.models import build_model
 from alp_repro.reporting import tables
 from benchmarks.attack_throughput import ours
 from benchmarks.timing import table
-from experiments import app, rows, settings
+from experiments import app, devices, rows, settings
+from experiments.estimates import restarts_of, steps_of
 from experiments.evaluation_run import image_count
 
 FLAGS = flags.FLAGS
@@ -70,15 +70,10 @@ def counted(number: int, scale: str) -> Count:
         job = rows.make_job(values, row)
         recipe = settings.recipe(job.values)
         count = recipe.train_images or dataset_spec(recipe.dataset).train_size
-        steps = recipe.epochs * -(-count // recipe.batch_size)
-        images = min(recipe.epochs * count, (recipe.max_steps or steps) * recipe.batch_size)
+        images = min(recipe.epochs * count, steps_of(recipe, count) * recipe.batch_size)
         trained.append((images, images * _steps_of(recipe)))
-        # A column with more restarts goes on where the one with fewer ended.
-        most: dict[Attack, int] = {}
-        for column in job.columns:
-            key = dataclasses.replace(column.attack, restarts=1)
-            most[key] = max(most.get(key, 0), column.attack.restarts)
-        each = sum(attack.nb_iter * restarts for attack, restarts in most.items())
+        attacked = restarts_of(list(job.columns)).items()
+        each = sum(attack.nb_iter * restarts for attack, restarts in attacked)
         attacks += image_count(job.values) * each
     images, gradients = map(sum, zip(*trained, strict=True))
     return Count(len(values.rows), images, gradients, attacks, max(trained, key=sum))
@@ -118,8 +113,7 @@ def measured(number: int) -> Rates:
 
 def main(_: list[str]) -> None:
     """Prints counts, rates and hours."""
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
+    devices.choose(threads=1)
     counts = {
         (label, scale): counted(number, scale)
         for label, number in TABLES.items()
@@ -181,6 +175,7 @@ def _hours(hours: float) -> str:
 
 
 if __name__ == "__main__":
+    devices.define_flags()
     flags.DEFINE_list("scales", list(settings.SCALES), "Scales to count.")
     flags.DEFINE_boolean("rates", True, "Measure rates and compute hours.")
     flags.DEFINE_integer("steps", 5, "Steps of a timed attack.")

@@ -11,9 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
-
-from alp_repro import machine
 
 
 class Seconds(NamedTuple):
@@ -34,14 +31,6 @@ def interleaved(calls: Mapping[str, Callable[[], object]], *, rounds: int) -> di
             call()
             seconds[name].append((time.perf_counter() - wall, time.process_time() - cpu))
     return {name: Seconds(*np.median(values, axis=0).tolist()) for name, values in seconds.items()}
-
-
-def use_machine(*, threads: int | None) -> None:
-    """Computes with so many threads (None: one a core) and prints on what."""
-    if threads is not None:
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(threads)
-    print(f"{machine.describe()}; {threads or 'all'} threads\n", flush=True)
 
 
 def table(heads: list[str], rows: list[list[str]]) -> str:

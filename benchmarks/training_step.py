@@ -16,11 +16,12 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
+from alp_repro import machine
 from alp_repro.attacks import Attack, Dtype
 from alp_repro.models import build_model
 from alp_repro.training import Recipe, compiled_model
-from benchmarks.timing import Seconds, interleaved, table, use_machine
-from experiments import app
+from benchmarks.timing import Seconds, interleaved, table
+from experiments import app, devices
 
 FLAGS = flags.FLAGS
 BASE = "bare Keras fit, float32"
@@ -89,7 +90,8 @@ def candidates() -> dict[str, keras.Model]:
 
 def main(argv: list[str]) -> None:
     del argv
-    use_machine(threads=FLAGS.threads)
+    print(machine.describe())
+    devices.choose()
     random = np.random.default_rng(0)
     images = random.random((FLAGS.batch_size, 28, 28, 1), np.float32)
     labels = random.integers(0, 10, FLAGS.batch_size).astype(np.int32)
@@ -127,10 +129,10 @@ def line(name: str, seconds: dict[str, Seconds]) -> list[str]:
 
 
 if __name__ == "__main__":
+    devices.define_flags()
     flags.DEFINE_integer("rounds", 5, "Chunks of each model; the median is shown.")
     flags.DEFINE_integer("steps", 20, "Steps in a chunk.")
     flags.DEFINE_integer("batch_size", 200, "Images in a batch.")
     flags.DEFINE_integer("nb_iter", 5, "Steps of the training attack.")
     flags.DEFINE_list("only", [], f"Of {', '.join(ROWS)}. Default: all.")
-    flags.DEFINE_integer("threads", None, "Threads to compute with. Default: one a core.")
     app.run(main)

@@ -18,12 +18,11 @@ from absl import flags
 
 from alp_repro.attacks import Attack
 from alp_repro.auditing import Audit, audit
-from alp_repro.data.own_images import read_own_images
 from alp_repro.errors import InputError
 
 from . import app
 from .attack_flags import parse_attack
-from .classifier_flags import define_classifier_flags, pixels
+from .classifier_flags import define_classifier_flags, own_images, pixels
 from .definitions import define_num_images, parse
 
 FLAGS = flags.FLAGS
@@ -72,8 +71,7 @@ def main(_: list[str]) -> None:
     if not FLAGS.model or not FLAGS.data:
         raise InputError("--model and --data are needed: alp-audit --model=m.keras --data=d.npz")
     eps = FLAGS.eps / 255
-    limit = None if FLAGS.num_images == "all" else FLAGS.num_images
-    data = read_own_images(FLAGS.data, limit=limit, data_dir=FLAGS.data_dir)
+    data = own_images(FLAGS)
     for note in data.notes:
         print(f"data: {note}")
     found = audit(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from absl import flags
 
 from alp_repro.classifiers import UNIT_PIXELS, PixelScale, pixel_range, standardized_pixels
+from alp_repro.data.own_images import OwnImages, read_own_images
 from alp_repro.errors import InputError
 
 FLAGS = flags.FLAGS
@@ -62,6 +63,16 @@ def pixels(values: flags.FlagValues) -> PixelScale:
     if mean or deviation:
         return standardized_pixels(mean, deviation)
     return UNIT_PIXELS
+
+
+def own_images(values: flags.FlagValues) -> OwnImages:
+    """The images of --data, as many as --num_images says.
+
+    Raises:
+      InputError: see `read_own_images`.
+    """
+    limit = None if values.num_images == "all" else values.num_images
+    return read_own_images(values.data, limit=limit, data_dir=values.data_dir)
 
 
 def _numbers(name: str, texts: list[str]) -> list[float]:

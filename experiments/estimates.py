@@ -128,9 +128,25 @@ def _steps_left(job: Job, recipe: Recipe) -> int:
         if job.run.backup.exists() and log.exists()
         else 0
     )
-    per_epoch = -(-images // recipe.batch_size)
-    steps = min(recipe.epochs * per_epoch, recipe.max_steps or recipe.epochs * per_epoch)
-    return max(steps - done * per_epoch, 0)
+    return max(steps_of(recipe, images) - done * -(-images // recipe.batch_size), 0)
+
+
+def steps_of(recipe: Recipe, images: int) -> int:
+    """Steps of a whole training on so many images."""
+    steps = recipe.epochs * -(-images // recipe.batch_size)
+    return min(steps, recipe.max_steps or steps)
+
+
+def restarts_of(columns: list[Column]) -> dict[Attack, int]:
+    """The attacks of some columns, each with the restarts that it is run to.
+
+    A column with more restarts goes on where the one with fewer ended.
+    """
+    found: dict[Attack, int] = {}
+    for column in columns:
+        one = dataclasses.replace(column.attack, restarts=1)
+        found[one] = max(found.get(one, 0), column.attack.restarts)
+    return found
 
 
 def step_seconds(values: flags.FlagValues, recipe: Recipe, devices: Devices) -> float:
@@ -151,14 +167,8 @@ def evaluation_seconds(values: flags.FlagValues, columns: list[Column], devices:
     )
     images = np.resize(data.unit_scale, (batch, *data.images.shape[1:]))
     labels = np.resize(data.labels, batch)
-    # A column with more restarts goes on where the one with fewer ended.
-    attacks: dict[Attack, int] = {}
-    for column in columns:
-        attack = column.attack
-        key = dataclasses.replace(attack, restarts=1)
-        attacks[key] = max(attacks.get(key, 0), attack.restarts)
     seconds = 0.0
-    for attack, restarts in attacks.items():
+    for attack, restarts in restarts_of(columns).items():
         stamps: list[float] = []
 
         def stamp(_: Progress, stamps: list[float] = stamps) -> None:

@@ -20,12 +20,11 @@ from absl import flags
 from alp_repro import runs
 from alp_repro.attacks import Attack
 from alp_repro.classifiers import as_classifier
-from alp_repro.data.own_images import read_own_images
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, evaluate
 
 from . import app, cluster_run, devices, settings
-from .classifier_flags import define_classifier_flags, pixels
+from .classifier_flags import define_classifier_flags, own_images, pixels
 from .cluster_run import Compute, computing
 from .evaluation_run import attack_run
 
@@ -79,8 +78,7 @@ def of_classifier(grid: list[Attack], compute: Compute) -> Iterator[tuple[Attack
         raise InputError("--model without --data: name images, as in --data=my_images.npz")
     if FLAGS.grid or not all(",eps=" in spec for spec in FLAGS.attack):
         raise InputError("--model: every attack needs its eps, as in --attack=pgd,eps=8,eps_iter=2")
-    limit = None if FLAGS.num_images == "all" else FLAGS.num_images
-    data = read_own_images(FLAGS.data, limit=limit, data_dir=FLAGS.data_dir)
+    data = own_images(FLAGS)
     classifier = as_classifier(
         FLAGS.model,
         image_shape=data.images.shape[1:],

@@ -20,7 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from alp_repro.attacks import Attack, craft, random_starts
+from alp_repro.attacks import Attack, craft, random_starts, strong_attack
 from alp_repro.auditing.measurements import batched
 from alp_repro.classifiers.heads import is_graph, last_operation
 
@@ -53,13 +53,12 @@ def strongest_attack(eps: float) -> Attack:
 
     Gradients are the point's own: a new last layer has no saturated loss to get around.
     """
-    return Attack(
-        eps=eps,
-        eps_iter=eps,
-        nb_iter=100,
+    return dataclasses.replace(
+        strong_attack(eps),
         restarts=STRONGEST_RESTARTS,
-        loss="margin",
-        step_schedule="linear",
+        momentum=0.0,
+        gradient_noise=0.0,
+        target="none",
     )
 
 
