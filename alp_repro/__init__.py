@@ -15,6 +15,7 @@ from alp_repro.attacks import Attack, strong_attack
 from alp_repro.auditing import Audit, audit
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, evaluate, load_record
+from alp_repro.evaluation.published import load_published
 from alp_repro.runs import load_model
 from alp_repro.training import Recipe, train
 
@@ -31,6 +32,7 @@ __all__ = [
     "evaluate",
     "load_evaluation_set",
     "load_model",
+    "load_published",
     "load_record",
     "strong_attack",
     "train",

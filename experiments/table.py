@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from absl import flags
 from alp_repro import runs, tasks
 from alp_repro.data import dataset_spec, unverified_source
 from alp_repro.errors import InputError
-from alp_repro.reporting import table_files, tables
+from alp_repro.reporting import stored_tables, table_files, tables
+from alp_repro.reporting.stored_tables import StoredTable
 from alp_repro.reporting.tables import PaperTable, TableRow
 
 from . import app, cluster_run, devices, estimates, settings, shares
@@ -174,7 +176,9 @@ def make(paper: PaperTable, jobs: list[Job], work: Work) -> list[str]:
             display.ended(row)
             clock.ended(row, ended.seconds)
             if ended.error is None:
-                display.print(table_files.markdown_line(row_of(paper, job), job.columns))
+                made = row_of(paper, job)
+                beside = made.beside_long_run
+                display.print(table_files.markdown_line(made, job.columns, long_run=beside))
             else:
                 failed.append(row)
                 display.print(f"{row} failed: {ended.error}")
@@ -225,7 +229,15 @@ def rows_here(several: list[Job], work: Work, display: Display) -> Iterator[task
 
 def row_of(paper: PaperTable, job: Job) -> TableRow:
     """The row as far as it is on disk."""
-    return tables.table_row(paper, job.row, job.run, job.columns, wanted=wanted_of(job))
+    row = tables.table_row(paper, job.row, job.run, job.columns, wanted=wanted_of(job))
+    return stored_tables.beside_long_run(row, job.columns, long_run(paper.number, job.scale))
+
+
+@functools.cache
+def long_run(number: int, scale: str) -> StoredTable | None:
+    """The published table, beside any other scale's."""
+    found = stored_tables.shipped_table(number)
+    return None if found is None or found.scale == scale else found
 
 
 def cli() -> None:

@@ -20,7 +20,8 @@ table() {
 # The rows of the whole table that a log ends with, and how many of them have all numbers.
 rows_of() { tac "$folder/$1" | sed -n '/^| /,/^$/p' | sed '/^$/q' | tac | grep '^| [^-M]'; }
 complete_rows() {
-  rows_of "$1" | awk -F'|' '{for (i = 3; i < NF; i += 2) if ($i ~ /–/) next; print}' | wc -l
+  awk -F'|' '/^\| Model/ {for (i = 3; i < NF; i++) if ($i ~ /: ours/) ours[i]; n = 0; next}
+    /^\| [^-]/ {n++; for (i in ours) if ($i ~ /–/) {n--; break}} END {print n}' "$folder/$1"
 }
 
 prepare() {

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -20,6 +19,7 @@ import numpy as np
 from alp_repro import files, runs
 from alp_repro.attacks.settings import Attack
 from alp_repro.data.images import images_digest
+from alp_repro.effort import Clock
 from alp_repro.errors import InputError
 from alp_repro.evaluation.record import AttackRecord, load_record, save_record
 from alp_repro.model_identity import FunctionIdentity, function_identity
@@ -84,11 +84,10 @@ def keep(
         if kind.complete(found):
             return found
         session = {**runs.provenance(), **(details or {})}
-        earlier, started = found.sessions, time.monotonic()
+        earlier, clock = found.sessions, Clock()
 
         def save(current: R) -> None:
-            spent = {"seconds": round(time.monotonic() - started, 1)}
-            sessions = [*earlier, {**session, **spent}]
+            sessions = [*earlier, {**session, **clock.spent()}]
             kind.save(path, dataclasses.replace(current, sessions=sessions))
 
         work(found, save)

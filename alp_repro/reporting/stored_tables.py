@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alp_repro import decoding
+from alp_repro import decoding, shipped
+from alp_repro.attacks import EXECUTION
+from alp_repro.evaluation.published import SCALE
 from alp_repro.reporting import results
-from alp_repro.reporting.tables import Cell, TableRow
+from alp_repro.reporting.tables import Cell, Column, TableRow
 from alp_repro.runs import RunDir
 
 
@@ -40,6 +44,16 @@ class StoredTable:
         return next((row for row in self.rows if row.row == name), None)
 
 
+def shipped_table(number: int) -> StoredTable | None:
+    """The published table of this number that comes with the project, if it does.
+
+    Raises:
+      InputError: the file is something else.
+    """
+    file = shipped.folder("results") / SCALE / "tables" / f"table{number}.json"
+    return read_table(file) if file.exists() else None
+
+
 def read_table(file: Path) -> StoredTable:
     """Reads a table.
 
@@ -61,6 +75,42 @@ def current(table: StoredTable, models: Path) -> StoredTable:
     """
     rows = tuple(_current(row, RunDir(models / row.row)) for row in table.rows)
     return dataclasses.replace(table, rows=rows)
+
+
+def beside_long_run(
+    row: TableRow, columns: Sequence[Column], long_run: StoredTable | None
+) -> TableRow:
+    """The row with the numbers of a longer run beside its own, of the same attacks.
+
+    Args:
+      row: of a table of ours.
+      columns: its adversarial columns.
+      long_run: the longer run's table; None, or one without the row: nothing stands beside.
+    """
+    found = long_run.row(row.row) if long_run is not None else None
+    if long_run is None or found is None:
+        return row
+    theirs = {
+        _asked(column.attack, column.grid_restarts): cell
+        for column, cell in zip(long_run.columns, found.cells, strict=True)
+        if cell.ours is not None
+    }
+    cells = tuple(
+        dataclasses.replace(
+            cell, long_run=theirs.get(_asked(column.attack.to_json(), column.grid_restarts))
+        )
+        for cell, column in zip(row.cells, columns, strict=True)
+    )
+    clean = found.clean if found.clean.ours is not None else None
+    return dataclasses.replace(
+        row, clean=dataclasses.replace(row.clean, long_run=clean), cells=cells
+    )
+
+
+def _asked(attack: Mapping[str, Any], grid_restarts: int) -> str:
+    """What a column asks for, whatever a scale bounds its restarts to and computes it in."""
+    said = {key: value for key, value in attack.items() if key not in ("restarts", *EXECUTION)}
+    return json.dumps({**said, "grid_restarts": grid_restarts}, sort_keys=True)
 
 
 def _current(row: TableRow, run: RunDir) -> TableRow:

@@ -14,17 +14,33 @@ from alp_repro import files
 from alp_repro.reporting.tables import Cell, Column, TableRow
 
 MISSING = "–"
+LONG_RUN = (
+    "Long run: the models that come with the project, trained longer and attacked on more images "
+    "with more restarts (SCALE=published shows them)."
+)
+CSV_TITLES = (
+    *("row", "label", "column", "ours", "low", "high"),
+    *("restarts", "paper", "images", "mean", "long_run"),
+)
 
 
 def to_markdown(rows: Sequence[TableRow], columns: Sequence[Column], *, heading: str) -> str:
-    """The table with a column of ours and one of the paper's for each of its columns."""
+    """The table with a column of ours and one of the paper's for each of its columns.
+
+    Where a longer run of ours is known, a column of its numbers stands between.
+    """
+    long_run = any(row.beside_long_run for row in rows)
     titles = ["Model"]
-    for title in ("clean", *(column.title for column in columns)):
-        titles.append(f"{title}: ours")
-        if not title.startswith("strong"):
-            titles.append("paper")
+    for title, paper in (("clean", True), *((c.title, not c.ours_only) for c in columns)):
+        titles += [
+            f"{title}: ours",
+            *(["long run"] if long_run else []),
+            *(["paper"] if paper else []),
+        ]
     lines = [heading, "", _line(titles), _line(["---"] + ["---:"] * (len(titles) - 1))]
-    lines += [markdown_line(row, columns) for row in rows]
+    lines += [markdown_line(row, columns, long_run=long_run) for row in rows]
+    if long_run:
+        lines += ["", LONG_RUN]
     disagree = [f"- {row.label}: {row.note}." for row in rows if row.note]
     if disagree:
         lines += ["", "Where the published sources disagree:", "", *disagree]
@@ -34,25 +50,35 @@ def to_markdown(rows: Sequence[TableRow], columns: Sequence[Column], *, heading:
     return "\n".join(lines) + "\n"
 
 
-def markdown_line(row: TableRow, columns: Sequence[Column]) -> str:
+def markdown_line(row: TableRow, columns: Sequence[Column], *, long_run: bool = False) -> str:
     """One row of `to_markdown`; brackets hold the 95% interval."""
     label = f"{row.label} ({row.mark})" if row.mark else row.label
     images = next((column.images for column in columns), None)
-    fields = [label, *_pair(row.clean, images=images, restarts=None, paper=True)]
+    fields = [label, cell_text(row.clean, images=images, restarts=None)]
+    fields += _beside(row.clean, long_run=long_run, paper=True)
     for cell, column in zip(row.cells, columns, strict=True):
-        fields += _pair(
-            cell,
-            images=column.images,
-            restarts=column.attack.restarts,
-            paper=not column.ours_only,
-        )
+        fields.append(cell_text(cell, images=column.images, restarts=column.attack.restarts))
+        fields += _beside(cell, long_run=long_run, paper=not column.ours_only)
     return _line(fields)
 
 
-def _pair(cell: Cell, *, images: int | None, restarts: int | None, paper: bool) -> list[str]:
-    ours = cell_text(cell, images=images, restarts=restarts)
-    printed = MISSING if cell.by_paper is None else f"{cell.by_paper:.1f}%"
-    return [ours, printed] if paper else [ours]
+def _beside(cell: Cell, *, long_run: bool, paper: bool) -> list[str]:
+    """What stands beside our number."""
+    fields = []
+    if long_run:
+        fields.append(long_run_text(cell))
+    if paper:
+        fields.append(MISSING if cell.by_paper is None else f"{cell.by_paper:.1f}%")
+    return fields
+
+
+def long_run_text(cell: Cell) -> str:
+    """The longer run's number, with its restarts where it had others."""
+    longer = cell.long_run
+    if longer is None or longer.ours is None:
+        return MISSING
+    same = longer.restarts is None or longer.restarts == cell.restarts
+    return f"{longer.ours:.1f}%" + ("" if same else f" (r={longer.restarts})")
 
 
 def cell_text(cell: Cell, *, images: int | None, restarts: int | None) -> str:
@@ -81,18 +107,19 @@ def _line(fields: list[str]) -> str:
 
 
 def to_csv(rows: Sequence[TableRow], columns: Sequence[Column]) -> str:
-    """One line a number: row, column, ours, low, high, restarts, paper, images, mean (percent)."""
+    """One line a number, in percent: ours with its interval, the paper's, the long run's."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["row", "label", "column", "ours", "low", "high", "restarts", "paper", "images", "mean"]
-    )
+    writer.writerow(CSV_TITLES)
     for row in rows:
         named = [("clean", row.clean), *zip((c.title for c in columns), row.cells, strict=True)]
         for title, cell in named:
             for one in (cell, *([cell.further] if cell.further else [])):
                 interval = [one.ours, one.low, one.high, one.restarts, one.by_paper]
-                writer.writerow([row.row, row.label, title, *interval, one.images, one.mean])
+                longer = one.long_run.ours if one.long_run else None
+                writer.writerow(
+                    [row.row, row.label, title, *interval, one.images, one.mean, longer]
+                )
     return text.getvalue()
 
 

@@ -74,6 +74,7 @@ class Cell:
       by_paper: the paper's number.
       mean: the mean over restarts, where losses were recorded.
       further: the same attack on fewer images with more restarts, where there is such a result.
+      long_run: the same cell of a longer run of the project's, where it is shown beside this one.
     """
 
     ours: float | None = None
@@ -84,6 +85,7 @@ class Cell:
     images: int | None = None
     mean: float | None = None
     further: Cell | None = None
+    long_run: Cell | None = None
 
     @property
     def differs(self) -> bool:
@@ -121,6 +123,11 @@ class TableRow:
     def complete(self) -> bool:
         """Whether every number of ours is there."""
         return all(cell.ours is not None for cell in (self.clean, *self.cells))
+
+    @property
+    def beside_long_run(self) -> bool:
+        """Whether a number of a longer run stands beside any of ours."""
+        return any(cell.long_run is not None for cell in (self.clean, *self.cells))
 
 
 @dataclasses.dataclass(frozen=True)

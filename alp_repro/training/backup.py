@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from alp_repro import files, runs
+from alp_repro.effort import Clock
 from alp_repro.errors import InputError
 from alp_repro.training.model import LogitPairingModel
 from alp_repro.training.ownership import Owner, check_same
@@ -30,6 +31,9 @@ class Backup(keras.callbacks.Callback):
         self._run, self._owner = run, owner
         self._path = run.backup / "latest.npz"
         self._older = run.backup / "latest.weights.h5"  # of a version without a checksum
+        self._earlier: list[dict[str, Any]] = []
+        self._session: dict[str, Any] = {}
+        self._clock = Clock()
 
     def restore(self, model: LogitPairingModel, *, steps_per_epoch: int) -> int:
         """Loads what an earlier training left into a compiled model; returns the epochs done.
@@ -46,11 +50,22 @@ class Backup(keras.callbacks.Callback):
         # A state is that of an epoch's end; the last epoch may have fewer steps.
         return -(-int(model.optimizer.iterations.numpy()) // steps_per_epoch)
 
+    @property
+    def sessions(self) -> list[dict[str, Any]]:
+        """Provenance of every process that ended an epoch, with their number and what it spent."""
+        return [*self._earlier, self._session] if self._session.get("epochs") else self._earlier
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Begins a session."""
+        self._session, self._clock = {**runs.provenance(), "epochs": 0}, Clock()
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Saves weights, optimizer and averages."""
         arrays = {f"{i:04}": np.asarray(v) for i, v in enumerate(_variables(self.model))}
         owner = self._owner.to_json()
-        files.write_arrays(self._path, arrays, owner=owner, checksum=_checksum(arrays, owner))
+        self._session |= {"epochs": self._session["epochs"] + 1, **self._clock.spent()}
+        notes = {"checksum": _checksum(arrays, owner), "sessions": self.sessions}
+        files.write_arrays(self._path, arrays, owner=owner, **notes)
         self._older.unlink(missing_ok=True)
 
     def remove(self) -> None:
@@ -63,6 +78,8 @@ class Backup(keras.callbacks.Callback):
         try:
             with np.load(self._path) as file:
                 arrays = {name: file[name] for name in file.files}
+            # One of before sessions were noted has none.
+            self._earlier = json.loads(str(arrays.pop("sessions", "[]")))
             owner, told = (json.loads(str(arrays.pop(name))) for name in ("owner", "checksum"))
             if _checksum(arrays, owner) != told:
                 raise ValueError("its content does not fit its checksum")

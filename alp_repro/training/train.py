@@ -92,7 +92,6 @@ def train(
         order = EpochOrder(first_images(data, recipe.train_images), recipe, replicas=replicas)
         with strategy.scope():
             model = compiled_model(recipe, jit_compile=jit_compile, init_from=init_from)
-        started = time.monotonic()
         backup = Backup(run, owner)
         done = backup.restore(model, steps_per_epoch=order.steps)
         epochs = epochs_of(recipe, steps_per_epoch=order.steps)
@@ -128,7 +127,7 @@ def train(
             "weights": runs.weights_hash(trained),
             "init_from": owner.init_from,
             "at_chance": is_at_chance(log.rows.get(epochs - 1, {}), trained.output_shape[-1]),
-            "seconds_of_last_session": round(time.monotonic() - started, 1),
+            "sessions": backup.sessions,
             "data_source": data.source,
         }
         files.write_json(run.recipe, {**description, **runs.provenance(), **(details or {})})

@@ -16,7 +16,7 @@ from alp_repro import files, runs
 from alp_repro.attacks import Attack
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, attack_name, save_record
-from alp_repro.reporting import table_files, tables
+from alp_repro.reporting import stored_tables, table_files, tables
 from alp_repro.reporting.results import Wanted
 from alp_repro.reporting.tables import Cell, Column, TableRow
 from alp_repro.runs import RunDir
@@ -276,3 +276,58 @@ def test_the_reference_is_what_the_paper_prints(number: int) -> None:
     ours = [[r.clean, *r.adversarial] for r in tables.load_paper_table(number).rows]
     # The percentages of names such as "50% AT" stand before the first tab.
     assert ours == printed
+
+
+def stored(row: TableRow, columns: list[Column], folder: Path) -> stored_tables.StoredTable:
+    """A longer run's table with this row."""
+    table_files.write_table(
+        folder,
+        "table1",
+        [row],
+        columns,
+        heading="",
+        details={"table": 1, "scale": "published", "date": "", "revision": ""},
+    )
+    return stored_tables.read_table(folder / "table1.json")
+
+
+def test_a_longer_runs_numbers_stand_beside_those_of_the_same_attacks(
+    run: RunDir, tmp_path: Path
+) -> None:
+    longer = TableRow(
+        "clp",
+        "CLP",
+        Cell(99.0, 98.0, 99.5),
+        (Cell(60.0, 57.0, 63.0, 1), Cell(5.0, 4.0, 6.0, 1000), Cell(0.0, 0.0, 1.0, 3)),
+    )
+    strong = dataclasses.replace(STRONG, restarts=1000)
+    theirs = [Column(WEAK, 1), Column(strong, 10000), Column(STRONG, 3)]
+    table = stored(longer, theirs, tmp_path / "longer")
+    put_record(run, WEAK, [0, -1, 0, -1], done=1)
+    crafted_otherwise = Column(dataclasses.replace(WEAK, dtype="bfloat16"), 1)
+    other = Column(dataclasses.replace(WEAK, nb_iter=41), 1)
+    columns = [COLUMNS[0], COLUMNS[1], crafted_otherwise, other]
+    beside = stored_tables.beside_long_run(row_of(run, columns), columns, table)
+    numbers = [cell.long_run.ours if cell.long_run else None for cell in beside.cells]
+    assert numbers == [60.0, 5.0, 60.0, None]
+    assert beside.clean.long_run is not None and beside.clean.long_run.ours == 99.0
+    text = table_files.to_markdown([beside], columns, heading="x")
+    line = next(line for line in text.splitlines() if line.startswith("| CLP"))
+    assert line.split(" | ")[5:7] == ["60.0%", "62.4%"]
+    assert "| 5.0% (r=1000) | 4.1% |" in line
+    assert text.splitlines()[2].count("long run") == len(columns) + 1
+    assert table_files.LONG_RUN in text
+    again = stored(beside, columns, tmp_path / "again").row("clp")
+    assert again is not None and again.cells[0].long_run == beside.cells[0].long_run
+    assert again.beside_long_run
+
+
+def test_without_a_longer_run_nothing_stands_beside(run: RunDir, tmp_path: Path) -> None:
+    row = row_of(run, COLUMNS)
+    assert stored_tables.beside_long_run(row, COLUMNS, None) is row
+    missing = stored(dataclasses.replace(row, row="lsq"), COLUMNS, tmp_path / "longer")
+    assert stored_tables.beside_long_run(row, COLUMNS, missing) is row
+    empty = stored(row, COLUMNS, tmp_path / "empty")
+    beside = stored_tables.beside_long_run(row, COLUMNS, empty)
+    assert not beside.beside_long_run
+    assert "long run" not in table_files.to_markdown([beside], COLUMNS, heading="x")

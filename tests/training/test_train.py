@@ -588,6 +588,9 @@ def test_a_training_that_is_killed_anywhere_ends_as_if_undisturbed(
     assert_same_weights(run.model, undisturbed.model)
     assert_same_weights(run.averages, undisturbed.averages)
     assert run.log.read_text() == undisturbed.log.read_text()
+    sessions = files.read_json(run.recipe)["sessions"]
+    assert len(sessions) > 1 and sum(session["epochs"] for session in sessions) == RECIPE.epochs
+    assert all(session["cpu_seconds"] > 0 and session["machine"] for session in sessions)
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
