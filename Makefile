@@ -13,16 +13,19 @@ RAY ?=
 FLAGS ?=
 # Setuptools warns of what every editable installation is.
 INSTALL = PYTHONWARNINGS='ignore:Editable installation' $(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt
-TABLE_FLAGS = --scale=$(SCALE) $(if $(ROWS),--only=$(ROWS)) $(if $(STRONG),--strong) \
+# The published runs come with the repository: they are shown, not made.
+PUBLISHED = $(filter published,$(SCALE))
+WHERE = --scale=$(SCALE) $(if $(PUBLISHED),--runs_dir=results)
+TABLE_FLAGS = $(WHERE) $(if $(PUBLISHED),--strong --show) $(if $(ROWS),--only=$(ROWS)) $(if $(STRONG),--strong) \
 	$(if $(JOBS),--jobs=$(JOBS)) $(if $(RAY),--ray=$(RAY)) $(FLAGS)
 
 .PHONY: help setup setup-cluster mnist-table1 cifar10-table2 tiny-imagenet-table3 tiny-imagenet-table4 \
-	tiny-imagenet-table5 figures report claims test lint smoke clean
+	tiny-imagenet-table5 figures report claims verify test lint smoke clean
 
 help:
-	@echo "make mnist-table1 [SCALE=smoke|quick|paper] [ROWS=clp,lsq] [STRONG=1] [JOBS=2] [RAY=local|auto|HOST:PORT]"
+	@echo "make mnist-table1 [SCALE=smoke|quick|published|paper] [ROWS=clp,lsq] [STRONG=1] [JOBS=2] [RAY=local|auto|HOST:PORT]"
 	@echo "make cifar10-table2 | tiny-imagenet-table3 | tiny-imagenet-table4 | tiny-imagenet-table5"
-	@echo "make figures | figure1 ... figure7 | heat_maps_mnist | report | claims"
+	@echo "make figures | figure1 ... figure7 | heat_maps_mnist | report | claims | verify"
 	@echo "make test | lint | smoke | setup | setup-cluster | clean"
 
 setup: $(READY)
@@ -53,17 +56,22 @@ tiny-imagenet-table3 tiny-imagenet-table4 tiny-imagenet-table5: tiny-imagenet-%:
 	@$(RUN) -m experiments.table --flagfile=flags/tables/$*.cfg $(TABLE_FLAGS)
 
 figures: $(READY)
-	@$(RUN) -m experiments.figures --scale=$(SCALE) $(FLAGS)
+	@$(RUN) -m experiments.figures $(WHERE) $(FLAGS)
 
 # One figure: make figure1 … figure7, make heat_maps_mnist, make restarts_mnist …
 figure% heat_maps_% restarts_% training_%: $(READY)
-	@$(RUN) -m experiments.figures --scale=$(SCALE) --only=$@ $(FLAGS)
+	@$(RUN) -m experiments.figures $(WHERE) --only=$@ $(FLAGS)
 
 report: $(READY)
-	@$(RUN) -m experiments.report --scale=$(SCALE) $(FLAGS)
+	@$(RUN) -m experiments.report $(WHERE) $(if $(PUBLISHED),--out=results/report.html) $(FLAGS)
 
+# Of the published runs, unless a scale is named.
 claims: $(READY)
-	@$(RUN) -m experiments.claims --scale=$(SCALE) $(FLAGS)
+	@$(RUN) -m experiments.claims $(if $(filter file,$(origin SCALE)),--scale=published --runs_dir=results,$(WHERE)) $(FLAGS)
+
+# Attacks the published models afresh and compares image by image.
+verify: $(READY)
+	@$(RUN) -m experiments.verify $(if $(ROWS),--rows=$(ROWS)) $(FLAGS)
 
 test: $(READY)
 	@$(RUN) -m pytest --numprocesses=2 --dist=loadfile

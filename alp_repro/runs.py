@@ -17,6 +17,7 @@ import dataclasses
 import datetime
 import hashlib
 import importlib.metadata
+import json
 import platform
 import subprocess
 import sys
@@ -30,7 +31,7 @@ import numpy as np
 
 from alp_repro import decoding, machine
 from alp_repro.errors import InputError
-from alp_repro.files import exclusive, make_folder, write_atomically
+from alp_repro.files import exclusive, make_folder, plain, write_atomically
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,6 +169,18 @@ def provenance() -> dict[str, Any]:
         "versions": {name: importlib.metadata.version(name) for name in packages},
         "machine": machine.describe(),
     }
+
+
+def is_kept(path: Path, content: dict[str, Any]) -> bool:
+    """Whether a JSON file says this already, when and with what code it was written aside."""
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    made = provenance()
+    return isinstance(kept, dict) and all(
+        kept.get(key) == value for key, value in plain(content).items() if key not in made
+    )
 
 
 def code_revision() -> str:

@@ -40,7 +40,9 @@ def main(_: list[str]) -> None:
     text = claims.to_markdown(judged, commands, costs(tables))
     described = [dataclasses.asdict(one) for one in judged]
     files.write_text(out / "claims.md", text)
-    files.write_json(out / "claims.json", {"claims": described, **runs.provenance()})
+    content = {"claims": described, **runs.provenance()}
+    if not runs.is_kept(out / "claims.json", content):
+        files.write_json(out / "claims.json", content)
     for one in judged:
         print(f"{one.claim.name}: {one.verdict}")
     print(f"written: {out}/claims.md, .json")

@@ -3,8 +3,9 @@ r"""Attacks the published models afresh and compares with the published results,
     python -m experiments.verify
     python -m experiments.verify --rows=clp,lsq --strong_images=50
 
-Of each run in <results_dir>/published/<dataset>/: the model's hash, every attack's first restart on
-all its images, and every restart of `strong` on the first --strong_images. A processor with other
+Of each run in <results_dir>/published/<dataset>/: the model's hash, that its results say what the
+tables say, every attack's first restart on all its images, and every restart of `strong` on the
+first --strong_images. A processor with other
 instructions rounds otherwise, which may turn a few images: up to --tolerance of them are told and
 let pass. Anything else ends with exit code 1.
 """
@@ -18,11 +19,12 @@ import numpy as np
 from absl import flags
 
 from alp_repro import shipped
-from alp_repro.data import DATASETS, Images, load_split
+from alp_repro.data import DATASETS, Images, dataset_spec, load_split
 from alp_repro.errors import InputError
 from alp_repro.evaluation import published
 from alp_repro.evaluation.published import Comparison
 from alp_repro.evaluation.record import AttackRecord
+from alp_repro.reporting import stored_tables
 
 from . import app, devices
 
@@ -46,7 +48,9 @@ def main(_: list[str]) -> None:
     results = Path(_RESULTS.value) if _RESULTS.value else shipped.folder("results")
     test = load_split(_DATASET.value, "test", data_dir=_DATA_DIR.value)
     started, wrong, compared = time.monotonic(), 0, 0
-    for row in _ROWS.value or rows_of(results):
+    rows = _ROWS.value or rows_of(results)
+    check_tables(results, _DATASET.value, rows)
+    for row in rows:
         print(f"{row}:", flush=True)
         for comparison in checked(f"{_DATASET.value}/{row}", results, test):
             compared += 1
@@ -70,6 +74,25 @@ def rows_of(results: Path) -> list[str]:
     if not rows:
         raise InputError(f"{folder} holds no published runs: name another --results_dir")
     return rows
+
+
+def check_tables(results: Path, dataset: str, rows: list[str]) -> None:
+    """Checks that the results of these rows are there, and say what the tables say.
+
+    Raises:
+      InputError: a table, a result or a number is missing or another.
+    """
+    for number in dataset_spec(dataset).tables:
+        file = results / published.SCALE / "tables" / f"table{number}.json"
+        table = stored_tables.read_table(file)
+        for row in rows:
+            shown = table.row(row)
+            if shown is None or shown.model is None:
+                raise InputError(f"{file} has no numbers of {row}: restore it with git checkout")
+            run = published.published_run(f"{dataset}/{row}", folder=results)
+            problems = stored_tables.unsupported(table, shown, published.records_of(run))
+            if problems:
+                raise InputError(f"{run.attacks}: {problems[0]}; restore them with git checkout")
 
 
 def checked(name: str, results: Path, test: Images) -> list[Comparison]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from alp_repro import decoding, shipped
 from alp_repro.attacks import EXECUTION
+from alp_repro.evaluation import AttackRecord
 from alp_repro.evaluation.published import SCALE
 from alp_repro.reporting import results
 from alp_repro.reporting.tables import Cell, Column, TableRow
@@ -105,6 +107,35 @@ def beside_long_run(
     return dataclasses.replace(
         row, clean=dataclasses.replace(row.clean, long_run=clean), cells=cells
     )
+
+
+def unsupported(table: StoredTable, row: TableRow, records: Sequence[AttackRecord]) -> list[str]:
+    """Which numbers of a table's row no result says, a line each; [] when all are borne out.
+
+    Args:
+      table: as read.
+      row: of it.
+      records: all results of the row's run.
+    """
+    found = []
+    for column, cell in zip(table.columns, row.cells, strict=True):
+        for number in (cell, cell.further):
+            if number is None or number.ours is None:
+                continue
+            asked = _asked(column.attack, 0)
+            said = [
+                100 * record.robust_at(number.restarts or 1) / len(record.labels)
+                for record in records
+                if _asked(record.settings["attack"], 0) == asked
+                and len(record.labels) == number.images
+            ]
+            if not any(math.isclose(one, number.ours) for one in said):
+                what = "none is there" if not said else f"they say {said[0]:.1f}%"
+                found.append(
+                    f"Table {table.table} has {number.ours:.1f}% for {row.row}, {column.title}, of "
+                    f"which results must be there: {what}"
+                )
+    return found
 
 
 def _asked(attack: Mapping[str, Any], grid_restarts: int) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from alp_repro import files
+from alp_repro import files, runs
 from alp_repro.reporting.tables import Cell, Column, TableRow
 
 MISSING = "–"
@@ -152,11 +152,12 @@ def write_table(
     heading: str,
     details: dict[str, Any],
 ) -> None:
-    """Writes <name>.md, .csv and .json, each atomically."""
-    texts = {
-        "md": to_markdown(rows, columns, heading=heading),
-        "csv": to_csv(rows, columns),
-        "json": to_json(rows, columns, details) + "\n",
-    }
+    """Writes <name>.md, .csv and .json, each atomically; not when they say the same already."""
+    markdown, content = to_markdown(rows, columns, heading=heading), to_json(rows, columns, details)
+    shown = folder / f"{name}.md"
+    same = shown.exists() and shown.read_text(encoding="utf-8") == markdown
+    if same and runs.is_kept(folder / f"{name}.json", json.loads(content)):
+        return
+    texts = {"md": markdown, "csv": to_csv(rows, columns), "json": content + "\n"}
     for suffix, text in texts.items():
         files.write_text(folder / f"{name}.{suffix}", text)

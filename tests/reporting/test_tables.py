@@ -331,3 +331,20 @@ def test_without_a_longer_run_nothing_stands_beside(run: RunDir, tmp_path: Path)
     beside = stored_tables.beside_long_run(row, COLUMNS, empty)
     assert not beside.beside_long_run
     assert "long run" not in table_files.to_markdown([beside], COLUMNS, heading="x")
+
+
+def test_a_table_that_says_the_same_is_not_written_again(run: RunDir, tmp_path: Path) -> None:
+    put_record(run, WEAK, [0, -1, -1, -1], done=1)
+    row = row_of(run, COLUMNS)
+
+    def written(row: TableRow, heading: str, date: str) -> str:
+        details = {"scale": "published", "date": date}
+        table_files.write_table(tmp_path, "t", [row], COLUMNS, heading=heading, details=details)
+        return str(files.read_json(tmp_path / "t.json")["date"])
+
+    assert written(row, "Table 1", "Monday") == "Monday"
+    assert written(row, "Table 1", "Tuesday") == "Monday"
+    assert written(row, "Table 1, of data of one's own", "Wednesday") == "Wednesday"
+    assert written(dataclasses.replace(row, mark="x"), "Table 1", "Thursday") == "Thursday"
+    (tmp_path / "t.md").unlink()
+    assert written(dataclasses.replace(row, mark="x"), "Table 1", "Friday") == "Friday"

@@ -1,0 +1,150 @@
+"""The published results are checked from the command line: what differs or is missing is told."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alp_repro import files, runs
+from alp_repro.attacks import Attack, strong_attack
+from alp_repro.data import load_split
+from alp_repro.errors import InputError
+from alp_repro.evaluation import evaluate
+from alp_repro.evaluation.record import load_record, save_record
+from alp_repro.reporting import table_files, tables
+from alp_repro.reporting.results import Wanted
+from alp_repro.reporting.tables import Column
+from experiments.verify import check_tables
+
+ROOT = Path(__file__).resolve().parents[2]
+STORED = ROOT / "tests" / "stored" / "runs" / "mnist" / "clp"
+COUNT = 12
+COLUMNS = [
+    Column(Attack(eps=0.1, eps_iter=0.02, nb_iter=2, restarts=3), 10),
+    Column(strong_attack(0.02), 18, ours_only=True),
+]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small LeNet with two results and the table of them."""
+    folder = tmp_path_factory.mktemp("results")
+    run = runs.RunDir(folder / "published" / "mnist" / "clp")
+    shutil.copytree(STORED, run.path, ignore=shutil.ignore_patterns("attacks", "surfaces"))
+    test = load_split("mnist", "test")
+    model = runs.load_model(run.model)
+    right = np.argmax(model(test.unit_scale[:500]), axis=1) == test.labels[:500]
+    indices = np.flatnonzero(right)[:COUNT]
+    for column in COLUMNS:
+        evaluate(
+            model,
+            test.unit_scale[indices],
+            test.labels[indices],
+            attack=column.attack,
+            folder=run.attacks,
+            indices=indices,
+        )
+    write_table(folder)
+    return folder
+
+
+@pytest.fixture
+def results(made: Path, tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    folder = tmp_path / "results"
+    shutil.copytree(made, folder)
+    return folder
+
+
+def write_table(folder: Path) -> None:
+    run = runs.RunDir(folder / "published" / "mnist" / "clp")
+    row = tables.table_row(
+        tables.load_paper_table(1), "clp", run, COLUMNS, wanted=Wanted(num_images=COUNT)
+    )
+    table_files.write_table(
+        folder / "published" / "tables",
+        "table1",
+        [row],
+        COLUMNS,
+        heading="",
+        details={"table": 1, "scale": "published", **runs.provenance()},
+    )
+
+
+def verified(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "experiments.verify", f"--results_dir={folder}", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def clp(folder: Path) -> runs.RunDir:
+    return runs.RunDir(folder / "published" / "mnist" / "clp")
+
+
+def test_what_is_as_it_was_made_passes(results: Path) -> None:
+    told = verified(results, "--strong_images=5")
+    assert told.returncode == 0, told.stderr
+    lines = [line for line in told.stdout.splitlines() if "image by image" in line]
+    assert len(lines) == 2 and "2 results compared" in told.stdout
+    assert sum(f" {COUNT} images" in line for line in lines) == 1
+    assert sum(" 5 images" in line for line in lines) == 1
+
+
+def test_a_result_that_differs_is_told_with_its_images_and_ends_in_1(results: Path) -> None:
+    for path in clp(results).attacks.glob("*.npz"):
+        record = load_record(path)
+        record.first_break[:] = np.where(record.first_break == 0, -1, 0)
+        record.next_restart[:] = 18
+        save_record(path, record)
+    (results / "published" / "tables" / "table1.json").unlink()
+    write_table(results)
+    told = verified(results)
+    assert told.returncode == 1 and told.stdout.count("DIFFERS") == 2
+    assert "2 of them differ on more than 2% of their images" in told.stdout
+
+
+def remove_a_result(folder: Path) -> None:
+    next(clp(folder).attacks.glob("*rotate*.npz")).unlink()
+
+
+def change_the_table(folder: Path) -> None:
+    file = folder / "published" / "tables" / "table1.json"
+    table = files.read_json(file)
+    table["rows"][0]["cells"][0]["ours"] -= 25.0
+    files.write_json(file, table)
+
+
+def remove_the_table(folder: Path) -> None:
+    (folder / "published" / "tables" / "table1.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (remove_a_result, "of which results must be there: none is there"),
+        (change_the_table, "of which results must be there: they say"),
+        (remove_the_table, "table1.json"),
+    ],
+)
+def test_what_is_missing_or_says_something_else_is_told(
+    results: Path, spoil: Callable[[Path], None], told: str
+) -> None:
+    check_tables(results, "mnist", ["clp"])
+    spoil(results)
+    with pytest.raises(InputError, match=told):
+        check_tables(results, "mnist", ["clp"])
+
+
+def test_a_row_that_is_not_published_is_named(results: Path) -> None:
+    with pytest.raises(InputError, match="has no numbers of lsq"):
+        check_tables(results, "mnist", ["lsq"])
