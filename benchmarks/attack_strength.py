@@ -88,10 +88,13 @@ def contenders(eps: float, *, dtype: Dtype, budget: int) -> dict[str, Attack]:
         "APGD, DLR, n 100": pgd(100, **apgd, loss="dlr"),
         "APGD, each target, DLR, n 100": pgd(100, **apgd, loss="dlr", target="each"),
         PRESET: strong,
-        "strong, n 200, 10 restarts": dataclasses.replace(strong, nb_iter=200, restarts=10),
-        "strong, target each": dataclasses.replace(strong, target="each"),
+        "strong, no budget": dataclasses.replace(strong, budget=0),
+        "strong, n 200, 10 restarts": dataclasses.replace(
+            strong, nb_iter=200, restarts=10, budget=0
+        ),
+        "strong, target each": dataclasses.replace(strong, target="each", budget=0),
         "strong, target each, n 200, 9 restarts": dataclasses.replace(
-            strong, target="each", nb_iter=200, restarts=9
+            strong, target="each", nb_iter=200, restarts=9, budget=0
         ),
     }
 
@@ -100,7 +103,10 @@ def curve(name: str, record: AttackRecord, attack: Attack, seconds: float) -> Cu
     """The accuracy after each restart."""
     restarts = np.arange(1, attack.restarts + 1)
     accuracy = np.array([record.accuracy_at(int(r)) for r in restarts])
-    return Curve(name, restarts * attack.nb_iter, accuracy, seconds)
+    spent = restarts.astype(float)
+    if attack.budget:  # on average over the images
+        spent = np.array([record.restarts_spent(int(r)).mean() for r in restarts])
+    return Curve(name, np.rint(spent * attack.nb_iter).astype(int), accuracy, seconds)
 
 
 def table(curves: list[Curve], title: str) -> str:

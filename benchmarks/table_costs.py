@@ -73,7 +73,7 @@ def counted(number: int, scale: str) -> Count:
         images = min(recipe.epochs * count, steps_of(recipe, count) * recipe.batch_size)
         trained.append((images, images * _steps_of(recipe)))
         attacked = restarts_of(list(job.columns)).items()
-        each = sum(attack.nb_iter * restarts for attack, restarts in attacked)
+        each = sum(dataclasses.replace(one, restarts=most).gradients for one, most in attacked)
         attacks += image_count(job.values) * each
     images, gradients = map(sum, zip(*trained, strict=True))
     return Count(len(values.rows), images, gradients, attacks, max(trained, key=sum))

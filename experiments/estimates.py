@@ -178,13 +178,16 @@ def evaluation_seconds(values: flags.FlagValues, columns: list[Column], devices:
             model,
             images,
             labels,
-            attack=dataclasses.replace(attack, nb_iter=_TIMED_ITERATIONS, restarts=_TIMED_BATCHES),
+            attack=dataclasses.replace(
+                attack, nb_iter=_TIMED_ITERATIONS, restarts=_TIMED_BATCHES, budget=0
+            ),
             batch_size=batch,
             record_losses=True,  # so that broken images are attacked again
             report=stamp,
         )
         # From the end of the first batch, which was traced and compiled, to that of the last.
         per_batch = (stamps[-1] - stamps[0]) / (len(stamps) - 1)
-        batches = -(-count * restarts // batch)
+        whole = dataclasses.replace(attack, restarts=restarts)
+        batches = -(-count * whole.gradients // (attack.nb_iter * batch))
         seconds += per_batch / _TIMED_ITERATIONS * attack.nb_iter * batches
     return seconds

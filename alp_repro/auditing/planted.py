@@ -56,6 +56,7 @@ def strongest_attack(eps: float) -> Attack:
     return dataclasses.replace(
         strong_attack(eps),
         restarts=STRONGEST_RESTARTS,
+        budget=0,
         momentum=0.0,
         gradient_noise=0.0,
         target="none",

@@ -121,4 +121,4 @@ def unbounded_attack() -> Attack:
 def passes(attack: Attack) -> float:
     """What an image costs at the most, in gradients; a query is a third of one."""
     share = 1 / 3 if attack.method == "square" else 1.0
-    return share * attack.nb_iter * attack.restarts
+    return share * attack.gradients

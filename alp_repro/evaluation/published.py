@@ -6,6 +6,7 @@ results/published/<dataset>/<row>/    a run as any other, whose model and record
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import keras
@@ -18,6 +19,7 @@ from alp_repro.decoding import from_plain
 from alp_repro.errors import InputError
 from alp_repro.evaluation.evaluate import evaluate
 from alp_repro.evaluation.record import AttackRecord, load_record
+from alp_repro.evaluation.restarts import attack_with_restarts
 
 SCALE = "published"
 
@@ -132,23 +134,27 @@ def attack_again(
       InputError: the record's images are not in the split, or have other labels there.
     """
     _check_images(test, record)
-    indices = record.indices[:num_images]
     described = {**record.settings["attack"], "restarts": restarts}
     attack = from_plain(described, Attack, source="the record's attack")
-    fresh = evaluate(
-        model,
-        test.unit_scale[indices],
-        test.labels[indices],
-        attack=attack,
-        seed=record.settings["seed"],
-        batch_size=record.settings["batch_size"],
-        indices=indices,
-    )
-    return Comparison(
-        attack,
-        kept=_broken_within(record, restarts)[: len(indices)],
-        fresh=_broken_within(fresh, restarts),
-    )
+    # Each image gets the restarts that it got there: a budget would share out other ones here.
+    allowed = record.allowed(restarts)[:num_images]
+    fresh = np.zeros(len(allowed), bool)
+    for count in np.unique(allowed).tolist():
+        chosen = np.flatnonzero(allowed == count)
+        indices = record.indices[chosen]
+        found = evaluate(
+            model,
+            test.unit_scale[indices],
+            test.labels[indices],
+            attack=dataclasses.replace(attack, restarts=count, budget=0),
+            seed=record.settings["seed"],
+            batch_size=record.settings["batch_size"],
+            indices=indices,
+            run_restarts=functools.partial(attack_with_restarts, image_index=chosen),
+        )
+        fresh[chosen] = ~found.standing
+    kept = ~record.standing & (record.first_break < restarts)
+    return Comparison(attack, kept=kept[: len(allowed)], fresh=fresh)
 
 
 def _check_images(test: Images, record: AttackRecord) -> None:
@@ -161,7 +167,3 @@ def _check_images(test: Images, record: AttackRecord) -> None:
             "the record's images are not those of the test split here, which was prepared from "
             f"{test.source}: results of other images cannot be checked with it"
         )
-
-
-def _broken_within(record: AttackRecord, restarts: int) -> np.ndarray:
-    return ~record.standing & (record.first_break < restarts)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alp_repro.attacks.settings import Attack
+from alp_repro.attacks.settings import BUDGET_FIRST, BUDGET_RESTARTS, Attack
 from alp_repro.decoding import from_plain
 from alp_repro.errors import InputError
+from alp_repro.evaluation.intervals import wilson_interval
 from alp_repro.files import array, note, reading_arrays, write_arrays
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class AttackRecord:
       broken: bool [n, restarts] beside `losses`.
       adversarial: float32 like the images: the image that broke it; zeros where none did; None
         unless asked for.
+      closest: float32 [n], the largest of the losses after the first BUDGET_FIRST restarts; None
+        without a budget.
     """
 
     labels: np.ndarray
@@ -51,6 +53,7 @@ class AttackRecord:
     losses: np.ndarray | None = None
     broken: np.ndarray | None = None
     adversarial: np.ndarray | None = None
+    closest: np.ndarray | None = None
 
     @property
     def clean_correct(self) -> np.ndarray:
@@ -67,16 +70,38 @@ class AttackRecord:
         """Bool [n]: no restart so far has broken the image."""
         return self.first_break < 0
 
+    def allowed(self, restarts: int) -> np.ndarray:
+        """Int [n]: how many of so many restarts the attack's budget allows each image, as of now.
+
+        While the first BUDGET_FIRST are not over, no more than these; then all of them to the
+        images that came closest, as many as the rest of the budget pays for. All that this asks of
+        the record is what these restarts did, so it stays the same from there on.
+        """
+        allowed = np.full(len(self.labels), restarts)
+        if self.closest is None or restarts <= BUDGET_FIRST:
+            return allowed
+        attack = self.settings["attack"]
+        standing = self.standing | (self.first_break >= BUDGET_FIRST)
+        allowed[:] = BUDGET_FIRST
+        if np.any(self.next_restart[self.standing] < BUDGET_FIRST):
+            return allowed
+        spent = np.where(standing, BUDGET_FIRST, self.first_break + 1).sum() * attack["nb_iter"]
+        left = attack["budget"] * len(self.labels) - spent
+        count = left // (attack["nb_iter"] * (BUDGET_RESTARTS - BUDGET_FIRST))
+        order = np.argsort(np.where(standing, -self.closest, np.inf), kind="stable")
+        allowed[order[: max(0, min(count, standing.sum()))]] = restarts
+        return allowed
+
     def complete_to(self, restarts: int) -> bool:
-        """Whether every image is broken or has seen so many restarts."""
+        """Whether every image is broken or has seen so many restarts, or all that it may."""
         wanted = self.standing if self.losses is None else np.ones_like(self.standing)
-        return bool(np.all(self.next_restart[wanted] >= restarts))
+        return bool(np.all((self.next_restart >= self.allowed(restarts))[wanted]))
 
     def restarts_spent(self, restarts: int) -> np.ndarray:
         """Int [n]: restarts an image needed of so many: up to the one that broke it, or all."""
         self._check_complete(restarts)
         broken = ~self.standing & (self.first_break < restarts)
-        return np.where(broken, self.first_break + 1, restarts)
+        return np.where(broken, self.first_break + 1, self.allowed(restarts))
 
     def accuracy_at(self, restarts: int) -> float:
         """Adversarial accuracy after so many restarts: the share that none of them broke.
@@ -122,7 +147,10 @@ class AttackRecord:
     def _reach(self) -> int:
         """The number of restarts that the record is complete to."""
         todo = self.standing if self.losses is None else np.ones_like(self.standing)
-        return int(self.next_restart[todo].min() if todo.any() else self.next_restart.max())
+        most = int(self.next_restart.max())
+        if self.complete_to(most):  # where nothing stands, and where a budget allows some no more
+            return most
+        return int(self.next_restart[todo].min())
 
     def plot(self, ax: matplotlib.axes.Axes | None = None) -> matplotlib.axes.Axes:
         """Draws the adversarial accuracy against the restarts, with its 95% interval.
@@ -135,7 +163,8 @@ class AttackRecord:
         """
         import matplotlib.pyplot as plt  # a reader of records may do without
 
-        restarts = range(1, self._complete_reach() + 1)
+        self._check_complete(1)
+        restarts = range(1, self._reach + 1)
         ax = plt.gca() if ax is None else ax
         accuracies = [100 * self.accuracy_at(r) for r in restarts]
         low, high = 100 * np.array([self.interval_at(r) for r in restarts]).T
@@ -168,27 +197,9 @@ class AttackRecord:
             index=pd.Index(self.indices, name="index"),
         )
 
-    def _complete_reach(self) -> int:
-        if not self._reach:
-            raise ValueError("the record does not reach restart 1")
-        return self._reach
-
     def _check_complete(self, restarts: int) -> None:
         if not self.complete_to(restarts):
             raise ValueError(f"the record does not reach restart {restarts}")
-
-
-@functools.lru_cache(maxsize=4096)
-def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """95% interval of a proportion (Wilson 1927, without continuity correction)."""
-    if not 0 <= successes <= trials or trials < 1:
-        raise ValueError(f"{successes} of {trials} is no proportion")
-    from scipy.stats import binomtest  # half a second that few callers need
-
-    low, high = binomtest(successes, trials).proportion_ci(method="wilson")
-    # At the ends the bound is 0 or 1 exactly; rounding must not push it across.
-    low = 0.0 if successes == 0 else max(0.0, float(low))
-    return low, 1.0 if successes == trials else min(1.0, float(high))
 
 
 def new_record(
@@ -220,6 +231,7 @@ def new_record(
         losses=np.empty((n, 0), np.float32) if record_losses else None,
         broken=np.empty((n, 0), bool) if record_losses else None,
         adversarial=np.zeros((n, *image_shape), np.float32) if image_shape else None,
+        closest=np.zeros(n, np.float32) if settings.get("attack", {}).get("budget") else None,
     )
 
 
@@ -231,7 +243,7 @@ _ARRAYS = {
     "next_restart": np.int32,
     "nonfinite_gradients": np.int32,
 }
-_OPTIONAL = ("losses", "broken", "adversarial")
+_OPTIONAL = ("losses", "broken", "adversarial", "closest")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,6 +287,8 @@ def load_record(path: str | Path) -> AttackRecord:
             arrays["broken"] = array(file, "broken", bool, arrays["losses"].shape)
         if "adversarial" in file.files:
             arrays["adversarial"] = array(file, "adversarial", np.float32, (n, None, None, None))
+        if "closest" in file.files:
+            arrays["closest"] = array(file, "closest", np.float32, (n,))
         record = AttackRecord(
             **arrays,
             settings=note(file, "settings"),
@@ -303,6 +317,8 @@ def _check(record: AttackRecord) -> None:
             raise InputError("adversarial has pixels outside [0, 1]")
         if pixels[found.standing].any():
             raise InputError("adversarial has images that first_break calls standing")
+    if found.closest is not None and not np.all(found.closest >= 0):
+        raise InputError("closest has entries that are no loss")
     _check_settings(found)
 
 
@@ -320,8 +336,11 @@ def _check_losses(record: AttackRecord, losses: np.ndarray, broken: np.ndarray) 
 
 def _check_settings(record: AttackRecord) -> None:
     settings = from_plain(record.settings, _Settings, source="the settings", extra_keys=True)
-    if settings.attack:  # a later version may have given attacks more settings
-        from_plain(settings.attack, Attack, source="the settings' attack", extra_keys=True)
+    attack = settings.attack
+    if attack:  # a later version may have given attacks more settings
+        from_plain(attack, Attack, source="the settings' attack", extra_keys=True)
+    if (record.closest is None) != (not attack.get("budget")):
+        raise InputError("an attack with a budget has the array closest, another has none")
     for name, value in {
         "num_images": len(record.labels),
         "losses": record.losses is not None,

@@ -19,7 +19,7 @@ import numpy as np
 
 from alp_repro.attacks.batches import BatchOutcome, Execution, WorkItems, exact_bounds
 from alp_repro.attacks.programs import attack_program
-from alp_repro.attacks.settings import Attack
+from alp_repro.attacks.settings import BUDGET_FIRST, Attack
 from alp_repro.errors import InputError
 from alp_repro.evaluation.record import AttackRecord
 from alp_repro.model_copies import float32_model
@@ -146,8 +146,12 @@ class WorkList:
         self._broken = ~self.record.standing
 
     def next_items(self, count: int) -> Items | None:
-        """The first items in restart order that are still to do, None when there are none."""
-        wanted = self._begun < self._attack.restarts
+        """The first items in restart order that are still to do, None when there are none now.
+
+        Under a budget, who goes on is known when the first restarts are over and advanced.
+        """
+        allowed = self.record.allowed(self._attack.restarts)
+        wanted = self._begun < allowed
         if self.record.losses is None:
             wanted &= ~self._broken
         if not wanted.any():
@@ -155,8 +159,9 @@ class WorkList:
         images: list[np.ndarray] = []
         restarts: list[np.ndarray] = []
         restart, found = int(self._begun[wanted].min()), 0
-        while found < count and restart < self._attack.restarts:
-            due = np.flatnonzero(wanted & (self._begun <= restart))[: count - found]
+        while found < count and restart < allowed.max():
+            going_on = wanted & (self._begun <= restart) & (restart < allowed)
+            due = np.flatnonzero(going_on)[: count - found]
             images.append(due)
             restarts.append(np.full(len(due), restart))
             found += len(due)
@@ -205,12 +210,18 @@ class WorkList:
             # In place too: what stands beside an image that counts as standing means nothing.
             new = hit & (restart == first[image]) & (old.first_break[image] < 0)
             old.adversarial[image[new]] = outcome.adversarial[: items.count][new]
+        closest = old.closest
+        if closest is not None:
+            early = restart < BUDGET_FIRST
+            closest = closest.copy()
+            np.maximum.at(closest, image[early], outcome.losses[: items.count][early])
         self._items_done += items.count
         self.record = dataclasses.replace(
             old,
             next_restart=next_restart,
             first_break=np.where(first == never, -1, first).astype(np.int32),
             nonfinite_gradients=nonfinite,
+            closest=closest,
         )
 
     def forget_unfinished(self) -> None:
@@ -232,8 +243,10 @@ class WorkList:
         """The state after `seconds` of work."""
         record, restarts = self.record, self._attack.restarts
         todo = np.ones_like(record.standing) if record.losses is not None else record.standing
-        left = int(np.maximum(restarts - record.next_restart[todo], 0).sum())
-        done = int(record.next_restart[todo].min()) if todo.any() else restarts
+        missing = np.maximum(record.allowed(restarts) - record.next_restart, 0)[todo]
+        left = int(missing.sum())
+        # Under a budget those that have seen all that they may do not hold the others up.
+        done = int(record.next_restart[todo][missing > 0].min()) if left else restarts
         return Progress(
             standing=int(record.standing.sum()),
             images=len(record.labels),

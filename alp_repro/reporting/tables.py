@@ -151,7 +151,8 @@ class Column:
         """As the paper heads it, if this is a column of the paper's; else all that differs."""
         attack = self.attack
         if self.ours_only:
-            return f"strong (ours, not the paper's): {attack.nb_iter * attack.restarts} gradients"
+            mean = " on average" if attack.budget else ""
+            return f"strong (ours, not the paper's): {attack.gradients} gradients{mean}"
         sizes = []
         if self.table_eps is not None and round(attack.eps * 255, 4) != self.table_eps:
             sizes.append(f"ε={attack.eps * 255:g}")

@@ -136,6 +136,7 @@ class Workers:
                     raise result
                 took.append(time.monotonic() - out.pop(number).since)
                 yield number, result
+                more = True  # what it says may have made further blocks
 
     def _back(self) -> list[tuple[str, int, Any]]:
         """What a worker has given back, after a second at the most."""

@@ -98,6 +98,19 @@ def test_the_number_of_workers_changes_nothing(
         )
 
 
+def test_a_budget_is_shared_out_as_in_one_process(
+    workers: tuple[int, Workers], model: keras.Model, images: np.ndarray, labels: np.ndarray
+) -> None:
+    """Who goes on is known when all workers have given back the first restarts."""
+    attack = dataclasses.replace(ATTACK, restarts=18, budget=15)
+    options: dict[str, Any] = {**SETTING, "attack": attack}
+    here = evaluate(model, images, labels, **options)
+    assert 3 < here.restarts_spent(18)[here.standing].mean() < 18
+    found = evaluate(model, images, labels, **options, run_restarts=attack_on_workers(workers[1]))
+    np.testing.assert_array_equal(found.first_break, here.first_break)
+    np.testing.assert_array_equal(found.restarts_spent(18), here.restarts_spent(18))
+
+
 def test_heat_maps_are_the_same(
     workers: tuple[int, Workers], model: keras.Model, images: np.ndarray, labels: np.ndarray
 ) -> None:
