@@ -102,7 +102,7 @@ def test_a_budget_is_shared_out_as_in_one_process(
     workers: tuple[int, Workers], model: keras.Model, images: np.ndarray, labels: np.ndarray
 ) -> None:
     """Who goes on is known when all workers have given back the first restarts."""
-    attack = dataclasses.replace(ATTACK, restarts=18, budget=15)
+    attack = dataclasses.replace(ATTACK, restarts=18, budget=8)
     options: dict[str, Any] = {**SETTING, "attack": attack}
     here = evaluate(model, images, labels, **options)
     assert 3 < here.restarts_spent(18)[here.standing].mean() < 18
