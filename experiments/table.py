@@ -126,7 +126,7 @@ def scale_heading(paper: PaperTable, jobs: list[Job]) -> str:
     """The table's name and scale, and below it what the scale changes of the paper's settings."""
     lines = [f"Table {paper.number}, {FLAGS.dataset}, scale {FLAGS.scale}"]
     values = jobs[0].values
-    restarts = f", at most {values.max_restarts} restarts" if values.max_restarts else ""
+    restarts = _restarts_told(jobs)
     images = f"{jobs[0].columns[0].images} evaluation images"
     if values.num_images == "all":
         images = f"all {images} of the {dataset_spec(FLAGS.dataset).test_split} split"
@@ -149,6 +149,18 @@ def scale_heading(paper: PaperTable, jobs: list[Job]) -> str:
         by_change.setdefault(text or "the paper's settings", []).append(job.row)
     lines += [f"{', '.join(rows)}: {text}" for text, rows in by_change.items()]
     return "\n".join([lines[0], *(f"- {line}" for line in lines[1:])])
+
+
+def _restarts_told(jobs: list[Job]) -> str:
+    """How many restarts an attack has at the most, where the scale bounds them."""
+    rows: dict[int | None, list[str]] = {}
+    for job in jobs:
+        rows.setdefault(job.values.max_restarts, []).append(job.row)
+    if len(rows) == 1:
+        (most,) = rows
+        return f", at most {most} restarts" if most else ""
+    told = [f"{most or 'all'} ({', '.join(names)})" for most, names in rows.items()]
+    return f", restarts at most {', '.join(told)}"
 
 
 def make(paper: PaperTable, jobs: list[Job], work: Work) -> list[str]:
