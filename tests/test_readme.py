@@ -31,6 +31,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 LEFT_OUT = {
     "make test": "it is what runs this",
+    "make verify": "minutes: tests/experiments/test_verify.py runs it on a small model",
     "make figures": "minutes: figure3 stands for it; tests of the figures draw the others",
     "alp-audit --model=my_model.keras --data=my_images.npz --eps=8 --out=audit/": (
         "tests/experiments/test_audit.py runs it with such files"
@@ -44,6 +45,7 @@ _SMALLER = {
     "table": ["--only=clp"],
     "import_checkpoint": ["--model_width=4"],
     "prepare_data": [],
+    "claims": [],
     "figures": [],
     "report": [],
 }
