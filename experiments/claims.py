@@ -53,7 +53,7 @@ def read_tables(runs_dir: Path, scales: list[str]) -> dict[int, StoredTable]:
     found = {}
     for number in TABLES:
         for scale in scales:
-            file = runs_dir / scale / "tables" / f"table{number}.json"
+            file = stored_tables.table_file(runs_dir / scale, number)
             if file.exists():
                 models = runs_dir / scale / load_paper_table(number).dataset
                 found[number] = stored_tables.current(stored_tables.read_table(file), models)

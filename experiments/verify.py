@@ -5,9 +5,9 @@ r"""Attacks the published models afresh and compares with the published results,
 
 Of each run in <results_dir>/published/<dataset>/: the model's hash, that its results say what the
 tables say, every attack's first restart on all its images, and every restart of `strong` on the
-first --strong_images. A processor with other
-instructions rounds otherwise, which may turn a few images: up to --tolerance of them are told and
-let pass. Anything else ends with exit code 1.
+first --strong_images. A processor with other instructions rounds otherwise, which may turn a few
+images: up to --tolerance of them are told and let pass. More end with exit code 1, what is missing
+or damaged with 2.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def check_tables(results: Path, dataset: str, rows: list[str]) -> None:
       InputError: a table, a result or a number is missing or another.
     """
     for number in dataset_spec(dataset).tables:
-        file = results / published.SCALE / "tables" / f"table{number}.json"
+        file = stored_tables.table_file(results / published.SCALE, number)
         table = stored_tables.read_table(file)
         for row in rows:
             shown = table.row(row)

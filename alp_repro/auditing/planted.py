@@ -65,8 +65,7 @@ def strongest_attack(eps: float) -> Attack:
 
 def gradients(attack: Attack) -> int:
     """What a planted example costs at most, random points counted as gradients."""
-    strongest = strongest_attack(attack.eps)
-    return attack.nb_iter + 2 * strongest.nb_iter * strongest.restarts
+    return attack.nb_iter + 2 * strongest_attack(attack.eps).gradients
 
 
 def features_of(model: keras.Model) -> keras.Model | None:
@@ -191,7 +190,7 @@ def _chance(features: keras.Model, attack: Attack, seed: int):  # type: ignore[n
     @tf.function
     def found(x: tf.Tensor, w: tf.Tensor, b: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         lucky = tf.fill(tf.shape(b), False)
-        for draw in tf.range(attack.nb_iter * attack.restarts):
+        for draw in tf.range(attack.gradients):
             points = random_starts(
                 x,
                 image_index=index,

@@ -52,8 +52,13 @@ def shipped_table(number: int) -> StoredTable | None:
     Raises:
       InputError: the file is something else.
     """
-    file = shipped.folder("results") / SCALE / "tables" / f"table{number}.json"
+    file = table_file(shipped.folder("results") / SCALE, number)
     return read_table(file) if file.exists() else None
+
+
+def table_file(folder: Path, number: int) -> Path:
+    """Where a scale's folder keeps a table."""
+    return folder / "tables" / f"table{number}.json"
 
 
 def read_table(file: Path) -> StoredTable:
@@ -93,13 +98,13 @@ def beside_long_run(
     if long_run is None or found is None:
         return row
     theirs = {
-        _asked(column.attack, column.grid_restarts): cell
+        (_settings(column.attack), column.grid_restarts): cell
         for column, cell in zip(long_run.columns, found.cells, strict=True)
         if cell.ours is not None
     }
     cells = tuple(
         dataclasses.replace(
-            cell, long_run=theirs.get(_asked(column.attack.to_json(), column.grid_restarts))
+            cell, long_run=theirs.get((_settings(column.attack.to_json()), column.grid_restarts))
         )
         for cell, column in zip(row.cells, columns, strict=True)
     )
@@ -122,12 +127,13 @@ def unsupported(table: StoredTable, row: TableRow, records: Sequence[AttackRecor
         for number in (cell, cell.further):
             if number is None or number.ours is None:
                 continue
-            asked = _asked(column.attack, 0)
+            restarts = number.restarts or 1
             said = [
-                100 * record.robust_at(number.restarts or 1) / len(record.labels)
+                100 * record.accuracy_at(restarts)
                 for record in records
-                if _asked(record.settings["attack"], 0) == asked
+                if _settings(record.settings["attack"]) == _settings(column.attack)
                 and len(record.labels) == number.images
+                and record.complete_to(restarts)
             ]
             if not any(math.isclose(one, number.ours) for one in said):
                 what = "none is there" if not said else f"they say {said[0]:.1f}%"
@@ -138,10 +144,10 @@ def unsupported(table: StoredTable, row: TableRow, records: Sequence[AttackRecor
     return found
 
 
-def _asked(attack: Mapping[str, Any], grid_restarts: int) -> str:
-    """What a column asks for, whatever a scale bounds its restarts to and computes it in."""
+def _settings(attack: Mapping[str, Any]) -> str:
+    """What tells an attack, whatever it is computed in and a scale bounds its restarts to."""
     said = {key: value for key, value in attack.items() if key not in ("restarts", *EXECUTION)}
-    return json.dumps({**said, "grid_restarts": grid_restarts}, sort_keys=True)
+    return json.dumps(said, sort_keys=True)
 
 
 def _current(row: TableRow, run: RunDir) -> TableRow:
