@@ -91,12 +91,10 @@ def write(paper: PaperTable, found: list[TableRow], jobs: list[Job]) -> str:
     """Writes the table's files; what to tell of it."""
     folder = Path(FLAGS.runs_dir) / FLAGS.scale / "tables"
     wanted = wanted_of(jobs[0])
-    details = {
-        "table": paper.number,
-        "scale": FLAGS.scale,
-        "images": wanted.digest(wanted.num_images),
-        **runs.provenance(),
-    }
+    details = {"table": paper.number, "scale": FLAGS.scale, **runs.provenance()}
+    images = wanted.digest(wanted.num_images)
+    if images is not None:  # unknown where the data set was not prepared: that takes nothing back
+        details["images"] = images
     table_files.write_table(
         folder,
         f"table{paper.number}",
