@@ -19,7 +19,7 @@ import numpy as np
 from absl import flags
 
 from alp_repro import shipped
-from alp_repro.data import DATASETS, Images, dataset_spec, load_split
+from alp_repro.data import DATASETS, Images, load_split
 from alp_repro.errors import InputError
 from alp_repro.evaluation import published
 from alp_repro.evaluation.published import Comparison
@@ -49,7 +49,8 @@ def main(_: list[str]) -> None:
     test = load_split(_DATASET.value, "test", data_dir=_DATA_DIR.value)
     started, wrong, compared = time.monotonic(), 0, 0
     rows = _ROWS.value or rows_of(results)
-    check_tables(results, _DATASET.value, rows)
+    for row in rows:
+        stored_tables.check_published(results, f"{_DATASET.value}/{row}")
     for row in rows:
         print(f"{row}:", flush=True)
         for comparison in checked(f"{_DATASET.value}/{row}", results, test):
@@ -74,25 +75,6 @@ def rows_of(results: Path) -> list[str]:
     if not rows:
         raise InputError(f"{folder} holds no published runs: name another --results_dir")
     return rows
-
-
-def check_tables(results: Path, dataset: str, rows: list[str]) -> None:
-    """Checks that the results of these rows are there, and say what the tables say.
-
-    Raises:
-      InputError: a table, a result or a number is missing or another.
-    """
-    for number in dataset_spec(dataset).tables:
-        file = stored_tables.table_file(results / published.SCALE, number)
-        table = stored_tables.read_table(file)
-        for row in rows:
-            shown = table.row(row)
-            if shown is None or shown.model is None:
-                raise InputError(f"{file} has no numbers of {row}: restore it with git checkout")
-            run = published.published_run(f"{dataset}/{row}", folder=results)
-            problems = stored_tables.unsupported(table, shown, published.records_of(run))
-            if problems:
-                raise InputError(f"{run.attacks}: {problems[0]}; restore them with git checkout")
 
 
 def checked(name: str, results: Path, test: Images) -> list[Comparison]:

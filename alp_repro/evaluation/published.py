@@ -31,16 +31,18 @@ class Comparison:
     Attributes:
       attack: what was done; its restarts are those that were made afresh.
       kept, fresh: bool [n], the image was broken within these restarts.
+      clean_differs: bool [n], it was classified correctly in one of the two only.
     """
 
     attack: Attack
     kept: np.ndarray
     fresh: np.ndarray
+    clean_differs: np.ndarray
 
     @property
     def differing(self) -> np.ndarray:
         """Positions of the images on which the two differ, int64."""
-        return np.flatnonzero(self.kept != self.fresh)
+        return np.flatnonzero((self.kept != self.fresh) | self.clean_differs)
 
     def __str__(self) -> str:
         """One line for a terminal."""
@@ -138,7 +140,7 @@ def attack_again(
     attack = from_plain(described, Attack, source="the record's attack")
     # Each image gets the restarts that it got there: a budget would share out other ones here.
     allowed = record.allowed(restarts)[:num_images]
-    fresh = np.zeros(len(allowed), bool)
+    fresh, clean = np.zeros((2, len(allowed)), bool)
     for count in np.unique(allowed).tolist():
         chosen = np.flatnonzero(allowed == count)
         indices = record.indices[chosen]
@@ -152,9 +154,14 @@ def attack_again(
             indices=indices,
             run_restarts=functools.partial(attack_with_restarts, image_index=chosen),
         )
-        fresh[chosen] = ~found.standing
+        fresh[chosen], clean[chosen] = ~found.standing, found.clean_correct
     kept = ~record.standing & (record.first_break < restarts)
-    return Comparison(attack, kept=kept[: len(allowed)], fresh=fresh)
+    return Comparison(
+        attack,
+        kept=kept[: len(allowed)],
+        fresh=fresh,
+        clean_differs=clean != record.clean_correct[: len(allowed)],
+    )
 
 
 def _check_images(test: Images, record: AttackRecord) -> None:

@@ -9,10 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from alp_repro import decoding, shipped
 from alp_repro.attacks import EXECUTION
+from alp_repro.data import dataset_spec
+from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord
-from alp_repro.evaluation.published import SCALE
+from alp_repro.evaluation.published import SCALE, published_run, records_of
 from alp_repro.reporting import results
 from alp_repro.reporting.tables import Cell, Column, TableRow
 from alp_repro.runs import RunDir
@@ -123,6 +127,10 @@ def unsupported(table: StoredTable, row: TableRow, records: Sequence[AttackRecor
       records: all results of the row's run.
     """
     found = []
+    clean = row.clean.ours
+    said = [100 * np.mean(r.clean_correct) for r in records if len(r.labels) == row.clean.images]
+    if clean is not None and not any(math.isclose(one, clean) for one in said):
+        found.append(_missing(table, row, clean, "clean", said))
     for column, cell in zip(table.columns, row.cells, strict=True):
         for number in (cell, cell.further):
             if number is None or number.ours is None:
@@ -136,12 +144,41 @@ def unsupported(table: StoredTable, row: TableRow, records: Sequence[AttackRecor
                 and record.complete_to(restarts)
             ]
             if not any(math.isclose(one, number.ours) for one in said):
-                what = "none is there" if not said else f"they say {said[0]:.1f}%"
-                found.append(
-                    f"Table {table.table} has {number.ours:.1f}% for {row.row}, {column.title}, of "
-                    f"which results must be there: {what}"
-                )
+                found.append(_missing(table, row, number.ours, column.title, said))
     return found
+
+
+def _missing(
+    table: StoredTable, row: TableRow, number: float, title: str, said: Sequence[float]
+) -> str:
+    what = "none is there" if not said else f"they say {said[0]:.1f}%"
+    return (
+        f"Table {table.table} has {number:.1f}% for {row.row}, {title}, of which results must be "
+        f"there: {what}"
+    )
+
+
+def check_published(results: Path, name: str) -> None:
+    """Checks that a published model's results are there, and say what its tables say.
+
+    Args:
+      results: the folder that holds published/.
+      name: "<dataset>/<row>", as in "mnist/clp".
+
+    Raises:
+      InputError: a table, a result or a number is missing or another.
+    """
+    dataset, row = name.split("/")
+    for number in dataset_spec(dataset).tables:
+        file = table_file(results / SCALE, number)
+        table = read_table(file)
+        shown = table.row(row)
+        if shown is None or shown.model is None:
+            raise InputError(f"{file} has no numbers of {row}: restore it with git checkout")
+        run = published_run(name, folder=results)
+        problems = unsupported(table, shown, records_of(run))
+        if problems:
+            raise InputError(f"{run.attacks}: {problems[0]}; restore them with git checkout")
 
 
 def _settings(attack: Mapping[str, Any]) -> str:

@@ -19,8 +19,8 @@ from alp_repro.evaluation import evaluate
 from alp_repro.evaluation.record import load_record, save_record
 from alp_repro.reporting import table_files, tables
 from alp_repro.reporting.results import Wanted
+from alp_repro.reporting.stored_tables import check_published
 from alp_repro.reporting.tables import Column
-from experiments.verify import check_tables
 
 ROOT = Path(__file__).resolve().parents[2]
 STORED = ROOT / "tests" / "stored" / "runs" / "mnist" / "clp"
@@ -124,6 +124,13 @@ def change_the_table(folder: Path) -> None:
     files.write_json(file, table)
 
 
+def change_the_clean_accuracy(folder: Path) -> None:
+    file = folder / "published" / "tables" / "table1.json"
+    table = files.read_json(file)
+    table["rows"][0]["clean"]["ours"] -= 25.0
+    files.write_json(file, table)
+
+
 def remove_the_table(folder: Path) -> None:
     (folder / "published" / "tables" / "table1.json").unlink()
 
@@ -133,18 +140,19 @@ def remove_the_table(folder: Path) -> None:
     [
         (remove_a_result, "of which results must be there: none is there"),
         (change_the_table, "of which results must be there: they say"),
+        (change_the_clean_accuracy, "clean, of which results must be there: they say 100.0%"),
         (remove_the_table, "table1.json"),
     ],
 )
 def test_what_is_missing_or_says_something_else_is_told(
     results: Path, spoil: Callable[[Path], None], told: str
 ) -> None:
-    check_tables(results, "mnist", ["clp"])
+    check_published(results, "mnist/clp")
     spoil(results)
     with pytest.raises(InputError, match=told):
-        check_tables(results, "mnist", ["clp"])
+        check_published(results, "mnist/clp")
 
 
 def test_a_row_that_is_not_published_is_named(results: Path) -> None:
     with pytest.raises(InputError, match="has no numbers of lsq"):
-        check_tables(results, "mnist", ["lsq"])
+        check_published(results, "mnist/lsq")

@@ -655,6 +655,7 @@ def test_the_state_of_two_replicas_is_restored(
     for number, variable in enumerate(model.optimizer.variables):
         variable.assign(tf.ones_like(variable) * (number + 2))
     model.optimizer.iterations.assign(6)
+    backup.on_train_begin()
     backup.on_epoch_end(1)
     other, backup = fresh(1)
     assert backup.restore(other, steps_per_epoch=3) == 2
