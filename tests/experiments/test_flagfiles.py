@@ -93,11 +93,13 @@ def test_a_scale_changes_no_method(dataset: str, row: str, scale: str) -> None:
         "quick": {
             "epochs",
             "train_images",
+            "batch_size",
             "attack_warmup_steps",
             "train_eps_iter",
             "train_nb_iter",
             "train_dtype",
             "train_attack_dtype",
+            "model_width",
         },
         "published": {
             "epochs",
