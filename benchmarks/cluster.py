@@ -75,7 +75,7 @@ def main(_: list[str]) -> None:
     found: dict[int, list[float]] = {count: [] for count in counts}
     with cluster_of(max(counts)) as joined:
         for count in counts:
-            joined.trainings = joined.slots - count
+            joined.tasks = joined.slots - count
             workers = Workers(joined)
             for round_ in range(FLAGS.rounds + 1):
                 seconds = seconds_of_all(workers, model, images, labels, attack)

@@ -26,7 +26,9 @@ from alp_repro.tasks import cluster  # noqa: E402
 from alp_repro.tasks import workers as workers_module  # noqa: E402
 from alp_repro.tasks.attack import attack_on_workers, columns_on_workers  # noqa: E402
 from alp_repro.tasks.cluster import Share  # noqa: E402
+from alp_repro.tasks.on_cluster import ClusterTasks  # noqa: E402
 from alp_repro.tasks.workers import Workers  # noqa: E402
+from tests.tasks.small_tasks import Count, Write  # noqa: E402
 
 ATTACK = Attack(eps=0.05, eps_iter=0.02, nb_iter=3, restarts=30)
 SETTING = {"attack": ATTACK, "batch_size": 16, "seed": 2}
@@ -57,7 +59,7 @@ def workers(
     request: pytest.FixtureRequest, joined: cluster.Cluster
 ) -> Iterator[tuple[int, Workers]]:
     """One worker, as if trainings had the other machines, and three."""
-    joined.trainings = 3 - request.param
+    joined.tasks = 3 - request.param
     found = Workers(joined)
     yield request.param, found
     found.end()
@@ -184,6 +186,31 @@ def test_a_plan_that_fails_is_one_line_and_leaves_the_next_alone(
                 list(results)
         else:
             assert dict(results) == {number: number * number for number in range(20)}
+
+
+@pytest.mark.parametrize("workers", [1], indirect=True)
+def test_tasks_end_as_on_this_machine_and_one_that_dies_goes_on(
+    workers: tuple[int, Workers], tmp_path: Path
+) -> None:
+    """The rest of what test_processes.py says of the executors here, for that of the cluster."""
+    hows = {"a": "well", "b": "refused", "c": "broken"}
+    tasks = [Write(tmp_path / name, name, how) for name, how in hows.items()]
+    ours = cluster.Cluster(Share())
+    running = ClusterTasks(ours, [*tasks, Count(tmp_path / "count", "count")])
+    assert ours.tasks == len(running) == 4
+    ended = {}
+    while len(running):
+        ended.update({done.task.name: done.error for done in running.ended(seconds=1.0)})
+    assert ours.tasks == 0
+    assert ended["a"] is ended["count"] is None and ended["b"] == "not like this"
+    assert "ZeroDivisionError: a bug (" in str(ended["c"]) and "small_tasks.py" in str(ended["c"])
+    assert (tmp_path / "a/a").read_text().startswith("done")
+    # What was told of is not done again, and what the task removed is gone.
+    pids = (tmp_path / "count/result").read_text().split()
+    assert pids[0] == pids[1] != pids[2] == pids[3]
+    assert not (tmp_path / "count/counted").exists()
+    news = running.news()
+    assert news.told["a"] == "working" and ("a", "a says") in news.said
 
 
 @pytest.mark.parametrize("workers", [1], indirect=True)

@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from alp_repro import files
+from tests.same_results import assert_same_results
 
 pytest.importorskip("ray", reason="the extra [cluster] is not installed")
 from ray.cluster_utils import Cluster
@@ -57,17 +57,7 @@ def test_machines_and_the_driver_die_and_the_table_is_the_serial_one(
     machines.add_node(num_cpus=1)
     assert finished(tmp_path, "cluster", f"--ray={machines.address}") == 0
     assert finished(tmp_path, "serial", "--jobs=1", "--threads=1") == 0
-    for row in ROWS:
-        there, here = runs / row, tmp_path / "serial/quick/mnist" / row
-        weights = [files.read_json(run / "recipe.json")["weights"] for run in (there, here)]
-        assert weights[0] == weights[1]
-        (name,) = results(here.parent, row)
-        with np.load(there / "attacks" / name) as a, np.load(here / "attacks" / name) as b:
-            np.testing.assert_array_equal(a["first_break"], b["first_break"])
-            standing = b["first_break"] < 0
-            np.testing.assert_array_equal(a["next_restart"][standing], b["next_restart"][standing])
-    tables = [(tmp_path / made / "quick/tables/table1.csv") for made in ("cluster", "serial")]
-    assert tables[0].read_text() == tables[1].read_text()
+    assert_same_results(tmp_path / "cluster/quick", tmp_path / "serial/quick", ahead=True)
 
 
 ROWS = ("plain", "lsq")
