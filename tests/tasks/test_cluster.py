@@ -221,7 +221,7 @@ def test_workers_that_find_no_room_are_told_of(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(workers_module, "WAIT_SECONDS", 0.0)
-    monkeypatch.setattr(joined, "trainings", 0)
+    monkeypatch.setattr(joined, "tasks", 0)
     blocks, crowded = iter(range(3)), Workers(joined)
     try:
         found = crowded.results(Squares(50), lambda: next(blocks, None), idle=lambda: None)
