@@ -125,9 +125,10 @@ def test_heat_maps_are_the_same(
 
 @dataclasses.dataclass(frozen=True)
 class SlowAndCounted:
-    """A plan whose block 0 takes long the first time; it notes each opening."""
+    """A plan whose block 0 takes long, or ends its process, the first time; it notes openings."""
 
     folder: str
+    dies: bool = False
 
     def prepare(self) -> Callable[[int], int]:
         folder = Path(self.folder)
@@ -137,6 +138,8 @@ class SlowAndCounted:
             first = number == 0 and not (folder / "begun").exists()
             if first:
                 (folder / "begun").touch()
+                if self.dies:
+                    os.kill(os.getpid(), signal.SIGKILL)
                 time.sleep(600)
             return number * number
 
@@ -155,6 +158,15 @@ def test_a_straggler_is_not_waited_for_and_a_plan_is_opened_once_a_worker(
     )
     assert found == {number: number * number for number in range(50)}
     assert len(list(tmp_path.glob("opened.*"))) <= 3
+
+
+@pytest.mark.parametrize("workers", [3], indirect=True)
+def test_a_worker_that_dies_is_started_again_and_does_its_block(
+    workers: tuple[int, Workers], tmp_path: Path
+) -> None:
+    blocks, plan = iter(range(6)), SlowAndCounted(str(tmp_path), dies=True)
+    found = workers[1].results(plan, lambda: next(blocks, None), idle=lambda: None)
+    assert dict(found) == {number: number * number for number in range(6)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ from alp_repro import files
 from tests.same_results import assert_same_results
 
 pytest.importorskip("ray", reason="the extra [cluster] is not installed")
+from ray._private.node import Node
 from ray.cluster_utils import Cluster
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,17 +47,24 @@ def test_machines_and_the_driver_die_and_the_table_is_the_serial_one(
     second, third = machines.add_node(num_cpus=1), machines.add_node(num_cpus=1)
     runs = tmp_path / "cluster/quick/mnist"
 
-    with driver(tmp_path, "cluster", f"--ray={machines.address}") as started:
-        # One of the two trainings runs on one of these: it goes on elsewhere.
-        wait_for(lambda: all((runs / row / "backup/latest.npz").exists() for row in ROWS), started)
-        machines.remove_node(third, allow_graceful=False)
-        wait_for(lambda: any(results(runs, row) for row in ROWS), started)
-        machines.remove_node(second, allow_graceful=False)
-        time.sleep(2)
-        started.send_signal(signal.SIGKILL)
-    machines.add_node(num_cpus=1)
-    assert finished(tmp_path, "cluster", f"--ray={machines.address}") == 0
-    assert finished(tmp_path, "serial", "--jobs=1", "--threads=1") == 0
+    serial = driver(tmp_path, "serial", "--jobs=1", "--threads=1")
+    with serial as here:
+        with driver(tmp_path, "cluster", f"--ray={machines.address}") as started:
+            wait_for(
+                lambda: all((runs / row / "backup/latest.npz").exists() for row in ROWS), started
+            )
+            # Its training goes on elsewhere.
+            lost, other = (second, third) if works(second, "_do") else (third, second)
+            assert works(lost, "_do")
+            machines.remove_node(lost, allow_graceful=False)
+            wait_for(lambda: any(results(runs, row) for row in ROWS), started)
+            wait_for(lambda: works(other, "_Worker.do"), started)
+            machines.remove_node(other, allow_graceful=False)
+            time.sleep(2)
+            started.send_signal(signal.SIGKILL)
+        with driver(tmp_path, "cluster", f"--ray={machines.address}") as again:
+            assert again.wait(timeout=600) == 0
+        assert here.wait(timeout=600) == 0
     assert_same_results(tmp_path / "cluster/quick", tmp_path / "serial/quick", ahead=True)
 
 
@@ -79,10 +87,13 @@ def command(folder: Path, runs: str, *arguments: str) -> list[str]:
     ]
 
 
-def finished(folder: Path, runs: str, *arguments: str) -> int:
-    return subprocess.run(
-        command(folder, runs, *arguments), cwd=ROOT, timeout=600, check=False
-    ).returncode
+def works(machine: Node, title: str) -> bool:
+    """Whether a process of the machine is at work on what Ray gives this title."""
+    raylet = machine.all_processes["raylet"][0].process.pid
+    found = subprocess.run(
+        ["ps", "--ppid", str(raylet), "-o", "args="], capture_output=True, text=True, check=False
+    )
+    return f"ray::{title}" in [line.strip() for line in found.stdout.splitlines()]
 
 
 @contextlib.contextmanager
