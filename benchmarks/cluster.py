@@ -4,7 +4,9 @@
 
 Needs the extra [cluster]. The same attack runs in each round with each number of workers; medians
 are printed, and for one worker the share of its time that is not computation, which the worker
-itself times. In it is what an attack costs once: saving and sending the model.
+itself times. In it is what an attack costs once: saving and sending the model. What Ray takes for a
+block is measured apart, with blocks of the same size that compute nothing. Ray gives its workers a
+niceness of 15; where others compute too, RAY_worker_niceness=0 before the command.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ flags.DEFINE_integer("nb_iter", 40, "Steps of an item.")
 flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Dtype of crafting.")
 
 _BATCH = 200
+_EMPTY = 300
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,6 +63,15 @@ class Timed:
         return seconds
 
 
+@dataclasses.dataclass(frozen=True)
+class Empty:
+    """A plan whose blocks compute nothing; their results are as large as those of an attack."""
+
+    def prepare(self) -> Callable[[Any], Any]:
+        """The function of a block."""
+        return lambda block: block
+
+
 def main(_: list[str]) -> None:
     """Measures and prints."""
     cluster.use_threads(cluster.Share())
@@ -71,11 +83,11 @@ def main(_: list[str]) -> None:
     model = build_model("lenet", image_shape=(28, 28, 1), num_classes=10)
     images = np.random.default_rng(0).uniform(0, 1, (_BATCH, 28, 28, 1)).astype(np.float32)
     labels = np.argmax(model(images), axis=1).astype(np.int32)
-    computing = 0.0
+    computing = empty = 0.0
     found: dict[int, list[float]] = {count: [] for count in counts}
     with cluster_of(max(counts)) as joined:
         for count in counts:
-            joined.trainings = joined.slots - count
+            joined.tasks = joined.slots - count
             workers = Workers(joined)
             for round_ in range(FLAGS.rounds + 1):
                 seconds = seconds_of_all(workers, model, images, labels, attack)
@@ -84,6 +96,7 @@ def main(_: list[str]) -> None:
                     found[count].append(seconds)
             if count == 1:
                 computing = seconds_inside(workers, model, images, labels, attack)
+                empty = seconds_of_empty(workers)
             workers.end()
     items = _BATCH * FLAGS.blocks
     print(f"{machine.describe()}; {FLAGS.dtype}, {FLAGS.nb_iter} steps, {FLAGS.blocks} blocks")
@@ -95,6 +108,9 @@ def main(_: list[str]) -> None:
     for count, rate in rates.items():
         share = f"{1 - computing / statistics.median(found[1]):.1%}" if count == 1 else ""
         print(f"| {count} | {rate:,.0f} | {rate / rates[counts[0]]:.2f} | {share} |")
+    if 1 in found:
+        block = computing / FLAGS.blocks
+        print(f"a block computes for {block:.2f} s; an empty one takes {empty * 1e3:.1f} ms")
 
 
 @contextlib.contextmanager
@@ -133,6 +149,15 @@ def seconds_inside(
         found = workers.results(Timed(plan), next_block, idle=lambda: None)
         seconds = sum(each for _, each in found)
     return seconds
+
+
+def seconds_of_empty(workers: Workers) -> float:
+    """Time of a block that computes nothing."""
+    blocks = iter([(np.arange(_BATCH), np.zeros(_BATCH, np.int64))] * _EMPTY)
+    started = time.monotonic()
+    for _ in workers.results(Empty(), lambda: next(blocks, None), idle=lambda: None):
+        pass
+    return (time.monotonic() - started) / _EMPTY
 
 
 def seconds_of_all(

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Generator, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 from absl import flags
@@ -15,18 +15,18 @@ from absl import flags
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, attack_with_restarts
 from alp_repro.evaluation.heat_maps import RunColumns, run_columns_here
-from alp_repro.tasks import Ended
+from alp_repro.tasks import Ended, outcome
 
-from . import devices, settings
+from . import devices
 from .devices import Devices
 from .display import Display
-from .row_tasks import RowHere, make_row
+from .row_tasks import RowHere
 from .rows import Job
-from .training_run import start_of, told, training_set, watch_of
+from .training_run import training_of, training_set
 
 if TYPE_CHECKING:
     from alp_repro.tasks.cluster import Cluster
-    from alp_repro.tasks.training import Training, Trainings
+    from alp_repro.tasks.on_cluster import ClusterTasks
     from alp_repro.tasks.workers import Workers
 
 # What is defined here counts as the binary's own, so that --help lists it.
@@ -118,47 +118,43 @@ def computing(values: flags.FlagValues, *, threads: int | None = None) -> Iterat
         yield Compute(chosen, found, workers.Workers(found))
 
 
-def training_of(
-    values: flags.FlagValues, name: str, chosen: Devices, *, scale: str | None = None
-) -> Training:
-    """The training that a row's flags describe, as it travels."""
-    from alp_repro.tasks.training import ModelFile, Training
-
-    start = start_of(values, settings.run_dir(values))
-    return Training(
-        name=name,
-        recipe=settings.recipe(values),
-        init_from=None if start is None else ModelFile.of(start),
-        watch=watch_of(values),
-        details={"device": chosen.description, **({"scale": scale} if scale else {})},
-        words=told,
-    )
-
-
 def train_on(compute: Compute, values: flags.FlagValues) -> None:
     """Trains one run on the cluster.
 
     Raises:
       InputError: it failed.
     """
-    from alp_repro.tasks.training import Trainings
-
-    assert compute.cluster is not None
-    run = settings.run_dir(values)
-    task = training_of(values, run.path.name, compute.devices)
-    trainings = Trainings(
-        compute.cluster, {run.path: task}, lambda: training_set(values.dataset, values.data_dir)
-    )
+    running = _trainings(compute, [(values, {})])
     with Display() as display:
-        while len(trainings):
-            for ended in trainings.ended(seconds=1.0):
+        while len(running):
+            for ended in running.ended(seconds=1.0):
                 if ended.error is not None:
                     raise InputError(ended.error)
-            _show(trainings, display)
+            _show(running, display)
 
 
-def _show(trainings: Trainings, display: Display) -> None:
-    news = trainings.news()
+def _trainings(
+    compute: Compute, several: list[tuple[flags.FlagValues, dict[str, Any]]]
+) -> ClusterTasks:
+    """Hands trainings to Ray: flag values of one data set, and further provenance."""
+    from alp_repro.tasks.on_cluster import ClusterTasks, Shared
+
+    assert compute.cluster is not None
+    if not several:
+        return ClusterTasks(compute.cluster, [])
+    dataset, data_dir = several[0][0].dataset, several[0][0].data_dir
+    data = Shared(training_set(dataset, data_dir))
+    return ClusterTasks(
+        compute.cluster,
+        [
+            training_of(values, compute.devices, data=data, details=details)
+            for values, details in several
+        ],
+    )
+
+
+def _show(running: ClusterTasks, display: Display) -> None:
+    news = running.news()
     for name, line in news.said:
         display.print(f"{name}: {line}")
     for name, text in news.told.items():
@@ -170,40 +166,27 @@ def rows_on(compute: Compute, todo: list[Job], display: Display) -> Generator[En
 
     The seconds of a row are those of all that worked on it.
     """
-    from alp_repro.tasks.training import TrainingEnded, Trainings
-
-    assert compute.cluster is not None and compute.workers is not None
-    chosen = compute.devices
-    by_row = {job.row: job for job in todo}
-    untrained = [job for job in todo if not job.run.finished]
-    trainings = Trainings(
-        compute.cluster,
-        {
-            job.run.path: training_of(job.values, job.row, chosen, scale=job.scale)
-            for job in untrained
-        },
-        lambda: training_set(todo[0].values.dataset, todo[0].values.data_dir),
+    assert compute.workers is not None
+    running = _trainings(
+        compute, [(job.values, {"scale": job.scale}) for job in todo if not job.run.finished]
     )
-    trained = [TrainingEnded(job.row) for job in todo if job.run.finished]
+    trained: list[tuple[str, float, str | None]]
+    trained = [(job.row, 0.0, None) for job in todo if job.run.finished]
 
     def look(seconds: float = 0.0) -> None:
-        _show(trainings, display)
-        for ended in trainings.ended(seconds=seconds):
-            display.tell(ended.name, "trained" if ended.error is None else "failed")
-            trained.append(ended)
+        _show(running, display)
+        for ended in running.ended(seconds=seconds):
+            display.tell(ended.task.name, "trained" if ended.error is None else "failed")
+            trained.append((ended.task.name, ended.seconds, ended.error))
 
-    run_restarts = compute.run_restarts(look)
-    while by_row:
+    rest = {job.row: RowHere(job, compute.devices, compute.run_restarts(look)) for job in todo}
+    while rest:
         look(0.0 if trained else 1.0)
         if not trained:
             continue
-        ended = trained.pop(0)
-        job, error, started = by_row.pop(ended.name), ended.error, time.monotonic()
+        row, seconds, error = trained.pop(0)
+        task, started = rest.pop(row), time.monotonic()
         if error is None:
-            try:
-                tell = functools.partial(display.tell, job.row)
-                make_row(job, chosen, tell=tell, run_restarts=run_restarts)
-            except InputError as failure:
-                error = str(failure)
-        attack_seconds = (time.monotonic() - started) * max(len(compute.workers), 1)
-        yield Ended(RowHere(job, chosen), ended.seconds + attack_seconds, error)
+            error = outcome(task, functools.partial(display.tell, row))
+            seconds += (time.monotonic() - started) * max(len(compute.workers), 1)
+        yield Ended(task, seconds, error)

@@ -51,8 +51,8 @@ def main(_: list[str]) -> None:
     """Computes the maps of --rows, as far as they are not on disk, and draws them."""
     settings.fill_in_table()
     figure_run.fill_in_scale("heat_maps", define_scale_flags)
-    found, missing = figure_run.finished_runs(FLAGS.rows)
-    with computing(FLAGS) as compute:
+    with computing(FLAGS) as compute:  # before anything touches a device
+        found, missing = figure_run.finished_runs(FLAGS.rows)
         maps = {
             figure_run.title(row): _map(make_job(FLAGS, row), run, compute)
             for row, run in found.items()

@@ -56,6 +56,7 @@ def main(_: list[str]) -> None:
     if FLAGS.panels < 1:
         raise InputError(f"--panels={FLAGS.panels}: 1 or more are needed")
     job = make_job(FLAGS, row)
+    chosen = devices.choose()  # before anything touches a device
     run = figure_run.finished_runs([row])[0][row]
     attack = dataclasses.replace(job.columns[-1].attack, restarts=FLAGS.restarts)
     data = figures.pick_images(
@@ -67,7 +68,7 @@ def main(_: list[str]) -> None:
         run,
         runs.load_model(run.model),
         attack,
-        devices.choose(),
+        chosen,
         data=data,
         record_losses=True,
         details={"scale": FLAGS.scale},

@@ -42,6 +42,7 @@ def main(_: list[str]) -> None:
     plane = Plane(
         radius=eps / 255, resolution=_RESOLUTION.value, seed=_SEED.value, clip=_CLIP.value
     )
+    devices.choose()  # before anything touches a device
     found, missing = figure_run.finished_runs(FLAGS.rows)
     if len(FLAGS.rows) > 1 and len(positions) > 1:
         raise InputError(
@@ -51,7 +52,6 @@ def main(_: list[str]) -> None:
         load.load_split(FLAGS.dataset, "test", data_dir=FLAGS.data_dir, limit=max(positions) + 1),
         positions,
     )
-    devices.choose()
     surfaces = {figure_run.title(row): _surfaces(run, data, plane) for row, run in found.items()}
     losses = np.concatenate([found.losses for found in surfaces.values()])
     titles = list(surfaces)

@@ -52,6 +52,7 @@ class RowHere:
 
     job: Job
     devices: Devices
+    run_restarts: Callable[..., AttackRecord] = attack_with_restarts
 
     @property
     def name(self) -> str:
@@ -60,7 +61,7 @@ class RowHere:
 
     def run(self, tell: Callable[[str], None]) -> None:
         """Makes the row."""
-        make_row(self.job, self.devices, tell=tell)
+        make_row(self.job, self.devices, tell=tell, run_restarts=self.run_restarts)
 
 
 def table_arguments(values: flags.FlagValues) -> tuple[str, ...]:

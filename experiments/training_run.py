@@ -10,9 +10,11 @@ from typing import Any
 import keras
 from absl import flags
 
-from alp_repro import runs, training
+from alp_repro import runs
 from alp_repro.data import Images, load
 from alp_repro.errors import InputError
+from alp_repro.tasks.plans import ModelFile
+from alp_repro.tasks.training import Training
 from alp_repro.training import TrainingProgress, Watch
 
 from . import settings
@@ -46,21 +48,35 @@ def train_row(
 
     Progress is told, or shown where nobody is to be told.
     """
-    recipe, run = settings.recipe(values), settings.run_dir(values)
-    with shown(run.path.name, tell) as tell:
-        return training.train(
-            recipe,
-            run,
-            training_set(values.dataset, values.data_dir),
-            strategy=devices.strategy,
-            init_from=start_of(values, run),
-            watch=watch_of(values),
+    task = training_of(values, devices, details=details)
+    with shown(task.name, tell) as tell:
+        return task.train(
+            tell,
             jit_compile=devices.jit_compile,
+            strategy=devices.strategy,
             tensorboard=tensorboard,
-            report=lambda progress: tell(told(progress)),
-            verbose=0,
-            details={"device": devices.description, **(details or {})},
         )
+
+
+def training_of(
+    values: flags.FlagValues,
+    devices: Devices,
+    *,
+    data: Callable[[], Images] | None = None,
+    details: dict[str, Any] | None = None,
+) -> Training:
+    """The training of --row; its data are read from disk unless something else gives them."""
+    run = settings.run_dir(values)
+    return Training(
+        name=run.path.name,
+        folder=run.path,
+        data=data or functools.partial(training_set, values.dataset, values.data_dir),
+        recipe=settings.recipe(values),
+        init_from=start_of(values, run),
+        watch=watch_of(values),
+        details={"device": devices.description, **(details or {})},
+        words=told,
+    )
 
 
 def told(progress: TrainingProgress) -> str:
@@ -81,7 +97,7 @@ def watch_of(values: flags.FlagValues) -> Watch | None:
     return Watch(data.images, data.labels, attack, values.watch_every)
 
 
-def start_of(values: flags.FlagValues, run: runs.RunDir) -> keras.Model | None:
+def start_of(values: flags.FlagValues, run: runs.RunDir) -> ModelFile | None:
     """The model of --init_from, if the training is still to begin or to end."""
     if lacks_start(values, run):
         raise InputError(
@@ -91,4 +107,5 @@ def start_of(values: flags.FlagValues, run: runs.RunDir) -> keras.Model | None:
     if not values.init_from or run.finished:
         return None
     path = Path(values.init_from)
-    return runs.load_model(path if path.suffix == ".keras" else runs.RunDir(path).model)
+    model = runs.load_model(path if path.suffix == ".keras" else runs.RunDir(path).model)
+    return ModelFile.of(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import keras
@@ -10,6 +11,9 @@ import pytest
 import tensorflow as tf
 
 from tests.small_model import small_images, small_labels, small_model
+
+# Ray's processes run as tests do, not with less priority: a busy machine would starve them.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 # Two devices for `tf.distribute`; this must come before TensorFlow first uses a device.
 tf.config.set_logical_device_configuration(

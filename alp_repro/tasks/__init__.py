@@ -1,9 +1,10 @@
-"""Tasks: small descriptions of work whose result is a file or a record, and what carries them out.
+"""Tasks: small descriptions of work whose result is files, and what carries them out.
 
-`here` and `in_processes` do tasks on this machine, `tasks.workers` and `tasks.training` on those of
-a Ray cluster.
+`here` and `in_processes` do them on this machine, `tasks.on_cluster` on those of a Ray cluster,
+where `tasks.workers` also share the blocks of one attack.
 """
 
-from alp_repro.tasks.processes import Ended, Task, here, in_processes
+from alp_repro.tasks.processes import here, in_processes
+from alp_repro.tasks.task import Ended, FolderTask, Task, outcome
 
-__all__ = ["Ended", "Task", "here", "in_processes"]
+__all__ = ["Ended", "FolderTask", "Task", "here", "in_processes", "outcome"]

@@ -53,7 +53,7 @@ class Cluster:
     def __init__(self, share: Share) -> None:
         """For tasks with this share of a machine."""
         self.share = share
-        self.trainings = 0  # that hold, or wait for, a share of their own
+        self.tasks = 0  # of `on_cluster`: they hold, or wait for, a share
 
     @property
     def slots(self) -> int:

@@ -37,10 +37,14 @@ class Plan(Protocol):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ModelFile:
-    """A model as the bytes of its `.keras` file (uint8 array), to be sent elsewhere."""
+    """A model as the bytes of its `.keras` file (uint8 array), to be sent elsewhere.
+
+    Files of one model are equal, though their bytes hold when each was made: what was loaded and
+    compiled for one serves all attacks on the model.
+    """
 
     content: np.ndarray
-    digest: str
+    digest: str  # of architecture and weights
 
     @classmethod
     def of(cls, model: keras.Model) -> ModelFile:
@@ -53,14 +57,15 @@ class ModelFile:
             path = Path(folder) / "model.keras"
             try:
                 runs.save_model(path, model)
-                runs.load_model(path)
+                loaded = runs.load_model(path)
+                described = f"{loaded.to_json()} {runs.weights_hash(loaded)}"
             except Exception as error:  # Keras raises errors of many kinds for layers of others'
                 raise InputError(
                     f"the model {model.name!r} cannot be sent to other machines ({error}): one "
                     "that Keras saves and loads by itself can"
                 ) from error
             content = np.fromfile(path, np.uint8)
-        return cls(content, hashlib.sha256(content.tobytes()).hexdigest())
+        return cls(content, hashlib.sha256(described.encode()).hexdigest())
 
     def __hash__(self) -> int:
         return hash(self.digest)

@@ -1,61 +1,31 @@
-"""Tasks on this machine: one after the other in this process, or several in processes of their own.
-
-A task leaves its result in files, which it locks while it works on them; what passes between
-processes is a few words of progress and whether it went well.
-"""
+"""Tasks on this machine: one after the other in this process, or several in others."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import functools
-import io
 import multiprocessing
 import os
 import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
-from typing import Any, Protocol
+from typing import Any
 
-from alp_repro.errors import InputError
+from alp_repro.tasks.task import Ended, Lines, Task, outcome
 
 STOP_SECONDS = 120.0  # what a child may take to save what it has and end
-
-
-class Task(Protocol):
-    """Work that can be described in a few values (a frozen dataclass) and done anywhere."""
-
-    @property
-    def name(self) -> str:
-        """What people call it."""
-
-    def run(self, tell: Callable[[str], None]) -> None:
-        """Does it; `tell` is called with a few words whenever there is something to say.
-
-        Raises:
-          InputError: it cannot be done, in one line.
-        """
-
-
-@dataclasses.dataclass(frozen=True)
-class Ended:
-    """A task that is over; `error` says in one line why it is not done, None that it is."""
-
-    task: Task
-    seconds: float
-    error: str | None = None
 
 
 def here(tasks: Sequence[Task], *, tell: Callable[[Task, str], None]) -> Iterator[Ended]:
     """Does the tasks one after the other in this process; one that fails leaves the others be."""
     for task in tasks:
         started = time.monotonic()
-        error = _outcome(task, functools.partial(tell, task))
+        error = outcome(task, functools.partial(tell, task))
         yield Ended(task, time.monotonic() - started, error)
 
 
@@ -176,7 +146,7 @@ def _work(task: Task, pipe: Connection) -> None:
 
     try:
         with contextlib.redirect_stdout(Lines(lambda line: send("say", line))):
-            error = _outcome(task, lambda text: send("tell", text))
+            error = outcome(task, lambda text: send("tell", text))
     except KeyboardInterrupt:
         sys.exit(130)
     send("end", error)
@@ -193,31 +163,3 @@ def _end_with_the_parent() -> None:
     assert parent is not None
     wait([parent.sentinel])
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _outcome(task: Task, tell: Callable[[str], None]) -> str | None:
-    """Runs a task; None when it is done, else one line."""
-    try:
-        task.run(tell)
-    except InputError as error:
-        return str(error)
-    except Exception as error:  # ours to find, and no reason to give up the others
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        return f"{type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
-    return None
-
-
-class Lines(io.TextIOBase):
-    """A stream that passes on whole lines."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        """Takes what is called with each line."""
-        super().__init__()
-        self._say, self._rest = say, ""
-
-    def write(self, text: str) -> int:
-        """Passes on the lines that are whole by now."""
-        *lines, self._rest = (self._rest + text).split("\n")
-        for line in lines:
-            self._say(line)
-        return len(text)

@@ -154,7 +154,7 @@ class Workers:
         """Makes and ends workers as room comes and goes."""
         if time.monotonic() - self._looked > _LOOK_SECONDS:
             self._looked = time.monotonic()
-            self._room = max(self._cluster.slots - self._cluster.trainings, 0)
+            self._room = max(self._cluster.slots - self._cluster.tasks, 0)
         while len(self._all) < self._room:
             worker = self._make.options(**self._cluster.share.options).remote(self._cluster.share)
             self._all.append(worker)
@@ -167,7 +167,7 @@ class Workers:
                 self._all.remove(worker)
                 raise told(error) from None
             self._pool.push(worker)
-        while self._cluster.trainings and len(self._all) > self._room:
+        while self._cluster.tasks and len(self._all) > self._room:
             if (worker := self._pool.pop_idle()) is None:
                 break
             self._all.remove(worker)
@@ -176,7 +176,7 @@ class Workers:
 
     def _tell_of_waiting(self) -> None:
         """Warns once when no worker comes up, though no training of ours has the room."""
-        if self._cluster.trainings or len(self._starting) < len(self._all):
+        if self._cluster.tasks or len(self._starting) < len(self._all):
             self._waits_since = None
         elif self._waits_since is None:
             self._waits_since = time.monotonic()

@@ -24,7 +24,6 @@ class TrainingProgress:
       loss: mean over this epoch so far.
       images_per_second: since the first step, which compiles, was done; None until then.
       seconds_left: at that rate; None until there is one.
-      saved: the epoch is over and its state is on disk.
     """
 
     epoch: int
@@ -34,7 +33,6 @@ class TrainingProgress:
     loss: float
     images_per_second: float | None
     seconds_left: float | None
-    saved: bool = False
 
 
 class Report(keras.callbacks.Callback):
@@ -79,9 +77,9 @@ class Report(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Tells of an epoch."""
-        self._tell(self._steps, saved=True)
+        self._tell(self._steps)
 
-    def _tell(self, step: int, *, saved: bool = False) -> None:
+    def _tell(self, step: int) -> None:
         rate = left = None
         if self._first is not None and self._done:
             per_step = (time.monotonic() - self._first) / self._done
@@ -89,6 +87,6 @@ class Report(keras.callbacks.Callback):
             left = (self._last - self._epoch * self._steps - step) * per_step
         self._report(
             TrainingProgress(
-                self._epoch + 1, self._epochs, step, self._steps, self._loss, rate, left, saved
+                self._epoch + 1, self._epochs, step, self._steps, self._loss, rate, left
             )
         )

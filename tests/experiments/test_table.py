@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alp_repro import files
+from alp_repro.evaluation.heat_maps import load_heat_map
+from tests.same_results import assert_same_results
 
 ROOT = Path(__file__).resolve().parents[2]
 ROW = """--dataset=mnist
@@ -23,10 +25,19 @@ ROW = """--dataset=mnist
 --train_images=1000
 """
 TWO = ("--threads=1", "--jobs=2")
+MAP = """--eps_iters=2,8,40
+--nb_iters=1,3
+--num_images=10
+"""
 SCALE = """--num_images=10
 --max_restarts=2
 --eval_batch_size=10
 """
+
+
+NEEDS_RAY = pytest.mark.skipif(
+    find_spec("ray") is None, reason="the extra [cluster] is not installed"
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +50,7 @@ def flags_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         + "--regularizer=lsq\n--regularizer_weight=0.5\n",
         "mnist/at50.cfg": ROW.format(row="at50", epochs=1) + "--train_images=70000\n",
         "scale/smoke/mnist/all.cfg": SCALE,
+        "scale/smoke/figures/heat_maps.cfg": MAP,
         "scale/quick/mnist/all.cfg": SCALE + "--noestimate\n",
         "tables/table1.cfg": "--dataset=mnist\n--rows=plain,lsq\n--grid=two\n",
         "attacks/two.cfg": "--attack=pgd,eps_iter=10,nb_iter=2\n--attack=pgd,restarts=9,nb_iter=3",
@@ -50,11 +62,13 @@ def flags_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def command(flags_dir: Path, runs: Path, *arguments: str, scale: str = "quick") -> list[str]:
+def command(
+    flags_dir: Path, runs: Path, *arguments: str, scale: str = "quick", binary: str = "table"
+) -> list[str]:
     return [
         sys.executable,
         "-m",
-        "experiments.table",
+        f"experiments.{binary}",
         "--table=1",
         f"--scale={scale}",
         f"--flags_dir={flags_dir}",
@@ -70,10 +84,11 @@ def made(
     code: int = 0,
     rows: str = "plain,lsq",
     scale: str = "quick",
+    binary: str = "table",
 ) -> str:
-    """What a table printed."""
+    """What a table, or another binary, printed."""
     ended = subprocess.run(
-        command(flags_dir, runs, f"--rows={rows}", *how, scale=scale),
+        command(flags_dir, runs, f"--rows={rows}", *how, scale=scale, binary=binary),
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -87,22 +102,6 @@ def made(
 def numbers(scale: Path) -> list[dict[str, str]]:
     with (scale / "tables/table1.csv").open() as file:
         return list(csv.DictReader(file))
-
-
-def assert_same_results(found: Path, expected: Path, *, ahead: bool = False) -> None:
-    assert numbers(found) == numbers(expected)
-    for row in ("plain", "lsq"):
-        one, other = (folder / "mnist" / row for folder in (found, expected))
-        weights = [files.read_json(run / "recipe.json")["weights"] for run in (one, other)]
-        assert weights[0] == weights[1]
-        results = sorted(path.name for path in (other / "attacks").glob("[!.]*.npz"))
-        assert len(results) == 2
-        for name in results:
-            with np.load(one / "attacks" / name) as a, np.load(other / "attacks" / name) as b:
-                np.testing.assert_array_equal(a["first_break"], b["first_break"])
-                # Workers run ahead: an image that is broken may have seen some restarts more.
-                known = b["first_break"] < 0 if ahead else slice(None)
-                np.testing.assert_array_equal(a["next_restart"][known], b["next_restart"][known])
 
 
 @pytest.fixture(scope="module")
@@ -144,18 +143,32 @@ def test_two_rows_at_a_time_that_are_stopped_and_go_on_make_the_same_table(
     assert_same_results(tmp_path / "quick", serial[0] / "smoke")
 
 
-@pytest.mark.skipif(find_spec("ray") is None, reason="the extra [cluster] is not installed")
+@NEEDS_RAY
 def test_on_a_ray_cluster_of_this_machine_it_is_the_same_table(
     serial: tuple[Path, str], flags_dir: Path, tmp_path: Path
 ) -> None:
     printed = made(flags_dir, tmp_path, "--ray=local")
     assert "device: Ray, room for " in printed
     assert_same_results(tmp_path / "quick", serial[0] / "smoke", ahead=True)
-    texts = [
-        (scale / "tables/table1.md").read_text().partition("| Model")[2]
-        for scale in (tmp_path / "quick", serial[0] / "smoke")
-    ]
-    assert texts[0] == texts[1]
+
+
+@NEEDS_RAY
+def test_heat_maps_on_a_ray_cluster_of_this_machine_are_the_same(
+    serial: tuple[Path, str], flags_dir: Path, tmp_path: Path
+) -> None:
+    maps = {}
+    for how in ("--threads=1", "--ray=local"):
+        runs = tmp_path / how
+        shutil.copytree(serial[0], runs)
+        printed = made(flags_dir, runs, how, rows="lsq", scale="smoke", binary="heat_maps")
+        assert "lsq: 3 of 3 step sizes" in printed
+        (path,) = (runs / "smoke/mnist/lsq/heat_maps").glob("[!.]*.npz")
+        maps[how] = load_heat_map(path)
+        assert maps[how].sessions[0]["device"].startswith("Ray" if "ray" in how else "CPU")
+    here, there = maps.values()
+    assert here.complete and there.complete and here.settings == there.settings
+    np.testing.assert_array_equal(there.broken, here.broken)
+    assert here.broken.any() and not here.broken.all()
 
 
 def test_a_row_that_fails_is_told_and_the_others_are_made(flags_dir: Path, tmp_path: Path) -> None:

@@ -26,7 +26,9 @@ from alp_repro.tasks import cluster  # noqa: E402
 from alp_repro.tasks import workers as workers_module  # noqa: E402
 from alp_repro.tasks.attack import attack_on_workers, columns_on_workers  # noqa: E402
 from alp_repro.tasks.cluster import Share  # noqa: E402
+from alp_repro.tasks.on_cluster import ClusterTasks  # noqa: E402
 from alp_repro.tasks.workers import Workers  # noqa: E402
+from tests.tasks.small_tasks import Count, Write  # noqa: E402
 
 ATTACK = Attack(eps=0.05, eps_iter=0.02, nb_iter=3, restarts=30)
 SETTING = {"attack": ATTACK, "batch_size": 16, "seed": 2}
@@ -57,7 +59,7 @@ def workers(
     request: pytest.FixtureRequest, joined: cluster.Cluster
 ) -> Iterator[tuple[int, Workers]]:
     """One worker, as if trainings had the other machines, and three."""
-    joined.trainings = 3 - request.param
+    joined.tasks = 3 - request.param
     found = Workers(joined)
     yield request.param, found
     found.end()
@@ -123,9 +125,10 @@ def test_heat_maps_are_the_same(
 
 @dataclasses.dataclass(frozen=True)
 class SlowAndCounted:
-    """A plan whose block 0 takes long the first time; it notes each opening."""
+    """A plan whose block 0 takes long, or ends its process, the first time; it notes openings."""
 
     folder: str
+    dies: bool = False
 
     def prepare(self) -> Callable[[int], int]:
         folder = Path(self.folder)
@@ -135,6 +138,8 @@ class SlowAndCounted:
             first = number == 0 and not (folder / "begun").exists()
             if first:
                 (folder / "begun").touch()
+                if self.dies:
+                    os.kill(os.getpid(), signal.SIGKILL)
                 time.sleep(600)
             return number * number
 
@@ -153,6 +158,15 @@ def test_a_straggler_is_not_waited_for_and_a_plan_is_opened_once_a_worker(
     )
     assert found == {number: number * number for number in range(50)}
     assert len(list(tmp_path.glob("opened.*"))) <= 3
+
+
+@pytest.mark.parametrize("workers", [3], indirect=True)
+def test_a_worker_that_dies_is_started_again_and_does_its_block(
+    workers: tuple[int, Workers], tmp_path: Path
+) -> None:
+    blocks, plan = iter(range(6)), SlowAndCounted(str(tmp_path), dies=True)
+    found = workers[1].results(plan, lambda: next(blocks, None), idle=lambda: None)
+    assert dict(found) == {number: number * number for number in range(6)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,6 +201,31 @@ def test_a_plan_that_fails_is_one_line_and_leaves_the_next_alone(
 
 
 @pytest.mark.parametrize("workers", [1], indirect=True)
+def test_tasks_end_as_on_this_machine_and_one_that_dies_goes_on(
+    workers: tuple[int, Workers], tmp_path: Path
+) -> None:
+    """The rest of what test_processes.py says of the executors here, for that of the cluster."""
+    hows = {"a": "well", "b": "refused", "c": "broken"}
+    tasks = [Write(tmp_path / name, name, how) for name, how in hows.items()]
+    ours = cluster.Cluster(Share())
+    running = ClusterTasks(ours, [*tasks, Count(tmp_path / "count", "count")])
+    assert ours.tasks == len(running) == 4
+    ended = {}
+    while len(running):
+        ended.update({done.task.name: done.error for done in running.ended(seconds=1.0)})
+    assert ours.tasks == 0
+    assert ended["a"] is ended["count"] is None and ended["b"] == "not like this"
+    assert "ZeroDivisionError: a bug (" in str(ended["c"]) and "small_tasks.py" in str(ended["c"])
+    assert (tmp_path / "a/a").read_text().startswith("done")
+    # What was told of is not done again, and what the task removed is gone.
+    pids = (tmp_path / "count/result").read_text().split()
+    assert pids[0] == pids[1] != pids[2] == pids[3]
+    assert not (tmp_path / "count/counted").exists()
+    news = running.news()
+    assert news.told["a"] == "working" and ("a", "a says") in news.said
+
+
+@pytest.mark.parametrize("workers", [1], indirect=True)
 def test_workers_that_find_no_room_are_told_of(
     workers: tuple[int, Workers],
     joined: cluster.Cluster,
@@ -194,7 +233,7 @@ def test_workers_that_find_no_room_are_told_of(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(workers_module, "WAIT_SECONDS", 0.0)
-    monkeypatch.setattr(joined, "trainings", 0)
+    monkeypatch.setattr(joined, "tasks", 0)
     blocks, crowded = iter(range(3)), Workers(joined)
     try:
         found = crowded.results(Squares(50), lambda: next(blocks, None), idle=lambda: None)

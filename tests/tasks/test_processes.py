@@ -52,7 +52,7 @@ def processes(tasks: list[Write], heard: Heard) -> Generator[Ended, None, None]:
 
 def test_all_are_done_and_one_that_fails_leaves_the_others_be(do: Do, tmp_path: Path) -> None:
     hows = {"a": "well", "b": "refused", "c": "broken", "d": "well"}
-    ended = {e.task.name: e for e in do([Write(str(tmp_path), *item) for item in hows.items()])}
+    ended = {e.task.name: e for e in do([Write(tmp_path, *item) for item in hows.items()])}
     assert ended["a"].error is None and ended["d"].error is None
     assert ended["b"].error == "not like this"
     bug = ended["c"].error
@@ -63,7 +63,7 @@ def test_all_are_done_and_one_that_fails_leaves_the_others_be(do: Do, tmp_path: 
 def test_each_process_is_its_own_and_two_run_at_a_time(tmp_path: Path) -> None:
     heard = Heard()
     # Each waits for the other to begin: one at a time would never end.
-    pair = [Write(str(tmp_path), "a", meets="b"), Write(str(tmp_path), "b", meets="a")]
+    pair = [Write(tmp_path, "a", meets="b"), Write(tmp_path, "b", meets="a")]
     assert all(ended.error is None for ended in processes(pair, heard))
     pids = {(tmp_path / name).read_text() for name in "ab"}
     assert len(pids) == 2 and f"done {os.getpid()}" not in pids
@@ -77,13 +77,13 @@ def test_each_process_is_its_own_and_two_run_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_process_that_is_killed_is_told(tmp_path: Path) -> None:
-    tasks = [Write(str(tmp_path), "a", "killed"), Write(str(tmp_path), "b")]
+    tasks = [Write(tmp_path, "a", "killed"), Write(tmp_path, "b")]
     ended = {e.task.name: e.error for e in processes(tasks, Heard())}
     assert ended == {"a": "its process ended with SIGKILL (too little memory?)", "b": None}
 
 
 def test_when_the_iterator_is_closed_the_children_save_and_end(tmp_path: Path) -> None:
-    tasks = [Write(str(tmp_path), "a"), Write(str(tmp_path), "b", "long")]
+    tasks = [Write(tmp_path, "a"), Write(tmp_path, "b", "long")]
     with contextlib.closing(processes(tasks, Heard())) as ended:
         assert next(ended).task.name == "a"
         wait_for(lambda: (tmp_path / "b").exists() and bool((tmp_path / "b").read_text()))
@@ -95,7 +95,7 @@ def test_when_the_iterator_is_closed_the_children_save_and_end(tmp_path: Path) -
 def test_children_of_a_killed_process_save_and_end(tmp_path: Path) -> None:
     program = (
         "from tests.tasks.test_processes import *\n"
-        f"list(processes([Write({str(tmp_path)!r}, 'a', 'long')], Heard()))"
+        f"list(processes([Write(Path({str(tmp_path)!r}), 'a', 'long')], Heard()))"
     )
     parent = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT)
     wait_for(lambda: (tmp_path / "a").exists() and (tmp_path / "a").read_text().startswith("beg"))
