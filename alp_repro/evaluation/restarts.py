@@ -192,16 +192,20 @@ class WorkList:
         """Takes the outcomes in; one assignment at the end, so that an interrupt tears nothing."""
         old = self.record
         image, restart = items.image[: items.count], items.restart[: items.count]
-        self._check_finite(image, restart, outcome.finite[: items.count])
         hit = outcome.broken[: items.count]
         self.note_broken(items, outcome)
-        next_restart, first = old.next_restart.copy(), old.first_break.copy()
-        np.maximum.at(next_restart, image, (restart + 1).astype(np.int32))
-        nonfinite = old.nonfinite_gradients.copy()
-        np.add.at(nonfinite, image, outcome.nonfinite_gradients[: items.count])
         never = np.iinfo(np.int32).max
-        first = np.where(first < 0, never, first)
+        first = np.where(old.first_break < 0, never, old.first_break)
         np.minimum.at(first, image[hit], restart[hit].astype(np.int32))
+        # What was begun before an earlier restart was known to break the image leaves no trace, so
+        # that the record depends on no batch size and no number of workers.
+        counts = (restart <= first[image]) | (old.losses is not None)
+        self._check_finite(image[counts], restart[counts], outcome.finite[: items.count][counts])
+        next_restart = old.next_restart.copy()
+        np.maximum.at(next_restart, image[counts], (restart[counts] + 1).astype(np.int32))
+        nonfinite = old.nonfinite_gradients.copy()
+        seen = outcome.nonfinite_gradients[: items.count]
+        np.add.at(nonfinite, image[counts], seen[counts])
         if old.losses is not None and old.broken is not None:
             # Cells past `next_restart` mean nothing, so filling them in place tears nothing.
             old.losses[image, restart] = outcome.losses[: items.count]
@@ -212,7 +216,7 @@ class WorkList:
             old.adversarial[image[new]] = outcome.adversarial[: items.count][new]
         closest = old.closest
         if closest is not None:
-            early = restart < BUDGET_FIRST
+            early = counts & (restart < BUDGET_FIRST)
             closest = closest.copy()
             np.maximum.at(closest, image[early], outcome.losses[: items.count][early])
         self._items_done += items.count

@@ -24,8 +24,8 @@ def attack_on_workers(
     A block is one batch: a shard of the images at one restart and, once few images stand, several
     restarts of each. Batches have the shape that they have in one process, an item's outcome
     depends on nothing else, and the record takes outcomes in restart order; so it is the record of
-    one process whatever the number of workers. (Workers run ahead of what they know, so an image
-    that is broken may have seen some restarts more.)
+    one process whatever the number of workers. (Workers run ahead of what they know; what they did
+    to an image past the restart that broke it is not taken in.)
     """
 
     def run_restarts(

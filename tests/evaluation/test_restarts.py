@@ -105,8 +105,10 @@ def reference(
 
 
 def assert_same(found: AttackRecord, expected: AttackRecord) -> None:
-    """All that follows from the restarts; how far a batch ran ahead of a break is no result."""
+    """All of a record but its provenance, however far a batch ran ahead of a break."""
     np.testing.assert_array_equal(found.first_break, expected.first_break)
+    np.testing.assert_array_equal(found.next_restart, expected.next_restart)
+    np.testing.assert_array_equal(found.nonfinite_gradients, expected.nonfinite_gradients)
     np.testing.assert_array_equal(found.adversarial, expected.adversarial)
     for count in (1, 7, ATTACK.restarts):
         np.testing.assert_array_equal(found.restarts_spent(count), expected.restarts_spent(count))

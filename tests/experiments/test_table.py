@@ -149,7 +149,7 @@ def test_on_a_ray_cluster_of_this_machine_it_is_the_same_table(
 ) -> None:
     printed = made(flags_dir, tmp_path, "--ray=local")
     assert "device: Ray, room for " in printed
-    assert_same_results(tmp_path / "quick", serial[0] / "smoke", ahead=True)
+    assert_same_results(tmp_path / "quick", serial[0] / "smoke")
 
 
 @NEEDS_RAY
