@@ -59,6 +59,7 @@ class EpochOrder(keras.callbacks.Callback):
             .flat_map(lambda _: self._batches(self._epoch))
             .apply(tf.data.experimental.assert_cardinality(self.steps))
             .prefetch(2)
+            .with_options(_fixed())
         )
 
     def shares(self, context: tf.distribute.InputContext) -> tf.data.Dataset:
@@ -85,6 +86,7 @@ class EpochOrder(keras.callbacks.Callback):
             # Keras counts the steps; TensorFlow need not ask all replicas whether data is left.
             .apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
             .prefetch(2)
+            .with_options(_fixed())
         )
 
     def _batches(self, epoch: tf.Tensor) -> tf.data.Dataset:
@@ -100,7 +102,17 @@ class EpochOrder(keras.callbacks.Callback):
         )
         batches = tf.data.Dataset.from_tensor_slices(order[: self._count])
         batches = batches.batch(self._recipe.batch_size).enumerate()
-        return batches.map(gather, num_parallel_calls=tf.data.AUTOTUNE)
+        return batches.map(gather, num_parallel_calls=2)
+
+
+def _fixed() -> tf.data.Options:
+    """No tuning while it runs: nothing is left to tune.
+
+    Its thread sleeps for up to a minute between looks, and the end of a training waited for it.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return options
 
 
 def first_images(data: Images, count: int | None) -> Images:
