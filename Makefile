@@ -74,7 +74,7 @@ verify: $(READY)
 	@$(RUN) -m experiments.verify $(if $(ROWS),--rows=$(ROWS)) $(FLAGS)
 
 test: $(READY)
-	@$(RUN) -m pytest --numprocesses=2 --dist=loadfile
+	@$(RUN) -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy

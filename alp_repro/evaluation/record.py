@@ -28,8 +28,7 @@ class AttackRecord:
       indices: int64 [n], position of each image in its data set's split.
       clean_predictions: int32 [n], of the clean images.
       first_break: int32 [n], the first restart that broke the image, -1: none yet.
-      next_restart: int32 [n], restarts already run on the image, up to the first that broke it
-        unless losses are kept.
+      next_restart: int32 [n], restarts run on the image; without losses, up to its first break.
       nonfinite_gradients: int32 [n], steps on the image whose gradient had entries that are not
         finite; these counted as 0.
       settings: what makes this result: attack, seed, batch, hashes of model and images.
