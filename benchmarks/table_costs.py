@@ -27,7 +27,7 @@ from alp_repro.reporting import tables
 from benchmarks.attack_throughput import ours
 from benchmarks.timing import table
 from experiments import app, devices, rows, settings
-from experiments.estimates import restarts_of, steps_of
+from experiments.estimates import attacks_of, steps_of
 from experiments.evaluation_run import image_count
 
 FLAGS = flags.FLAGS
@@ -72,8 +72,7 @@ def counted(number: int, scale: str) -> Count:
         count = recipe.train_images or dataset_spec(recipe.dataset).train_size
         images = min(recipe.epochs * count, steps_of(recipe, count) * recipe.batch_size)
         trained.append((images, images * _steps_of(recipe)))
-        attacked = restarts_of(list(job.columns)).items()
-        each = sum(dataclasses.replace(one, restarts=most).gradients for one, most in attacked)
+        each = sum(attack.gradients for attack in attacks_of(job.columns))
         attacks += image_count(job.values) * each
     images, gradients = map(sum, zip(*trained, strict=True))
     return Count(len(values.rows), images, gradients, attacks, max(trained, key=sum))

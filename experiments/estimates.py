@@ -12,6 +12,7 @@ from absl import flags
 from alp_repro import evaluation, training
 from alp_repro.attacks import Attack
 from alp_repro.data import load
+from alp_repro.errors import InputError
 from alp_repro.evaluation import Progress
 from alp_repro.reporting.tables import Column
 from alp_repro.training import Recipe
@@ -80,7 +81,7 @@ def announce(jobs: list[Job], devices: Devices, *, at_a_time: int) -> Clock:
     seconds: dict[str, float] = {}
     # Rows that differ in what costs nothing are timed once.
     steps: dict[Hashable, float] = {}
-    evaluations: dict[Hashable, float] = {}
+    evaluations: dict[Hashable, dict[Attack, float]] = {}
     print("estimate (evaluation: if no image breaks):", flush=True)
     for job in jobs:
         values, recipe = job.values, settings.recipe(job.values)
@@ -92,11 +93,11 @@ def announce(jobs: list[Job], devices: Devices, *, at_a_time: int) -> Clock:
             train = steps[kind] * _steps_left(job, recipe)
         key = (values.model, values.model_width, values.num_images, tuple(job.columns))
         if key not in evaluations:
-            evaluations[key] = evaluation_seconds(values, job.columns, devices)
-        seconds[job.row] = train + evaluations[key]
+            evaluations[key] = attack_seconds(values, job.columns, devices)
+        evaluate = sum(s * share_left(job, attack) for attack, s in evaluations[key].items())
+        seconds[job.row] = train + evaluate
         print(
-            f"  {job.row}: {duration(train)} training, {duration(evaluations[key])} evaluation",
-            flush=True,
+            f"  {job.row}: {duration(train)} training, {duration(evaluate)} evaluation", flush=True
         )
     together = max(sum(seconds.values()) / at_a_time, *seconds.values())
     rows = f", {at_a_time} rows at a time" if at_a_time > 1 else ""
@@ -137,16 +138,34 @@ def steps_of(recipe: Recipe, images: int) -> int:
     return min(steps, recipe.max_steps or steps)
 
 
-def restarts_of(columns: list[Column]) -> dict[Attack, int]:
-    """The attacks of some columns, each with the restarts that it is run to.
+def attacks_of(columns: list[Column]) -> list[Attack]:
+    """The attacks of some columns, each with all the restarts that it is run to.
 
     A column with more restarts goes on where the one with fewer ended.
     """
-    found: dict[Attack, int] = {}
-    for column in columns:
-        one = dataclasses.replace(column.attack, restarts=1)
-        found[one] = max(found.get(one, 0), column.attack.restarts)
-    return found
+    found: dict[Attack, Attack] = {}
+    for attack in sorted((column.attack for column in columns), key=lambda a: a.restarts):
+        found[dataclasses.replace(attack, restarts=1)] = attack
+    return list(found.values())
+
+
+def share_left(job: Job, attack: Attack) -> float:
+    """How much of an attack on a row is still to do, if no further image breaks."""
+    values = job.values
+    try:
+        record = evaluation.find_record(
+            job.run,
+            attack=attack,
+            num_images=image_count(values),
+            seed=values.seed,
+            record_losses=values.record_losses,
+        )
+    except InputError:  # a damaged result: the row itself tells, and the others go on
+        record = None
+    if record is None:
+        return 1.0
+    whole = attack.gradients * len(record.labels)
+    return min(int(record.missing(attack.restarts).sum()) * attack.nb_iter / whole, 1.0)
 
 
 def step_seconds(values: flags.FlagValues, recipe: Recipe, devices: Devices) -> float:
@@ -157,8 +176,10 @@ def step_seconds(values: flags.FlagValues, recipe: Recipe, devices: Devices) -> 
     )
 
 
-def evaluation_seconds(values: flags.FlagValues, columns: list[Column], devices: Devices) -> float:
-    """Duration of all attacks of a row, at the rate of a short one on an untrained model."""
+def attack_seconds(
+    values: flags.FlagValues, columns: list[Column], devices: Devices
+) -> dict[Attack, float]:
+    """Duration of each attack of a row, at the rate of a short one on an untrained model."""
     model = training.compiled_model(settings.recipe(values)).classifier
     batch = settings.eval_batch_size(values, gpu=devices.gpu)
     count = image_count(values)
@@ -167,8 +188,8 @@ def evaluation_seconds(values: flags.FlagValues, columns: list[Column], devices:
     )
     images = np.resize(data.unit_scale, (batch, *data.images.shape[1:]))
     labels = np.resize(data.labels, batch)
-    seconds = 0.0
-    for attack, restarts in restarts_of(columns).items():
+    seconds: dict[Attack, float] = {}
+    for attack in attacks_of(columns):
         stamps: list[float] = []
 
         def stamp(_: Progress, stamps: list[float] = stamps) -> None:
@@ -187,7 +208,6 @@ def evaluation_seconds(values: flags.FlagValues, columns: list[Column], devices:
         )
         # From the end of the first batch, which was traced and compiled, to that of the last.
         per_batch = (stamps[-1] - stamps[0]) / (len(stamps) - 1)
-        whole = dataclasses.replace(attack, restarts=restarts)
-        batches = -(-count * whole.gradients // (attack.nb_iter * batch))
-        seconds += per_batch / _TIMED_ITERATIONS * attack.nb_iter * batches
+        batches = -(-count * attack.gradients // (attack.nb_iter * batch))
+        seconds[attack] = per_batch / _TIMED_ITERATIONS * attack.nb_iter * batches
     return seconds

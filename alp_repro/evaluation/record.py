@@ -92,10 +92,14 @@ class AttackRecord:
         allowed[order[: max(0, min(count, standing.sum()))]] = restarts
         return allowed
 
+    def missing(self, restarts: int) -> np.ndarray:
+        """Int [n]: how many of so many restarts are still to run on each image."""
+        missing = np.maximum(self.allowed(restarts) - self.next_restart, 0)
+        return missing * self.standing if self.losses is None else missing
+
     def complete_to(self, restarts: int) -> bool:
         """Whether every image is broken or has seen so many restarts, or all that it may."""
-        wanted = self.standing if self.losses is None else np.ones_like(self.standing)
-        return bool(np.all((self.next_restart >= self.allowed(restarts))[wanted]))
+        return not self.missing(restarts).any()
 
     def restarts_spent(self, restarts: int) -> np.ndarray:
         """Int [n]: restarts an image needed of so many: up to the one that broke it, or all."""
@@ -131,8 +135,8 @@ class AttackRecord:
         """One line: the images, the accuracies and how far it has come."""
         n, restarts = len(self.labels), self._reach
         attack = self.settings.get("attack", {})
-        words = [attack["method"], f"eps={attack['eps'] * 255:g}"] if attack else []
-        line = f"{' '.join(['AttackRecord', *words])}: {n} images, clean {self.clean_accuracy:.1%}"
+        words = f" {attack['method']} eps={attack['eps'] * 255:g}" if attack else ""
+        line = f"AttackRecord{words}: {n} images, clean {self.clean_accuracy:.1%}"
         if restarts:
             low, high = self.interval_at(restarts)
             accuracy = f"{self.accuracy_at(restarts):.1%} [{low:.1%}, {high:.1%}]"
@@ -146,11 +150,9 @@ class AttackRecord:
     @property
     def _reach(self) -> int:
         """The number of restarts that the record is complete to."""
-        todo = self.standing if self.losses is None else np.ones_like(self.standing)
         most = int(self.next_restart.max())
-        if self.complete_to(most):  # where nothing stands, and where a budget allows some no more
-            return most
-        return int(self.next_restart[todo].min())
+        behind = self.missing(most) > 0  # nobody: nothing stands, or a budget allows no more
+        return int(self.next_restart[behind].min()) if behind.any() else most
 
     def plot(self, ax: matplotlib.axes.Axes | None = None) -> matplotlib.axes.Axes:
         """Draws the adversarial accuracy against the restarts, with its 95% interval.
@@ -166,8 +168,8 @@ class AttackRecord:
         self._check_complete(1)
         restarts = range(1, self._reach + 1)
         ax = plt.gca() if ax is None else ax
-        accuracies = [100 * self.accuracy_at(r) for r in restarts]
         low, high = 100 * np.array([self.interval_at(r) for r in restarts]).T
+        accuracies = [100 * self.accuracy_at(r) for r in restarts]
         (line,) = ax.plot(restarts, accuracies, drawstyle="steps-post")
         ax.fill_between(restarts, low, high, step="post", alpha=0.2, color=line.get_color())
         ax.set(xlabel="restarts", ylabel="adversarial accuracy (%)")
@@ -224,8 +226,7 @@ def new_record(
         indices=indices.astype(np.int64),
         clean_predictions=clean_predictions.astype(np.int32),
         first_break=np.full(n, -1, np.int32),
-        next_restart=np.zeros(n, np.int32),
-        nonfinite_gradients=np.zeros(n, np.int32),
+        **{name: np.zeros(n, np.int32) for name in ("next_restart", "nonfinite_gradients")},
         settings=settings,
         sessions=[],
         losses=np.empty((n, 0), np.float32) if record_losses else None,
@@ -298,9 +299,8 @@ def load_record(path: str | Path) -> AttackRecord:
         return record
 
 
-def _check(record: AttackRecord) -> None:
+def _check(found: AttackRecord) -> None:
     """Refuses values that no evaluation writes; InputError in words that a reader adds to."""
-    found = record
     if not len(found.labels):
         raise InputError("it has no images")
     for name in ("labels", "indices", "clean_predictions", "next_restart", "nonfinite_gradients"):

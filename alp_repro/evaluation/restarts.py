@@ -246,11 +246,10 @@ class WorkList:
     def progress(self, seconds: float) -> Progress:
         """The state after `seconds` of work."""
         record, restarts = self.record, self._attack.restarts
-        todo = np.ones_like(record.standing) if record.losses is not None else record.standing
-        missing = np.maximum(record.allowed(restarts) - record.next_restart, 0)[todo]
+        missing = record.missing(restarts)
         left = int(missing.sum())
         # Under a budget those that have seen all that they may do not hold the others up.
-        done = int(record.next_restart[todo][missing > 0].min()) if left else restarts
+        done = int(record.next_restart[missing > 0].min()) if left else restarts
         return Progress(
             standing=int(record.standing.sum()),
             images=len(record.labels),

@@ -1,0 +1,56 @@
+"""What is foretold of a table: of what is still to do, not of what stands on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from absl import flags
+
+from alp_repro import evaluation
+from alp_repro.attacks import Attack
+from experiments import estimates, rows, settings
+
+IMAGES = 10
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> rows.Job:
+    """A row whose attack runs 4 restarts; its model is there, its result is not."""
+    (tmp_path / "runs").mkdir()
+    values = flags.FlagValues()
+    settings.define_table_flags(values)
+    values(["table", "--table=1", "--scale=smoke", f"--runs_dir={tmp_path / 'runs'}"])
+    settings.fill_in_table(values)
+    made = rows.make_job(values, "plain")
+    made.values.num_images = IMAGES
+    return made
+
+
+def test_a_column_with_more_restarts_goes_on_where_the_one_with_fewer_ended(job: rows.Job) -> None:
+    attack = job.columns[0].attack
+    more = [
+        dataclasses.replace(column, attack=dataclasses.replace(attack, restarts=restarts))
+        for restarts, column in zip((1, 7, 3), [job.columns[0]] * 3, strict=True)
+    ]
+    assert estimates.attacks_of(more) == [dataclasses.replace(attack, restarts=7)]
+
+
+def test_what_stands_on_disk_is_not_foretold_again(
+    job: rows.Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attack = Attack(eps=0.3, eps_iter=0.1, nb_iter=2, restarts=4)
+    assert estimates.share_left(job, attack) == 1.0
+    zeros = np.zeros(IMAGES, np.int32)
+    record = evaluation.record.new_record(
+        labels=zeros, indices=zeros, clean_predictions=zeros, settings={}
+    )
+    # Half of the images are broken, the others have seen one restart of four.
+    record.first_break[:5] = 0
+    record.next_restart[:] = 1
+    monkeypatch.setattr(evaluation, "find_record", lambda run, **wanted: record)
+    assert estimates.share_left(job, attack) == 5 * 3 / (4 * IMAGES)
+    record.first_break[:] = 0
+    assert estimates.share_left(job, attack) == 0.0
