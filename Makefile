@@ -20,12 +20,12 @@ TABLE_FLAGS = $(WHERE) $(if $(PUBLISHED),--strong --show) $(if $(ROWS),--only=$(
 	$(if $(JOBS),--jobs=$(JOBS)) $(if $(RAY),--ray=$(RAY)) $(FLAGS)
 
 .PHONY: help setup setup-cluster mnist-table1 cifar10-table2 tiny-imagenet-table3 tiny-imagenet-table4 \
-	tiny-imagenet-table5 figures report claims verify test lint smoke clean
+	tiny-imagenet-table5 figures seeds report claims verify test lint smoke clean
 
 help:
 	@echo "make mnist-table1 [SCALE=smoke|quick|published|paper] [ROWS=clp,lsq] [STRONG=1] [JOBS=2] [RAY=local|auto|HOST:PORT]"
 	@echo "make cifar10-table2 | tiny-imagenet-table3 | tiny-imagenet-table4 | tiny-imagenet-table5"
-	@echo "make figures | figure1 ... figure7 | heat_maps_mnist | report | claims | verify"
+	@echo "make figures | figure1 ... figure7 | heat_maps_mnist | seeds | report | claims | verify"
 	@echo "make test | lint | smoke | setup | setup-cluster | clean"
 
 setup: $(READY)
@@ -54,6 +54,14 @@ cifar10-table2: $(READY) $(CLUSTER)
 
 tiny-imagenet-table3 tiny-imagenet-table4 tiny-imagenet-table5: tiny-imagenet-%: $(READY) $(CLUSTER)
 	@$(RUN) -m experiments.table --flagfile=flags/tables/$*.cfg $(TABLE_FLAGS)
+
+# How much numbers move between trainings that differ in their seed.
+seeds: $(READY)
+	@for seed in 0 1 2; do \
+		$(RUN) -m experiments.table --flagfile=flags/tables/table1.cfg --scale=seeds \
+			--only=$(or $(ROWS),clp,lsq) --training_seed=$$seed $(if $(JOBS),--jobs=$(JOBS)) $(FLAGS) || exit; \
+	done
+	@$(RUN) -m experiments.seeds $(FLAGS)
 
 figures: $(READY)
 	@$(RUN) -m experiments.figures $(WHERE) $(FLAGS)

@@ -35,7 +35,7 @@ from . import flagfiles
 # What is defined here counts as the binary's own, so that --help lists it.
 flags.disclaim_key_flags()
 
-SCALES = ("smoke", "quick", "published", "paper")
+SCALES = ("smoke", "quick", "seeds", "published", "paper")
 DTYPES = ("auto", *get_args(Dtype))
 # What --attack may name: the library's methods, and its preset.
 METHODS = (*get_args(Method), "strong")
@@ -44,6 +44,7 @@ SIZES = size_settings()
 # Targets that turn with the restarts are no targets of a training attack, which has one.
 _TARGETS = [name for name in get_args(Target) if name not in ("each", "rotate")]
 _LARGEST_BATCH = 1_000_000
+LARGEST_SEED = 2**31 - 1
 
 
 class _ImageCountParser(flags.ArgumentParser):
@@ -103,7 +104,7 @@ def define_run_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         0,
         "Of weights, order, noise, starts, targets.",
         lower_bound=0,
-        upper_bound=2**31 - 1,
+        upper_bound=LARGEST_SEED,
         flag_values=values,
     )
 
@@ -254,8 +255,17 @@ def define_table_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         "scale",
         "quick",
         SCALES,
-        "smoke: everything runs, numbers mean nothing; quick: two CPU cores; paper: the full "
-        "protocol.",
+        "smoke: everything runs, numbers mean nothing; quick: two CPU cores; seeds: for several "
+        "--training_seed; paper: the full protocol.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "training_seed",
+        None,
+        "Of a training of its own and its attacks, in <runs_dir>/<scale>/seed<n>; see "
+        "experiments.seeds.",
+        lower_bound=0,
+        upper_bound=LARGEST_SEED,
         flag_values=values,
     )
     define("init_from", None, "Run folder or .keras file that a fine-tuned row starts from.")

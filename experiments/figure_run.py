@@ -67,7 +67,7 @@ def finished_runs(rows: list[str]) -> tuple[dict[str, RunDir], list[Missing]]:
     """
     if not rows:
         raise InputError("no row named: give --rows=clp or another of the table's")
-    folder = Path(FLAGS.runs_dir) / FLAGS.scale / FLAGS.dataset
+    folder = settings.scale_folder(FLAGS) / FLAGS.dataset
     found, missing = {}, []
     for row in rows:
         run = RunDir(folder / row)
@@ -113,7 +113,7 @@ def finish(
       missing: what a complete figure would show.
       details: more that the figure's JSON keeps.
     """
-    folder = Path(FLAGS.figures_dir or Path(FLAGS.runs_dir) / FLAGS.scale / "figures")
+    folder = Path(FLAGS.figures_dir or settings.scale_folder(FLAGS) / "figures")
     path = figures.save_figure(
         figure,
         folder,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from pathlib import Path
 
 from absl import flags
 
@@ -56,11 +55,12 @@ def make_job(table: flags.FlagValues, row: str) -> Job:
         scale=table.scale,
         flags_dir=table.flags_dir,
         extra=[
-            f"--runs_dir={Path(table.runs_dir) / table.scale}",
+            f"--runs_dir={settings.scale_folder(table)}",
             f"--flags_dir={table.flags_dir}",
             f"--grid={table.grid}",
             *(f"--attack={attack}" for attack in table.attack),
             *([f"--data_dir={table.data_dir}"] if table.data_dir else []),
+            *([f"--seed={table.training_seed}"] if table.training_seed is not None else []),
         ],
     )
     if values.fine_tuned:

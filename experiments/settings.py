@@ -37,6 +37,7 @@ from .definitions import (
 
 __all__ = [
     "SCALES",
+    "SEED_FOLDER",
     "attack_grid",
     "capped",
     "changes",
@@ -54,11 +55,13 @@ __all__ = [
     "row_flags",
     "rows_of",
     "run_dir",
+    "scale_folder",
     "scales_of",
     "watch_attack",
 ]
 
 _LONGEST_NAME = 100
+SEED_FOLDER = "seed"
 
 
 def row_flags(
@@ -107,6 +110,12 @@ def run_dir(values: flags.FlagValues) -> RunDir:
     """The run folder that --runs_dir, --dataset and --row name."""
     _check_name(values.row or "")
     return RunDir(Path(values.runs_dir) / values.dataset / values.row)
+
+
+def scale_folder(table: flags.FlagValues) -> Path:
+    """The folder of --scale's runs and tables, and in it that of --training_seed where given."""
+    folder = Path(table.runs_dir) / table.scale
+    return folder if table.training_seed is None else folder / f"{SEED_FOLDER}{table.training_seed}"
 
 
 def _check_name(row: str) -> None:

@@ -21,7 +21,8 @@ from absl import flags
 from alp_repro import runs, tasks
 from alp_repro.data import dataset_spec, unverified_source
 from alp_repro.errors import InputError
-from alp_repro.reporting import stored_tables, table_files, tables
+from alp_repro.reporting import spread, stored_tables, table_files, tables
+from alp_repro.reporting.spread import Spread
 from alp_repro.reporting.stored_tables import StoredTable
 from alp_repro.reporting.tables import PaperTable, TableRow
 
@@ -53,7 +54,7 @@ def main(_: list[str]) -> None:
         print(heading, flush=True)
         failed = make(paper, [job for job in jobs if job.row in wanted], work) if work else []
     found = [row_of(paper, job) for job in jobs]
-    text = table_files.to_markdown(found, jobs[0].columns, heading=heading)
+    text = table_files.to_markdown(found, jobs[0].columns, heading=heading, spread=spread_of(paper))
     try:
         written = write(paper, found, jobs)
     except InputError as error:
@@ -89,7 +90,7 @@ def working(count: int) -> Iterator[Work]:
 
 def write(paper: PaperTable, found: list[TableRow], jobs: list[Job]) -> str:
     """Writes the table's files; what to tell of it."""
-    folder = Path(FLAGS.runs_dir) / FLAGS.scale / "tables"
+    folder = settings.scale_folder(FLAGS) / "tables"
     wanted = wanted_of(jobs[0])
     details = {"table": paper.number, "scale": FLAGS.scale, **runs.provenance()}
     images = wanted.digest(wanted.num_images)
@@ -102,6 +103,7 @@ def write(paper: PaperTable, found: list[TableRow], jobs: list[Job]) -> str:
         jobs[0].columns,
         heading=scale_heading(paper, jobs),
         details=details,
+        spread=spread_of(paper),
     )
     return f"written: {folder}/table{paper.number}.md, .csv, .json"
 
@@ -241,6 +243,13 @@ def row_of(paper: PaperTable, job: Job) -> TableRow:
     """The row as far as it is on disk."""
     row = tables.table_row(paper, job.row, job.run, job.columns, wanted=wanted_of(job))
     return stored_tables.beside_long_run(row, job.columns, long_run(paper.number, job.scale))
+
+
+def spread_of(paper: PaperTable) -> Spread | None:
+    """How much its numbers move between trainings, if that was made in the same folder of runs."""
+    if FLAGS.training_seed is not None or FLAGS.scale == spread.SCALE:
+        return None
+    return spread.spread_beside(Path(FLAGS.runs_dir), paper.number)
 
 
 @functools.cache

@@ -20,6 +20,7 @@ from alp_repro import decoding, files, runs
 from alp_repro.errors import InputError
 from alp_repro.reporting import results, stored_tables
 from alp_repro.reporting.pages import render_page
+from alp_repro.reporting.spread import Spread, spread_beside
 from alp_repro.reporting.table_files import sample_text
 from alp_repro.reporting.tables import TABLES, Cell, TableRow, load_paper_table
 from alp_repro.runs import RunDir
@@ -50,13 +51,17 @@ class Expected:
 
 @dataclasses.dataclass(frozen=True)
 class TableShown:
-    """One of Tables 1–5 as `table_files` wrote it; samples: images, restarts by column."""
+    """One of Tables 1–5 as `table_files` wrote it.
+
+    samples: images, restarts by column; spread: how much numbers move between trainings.
+    """
 
     number: int
     columns: tuple[str, ...]
     rows: tuple[TableRow, ...]
     samples: tuple[tuple[int | None, int | None], ...]
     made: str
+    spread: Spread | None = None
 
     @property
     def differing(self) -> int:
@@ -235,6 +240,7 @@ def read_table(file: Path) -> TableShown:
             *((column.images, column.attack.get("restarts")) for column in found.columns),
         ),
         made=_made({"date": found.date, "revision": found.revision}),
+        spread=spread_beside(file.parents[2], found.table),
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from alp_repro import files, runs
+from alp_repro.reporting.spread import BESIDE, Spread, told_beside
 from alp_repro.reporting.tables import Cell, Column, TableRow
 
 MISSING = "–"
@@ -24,10 +25,17 @@ CSV_TITLES = (
 )
 
 
-def to_markdown(rows: Sequence[TableRow], columns: Sequence[Column], *, heading: str) -> str:
+def to_markdown(
+    rows: Sequence[TableRow],
+    columns: Sequence[Column],
+    *,
+    heading: str,
+    spread: Spread | None = None,
+) -> str:
     """The table with a column of ours and one of the paper's for each of its columns.
 
-    Where a longer run of ours is known, a column of its numbers stands between.
+    Where a longer run of ours is known, a column of its numbers stands between; how much numbers
+    move between trainings stands below.
     """
     long_run = any(row.beside_long_run for row in rows)
     titles = ["Model"]
@@ -41,6 +49,8 @@ def to_markdown(rows: Sequence[TableRow], columns: Sequence[Column], *, heading:
     lines += [markdown_line(row, columns, long_run=long_run) for row in rows]
     if long_run:
         lines += ["", LONG_RUN]
+    if spread is not None and spread.rows:
+        lines += ["", BESIDE, "", *(f"- {line}." for line in told_beside(spread))]
     disagree = [f"- {row.label}: {row.note}." for row in rows if row.note]
     if disagree:
         lines += ["", "Where the published sources disagree:", "", *disagree]
@@ -151,9 +161,11 @@ def write_table(
     *,
     heading: str,
     details: dict[str, Any],
+    spread: Spread | None = None,
 ) -> None:
     """Writes <name>.md, .csv and .json, each atomically; not when they say the same already."""
-    markdown, content = to_markdown(rows, columns, heading=heading), to_json(rows, columns, details)
+    markdown = to_markdown(rows, columns, heading=heading, spread=spread)
+    content = to_json(rows, columns, details)
     shown = folder / f"{name}.md"
     same = shown.exists() and shown.read_text(encoding="utf-8") == markdown
     if same and runs.is_kept(folder / f"{name}.json", json.loads(content)):

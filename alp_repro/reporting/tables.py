@@ -17,6 +17,7 @@ from alp_repro.reporting.cost import Cost, cost_of
 from alp_repro.reporting.results import Wanted
 
 TABLES = (1, 2, 3, 4, 5)
+AT_CHANCE = "its training stood at chance"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -276,7 +277,7 @@ def table_row(
 
 def mark_of(run: runs.RunDir) -> str:
     """What a reader of a finished run's numbers must know of its model; "" for nothing."""
-    return "its training stood at chance" if runs.describe(run).at_chance else ""
+    return AT_CHANCE if runs.describe(run).at_chance else ""
 
 
 def _adversarial_cell(

@@ -111,6 +111,14 @@ def test_a_scale_changes_no_method(dataset: str, row: str, scale: str) -> None:
             "round_weights",
             "model_width",
         },
+        "seeds": {
+            "epochs",
+            "attack_warmup_steps",
+            "train_eps_iter",
+            "train_nb_iter",
+            "train_dtype",
+            "train_attack_dtype",
+        },
         "smoke": {
             "epochs",
             "train_images",
