@@ -16,15 +16,21 @@ from absl import flags
 
 from alp_repro import files, runs
 from alp_repro.errors import InputError
-from alp_repro.reporting import claims, stored_tables
+from alp_repro.reporting import claims, spread, stored_tables
+from alp_repro.reporting.differences import Difference, Movement, differences, movement
 from alp_repro.reporting.stored_tables import StoredTable
 from alp_repro.reporting.tables import TABLES, load_paper_table
+from alp_repro.runs import RunDir
 
-from . import app
+from . import app, settings
 from .commands import table_command
+from .deviations import training_changes
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("runs_dir", "runs", "Folder of all runs.")
+flags.DEFINE_string(
+    "flags_dir", str(settings.default_flags_dir()), "Folder of the rows' flagfiles."
+)
 flags.DEFINE_list("scale", ["published"], "Scales whose tables are read, the best first.")
 flags.DEFINE_string("out_dir", None, "Folder of the two files (default: --runs_dir).")
 
@@ -37,10 +43,22 @@ def main(_: list[str]) -> None:
     judged = [claims.judge(claim, tables) for claim in claims.load_claims()]
     commands = {one.claim.name: commands_of(one.claim, FLAGS.scale[0]) for one in judged}
     out = Path(FLAGS.out_dir or FLAGS.runs_dir)
-    text = claims.to_markdown(judged, commands, costs(tables))
+    differing = {
+        number: found
+        for number, table in tables.items()
+        if (found := differing_of(table, Path(FLAGS.runs_dir)))
+    }
+    text = claims.to_markdown(judged, commands, costs(tables), differing)
     described = [dataclasses.asdict(one) for one in judged]
     files.write_text(out / "claims.md", text)
-    content = {"claims": described, **runs.provenance()}
+    content = {
+        "claims": described,
+        "differences": {
+            str(number): [dataclasses.asdict(one) for one in found]
+            for number, found in differing.items()
+        },
+        **runs.provenance(),
+    }
     if not runs.is_kept(out / "claims.json", content):
         files.write_json(out / "claims.json", content)
     for one in judged:
@@ -67,6 +85,38 @@ def commands_of(claim: claims.Claim, scale: str) -> list[str]:
         f"{table_command(table, scale)} --only={','.join(rows)}"
         for table, rows in claim.rows.items()
     ]
+
+
+def differing_of(table: StoredTable, runs_dir: Path) -> list[Difference]:
+    """Where a table differs from the paper's, with what its runs say that may explain it."""
+    dataset = load_paper_table(table.table).dataset
+    changes: dict[str, str] = {}
+    movements: dict[tuple[str, int], Movement] = {}
+    for row in table.rows:
+        run = RunDir(runs_dir / table.scale / dataset / row.row)
+        if not run.finished:
+            continue
+        changes[row.row] = training_changes(run, dataset, row.row, flags_dir=FLAGS.flags_dir)
+        moved = movement(run.log) if run.log.exists() else None
+        column = watched_column(table, row.row, dataset)
+        if moved is not None and column is not None:
+            movements[row.row, column] = moved
+    beside = spread.spread_beside(runs_dir, table.table)
+    return differences(table, changes=changes, movements=movements, spread=beside)
+
+
+def watched_column(table: StoredTable, row: str, dataset: str) -> int | None:
+    """The column, from 0, whose attack the trainings of a scale watch; None: no column's."""
+    values = settings.row_flags(
+        dataset=dataset, row=row, scale=table.scale, flags_dir=FLAGS.flags_dir
+    )
+    if values.watch_every is None:
+        return None
+    watched = settings.watch_attack(values)
+    for i, column in enumerate(table.columns):
+        if stored_tables.same_attack(watched.to_json(), column.attack):
+            return i
+    return None
 
 
 def costs(tables: dict[int, StoredTable]) -> list[str]:

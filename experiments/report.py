@@ -16,9 +16,9 @@ from alp_repro.attacks import resolve_dtype
 from alp_repro.data.load import EVALUATION_IMAGES
 from alp_repro.data.specs import DATASETS
 from alp_repro.reporting import report
-from alp_repro.training import Recipe
 
 from . import app, settings
+from .deviations import training_changes
 from .evaluation_run import image_count
 from .figure_list import expected
 
@@ -53,7 +53,8 @@ def deviations(folder: Path) -> list[str]:
             if runs.RunDir(folder / dataset / row).finished
         ]
         for row in rows:
-            changes = _training_changes(folder / dataset / row, dataset, row)
+            run = runs.RunDir(folder / dataset / row)
+            changes = training_changes(run, dataset, row, flags_dir=FLAGS.flags_dir)
             lines.setdefault((spec.title, changes), []).append(row)
         if rows:
             lines[spec.title, _evaluation_changes(dataset, rows[0])] = ["evaluation"]
@@ -62,18 +63,6 @@ def deviations(folder: Path) -> list[str]:
         for (title, changes), rows in lines.items()
         if changes
     ]
-
-
-def _training_changes(path: Path, dataset: str, row: str) -> str:
-    """What the recipe that was run changes in the row's own; "" for nothing."""
-    run = runs.RunDir(path)
-    description = runs.describe(run)
-    if description.imported is not None:
-        return "weights imported from a published checkpoint"
-    as_printed = settings.row_flags(dataset=dataset, row=row, scale=None, flags_dir=FLAGS.flags_dir)
-    recipe = Recipe.from_json(description.recipe, source=str(run.recipe))
-    changed = settings.changes(settings.recipe(as_printed), recipe)
-    return ", ".join(f"{key} {ran} (paper {before})" for key, (before, ran) in changed.items())
 
 
 def _evaluation_changes(dataset: str, row: str) -> str:

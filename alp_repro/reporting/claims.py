@@ -19,6 +19,7 @@ from importlib import resources
 from typing import Literal
 
 from alp_repro import decoding
+from alp_repro.reporting.differences import Difference
 from alp_repro.reporting.stored_tables import StoredTable
 from alp_repro.reporting.tables import Cell, TableRow
 
@@ -221,7 +222,10 @@ def _text(condition: Condition, left: str, right: str) -> str:
 
 
 def to_markdown(
-    judged: Sequence[Judged], commands: Mapping[str, Sequence[str]], costs: Sequence[str]
+    judged: Sequence[Judged],
+    commands: Mapping[str, Sequence[str]],
+    costs: Sequence[str],
+    differing: Mapping[int, Sequence[Difference]] | None = None,
 ) -> str:
     """The claims with numbers, rules and verdicts.
 
@@ -229,6 +233,7 @@ def to_markdown(
       judged: the claims.
       commands: claim's name -> commands that make what it needs.
       costs: what was spent, a line a row.
+      differing: table's number -> where it differs from the paper's.
     """
     lines = ["# The paper's claims, and what our numbers say", ""]
     lines += ["Verdicts follow from the conditions by a rule; none is written by hand.", RULE, ""]
@@ -247,6 +252,11 @@ def to_markdown(
             )
             lines += ["", f"To test it ({told}):", ""]
             lines += [f"    {command}" for command in commands.get(one.claim.name, ())]
+    for number, found in (differing or {}).items():
+        lines += ["", f"## Where Table {number} differs from the paper's", ""]
+        lines += ["By more than our 95% interval; below each number what may explain it.", ""]
+        for difference in found:
+            lines += [f"- {difference.what}", *(f"  - {fact}" for fact in difference.facts)]
     if costs:
         lines += ["", "## What was spent", "", *(f"- {cost}" for cost in costs)]
     return "\n".join(lines) + "\n"

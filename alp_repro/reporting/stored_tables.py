@@ -181,6 +181,11 @@ def check_published(results: Path, name: str) -> None:
             raise InputError(f"{run.attacks}: {problems[0]}; restore them with git checkout")
 
 
+def same_attack(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two stored attacks do the same, but for restarts and what they are computed in."""
+    return _settings(one) == _settings(other)
+
+
 def _settings(attack: Mapping[str, Any]) -> str:
     """What tells an attack, whatever it is computed in and a scale bounds its restarts to."""
     said = {key: value for key, value in attack.items() if key not in ("restarts", *EXECUTION)}
