@@ -79,13 +79,15 @@ def differences(
     """
     titles = ("clean", *(column.title for column in table.columns))
     found = []
+    told: set[str] = set()
     for row in table.rows:
         for i, cell in enumerate((row.clean, *row.cells)):
             if not cell.differs:
                 continue
             facts = []
-            if changes.get(row.row):
+            if changes.get(row.row) and row.row not in told:  # once a row is enough
                 facts.append(f"trained with {changes[row.row]}")
+                told.add(row.row)
             asked = table.columns[i - 1].grid_restarts if i else None
             if asked and cell.restarts and cell.restarts < asked and _above(cell):
                 facts.append(f"{cell.restarts} of the paper's {asked} restarts, which leave more")

@@ -77,7 +77,7 @@ def test_each_fact_stands_below_the_number_that_it_bears_on(table: StoredTable) 
     assert trained == "trained with epochs 15 (paper 500)"
     assert "moved between 58.0 and 66.5%: the paper's number lies inside that range" in moved
     assert others == "other trainings (3 of 30 epochs, none at chance): 45.0% (42.0 to 48.0)"
-    assert strong.facts[1] == "20 of the paper's 10000 restarts, which leave more"
+    assert strong.facts[0] == "20 of the paper's 10000 restarts, which leave more"
 
 
 def test_a_number_outside_the_range_of_the_looks_is_said_to_be(table: StoredTable) -> None:
@@ -110,4 +110,5 @@ def test_the_claims_page_tells_every_difference_of_the_published_table(tmp_path:
     told = json.loads((tmp_path / "claims.json").read_text())["differences"]["1"]
     assert len(told) == len(differing)
     page = (tmp_path / "claims.md").read_text()
-    assert all(f"- {one['what']}\n  - trained with" in page for one in told)
+    assert all(f"\n- {one['what']}\n" in page for one in told)
+    assert "\n  - trained with" in page
