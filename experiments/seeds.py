@@ -10,7 +10,6 @@ Reads <runs_dir>/<scale>/seed<n>/tables/ and writes <runs_dir>/<scale>/tables/ta
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 from absl import flags
@@ -44,7 +43,7 @@ def main(_: list[str]) -> None:
     found = summary(folder, tables)
     file = spread.spread_file(folder, FLAGS.table)
     text = spread.to_markdown(found)
-    content = json.loads(json.dumps(dataclasses.asdict(found)))
+    content = dataclasses.asdict(found)
     if not runs.is_kept(file, content):
         files.write_text(file.with_suffix(".md"), text)
         files.write_text(file.with_suffix(".csv"), spread.to_csv(found))

@@ -168,8 +168,8 @@ class AttackRecord:
         self._check_complete(1)
         restarts = range(1, self._reach + 1)
         ax = plt.gca() if ax is None else ax
-        low, high = 100 * np.array([self.interval_at(r) for r in restarts]).T
         accuracies = [100 * self.accuracy_at(r) for r in restarts]
+        low, high = 100 * np.array([self.interval_at(r) for r in restarts]).T
         (line,) = ax.plot(restarts, accuracies, drawstyle="steps-post")
         ax.fill_between(restarts, low, high, step="post", alpha=0.2, color=line.get_color())
         ax.set(xlabel="restarts", ylabel="adversarial accuracy (%)")

@@ -5,17 +5,17 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from alp_repro import decoding
 from alp_repro.errors import InputError
+from alp_repro.reporting.markdown import MISSING, line
 from alp_repro.reporting.stored_tables import StoredTable
 from alp_repro.reporting.tables import AT_CHANCE, TableRow
 
-MISSING = "–"
 SCALE = "seeds"
 BESIDE = "Between trainings that differ in their seed (mean and range; scale seeds):"
 
@@ -164,17 +164,13 @@ def to_markdown(spread: Spread) -> str:
     titles = ["Model", "trainings"]
     for title in spread.columns:
         titles += [f"{title}: mean (range)", "paper"]
-    lines = [spread.heading, "", _line(titles), _line(["---", *["---:"] * (len(titles) - 1)])]
+    lines = [spread.heading, "", line(titles), line(["---", *["---:"] * (len(titles) - 1)])]
     for row in spread.rows:
         fields = [row.label, row.trainings]
         for cell in row.cells:
             fields += [str(cell), MISSING if cell.by_paper is None else f"{cell.by_paper:.1f}%"]
-        lines.append(_line(fields))
+        lines.append(line(fields))
     return "\n".join(lines) + "\n"
-
-
-def _line(fields: Sequence[str]) -> str:
-    return f"| {' | '.join(fields)} |"
 
 
 def told_beside(spread: Spread) -> list[str]:

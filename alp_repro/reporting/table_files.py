@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from alp_repro import files, runs
+from alp_repro.reporting.markdown import MISSING, line
 from alp_repro.reporting.spread import BESIDE, Spread, told_beside
 from alp_repro.reporting.tables import Cell, Column, TableRow
 
-MISSING = "–"
 LONG_RUN = (
     "Long run: the models that come with the project, trained longer and attacked on more images "
     "with more restarts (SCALE=published shows them)."
@@ -45,12 +45,12 @@ def to_markdown(
             *(["long run"] if long_run else []),
             *(["paper"] if paper else []),
         ]
-    lines = [heading, "", _line(titles), _line(["---"] + ["---:"] * (len(titles) - 1))]
+    lines = [heading, "", line(titles), line(["---"] + ["---:"] * (len(titles) - 1))]
     lines += [markdown_line(row, columns, long_run=long_run) for row in rows]
     if long_run:
         lines += ["", LONG_RUN]
     if spread is not None and spread.rows:
-        lines += ["", BESIDE, "", *(f"- {line}." for line in told_beside(spread))]
+        lines += ["", BESIDE, "", *(f"- {told}." for told in told_beside(spread))]
     disagree = [f"- {row.label}: {row.note}." for row in rows if row.note]
     if disagree:
         lines += ["", "Where the published sources disagree:", "", *disagree]
@@ -69,7 +69,7 @@ def markdown_line(row: TableRow, columns: Sequence[Column], *, long_run: bool = 
     for cell, column in zip(row.cells, columns, strict=True):
         fields.append(cell_text(cell, images=column.images, restarts=column.attack.restarts))
         fields += _beside(cell, long_run=long_run, paper=not column.ours_only)
-    return _line(fields)
+    return line(fields)
 
 
 def _beside(cell: Cell, *, long_run: bool, paper: bool) -> list[str]:
@@ -110,10 +110,6 @@ def sample_text(cell: Cell) -> str:
     """How many images and restarts a number is from."""
     said = {"n": cell.images, "r": cell.restarts}
     return ", ".join(f"{name}={count}" for name, count in said.items() if count is not None)
-
-
-def _line(fields: list[str]) -> str:
-    return "| " + " | ".join(fields) + " |"
 
 
 def to_csv(rows: Sequence[TableRow], columns: Sequence[Column]) -> str:

@@ -18,8 +18,7 @@ IMAGES = 10
 
 @pytest.fixture
 def job(tmp_path: Path) -> rows.Job:
-    """A row whose attack runs 4 restarts; its model is there, its result is not."""
-    (tmp_path / "runs").mkdir()
+    """A row of Table 1 of which nothing is on disk."""
     values = flags.FlagValues()
     settings.define_table_flags(values)
     values(["table", "--table=1", "--scale=smoke", f"--runs_dir={tmp_path / 'runs'}"])
