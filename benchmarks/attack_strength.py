@@ -63,6 +63,7 @@ def contenders(eps: float, *, dtype: Dtype, budget: int) -> dict[str, Attack]:
 
     constant: dict[str, Any] = {"step_schedule": "constant", "eps_iter": 50 / 255}
     apgd: dict[str, Any] = {"method": "apgd", "step_schedule": "constant", "dtype": "float32"}
+    each: dict[str, Any] = {"target": "each", "plain_step": 1.0, "search": 0, "budget": 0}
     each_margin: dict[str, Any] = {"target": "each", "loss": "margin"}
     return {
         PAPER: pgd(**constant),
@@ -92,9 +93,9 @@ def contenders(eps: float, *, dtype: Dtype, budget: int) -> dict[str, Attack]:
         "strong, n 200, 10 restarts": dataclasses.replace(
             strong, nb_iter=200, restarts=10, budget=0
         ),
-        "strong, target each": dataclasses.replace(strong, target="each", budget=0),
+        "strong, target each": dataclasses.replace(strong, **each),
         "strong, target each, n 200, 9 restarts": dataclasses.replace(
-            strong, target="each", nb_iter=200, restarts=9, budget=0
+            strong, nb_iter=200, restarts=9, **each
         ),
     }
 
@@ -103,10 +104,10 @@ def curve(name: str, record: AttackRecord, attack: Attack, seconds: float) -> Cu
     """The accuracy after each restart."""
     restarts = np.arange(1, attack.restarts + 1)
     accuracy = np.array([record.accuracy_at(int(r)) for r in restarts])
-    spent = restarts.astype(float)
+    spent = restarts * attack.nb_iter
     if attack.budget:  # on average over the images
-        spent = np.array([record.restarts_spent(int(r)).mean() for r in restarts])
-    return Curve(name, np.rint(spent * attack.nb_iter).astype(int), accuracy, seconds)
+        spent = np.array([record.gradients_spent(int(r)).mean() for r in restarts])
+    return Curve(name, np.rint(spent).astype(int), accuracy, seconds)
 
 
 def table(curves: list[Curve], title: str) -> str:

@@ -24,7 +24,7 @@ from alp_repro.errors import InputError
 from alp_repro.reporting import spread, stored_tables, table_files, tables
 from alp_repro.reporting.spread import Spread
 from alp_repro.reporting.stored_tables import StoredTable
-from alp_repro.reporting.tables import PaperTable, TableRow
+from alp_repro.reporting.tables import Column, PaperTable, TableRow
 
 from . import app, cluster_run, devices, estimates, settings, shares
 from .cluster_run import Compute, computing, rows_on
@@ -54,9 +54,10 @@ def main(_: list[str]) -> None:
         print(heading, flush=True)
         failed = make(paper, [job for job in jobs if job.row in wanted], work) if work else []
     found = [row_of(paper, job) for job in jobs]
-    text = table_files.to_markdown(found, jobs[0].columns, heading=heading, spread=spread_of(paper))
+    seeds = spread_of(paper)
+    text = table_files.to_markdown(found, columns_of(jobs), heading=heading, spread=seeds)
     try:
-        written = write(paper, found, jobs)
+        written = write(paper, found, jobs, seeds)
     except InputError as error:
         if not FLAGS.show:
             raise
@@ -88,7 +89,12 @@ def working(count: int) -> Iterator[Work]:
         yield Work(compute, share.jobs, share.threads)
 
 
-def write(paper: PaperTable, found: list[TableRow], jobs: list[Job]) -> str:
+def columns_of(jobs: list[Job]) -> list[Column]:
+    """What heads the adversarial columns of all rows."""
+    return [Column.of_rows(columns) for columns in zip(*(j.columns for j in jobs), strict=True)]
+
+
+def write(paper: PaperTable, found: list[TableRow], jobs: list[Job], seeds: Spread | None) -> str:
     """Writes the table's files; what to tell of it."""
     folder = settings.scale_folder(FLAGS) / "tables"
     wanted = wanted_of(jobs[0])
@@ -100,10 +106,10 @@ def write(paper: PaperTable, found: list[TableRow], jobs: list[Job]) -> str:
         folder,
         f"table{paper.number}",
         found,
-        jobs[0].columns,
+        columns_of(jobs),
         heading=scale_heading(paper, jobs),
         details=details,
-        spread=spread_of(paper),
+        spread=seeds,
     )
     return f"written: {folder}/table{paper.number}.md, .csv, .json"
 
@@ -126,8 +132,10 @@ def scale_heading(paper: PaperTable, jobs: list[Job]) -> str:
     """The table's name and scale, and below it what the scale changes of the paper's settings."""
     lines = [f"Table {paper.number}, {FLAGS.dataset}, scale {FLAGS.scale}"]
     values = jobs[0].values
-    restarts = _restarts_told(jobs)
-    images = f"{jobs[0].columns[0].images} evaluation images"
+    restarts = _told_by_row([job.values.max_restarts for job in jobs], jobs)
+    if restarts:
+        restarts = f", at most {restarts} restarts"
+    images = f"{_told_by_row([job.columns[0].images for job in jobs], jobs)} evaluation images"
     if values.num_images == "all":
         images = f"all {images} of the {dataset_spec(FLAGS.dataset).test_split} split"
     lines.append(
@@ -151,16 +159,14 @@ def scale_heading(paper: PaperTable, jobs: list[Job]) -> str:
     return "\n".join([lines[0], *(f"- {line}" for line in lines[1:])])
 
 
-def _restarts_told(jobs: list[Job]) -> str:
-    """How many restarts an attack has at the most, where the scale bounds them."""
+def _told_by_row(counts: list[int | None], jobs: list[Job]) -> str:
+    """A count of every row (None: no bound): once, or with the rows that have it; "": no bounds."""
     rows: dict[int | None, list[str]] = {}
-    for job in jobs:
-        rows.setdefault(job.values.max_restarts, []).append(job.row)
+    for count, job in zip(counts, jobs, strict=True):
+        rows.setdefault(count, []).append(job.row)
     if len(rows) == 1:
-        (most,) = rows
-        return f", at most {most} restarts" if most else ""
-    told = [f"{most or 'all'} ({', '.join(names)})" for most, names in rows.items()]
-    return f", restarts at most {', '.join(told)}"
+        return str(counts[0] or "")
+    return ", ".join(f"{count or 'all'} ({', '.join(names)})" for count, names in rows.items())
 
 
 def make(paper: PaperTable, jobs: list[Job], work: Work) -> list[str]:

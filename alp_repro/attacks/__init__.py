@@ -25,6 +25,7 @@ from alp_repro.attacks.programs import (
 )
 from alp_repro.attacks.settings import (
     EXECUTION,
+    QUERY_COST,
     Attack,
     StepSizes,
     size_settings,
@@ -36,6 +37,7 @@ __all__ = [
     "DEFAULT_BATCH",
     "EXECUTION",
     "LOSSES",
+    "QUERY_COST",
     "Attack",
     "AttackProgram",
     "BatchOutcome",

@@ -120,4 +120,4 @@ def choose_targets(
     if target == "each":
         return tf.gather(ranking, turn % (classes - 1), axis=1, batch_dims=1)
     aims = tf.gather(ranking, turn // _ROTATION % (classes - 1), axis=1, batch_dims=1)
-    return tf.where(turn % _ROTATION < _ROTATION - 1, aims, -1)
+    return tf.where(turn % _ROTATION == 1, -1, aims)

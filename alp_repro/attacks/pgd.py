@@ -85,7 +85,7 @@ class Draws(NamedTuple):
 
     starts: like the images, inside the ball; targets: int [batch], -1: this item has none, or None;
     noise: needed by an attack with `gradient_noise`; plain_items: bool [batch], items that take
-    neither the attack's noise nor its momentum, or None.
+    neither the attack's noise nor its momentum, and steps of its `plain_step`, or None.
     """
 
     starts: tf.Tensor
@@ -181,7 +181,8 @@ class PgdRun:
         self._logits, self._images, self._labels = logits, images, labels
         self._attack, self._draws, self._sizes = attack, draws, sizes
         self._iterations = tf.convert_to_tensor(sizes.nb_iter)
-        self._momentum = self._unless_plain(attack.momentum)
+        self._momentum = self._of_item(attack.momentum, plain=0.0)
+        self._step_size = self._of_item(sizes.eps_iter, plain=sizes.eps_iter * attack.plain_step)
         self._value_and_gradient = loss_and_gradient(
             logits, labels, loss=attack.loss, targets=draws.targets
         )
@@ -216,7 +217,7 @@ class PgdRun:
         gradient, nonfinite = finite_gradient(gradient)
         if attack.momentum:
             gradient = self._momentum * iterate.direction + gradient
-        size = self._sizes.eps_iter
+        size = self._step_size
         if attack.step_schedule == "linear":
             size = size * (1.0 - self._share_done(i))
         points = pgd_step(
@@ -235,7 +236,7 @@ class PgdRun:
             return iterate.points
         i = iterate.iteration
         width = half_width * tf.maximum(0.0, 1.0 - 2.0 * self._share_done(i))
-        return iterate.points + self._unless_plain(width) * noise(i)
+        return iterate.points + self._of_item(width, plain=0.0) * noise(i)
 
     def _better(
         self, best: tuple[tf.Tensor, ...], points: tf.Tensor, outputs: tf.Tensor
@@ -248,6 +249,7 @@ class PgdRun:
     def _share_done(self, i: tf.Tensor) -> tf.Tensor:
         return tf.cast(i, tf.float32) / tf.cast(self._iterations, tf.float32)
 
-    def _unless_plain(self, value: tf.Tensor | float) -> tf.Tensor | float:
-        plain = self._draws.plain_items
-        return value if plain is None else tf.where(plain, 0.0, value)[:, None, None, None]
+    def _of_item(self, value: tf.Tensor | float, *, plain: tf.Tensor | float) -> tf.Tensor | float:
+        """The value, or `plain` where an item is one of the plain ones; broadcast over pixels."""
+        items = self._draws.plain_items
+        return value if items is None else tf.where(items, plain, value)[:, None, None, None]

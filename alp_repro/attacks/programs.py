@@ -63,6 +63,8 @@ def attack_program(
         eps_iter=1.0,
         restarts=1,
         nb_iter=attack.nb_iter if attack.method == "apgd" else 1,
+        budget=0,
+        search=0,
     )
     program, update = _compiled(model, image_shape, shape_of_attack, seed, execution)
     update()

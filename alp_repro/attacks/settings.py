@@ -19,7 +19,7 @@ from alp_repro.errors import InputError
 from alp_repro.plain_numbers import shown
 
 Method = Literal["pgd", "apgd", "spsa", "square"]
-Loss = Literal["cross_entropy", "margin", "dlr"]
+Loss = Literal["cross_entropy", "margin", "dlr", "mixed"]
 StepSchedule = Literal["constant", "linear"]
 Success = Literal["last", "any"]
 Target = Literal["none", "random", "least_likely", "each", "rotate"]
@@ -56,8 +56,13 @@ _ALWAYS_STORED = (
     "dtype",
     "engine",
 )
-# Under a budget: restarts that every image gets, and that those that came closest get.
-BUDGET_FIRST, BUDGET_RESTARTS = 3, 18
+# Under a budget: restarts that every image gets, that those that came closest get, and the closest
+# of these.
+BUDGET_ROUNDS = (2, 7, 19)
+# The restart, from 0, that is an attack's search where it has one: the last of the second round.
+SEARCH_RESTART = BUDGET_ROUNDS[1] - 1
+# What a query costs in gradients: a forward pass, where a gradient is a forward and a backward one.
+QUERY_COST = 0.5
 MOST_STEPS, _MOST_RESTARTS, _LARGEST_NOISE = 10**6, 10**7, 10.0
 _SIZE = {"size": True}  # marks a field that people read and write on the 0-255 scale
 
@@ -88,15 +93,21 @@ class Attack:
       target: `none` (the true label's loss grows); `random`: drawn once for an image and kept over
         its restarts, may equal the true class; `least_likely` of the clean prediction; `each`:
         restart r aims at the wrong class of rank r (modulo their number) of the clean prediction;
-        `rotate`: restarts in turns of three: aimed as those of `each` in turn; at the same class
-        without gradient_noise and momentum; with neither these nor a target.
+        `rotate`: restarts in turns of three: aimed as those of `each` in turn; without a target,
+        gradient_noise and momentum; aimed like the first, without gradient_noise and momentum. The
+        latter two take steps of `plain_step` times the first's.
         An image is broken when its prediction is not the true label, whatever the target.
       random_start: uniform in the ball, clipped to [0, 1]; otherwise the clean image.
       dtype: of the crafting passes; the verdict is always float32.
       budget: gradients an image, on average over all images of an evaluation; 0: no bound. The
-        first BUDGET_FIRST restarts are of all images, the others of as many as the rest pays for
-        to BUDGET_RESTARTS, those that had the largest loss after the first: what an image gets
-        depends on the images beside it, what a restart does to it does not.
+        first restarts of BUDGET_ROUNDS are of all images, the next of as many as the rest pays
+        for, those that had the largest loss after the first, and the last of as many of these as
+        it still pays for: what an image gets depends on the images beside it, what a restart does
+        to it does not.
+      search: restart SEARCH_RESTART, from 0, is a Square attack of so many queries, in float32: it
+        finds what no gradient leads to. A query is a forward pass, and so counts as half a
+        gradient. 0: none.
+      plain_step: see target `rotate`.
       engine: `loop` is ours; `cleverhans` calls `projected_gradient_descent` itself (reference:
         reproducible for equal batches only, since its starts are stateful).
 
@@ -119,6 +130,8 @@ class Attack:
     dtype: Dtype = "float32"
     engine: Engine = "loop"
     budget: int = 0
+    search: int = 0
+    plain_step: float = 1.0
 
     def __post_init__(self) -> None:
         """Makes numbers of NumPy's plain ones and checks every setting."""
@@ -152,16 +165,24 @@ class Attack:
                 raise InputError(f"attack {name} {shown(count)}: a count of 1 or more is needed")
             if count > most:
                 raise InputError(f"attack {name} {count:.3g}: more than {most:,} is out of reach")
-        if self.budget < 0 or (self.budget and self.restarts > BUDGET_RESTARTS):
+        most = BUDGET_ROUNDS[-1]
+        if self.budget < 0 or (self.budget and self.restarts > most):
             raise InputError(
                 f"attack budget {self.budget}, restarts {self.restarts}: a budget of 0 (no bound), "
-                f"or one above 0 and at most {BUDGET_RESTARTS} restarts are needed"
+                f"or one above 0 and at most {most} restarts are needed"
+            )
+        if not 0 <= self.search <= MOST_STEPS:
+            raise InputError(
+                f"attack search {shown(self.search)}: 0 (none) or a count of queries up to "
+                f"{MOST_STEPS:,} is needed"
             )
         if not (0 <= self.momentum < 1 and 0 <= self.gradient_noise <= _LARGEST_NOISE):
             raise InputError(
                 f"attack momentum {self.momentum:g}, gradient_noise {self.gradient_noise * 255:g}: "
                 f"a share in [0, 1) and a size of 0 to {_LARGEST_NOISE * 255:g} are needed"
             )
+        if not 0 < self.plain_step <= 1:
+            raise InputError(f"attack plain_step {self.plain_step:g}: a share in (0, 1] is needed")
 
     def _check_combinations(self) -> None:
         if (self.momentum or self.gradient_noise) and self.method != "pgd":
@@ -174,6 +195,8 @@ class Attack:
         gradient_steps = self.method in ("pgd", "apgd") and self.engine == "loop"
         if self.target == "rotate" and not gradient_steps:
             raise InputError("attack target=rotate: our loop's pgd and apgd alone know it")
+        if self.plain_step != 1 and (self.target != "rotate" or self.method != "pgd"):
+            raise InputError("attack plain_step: PGD with target=rotate alone knows it")
         if self.engine == "cleverhans":
             known = ("engine", "target", "random_start")
             if ours := self.departures_text(leaving_out=known):
@@ -186,8 +209,8 @@ class Attack:
     @property
     def gradients(self) -> int:
         """What an image costs at the most, on average over the images (Square: in queries)."""
-        first = self.nb_iter * min(self.restarts, BUDGET_FIRST)
-        most = self.nb_iter * self.restarts
+        ends = np.array([min(self.restarts, BUDGET_ROUNDS[0]), self.restarts])
+        first, most = restarts_cost(self.to_json(), ends).tolist()
         return min(most, max(self.budget, first)) if self.budget else most
 
     def departures(self, *, leaving_out: Collection[str] = ()) -> dict[str, Any]:
@@ -265,6 +288,13 @@ def _plain(name: str, value: Any, kind: type) -> Any:
     raise InputError(f"attack {name}={shown(value)}: {needed} is needed")
 
 
+def restarts_cost(attack: dict[str, Any], restarts: np.ndarray) -> np.ndarray:
+    """Int: gradients that an image's first so many restarts take, of an attack as stored."""
+    queries = attack.get("search", 0)
+    searches = restarts > SEARCH_RESTART if queries else np.zeros_like(restarts)
+    return attack["nb_iter"] * (restarts - searches) + searches * int(QUERY_COST * queries)
+
+
 @dataclasses.dataclass(frozen=True)
 class StepSizes:
     """An attack's numbers as a graph takes them, input scale.
@@ -281,24 +311,28 @@ class StepSizes:
 def strong_attack(eps: float, *, dtype: Dtype = "float32") -> Attack:
     """Our preset `strong`: 450 gradients an image on average (docs/performance.md).
 
-    Three to eighteen runs of 100 steps that fall linearly from ε, in turns of three. The first of a
-    turn is aimed at another wrong class by gradients at noisy points that momentum averages: a
-    distorted surface, as of CLP and LSQ, hides its way up from the true label's loss at the point
-    itself, not from these. The second is aimed there by the point's own gradients and the third has
-    no target, both without momentum: on smooth surfaces, as of adversarially trained models, these
-    find what the first pass over. What three runs have left far from its boundary further ones
-    hardly ever break: they go to the images that came closest. The sizes were found on MNIST.
+    Two to eighteen runs of 100 steps that fall linearly, in turns of three, and a search. The first
+    of a turn is aimed at another wrong class by gradients at noisy points that momentum averages,
+    with steps from ε: a distorted surface, as of CLP and LSQ, hides its way up from the true
+    label's loss at the point itself, not from these. The second has no target and the third is
+    aimed like the first, both by the point's own gradients and with steps from ε/8: on smooth
+    surfaces, as of adversarially trained models, these find what the first pass over. What two runs
+    have left far from its boundary hardly anything breaks: further runs go to the images that came
+    closest, and after six a Square attack, which finds what no gradient of theirs leads to. The
+    sizes were found on MNIST.
     """
     return Attack(
         eps=eps,
         eps_iter=eps,
         nb_iter=100,
-        restarts=18,
-        loss="margin",
+        restarts=19,
+        loss="mixed",
         step_schedule="linear",
         momentum=0.75,
         gradient_noise=4 * eps,
         target="rotate",
         budget=450,
+        search=5000,
+        plain_step=0.125,
         dtype=dtype,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from alp_repro.attacks import Attack, strong_attack
+from alp_repro.attacks import QUERY_COST, Attack, strong_attack
 
 Scope = Literal["correct", "standing"]
 
@@ -88,7 +88,6 @@ def attack_stages(default: Attack, *, classes: int) -> tuple[Stage, ...]:
             ),
             "standing",
         ),
-        Stage("strong", "strong", strong_attack(eps), "standing"),
         Stage(
             "square",
             f"Square, black box, {BLACK_BOX_QUERIES} queries",
@@ -97,6 +96,8 @@ def attack_stages(default: Attack, *, classes: int) -> tuple[Stage, ...]:
             ),
             "standing",
         ),
+        # After the black box, whose part is to tell of gradients: it has a search of its own.
+        Stage("strong", "strong", strong_attack(eps), "standing"),
     ]
     return tuple(dataclasses.replace(stage, cost=passes(stage.attack)) for stage in found)
 
@@ -119,6 +120,6 @@ def unbounded_attack() -> Attack:
 
 
 def passes(attack: Attack) -> float:
-    """What an image costs at the most, in gradients; a query is a third of one."""
-    share = 1 / 3 if attack.method == "square" else 1.0
+    """What an image costs at the most, in gradients."""
+    share = QUERY_COST if attack.method == "square" else 1.0
     return share * attack.gradients

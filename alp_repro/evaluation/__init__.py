@@ -2,7 +2,8 @@
 
 from alp_repro.evaluation.evaluate import DEFAULT_BATCH, evaluate, predictions
 from alp_repro.evaluation.intervals import wilson_interval
-from alp_repro.evaluation.record import AttackRecord, load_record, save_record
+from alp_repro.evaluation.record import AttackRecord
+from alp_repro.evaluation.record_file import load_record, save_record
 from alp_repro.evaluation.restarts import Progress, attack_with_restarts
 from alp_repro.evaluation.store import attack_name, find_record
 

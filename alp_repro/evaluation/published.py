@@ -18,7 +18,8 @@ from alp_repro.data.images import Images, images_digest, unit_scale
 from alp_repro.decoding import from_plain
 from alp_repro.errors import InputError
 from alp_repro.evaluation.evaluate import evaluate
-from alp_repro.evaluation.record import AttackRecord, load_record
+from alp_repro.evaluation.record import AttackRecord
+from alp_repro.evaluation.record_file import load_record
 from alp_repro.evaluation.restarts import attack_with_restarts
 
 SCALE = "published"
@@ -155,10 +156,10 @@ def attack_again(
             run_restarts=functools.partial(attack_with_restarts, image_index=chosen),
         )
         fresh[chosen], clean[chosen] = ~found.standing, found.clean_correct
-    kept = ~record.standing & (record.first_break < restarts)
+    first_break = record.first_break[:num_images]
     return Comparison(
         attack,
-        kept=kept[: len(allowed)],
+        kept=(first_break >= 0) & (first_break < allowed),
         fresh=fresh,
         clean_differs=clean != record.clean_correct[: len(allowed)],
     )

@@ -1,18 +1,16 @@
-"""What restarts of an attack did to a set of images, and how it is kept on disk."""
+"""What restarts of an attack did to a set of images."""
 
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alp_repro.attacks.settings import BUDGET_FIRST, BUDGET_RESTARTS, Attack
-from alp_repro.decoding import from_plain
+from alp_repro.attacks.settings import BUDGET_ROUNDS, restarts_cost
 from alp_repro.errors import InputError
 from alp_repro.evaluation.intervals import wilson_interval
-from alp_repro.files import array, note, reading_arrays, write_arrays
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -38,8 +36,8 @@ class AttackRecord:
       broken: bool [n, restarts] beside `losses`.
       adversarial: float32 like the images: the image that broke it; zeros where none did; None
         unless asked for.
-      closest: float32 [n], the largest of the losses after the first BUDGET_FIRST restarts; None
-        without a budget.
+      closest: float32 [n], the largest of the losses after the restarts of the first round of
+        BUDGET_ROUNDS; None without a budget.
     """
 
     labels: np.ndarray
@@ -73,29 +71,53 @@ class AttackRecord:
     def allowed(self, restarts: int) -> np.ndarray:
         """Int [n]: how many of so many restarts the attack's budget allows each image, as of now.
 
-        While the first BUDGET_FIRST are not over, no more than these; then all of them to the
-        images that came closest, as many as the rest of the budget pays for. All that this asks of
-        the record is what these restarts did, so it stays the same from there on.
+        While the first of BUDGET_ROUNDS is not over, no more than its restarts; then those of the
+        next to the images that came closest in the first, in this order, as long as the budget
+        pays for all of them, and what an image that breaks leaves of it goes to the next image;
+        then so those of the last. So an image's share depends on no more than what restarts did to
+        it and to those before it, and only grows until all is settled.
         """
-        allowed = np.full(len(self.labels), restarts)
-        if self.closest is None or restarts <= BUDGET_FIRST:
-            return allowed
-        attack = self.settings["attack"]
-        standing = self.standing | (self.first_break >= BUDGET_FIRST)
-        allowed[:] = BUDGET_FIRST
-        if np.any(self.next_restart[self.standing] < BUDGET_FIRST):
-            return allowed
-        spent = np.where(standing, BUDGET_FIRST, self.first_break + 1).sum() * attack["nb_iter"]
-        left = attack["budget"] * len(self.labels) - spent
-        count = left // (attack["nb_iter"] * (BUDGET_RESTARTS - BUDGET_FIRST))
+        first, *later = BUDGET_ROUNDS
+        if self.closest is None or restarts <= first:
+            return np.full(len(self.labels), restarts)
+        allowed = np.full(len(self.labels), first)
+        standing = self.standing | (self.first_break >= first)
         order = np.argsort(np.where(standing, -self.closest, np.inf), kind="stable")
-        allowed[order[: max(0, min(count, standing.sum()))]] = restarts
+        order, attack = order[: standing.sum()], self.settings["attack"]
+        spent = restarts_cost(attack, np.where(standing, first, self.first_break + 1)).sum()
+        left = attack["budget"] * len(self.labels) - spent
+        for begin, end in itertools.pairwise((first, *later)):
+            if restarts <= begin or np.any(self.next_restart[order[self.standing[order]]] < begin):
+                break
+            order, left = self._next_round(order, left, begin, end, settled=restarts >= end)
+            allowed[order] = min(end, restarts)
+            order = order[self.standing[order] | (self.first_break[order] >= end)]
         return allowed
+
+    def _next_round(
+        self, order: np.ndarray, left: int, begin: int, end: int, *, settled: bool
+    ) -> tuple[np.ndarray, int]:
+        """The first of these images that `left` gradients suffice for, and what they leave of it.
+
+        settled: whether those that broke count with what they took; else with all restarts.
+        """
+        attack, broke = self.settings["attack"], self.first_break[order]
+        before, whole = restarts_cost(attack, np.array([begin, end]))
+        early = (broke >= begin) & (broke < end) & settled
+        taken = np.where(early, restarts_cost(attack, broke + 1), whole) - before
+        enough = np.cumsum(taken) - taken + (whole - before) <= left
+        return order[enough], int(left - taken[enough].sum())
 
     def missing(self, restarts: int) -> np.ndarray:
         """Int [n]: how many of so many restarts are still to run on each image."""
         missing = np.maximum(self.allowed(restarts) - self.next_restart, 0)
         return missing * self.standing if self.losses is None else missing
+
+    def gradients_missing(self, restarts: int) -> int:
+        """What `missing` takes of all images together, if no further one breaks."""
+        attack, reached = self.settings["attack"], self.next_restart
+        whole = restarts_cost(attack, reached + self.missing(restarts))
+        return int((whole - restarts_cost(attack, reached)).sum())
 
     def complete_to(self, restarts: int) -> bool:
         """Whether every image is broken or has seen so many restarts, or all that it may."""
@@ -104,8 +126,13 @@ class AttackRecord:
     def restarts_spent(self, restarts: int) -> np.ndarray:
         """Int [n]: restarts an image needed of so many: up to the one that broke it, or all."""
         self._check_complete(restarts)
-        broken = ~self.standing & (self.first_break < restarts)
-        return np.where(broken, self.first_break + 1, self.allowed(restarts))
+        allowed = self.allowed(restarts)
+        broken = ~self.standing & (self.first_break < allowed)
+        return np.where(broken, self.first_break + 1, allowed)
+
+    def gradients_spent(self, restarts: int) -> np.ndarray:
+        """Int [n]: what `restarts_spent` took of an image, a query counting as half a gradient."""
+        return restarts_cost(self.settings["attack"], self.restarts_spent(restarts))
 
     def accuracy_at(self, restarts: int) -> float:
         """Adversarial accuracy after so many restarts: the share that none of them broke.
@@ -118,7 +145,7 @@ class AttackRecord:
     def robust_at(self, restarts: int) -> int:
         """How many images none of the first `restarts` restarts broke."""
         self._check_complete(restarts)
-        return int(np.sum(self.standing | (self.first_break >= restarts)))
+        return int(np.sum(self.standing | (self.first_break >= self.allowed(restarts))))
 
     def interval_at(self, restarts: int) -> tuple[float, float]:
         """95% Wilson interval of `accuracy_at`."""
@@ -226,7 +253,8 @@ def new_record(
         indices=indices.astype(np.int64),
         clean_predictions=clean_predictions.astype(np.int32),
         first_break=np.full(n, -1, np.int32),
-        **{name: np.zeros(n, np.int32) for name in ("next_restart", "nonfinite_gradients")},
+        next_restart=np.zeros(n, np.int32),
+        nonfinite_gradients=np.zeros(n, np.int32),
         settings=settings,
         sessions=[],
         losses=np.empty((n, 0), np.float32) if record_losses else None,
@@ -234,117 +262,3 @@ def new_record(
         adversarial=np.zeros((n, *image_shape), np.float32) if image_shape else None,
         closest=np.zeros(n, np.float32) if settings.get("attack", {}).get("budget") else None,
     )
-
-
-_ARRAYS = {
-    "labels": np.int32,
-    "indices": np.int64,
-    "clean_predictions": np.int32,
-    "first_break": np.int32,
-    "next_restart": np.int32,
-    "nonfinite_gradients": np.int32,
-}
-_OPTIONAL = ("losses", "broken", "adversarial", "closest")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Settings:
-    """The settings of a record as far as a reader knows them; a record has more of them."""
-
-    attack: dict[str, Any] = dataclasses.field(default_factory=dict)
-    seed: int = 0
-    batch_size: int = 1
-    num_images: int = 0
-    images: str = ""
-    model: str = ""
-    losses: bool = False
-    adversarial: bool = False
-
-
-def save_record(path: Path, record: AttackRecord) -> None:
-    """Writes a record as `.npz`, atomically; settings and sessions are JSON text in it."""
-    arrays = {name: getattr(record, name) for name in _ARRAYS}
-    arrays |= {name: v for name in _OPTIONAL if (v := getattr(record, name)) is not None}
-    write_arrays(path, arrays, settings=record.settings, sessions=record.sessions)
-
-
-def load_record(path: str | Path) -> AttackRecord:
-    """Reads a record, and compares each of its parts with the others.
-
-    Raises:
-      InputError: the file is truncated, no record, or one whose parts do not fit each other.
-    """
-    path = Path(path).expanduser()
-    with reading_arrays(path, what="attack result") as file:
-        n = len(array(file, "labels", np.int32, (None,)))
-        arrays = {
-            # Results of version 0.1 do not have all of them.
-            name: array(file, name, dtype, (n,)) if name in file.files else np.zeros(n, dtype)
-            for name, dtype in _ARRAYS.items()
-            if name in file.files or name == "nonfinite_gradients"
-        }
-        if "losses" in file.files or "broken" in file.files:
-            arrays["losses"] = array(file, "losses", np.float32, (n, None))
-            arrays["broken"] = array(file, "broken", bool, arrays["losses"].shape)
-        if "adversarial" in file.files:
-            arrays["adversarial"] = array(file, "adversarial", np.float32, (n, None, None, None))
-        if "closest" in file.files:
-            arrays["closest"] = array(file, "closest", np.float32, (n,))
-        record = AttackRecord(
-            **arrays,
-            settings=note(file, "settings"),
-            sessions=note(file, "sessions", list[dict[str, Any]]),
-        )
-        _check(record)
-        return record
-
-
-def _check(found: AttackRecord) -> None:
-    """Refuses values that no evaluation writes; InputError in words that a reader adds to."""
-    if not len(found.labels):
-        raise InputError("it has no images")
-    for name in ("labels", "indices", "clean_predictions", "next_restart", "nonfinite_gradients"):
-        if getattr(found, name).min() < 0:
-            raise InputError(f"{name} has a negative entry")
-    if found.first_break.min() < -1 or np.any(found.first_break >= found.next_restart):
-        raise InputError("first_break names restarts that were not run")
-    if found.losses is not None and found.broken is not None:
-        _check_losses(found, found.losses, found.broken)
-    if found.adversarial is not None:
-        pixels = found.adversarial
-        # A comparison with what is no number is false, so NaN is refused too.
-        if not (np.all(pixels >= 0) and np.all(pixels <= 1)):
-            raise InputError("adversarial has pixels outside [0, 1]")
-        if pixels[found.standing].any():
-            raise InputError("adversarial has images that first_break calls standing")
-    if found.closest is not None and not np.all(found.closest >= 0):
-        raise InputError("closest has entries that are no loss")
-    _check_settings(found)
-
-
-def _check_losses(record: AttackRecord, losses: np.ndarray, broken: np.ndarray) -> None:
-    if record.next_restart.max() > losses.shape[1]:
-        raise InputError("losses has fewer restarts than were run")
-    run = np.arange(losses.shape[1]) < record.next_restart[:, None]
-    if not np.isfinite(losses[run]).all():
-        raise InputError("losses is not finite where a restart was run")
-    hit = broken & run
-    first = np.where(hit.any(axis=1), hit.argmax(axis=1), -1) if hit.size else -1
-    if np.any(first != record.first_break):
-        raise InputError("first_break is not the first restart that broken names")
-
-
-def _check_settings(record: AttackRecord) -> None:
-    settings = from_plain(record.settings, _Settings, source="the settings", extra_keys=True)
-    attack = settings.attack
-    if attack:  # a later version may have given attacks more settings
-        from_plain(attack, Attack, source="the settings' attack", extra_keys=True)
-    if (record.closest is None) != (not attack.get("budget")):
-        raise InputError("an attack with a budget has the array closest, another has none")
-    for name, value in {
-        "num_images": len(record.labels),
-        "losses": record.losses is not None,
-        "adversarial": record.adversarial is not None,
-    }.items():
-        if name in record.settings and record.settings[name] != value:
-            raise InputError(f"the settings say another {name} than the arrays")

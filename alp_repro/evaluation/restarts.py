@@ -18,8 +18,8 @@ import keras
 import numpy as np
 
 from alp_repro.attacks.batches import BatchOutcome, Execution, WorkItems, exact_bounds
-from alp_repro.attacks.programs import attack_program
-from alp_repro.attacks.settings import BUDGET_FIRST, Attack
+from alp_repro.attacks.search import end_of_kind, items_in_batch, restarts_program
+from alp_repro.attacks.settings import BUDGET_ROUNDS, Attack, restarts_cost
 from alp_repro.errors import InputError
 from alp_repro.evaluation.record import AttackRecord
 from alp_repro.model_copies import float32_model
@@ -78,7 +78,7 @@ def attack_with_restarts(
     if record.complete_to(attack.restarts):
         return record
     execution = execution.no_larger_than(len(images) * attack.restarts)
-    program = attack_program(
+    program = restarts_program(
         float32_model(model),
         attack=attack,
         image_shape=images.shape[1:],
@@ -138,9 +138,9 @@ class WorkList:
         attack: Attack,
         image_index: np.ndarray | None,
     ) -> None:
-        self._images, self._attack = images, attack
+        self._images, self._attack, self._stored = images, attack, attack.to_json()
         self._index = np.arange(len(images)) if image_index is None else image_index
-        self._items_done = 0
+        self._gradients_done = 0
         self.record = _with_room(record, attack.restarts)
         self._begun = self.record.next_restart.copy()
         self._broken = ~self.record.standing
@@ -148,7 +148,8 @@ class WorkList:
     def next_items(self, count: int) -> Items | None:
         """The first items in restart order that are still to do, None when there are none now.
 
-        Under a budget, who goes on is known when the first restarts are over and advanced.
+        Under a budget, who goes on is known when the first restarts are over and advanced. Of
+        `count` items, or fewer where the attack's search is due: it has batches of its own.
         """
         allowed = self.record.allowed(self._attack.restarts)
         wanted = self._begun < allowed
@@ -159,7 +160,9 @@ class WorkList:
         images: list[np.ndarray] = []
         restarts: list[np.ndarray] = []
         restart, found = int(self._begun[wanted].min()), 0
-        while found < count and restart < allowed.max():
+        count = items_in_batch(self._attack, restart, count)
+        end = end_of_kind(self._attack, restart, int(allowed.max()))
+        while found < count and restart < end:
             going_on = wanted & (self._begun <= restart) & (restart < allowed)
             due = np.flatnonzero(going_on)[: count - found]
             images.append(due)
@@ -216,10 +219,10 @@ class WorkList:
             old.adversarial[image[new]] = outcome.adversarial[: items.count][new]
         closest = old.closest
         if closest is not None:
-            early = counts & (restart < BUDGET_FIRST)
+            early = counts & (restart < BUDGET_ROUNDS[0])
             closest = closest.copy()
             np.maximum.at(closest, image[early], outcome.losses[: items.count][early])
-        self._items_done += items.count
+        self._gradients_done += self._gradients(restart, restart + 1)
         self.record = dataclasses.replace(
             old,
             next_restart=next_restart,
@@ -246,19 +249,24 @@ class WorkList:
     def progress(self, seconds: float) -> Progress:
         """The state after `seconds` of work."""
         record, restarts = self.record, self._attack.restarts
-        missing = record.missing(restarts)
-        left = int(missing.sum())
+        missing, reached = record.missing(restarts), record.next_restart
+        left = self._gradients(reached, reached + missing)
         # Under a budget those that have seen all that they may do not hold the others up.
-        done = int(record.next_restart[missing > 0].min()) if left else restarts
+        done = int(reached[missing > 0].min()) if left else restarts
         return Progress(
             standing=int(record.standing.sum()),
             images=len(record.labels),
             restarts_done=min(done, restarts),
             restarts=restarts,
-            gradients_per_second=self._items_done * self._attack.nb_iter / seconds,
-            seconds_left=left * seconds / self._items_done,
+            gradients_per_second=self._gradients_done / seconds,
+            seconds_left=left * seconds / self._gradients_done,
             nonfinite_gradients=int(record.nonfinite_gradients.sum()),
         )
+
+    def _gradients(self, begin: np.ndarray, end: np.ndarray) -> int:
+        """What these restarts of each image take together."""
+        cost = restarts_cost(self._stored, end) - restarts_cost(self._stored, begin)
+        return int(cost.sum())
 
 
 def _with_room(record: AttackRecord, restarts: int) -> AttackRecord:

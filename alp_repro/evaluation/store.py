@@ -21,7 +21,8 @@ from alp_repro.attacks.settings import Attack
 from alp_repro.data.images import images_digest
 from alp_repro.effort import Clock
 from alp_repro.errors import InputError
-from alp_repro.evaluation.record import AttackRecord, load_record, save_record
+from alp_repro.evaluation.record import AttackRecord
+from alp_repro.evaluation.record_file import load_record, save_record
 from alp_repro.model_identity import FunctionIdentity, function_identity
 
 # Left out of a file's name, so that a result of another model at this place is noticed.

@@ -13,7 +13,7 @@ from alp_repro import files, runs
 from alp_repro.attacks import Attack
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, attack_name
-from alp_repro.evaluation.record import load_record
+from alp_repro.evaluation.record_file import load_record
 from alp_repro.evaluation.store import described
 from alp_repro.model_copies import float32_model
 from alp_repro.model_identity import FunctionIdentity, function_identity

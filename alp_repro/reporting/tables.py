@@ -137,7 +137,8 @@ class Column:
 
     grid_restarts: the grid's restarts before a scale's bound. table_eps, table_target: ε (0-255
     scale) and target that the table's caption states, so that titles need not (None: nothing is
-    stated of ε). images: how many are attacked (None: not said).
+    stated of ε). images: how many are attacked (None: not said). row_restarts: those of the rows,
+    where they are not all the attack's.
     """
 
     attack: Attack
@@ -146,6 +147,15 @@ class Column:
     table_eps: float | None = None
     table_target: str = "none"
     images: int | None = None
+    row_restarts: tuple[int, ...] = ()
+
+    @staticmethod
+    def of_rows(columns: Sequence[Column]) -> Column:
+        """What heads a column whose rows may differ in their restarts."""
+        restarts = sorted({column.attack.restarts for column in columns})
+        return dataclasses.replace(
+            columns[0], row_restarts=tuple(restarts) if len(restarts) > 1 else ()
+        )
 
     @property
     def title(self) -> str:
@@ -163,8 +173,9 @@ class Column:
             sizes.append(f"ε_i={attack.eps_iter * 255:g}")
         sizes += [f"n={attack.nb_iter}", f"r={_thousands(self.grid_restarts)}"]
         title = ", ".join(sizes)
-        if attack.restarts != self.grid_restarts:
-            title += f" (here r={attack.restarts})"
+        restarts = self.row_restarts or (attack.restarts,)
+        if restarts != (self.grid_restarts,):
+            title += f" (here r={' or '.join(map(str, restarts))})"
         if self._departures:
             title += f", ours: {self._departures}"
         return ("" if attack.method == "pgd" else f"{attack.method}: ") + title

@@ -18,8 +18,9 @@ import keras
 import numpy as np
 
 from alp_repro import runs
-from alp_repro.attacks import Attack, attack_program
+from alp_repro.attacks import Attack
 from alp_repro.attacks.batches import BatchOutcome, Execution, WorkItems, exact_bounds
+from alp_repro.attacks.search import restarts_program
 from alp_repro.errors import InputError
 from alp_repro.evaluation.heat_maps import StepSize
 from alp_repro.model_copies import float32_model
@@ -109,7 +110,7 @@ class AttackPlan:
 
     def prepare(self) -> Callable[[AttackBlock], BatchOutcome]:
         """Compiles the attack, with XLA where there is a GPU."""
-        program = attack_program(
+        program = restarts_program(
             self.model.load(),
             attack=self.attack,
             image_shape=self.images.shape[1:],

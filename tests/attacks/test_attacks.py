@@ -512,7 +512,7 @@ def test_rotate_aims_two_restarts_of_each_turn_at_a_class_and_one_at_none() -> N
     for restart in range(36):
         aims = targets("rotate", logits, labels, restart=restart)
         aimed = targets("each", logits, labels, restart=restart // 3)
-        np.testing.assert_array_equal(aims, -1 if restart % 3 == 2 else aimed)
+        np.testing.assert_array_equal(aims, -1 if restart % 3 == 1 else aimed)
 
 
 def test_under_rotate_only_the_first_restart_of_a_turn_has_noise_and_momentum() -> None:
@@ -521,7 +521,7 @@ def test_under_rotate_only_the_first_restart_of_a_turn_has_noise_and_momentum() 
     assert attacks.items_without_noise("each", tf.range(6)) is None
 
 
-def test_plain_items_take_neither_noise_nor_momentum(
+def test_plain_items_take_neither_noise_nor_momentum_and_steps_of_their_own(
     model: keras.Model, images: np.ndarray, labels: np.ndarray
 ) -> None:
     """They share a batch with those that take both."""
@@ -540,10 +540,12 @@ def test_plain_items_take_neither_noise_nor_momentum(
         ).numpy()
 
     stirred = {"momentum": 0.9, "gradient_noise": 0.4}
-    mixed = crafted(np.arange(len(labels)) % 2 == 1, **stirred)
+    own = {"target": "rotate", "plain_step": 0.25}
+    mixed = crafted(np.arange(len(labels)) % 2 == 1, **stirred, **own)
+    small = crafted(None, eps_iter=attack().eps_iter / 4)
     np.testing.assert_array_equal(mixed[::2], crafted(None, **stirred)[::2])
-    np.testing.assert_array_equal(mixed[1::2], crafted(None)[1::2])
-    assert np.any(mixed[::2] != crafted(None)[::2])
+    np.testing.assert_array_equal(mixed[1::2], small[1::2])
+    assert np.any(mixed[::2] != crafted(None)[::2]) and np.any(small != crafted(None))
 
 
 def test_a_target_of_minus_one_is_no_target(
@@ -652,6 +654,8 @@ def test_a_model_that_cannot_be_copied_is_refused_in_one_line() -> None:
         ({"gradient_noise": 0.1, "method": "apgd"}, "apgd: momentum and gradient_noise are PGD's"),
         ({"gradient_noise": 0.1, "success": "any"}, "success=any: .*success=last works"),
         ({"target": "rotate", "method": "spsa"}, "target=rotate"),
+        ({"plain_step": 0.5}, "plain_step: PGD with target=rotate"),
+        ({"target": "rotate", "plain_step": 0.0}, r"plain_step 0: a share in \(0, 1\]"),
         ({"engine": "cleverhans", "loss": "margin"}, "engine=cleverhans: .* cross-entropy"),
         ({"engine": "cleverhans", "dtype": "bfloat16"}, "engine=cleverhans"),
         ({"engine": "cleverhans", "success": "any"}, "engine=cleverhans"),

@@ -185,6 +185,10 @@ def test_a_damaged_map_is_named(tmp_path: Path):
         ({"nb_iters": [5, 3]}, "iterations 5, 3"),
         ({"nb_iters": [0, 3]}, "iterations 0: a whole number"),
         ({"attack": dataclasses.replace(_ATTACK, method="apgd")}, "apgd chooses its step sizes"),
+        (
+            {"attack": dataclasses.replace(_ATTACK, restarts=3, budget=9)},
+            "without budget and search",
+        ),
     ],
 )
 def test_bad_input_is_refused(

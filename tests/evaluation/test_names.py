@@ -14,7 +14,7 @@ from alp_repro import files
 from alp_repro.attacks import Attack
 from alp_repro.errors import InputError
 from alp_repro.evaluation import attack_name, evaluate
-from alp_repro.evaluation.record import load_record
+from alp_repro.evaluation.record_file import load_record
 from alp_repro.evaluation.store import described
 
 STORED = sorted((Path(__file__).parents[1] / "stored").rglob("attacks/*.npz"))

@@ -16,13 +16,8 @@ import pytest
 
 from alp_repro.attacks import Attack
 from alp_repro.errors import InputError
-from alp_repro.evaluation.record import (
-    AttackRecord,
-    load_record,
-    new_record,
-    save_record,
-    wilson_interval,
-)
+from alp_repro.evaluation.record import AttackRecord, new_record, wilson_interval
+from alp_repro.evaluation.record_file import load_record, save_record
 from alp_repro.evaluation.store import described
 
 N, RESTARTS = 6, 3

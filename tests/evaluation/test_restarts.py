@@ -32,12 +32,13 @@ from alp_repro.attacks import (
     WorkItems,
     attack_program,
     exact_bounds,
+    search,
     strong_attack,
 )
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, Progress, restarts, wilson_interval
-from alp_repro.evaluation.record import load_record, save_record
 from alp_repro.evaluation.record import new_record as begin
+from alp_repro.evaluation.record_file import load_record, save_record
 from alp_repro.evaluation.store import described
 from alp_repro.models import build_model
 from tests.small_model import IMAGE_SHAPE
@@ -60,7 +61,7 @@ def cached_programs(monkeypatch: pytest.MonkeyPatch) -> None:
             _programs[key] = attack_program(model, attack=attack, **options)
         return _programs[key]
 
-    monkeypatch.setattr(restarts, "attack_program", cached)
+    monkeypatch.setattr(search, "attack_program", cached)
 
 
 def new_record(images: np.ndarray, labels: np.ndarray, *, losses: bool = False) -> AttackRecord:
@@ -266,7 +267,7 @@ def test_interrupted_within_a_batch_and_resumed(
     reference: AttackRecord,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    cached = restarts.attack_program
+    cached = search.attack_program
 
     def interrupted(*args: Any, **options: Any) -> Callable[..., BatchOutcome]:
         calls = []
@@ -281,7 +282,7 @@ def test_interrupted_within_a_batch_and_resumed(
 
     saved: list[AttackRecord] = []
     with monkeypatch.context() as patch:
-        patch.setattr(restarts, "attack_program", interrupted)
+        patch.setattr(search, "attack_program", interrupted)
         with pytest.raises(KeyboardInterrupt):
             attacked(model, images, labels, save=saved.append)
     assert_same(attacked(model, images, labels, record=saved[-1]), reference)
@@ -382,7 +383,7 @@ class Stub:
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> Stub:
     stub = Stub()
-    monkeypatch.setattr(restarts, "attack_program", stub)
+    monkeypatch.setattr(search, "attack_program", stub)
     return stub
 
 

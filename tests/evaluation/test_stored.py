@@ -14,9 +14,9 @@ import keras
 import numpy as np
 import pytest
 
-from alp_repro.attacks import Attack, strong_attack
+from alp_repro.attacks import Attack, search, strong_attack
 from alp_repro.data import load
-from alp_repro.evaluation import evaluate, heat_maps, landscape, load_record, restarts, store
+from alp_repro.evaluation import evaluate, heat_maps, landscape, load_record, store
 from alp_repro.runs import RunDir, load_model
 
 STORED = Path(__file__).parent.parent / "stored"
@@ -39,7 +39,7 @@ def nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*args: Any, **options: Any) -> Any:
         raise AssertionError("a stored result was not found")
 
-    monkeypatch.setattr(restarts, "attack_program", never)
+    monkeypatch.setattr(search, "attack_program", never)
     monkeypatch.setattr(heat_maps, "grid_program", never)
     monkeypatch.setattr(landscape, "loss_surfaces", never)
 
@@ -48,7 +48,7 @@ def nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     ("attack", "options"),
     [
         (ATTACK, {}),
-        (dataclasses.replace(strong_attack(0.05), budget=0), {}),
+        (dataclasses.replace(strong_attack(0.05), restarts=18, budget=0, search=0), {}),
         (ATTACK, {"record_losses": True, "save_adversarial": True}),
     ],
     ids=["plain", "strong", "losses"],

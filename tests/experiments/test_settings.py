@@ -135,9 +135,9 @@ def test_flags_offer_what_the_library_knows() -> None:
     for flag, field in (("loss", "loss"), ("attack_engine", "engine"), ("success", "success")):
         for choice in values[flag].parser.enum_values:
             dataclasses.replace(PLAIN, **{field: choice})
-    with pytest.raises(InputError, match=r"one of cross_entropy, margin, dlr"):
+    with pytest.raises(InputError, match=r"one of cross_entropy, margin, dlr, mixed"):
         dataclasses.replace(PLAIN, loss="hinge")
-    assert set(values["loss"].parser.enum_values) == {"cross_entropy", "margin", "dlr"}
+    assert set(values["loss"].parser.enum_values) == {"cross_entropy", "margin", "dlr", "mixed"}
 
 
 def test_the_protocols_spsa_takes_40_steps() -> None:

@@ -16,7 +16,7 @@ from alp_repro.attacks import Attack, strong_attack
 from alp_repro.data import load_split
 from alp_repro.errors import InputError
 from alp_repro.evaluation import evaluate
-from alp_repro.evaluation.record import load_record, save_record
+from alp_repro.evaluation.record_file import load_record, save_record
 from alp_repro.reporting import table_files, tables
 from alp_repro.reporting.results import Wanted
 from alp_repro.reporting.stored_tables import check_published

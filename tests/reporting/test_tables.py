@@ -230,6 +230,13 @@ def test_a_column_of_another_execution_is_the_papers() -> None:
     assert tables.load_paper_table(5).column(attack, 1).title.endswith("ours: target=random")
 
 
+def test_a_column_whose_rows_have_other_restarts_says_them_all() -> None:
+    many = dataclasses.replace(STRONG, restarts=1000)
+    columns = [Column(attack, 10000) for attack in (many, STRONG, many)]
+    assert Column.of_rows(columns).title.endswith("r=10k (here r=3 or 1000)")
+    assert Column.of_rows(columns[:1]).title.endswith("r=10k (here r=1000)")
+
+
 def test_markdown_csv_and_json_agree(run: RunDir, tmp_path: Path) -> None:
     put_record(run, WEAK, [0, -1, -1, -1], done=1)
     row = row_of(run, COLUMNS)

@@ -1,0 +1,128 @@
+"""How an attack's record is kept on disk, and what is refused as none."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alp_repro.attacks.settings import Attack
+from alp_repro.decoding import from_plain
+from alp_repro.errors import InputError
+from alp_repro.evaluation.record import AttackRecord
+from alp_repro.files import array, note, reading_arrays, write_arrays
+
+_ARRAYS = {
+    "labels": np.int32,
+    "indices": np.int64,
+    "clean_predictions": np.int32,
+    "first_break": np.int32,
+    "next_restart": np.int32,
+    "nonfinite_gradients": np.int32,
+}
+_OPTIONAL = ("losses", "broken", "adversarial", "closest")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    """The settings of a record as far as a reader knows them; a record has more of them."""
+
+    attack: dict[str, Any] = dataclasses.field(default_factory=dict)
+    seed: int = 0
+    batch_size: int = 1
+    num_images: int = 0
+    images: str = ""
+    model: str = ""
+    losses: bool = False
+    adversarial: bool = False
+
+
+def save_record(path: Path, record: AttackRecord) -> None:
+    """Writes a record as `.npz`, atomically; settings and sessions are JSON text in it."""
+    arrays = {name: getattr(record, name) for name in _ARRAYS}
+    arrays |= {name: v for name in _OPTIONAL if (v := getattr(record, name)) is not None}
+    write_arrays(path, arrays, settings=record.settings, sessions=record.sessions)
+
+
+def load_record(path: str | Path) -> AttackRecord:
+    """Reads a record, and compares each of its parts with the others.
+
+    Raises:
+      InputError: the file is truncated, no record, or one whose parts do not fit each other.
+    """
+    path = Path(path).expanduser()
+    with reading_arrays(path, what="attack result") as file:
+        n = len(array(file, "labels", np.int32, (None,)))
+        arrays = {
+            # Results of version 0.1 do not have all of them.
+            name: array(file, name, dtype, (n,)) if name in file.files else np.zeros(n, dtype)
+            for name, dtype in _ARRAYS.items()
+            if name in file.files or name == "nonfinite_gradients"
+        }
+        if "losses" in file.files or "broken" in file.files:
+            arrays["losses"] = array(file, "losses", np.float32, (n, None))
+            arrays["broken"] = array(file, "broken", bool, arrays["losses"].shape)
+        if "adversarial" in file.files:
+            arrays["adversarial"] = array(file, "adversarial", np.float32, (n, None, None, None))
+        if "closest" in file.files:
+            arrays["closest"] = array(file, "closest", np.float32, (n,))
+        record = AttackRecord(
+            **arrays,
+            settings=note(file, "settings"),
+            sessions=note(file, "sessions", list[dict[str, Any]]),
+        )
+        _check(record)
+        return record
+
+
+def _check(found: AttackRecord) -> None:
+    """Refuses values that no evaluation writes; InputError in words that a reader adds to."""
+    if not len(found.labels):
+        raise InputError("it has no images")
+    for name in ("labels", "indices", "clean_predictions", "next_restart", "nonfinite_gradients"):
+        if getattr(found, name).min() < 0:
+            raise InputError(f"{name} has a negative entry")
+    if found.first_break.min() < -1 or np.any(found.first_break >= found.next_restart):
+        raise InputError("first_break names restarts that were not run")
+    if found.losses is not None and found.broken is not None:
+        _check_losses(found, found.losses, found.broken)
+    if found.adversarial is not None:
+        pixels = found.adversarial
+        # A comparison with what is no number is false, so NaN is refused too.
+        if not (np.all(pixels >= 0) and np.all(pixels <= 1)):
+            raise InputError("adversarial has pixels outside [0, 1]")
+        if pixels[found.standing].any():
+            raise InputError("adversarial has images that first_break calls standing")
+    if found.closest is not None and not np.all(found.closest >= 0):
+        raise InputError("closest has entries that are no loss")
+    _check_settings(found)
+
+
+def _check_losses(record: AttackRecord, losses: np.ndarray, broken: np.ndarray) -> None:
+    if record.next_restart.max() > losses.shape[1]:
+        raise InputError("losses has fewer restarts than were run")
+    run = np.arange(losses.shape[1]) < record.next_restart[:, None]
+    if not np.isfinite(losses[run]).all():
+        raise InputError("losses is not finite where a restart was run")
+    hit = broken & run
+    first = np.where(hit.any(axis=1), hit.argmax(axis=1), -1) if hit.size else -1
+    if np.any(first != record.first_break):
+        raise InputError("first_break is not the first restart that broken names")
+
+
+def _check_settings(record: AttackRecord) -> None:
+    settings = from_plain(record.settings, _Settings, source="the settings", extra_keys=True)
+    attack = settings.attack
+    if attack:  # a later version may have given attacks more settings
+        from_plain(attack, Attack, source="the settings' attack", extra_keys=True)
+    if (record.closest is None) != (not attack.get("budget")):
+        raise InputError("an attack with a budget has the array closest, another has none")
+    for name, value in {
+        "num_images": len(record.labels),
+        "losses": record.losses is not None,
+        "adversarial": record.adversarial is not None,
+    }.items():
+        if name in record.settings and record.settings[name] != value:
+            raise InputError(f"the settings say another {name} than the arrays")
