@@ -38,11 +38,13 @@ def _expected(name: str, logits: np.ndarray, label: int, target: int | None) -> 
             "cross_entropy": -log_softmax[label],
             "margin": other - logits[label],
             "dlr": (other - logits[label]) / (falling[0] - falling[2]),
+            "mixed": -log_softmax[label],
         }[name]
     return {
         "cross_entropy": log_softmax[target],
         "margin": logits[target] - logits[label],
         "dlr": (logits[target] - logits[label]) / (falling[0] - 0.5 * (falling[2] + falling[3])),
+        "mixed": logits[target] - logits[label],
     }[name]
 
 

@@ -28,6 +28,12 @@ GRID: dict[str, Any] = {
 }
 
 
+# `strong` as it was when the results were stored.
+STRONG_OF_THEN = dataclasses.replace(
+    strong_attack(0.05), restarts=18, loss="margin", budget=0, search=0, plain_step=1.0
+)
+
+
 @pytest.fixture
 def stored(tmp_path: Path) -> Path:
     shutil.copytree(STORED, tmp_path / "stored")
@@ -48,7 +54,7 @@ def nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     ("attack", "options"),
     [
         (ATTACK, {}),
-        (dataclasses.replace(strong_attack(0.05), restarts=18, budget=0, search=0), {}),
+        (STRONG_OF_THEN, {}),
         (ATTACK, {"record_losses": True, "save_adversarial": True}),
     ],
     ids=["plain", "strong", "losses"],
