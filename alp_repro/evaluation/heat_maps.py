@@ -196,10 +196,7 @@ def _check(attack: Attack, eps_iters: Sequence[float], nb_iters: Sequence[int]) 
             f"heat map: {attack.method} chooses its step sizes itself; pgd and spsa have one"
         )
     if attack.budget or attack.search:
-        raise InputError(
-            "heat map: every image gets the same restarts, so an attack without budget and search "
-            "(0) is needed"
-        )
+        raise InputError("heat map: an attack without budget and search (0) is needed")
     if len(eps_iters) == 0 or len(nb_iters) == 0:
         raise InputError("heat map: one step size and one iteration count or more are needed")
     for eps_iter in eps_iters:
