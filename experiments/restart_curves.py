@@ -8,6 +8,8 @@ Nothing is attacked or trained: the results of `experiments.table` are drawn, as
 
 from __future__ import annotations
 
+import dataclasses
+
 from absl import flags
 from matplotlib.figure import Figure
 
@@ -51,6 +53,7 @@ def main(_: list[str]) -> None:
 def _restarts(found: dict[str, RunDir], missing: list[Missing]) -> tuple[Figure, str]:
     """The curves of the last column's attack; rows without its result move to `missing`."""
     records: dict[str, AttackRecord] = {}
+    most = 1
     for row in list(found):
         job = make_job(FLAGS, row)
         attack = [column for column in job.columns if not column.ours_only][-1].attack
@@ -62,15 +65,16 @@ def _restarts(found: dict[str, RunDir], missing: list[Missing]) -> tuple[Figure,
             del found[row]
         else:
             records[figure_run.title(row)] = result.record
+            most = max(most, attack.restarts)
     if not records:
         raise InputError("; ".join(map(str, missing)))
     n = len(next(iter(records.values())).labels)
     caption = (
         f"{', '.join(records)} on {figure_run.data_and_scale()}: adversarial accuracy of "
-        f"{n} evaluation images after the first r of {attack.restarts} restarts of "
-        f"{attack} (0–255 scale); bands: 95% Wilson intervals."
+        f"{n} evaluation images after the first r restarts, as many as a row has, of "
+        f"{dataclasses.replace(attack, restarts=most)} (0–255 scale); bands: 95% Wilson intervals."
     )
-    return figures.restart_curves(records, restarts=attack.restarts), caption
+    return figures.restart_curves(records, restarts=most), caption
 
 
 def cli() -> None:
