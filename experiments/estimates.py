@@ -165,7 +165,7 @@ def share_left(job: Job, attack: Attack) -> float:
     if record is None:
         return 1.0
     whole = attack.gradients * len(record.labels)
-    return min(record.gradients_missing(attack.restarts) / whole, 1.0)
+    return min(record.gradients_missing(attack) / whole, 1.0)
 
 
 def step_seconds(values: flags.FlagValues, recipe: Recipe, devices: Devices) -> float:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alp_repro.attacks.settings import BUDGET_ROUNDS, restarts_cost
+from alp_repro.attacks.settings import BUDGET_ROUNDS, Attack, restarts_cost
 from alp_repro.errors import InputError
 from alp_repro.evaluation.intervals import wilson_interval
 
@@ -113,11 +113,11 @@ class AttackRecord:
         missing = np.maximum(self.allowed(restarts) - self.next_restart, 0)
         return missing * self.standing if self.losses is None else missing
 
-    def gradients_missing(self, restarts: int) -> int:
-        """What `missing` takes of all images together, if no further one breaks."""
-        attack, reached = self.settings["attack"], self.next_restart
-        whole = restarts_cost(attack, reached + self.missing(restarts))
-        return int((whole - restarts_cost(attack, reached)).sum())
+    def gradients_missing(self, attack: Attack) -> int:
+        """What is `missing` of an attack's restarts takes, if no further image breaks."""
+        stored, reached = attack.to_json(), self.next_restart
+        whole = restarts_cost(stored, reached + self.missing(attack.restarts))
+        return int((whole - restarts_cost(stored, reached)).sum())
 
     def complete_to(self, restarts: int) -> bool:
         """Whether every image is broken or has seen so many restarts, or all that it may."""

@@ -222,7 +222,8 @@ class WorkList:
             early = counts & (restart < BUDGET_ROUNDS[0])
             closest = closest.copy()
             np.maximum.at(closest, image[early], outcome.losses[: items.count][early])
-        self._gradients_done += self._gradients(restart, restart + 1)
+        cost = restarts_cost(self._stored, restart + 1) - restarts_cost(self._stored, restart)
+        self._gradients_done += int(cost.sum())
         self.record = dataclasses.replace(
             old,
             next_restart=next_restart,
@@ -249,10 +250,10 @@ class WorkList:
     def progress(self, seconds: float) -> Progress:
         """The state after `seconds` of work."""
         record, restarts = self.record, self._attack.restarts
-        missing, reached = record.missing(restarts), record.next_restart
-        left = self._gradients(reached, reached + missing)
+        behind = record.missing(restarts) > 0
+        left = record.gradients_missing(self._attack)
         # Under a budget those that have seen all that they may do not hold the others up.
-        done = int(reached[missing > 0].min()) if left else restarts
+        done = int(record.next_restart[behind].min()) if left else restarts
         return Progress(
             standing=int(record.standing.sum()),
             images=len(record.labels),
@@ -262,11 +263,6 @@ class WorkList:
             seconds_left=left * seconds / self._gradients_done,
             nonfinite_gradients=int(record.nonfinite_gradients.sum()),
         )
-
-    def _gradients(self, begin: np.ndarray, end: np.ndarray) -> int:
-        """What these restarts of each image take together."""
-        cost = restarts_cost(self._stored, end) - restarts_cost(self._stored, begin)
-        return int(cost.sum())
 
 
 def _with_room(record: AttackRecord, restarts: int) -> AttackRecord:

@@ -44,7 +44,7 @@ def test_what_stands_on_disk_is_not_foretold_again(
     assert estimates.share_left(job, attack) == 1.0
     zeros = np.zeros(IMAGES, np.int32)
     record = evaluation.record.new_record(
-        labels=zeros, indices=zeros, clean_predictions=zeros, settings={"attack": attack.to_json()}
+        labels=zeros, indices=zeros, clean_predictions=zeros, settings={}
     )
     # Half of the images are broken, the others have seen one restart of four.
     record.first_break[:5] = 0
