@@ -50,12 +50,13 @@ def test_machines_and_the_driver_die_and_the_table_is_the_serial_one(
     with driver(tmp_path, "serial", "--jobs=1", "--threads=1") as here:
         with driver(tmp_path, "cluster", f"--ray={machines.address}") as started:
             wait_for(lambda: all(has_begun(runs / row) for row in ROWS), started)
-            wait_for(lambda: works(second, "_do") or works(third, "_do"), started)
+            wait_for(lambda: TRAINS in at_work(second) | at_work(third), started)
             # A training that has saved an epoch runs there, and goes on elsewhere.
-            lost, other = (second, third) if works(second, "_do") else (third, second)
+            lost, other = (second, third) if TRAINS in at_work(second) else (third, second)
             machines.remove_node(lost, allow_graceful=False)
             wait_for(lambda: any(results(runs, row) for row in ROWS), started)
-            wait_for(lambda: works(other, "_Worker.do"), started)
+            # With what: a training or an attack, as Ray has placed them.
+            wait_for(lambda: bool(at_work(other)), started)
             machines.remove_node(other, allow_graceful=False)
             time.sleep(2)
             started.send_signal(signal.SIGKILL)
@@ -66,6 +67,7 @@ def test_machines_and_the_driver_die_and_the_table_is_the_serial_one(
 
 
 ROWS = ("plain", "lsq")
+TRAINS, ATTACKS = "ray::_do", "ray::_Worker.do"
 
 
 def has_begun(run: Path) -> bool:
@@ -88,13 +90,13 @@ def command(folder: Path, runs: str, *arguments: str) -> list[str]:
     ]
 
 
-def works(machine: Node, title: str) -> bool:
-    """Whether a process of the machine is at work on what Ray gives this title."""
+def at_work(machine: Node) -> set[str]:
+    """The titles that Ray gives to what the machine's processes train or attack just now."""
     raylet = machine.all_processes["raylet"][0].process.pid
     found = subprocess.run(
         ["ps", "--ppid", str(raylet), "-o", "args="], capture_output=True, text=True, check=False
     )
-    return f"ray::{title}" in [line.strip() for line in found.stdout.splitlines()]
+    return {TRAINS, ATTACKS} & {line.strip() for line in found.stdout.splitlines()}
 
 
 @contextlib.contextmanager
