@@ -33,12 +33,14 @@ class Comparison:
       attack: what was done; its restarts are those that were made afresh.
       kept, fresh: bool [n], the image was broken within these restarts.
       clean_differs: bool [n], it was classified correctly in one of the two only.
+      waiting: images of the record that its attack is not done with.
     """
 
     attack: Attack
     kept: np.ndarray
     fresh: np.ndarray
     clean_differs: np.ndarray
+    waiting: int
 
     @property
     def differing(self) -> np.ndarray:
@@ -52,11 +54,15 @@ class Comparison:
             f"{self.attack}: {n} images, {np.mean(~self.kept):.1%} stand in the record, "
             f"{np.mean(~self.fresh):.1%} afresh, "
         )
-        if not len(self.differing):
-            return line + "equal image by image"
-        named = ", ".join(map(str, self.differing[:10]))
-        more = ", …" if len(self.differing) > 10 else ""
-        return line + f"{len(self.differing)} differ (images {named}{more})"
+        if len(self.differing):
+            named = ", ".join(map(str, self.differing[:10]))
+            more = ", …" if len(self.differing) > 10 else ""
+            line += f"{len(self.differing)} differ (images {named}{more})"
+        else:
+            line += "equal image by image"
+        if self.waiting:
+            line += f"; unfinished: {self.waiting} images of the record wait for restarts"
+        return line
 
 
 def published_run(name: str, *, folder: Path | None = None) -> runs.RunDir:
@@ -162,6 +168,7 @@ def attack_again(
         kept=(first_break >= 0) & (first_break < allowed),
         fresh=fresh,
         clean_differs=clean != record.clean_correct[: len(allowed)],
+        waiting=record.waiting,
     )
 
 

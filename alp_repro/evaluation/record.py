@@ -123,6 +123,13 @@ class AttackRecord:
         """Whether every image is broken or has seen so many restarts, or all that it may."""
         return not self.missing(restarts).any()
 
+    @property
+    def waiting(self) -> int:
+        """How many images are still to get restarts that others got, or that a budget allows."""
+        budget = self.settings["attack"].get("budget", 0)
+        most = BUDGET_ROUNDS[-1] if budget else int(self.next_restart.max())
+        return int(np.count_nonzero(self.missing(most)))
+
     def restarts_spent(self, restarts: int) -> np.ndarray:
         """Int [n]: restarts an image needed of so many: up to the one that broke it, or all."""
         self._check_complete(restarts)

@@ -101,6 +101,17 @@ def test_a_difference_is_told_with_the_images(results: Path) -> None:
     assert "2 differ (images 0, 1)" in str(found)
 
 
+def test_a_result_that_is_not_finished_is_told(results: Path) -> None:
+    model = load_published("mnist/clp", folder=results)
+    test = labelled(model)
+    for record in records_of(published_run("mnist/clp", folder=results)):
+        finished = attack_again(model, test, record, restarts=1, num_images=20)
+        assert finished.waiting == 0 and "unfinished" not in str(finished)
+        record.first_break[:2], record.next_restart[:2] = -1, (1, 4)
+        found = attack_again(model, test, record, restarts=1, num_images=20)
+        assert str(found).endswith("unfinished: 1 images of the record wait for restarts")
+
+
 def test_results_of_another_model_or_of_other_images_are_refused(results: Path) -> None:
     run = published_run("mnist/clp", folder=results)
     model, record = load_published("mnist/clp", folder=results), records_of(run)[0]
