@@ -68,9 +68,10 @@ class Clock:
             return None
         foretold = sum(self._estimates[row] for row in self._spent)
         ratio = sum(self._spent.values()) / foretold if foretold else 1.0
-        left = sum(s for row, s in self._estimates.items() if row not in self._spent)
-        work = sum(self._spent.values()) + ratio * left
-        return max(work / self._at_a_time - elapsed, 0.0)
+        left = [ratio * s for row, s in self._estimates.items() if row not in self._spent]
+        work = sum(self._spent.values()) + sum(left)
+        # No row ends sooner than if it had begun at the start.
+        return max(max([work / self._at_a_time, *left]) - elapsed, 0.0)
 
 
 def announce(jobs: list[Job], devices: Devices, *, at_a_time: int) -> Clock:

@@ -70,11 +70,16 @@ def check_owner(run: runs.RunDir, wanted: Owner) -> None:
 
 
 def check_same(found: Owner, wanted: Owner, run: runs.RunDir) -> None:
-    """InputError with what differs, when a run belongs to another training than is wanted."""
-    start = found.init_from
+    """InputError with what differs, when a run belongs to another training than is wanted.
+
+    One that is not finished may be given more epochs: until then both do the same.
+    """
+    start, recipe = found.init_from, found.recipe
     if wanted.init_from is None and run.finished:
         start = None  # nothing starts from it any more
-    if (found.recipe, start) == (wanted.recipe, wanted.init_from):
+    if not run.finished and recipe.epochs < wanted.recipe.epochs:
+        recipe = dataclasses.replace(recipe, epochs=wanted.recipe.epochs)
+    if (recipe, start) == (wanted.recipe, wanted.init_from):
         return
     told = _differences({**found.to_json(), "init_from": start}, wanted.to_json())
     raise InputError(f"{run.path} holds a model with other settings ({told}): {_ELSEWHERE}")

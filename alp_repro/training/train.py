@@ -52,7 +52,8 @@ def train(
 ) -> keras.Model:
     """Trains the model of a recipe into a run folder, or goes on where an earlier call was stopped.
 
-    A finished run is returned as it is. Progress is kept at each epoch's end.
+    A finished run is returned as it is. Progress is kept at each epoch's end; what is not finished
+    may be given more epochs.
 
     Args:
       recipe: what to train.
@@ -96,7 +97,7 @@ def train(
         done = backup.restore(model, steps_per_epoch=order.steps)
         epochs = epochs_of(recipe, steps_per_epoch=order.steps)
         log = TrainingLog(run.log, done=done)
-        if chief and not run.settings.exists():
+        if chief and not runs.is_kept(run.settings, owner.to_json()):
             files.write_json(run.settings, owner.to_json())  # now that nothing is refused any more
         callbacks = [order, *_callbacks(recipe, model)]
         if chief:

@@ -52,6 +52,13 @@ def test_what_is_left_is_corrected_by_the_rows_that_are_done() -> None:
 
 
 def test_rows_beside_each_other_halve_what_is_left() -> None:
-    clock = Clock({"a": 100.0, "b": 300.0}, at_a_time=2)
+    clock = Clock({"a": 100.0, "b": 150.0, "c": 150.0}, at_a_time=2)
     assert clock.seconds_left(0) == 200
     assert Clock({}, at_a_time=2).seconds_left(0) is None
+
+
+def test_a_row_alone_is_not_halved() -> None:
+    clock = Clock({"a": 100.0, "b": 300.0}, at_a_time=2)
+    assert clock.seconds_left(0) == 300
+    clock.ended("a", 50.0)
+    assert clock.seconds_left(60) == 90

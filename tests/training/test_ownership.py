@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import shutil
 from pathlib import Path
@@ -123,6 +124,31 @@ def test_settings_of_another_recipe_do_not_make_a_run_its(finished: runs.RunDir)
 def test_a_state_without_settings_is_still_its_recipes(stopped: runs.RunDir) -> None:
     stopped.settings.unlink()
     assert "seed 0 there, 1 asked for" in refused(OTHER_SEED, stopped)
+
+
+def with_epochs(epochs: int) -> Recipe:
+    return dataclasses.replace(RECIPE, epochs=epochs)
+
+
+def test_more_epochs_for_what_is_not_finished_end_as_if_asked_for_at_once(
+    stopped: runs.RunDir, tmp_path: Path
+) -> None:
+    longer, at_once = with_epochs(4), runs.RunDir(tmp_path / "at_once")
+    train(longer, stopped, some_images(), verbose=0)
+    train(longer, at_once, some_images(), verbose=0)
+    assert runs.describe(stopped).weights == runs.describe(at_once).weights
+    assert stopped.log.read_text() == at_once.log.read_text()
+    assert files.read_json(stopped.settings) == files.read_json(at_once.settings)
+
+
+def test_what_was_given_more_epochs_keeps_them(stopped: runs.RunDir) -> None:
+    files.write_json(stopped.settings, with_epochs(4).to_json())  # and was stopped then
+    assert "epochs 4 there, 2 asked for" in refused(RECIPE, stopped)
+    train(with_epochs(4), stopped, some_images(), verbose=0)
+
+
+def test_a_finished_training_is_given_no_more_epochs(finished: runs.RunDir) -> None:
+    assert "epochs 2 there, 3 asked for" in refused(with_epochs(3), finished)
 
 
 def test_a_model_that_was_replaced_is_told(finished: runs.RunDir) -> None:
