@@ -100,13 +100,14 @@ def announce(jobs: list[Job], devices: Devices, *, at_a_time: int) -> Clock:
         print(
             f"  {job.row}: {duration(train)} training, {duration(evaluate)} evaluation", flush=True
         )
-    together = max(sum(seconds.values()) / at_a_time, *seconds.values())
+    clock = Clock(seconds, at_a_time)
+    together = clock.seconds_left(0.0) or 0.0
     rows = f", {at_a_time} rows at a time" if at_a_time > 1 else ""
     print(
         f"  together: {duration(together)}{rows}; it can be stopped and resumed at any time",
         flush=True,
     )
-    return Clock(seconds, at_a_time)
+    return clock
 
 
 def _kind(recipe: Recipe) -> Hashable:
