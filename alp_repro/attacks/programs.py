@@ -24,6 +24,7 @@ from alp_repro.attacks.draws import (
     random_starts,
 )
 from alp_repro.attacks.pgd import Crafted, Draws, Iterate, PgdRun, run_attack
+from alp_repro.attacks.rounding import find_rounding
 from alp_repro.attacks.settings import Attack, StepSizes
 from alp_repro.attacks.square import square_attack
 from alp_repro.model_copies import LogitsFunction, copy_weights, crafting_copy, logits_function
@@ -148,6 +149,13 @@ def _compiled(
         crafter = crafting_copy(model, attack.dtype) if attack.dtype != "float32" else model
     judge = _judge(model)
     loop = _Loop(logits_function(crafter), logits_function(model), attack, seed)
+    rows = find_rounding(
+        source,
+        crafter,
+        image_shape=image_shape,
+        batch_size=execution.batch_size,
+        jit_compile=execution.xla,
+    ).rows
 
     def update() -> None:
         for theirs, ours in ((source, model), (model, crafter)):
@@ -160,7 +168,7 @@ def _compiled(
     ]
 
     @tf.function(
-        input_signature=[_signature(image_shape, execution.batch_size), sizes_spec],
+        input_signature=[_signature(image_shape, rows), sizes_spec],
         jit_compile=execution.xla,
     )
     def program(items: WorkItems, sizes: Any) -> tuple[tf.Tensor, ...]:
@@ -169,9 +177,26 @@ def _compiled(
             return (*judge(crafted.adversarial, items), crafted.nonfinite_gradients)
         return loop.judged_at_counts(items, StepSizes(*sizes), judge)
 
-    if strategy is not None:
-        return _on_replicas(program, strategy), update
-    return lambda items, sizes: [v.numpy() for v in program(items, list(sizes))], update
+    def on_one_device(items: WorkItems, sizes: Any) -> list[np.ndarray]:
+        return [value.numpy() for value in program(items, list(sizes))]
+
+    run = on_one_device if strategy is None else _on_replicas(program, strategy)
+    return _filled_up(run, execution.items, rows * execution.replicas), update
+
+
+def _filled_up(
+    run: Callable[[WorkItems, Any], list[np.ndarray]], items: int, rows: int
+) -> Callable[[WorkItems, Any], list[np.ndarray]]:
+    """A program of so many rows for batches of fewer items: what fills them up is dropped."""
+    if rows == items:
+        return run
+
+    def filled_up(batch: WorkItems, sizes: Any) -> list[np.ndarray]:
+        filler = np.zeros(rows - items, np.int64)
+        whole = WorkItems(*(np.concatenate([value, value[filler]]) for value in batch))
+        return [value[:items] for value in run(whole, sizes)]
+
+    return filled_up
 
 
 def _eager_program(

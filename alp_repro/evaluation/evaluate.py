@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from alp_repro.attacks.batches import DEFAULT_BATCH, Execution
+from alp_repro.attacks.rounding import rounding_notes
 from alp_repro.attacks.settings import Attack
 from alp_repro.classifiers import as_classifier
 from alp_repro.errors import InputError
@@ -148,6 +149,7 @@ def evaluate(
             fresh=fresh,
             work=run,
             details={**details, "restarts": attack.restarts},
+            notes=lambda: rounding_notes(judge, batch_size=batch_size),
         )
 
 

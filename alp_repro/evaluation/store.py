@@ -62,6 +62,7 @@ def keep(
     fresh: Callable[[], R],
     work: Callable[[R, Save[R]], R],
     details: dict[str, Any] | None = None,
+    notes: Callable[[], dict[str, Any]] = dict,
 ) -> R:
     """Loads, goes on with, or begins the result at `path`; one process at a time works on it.
 
@@ -72,6 +73,7 @@ def keep(
       fresh: begins one.
       work: completes one; it is given the function that saves it, with provenance, as it goes.
       details: further provenance.
+      notes: asked whenever the result is saved: provenance that only the work brings to light.
 
     Raises:
       InputError: what is there is damaged, belongs to something else or is being worked on.
@@ -88,7 +90,7 @@ def keep(
         earlier, clock = found.sessions, Clock()
 
         def save(current: R) -> None:
-            sessions = [*earlier, {**session, **clock.spent()}]
+            sessions = [*earlier, {**session, **notes(), **clock.spent()}]
             kind.save(path, dataclasses.replace(current, sessions=sessions))
 
         work(found, save)

@@ -276,7 +276,8 @@ def _run(
 
 @pytest.mark.parametrize("compiled", [None, False])
 def test_an_image_does_not_depend_on_the_others(compiled: bool | None) -> None:
-    images, labels = _images(), tf.constant([0, 1, 2, 3, 0, 1, 2, 3, 0])
+    # As many as the engine's batches have on every processor, see `alp_repro.attacks.rounding`.
+    images, labels = _images(24), tf.constant([0, 1, 2, 3] * 6)
     starts = _starts(images)
     whole = _run(images, starts, labels, nb_iter=30, compiled=compiled)
     turned = _run(images[::-1], starts[::-1], labels[::-1], nb_iter=30, compiled=compiled)

@@ -5,7 +5,9 @@ order by the shape of the batch when the sums are long. Seen with TensorFlow 2.2
 64 images, ten steps at batch 1, 2, 7, 16 and 64: 54 of 64 losses differ in their last bits between
 batch 1 and batch 2, and one of 64 adversarial images between batch 7 and batch 16. ResNet20-v2:
 one of 64 between batch 7 and batch 16. With sums of up to 72 terms (`small_model`) nothing differs.
-So the small model carries the tests across batch sizes, and LeNet those at one batch size.
+So the small model carries the tests across batch sizes, and LeNet those at one batch size. Where a
+processor rounds another batch size otherwise for the small model too (AVX2 does), the probe of
+`attacks.rounding` says so, and verdicts and losses are compared within a tolerance.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from alp_repro.attacks import (
     search,
     strong_attack,
 )
+from alp_repro.attacks.rounding import Rounding, find_rounding
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, Progress, restarts, wilson_interval
 from alp_repro.evaluation.record import new_record as begin
@@ -118,6 +121,15 @@ def assert_same(found: AttackRecord, expected: AttackRecord) -> None:
         np.testing.assert_array_equal(found.broken, expected.broken)
 
 
+def rounding_of(model: keras.Model, batch_size: int) -> Rounding:
+    return find_rounding(model, model, image_shape=IMAGE_SHAPE, batch_size=batch_size)
+
+
+def fingerprint(model: keras.Model, batch_size: int, count: int) -> str:
+    """How batches are rounded that are no larger than all the work on forty images."""
+    return rounding_of(model, min(batch_size, 40 * count)).fingerprint
+
+
 # Exact
 
 
@@ -141,7 +153,12 @@ def test_the_batch_size_changes_nothing(
     count = 12 if losses else ATTACK.restarts
     expected = attacked(model, images, labels, losses=True, count=count) if losses else reference
     found = attacked(model, images, labels, batch_size=batch_size, losses=losses, count=count)
-    if losses:
+    assert rounding_of(model, batch_size).exact
+    if fingerprint(model, batch_size, count) != fingerprint(model, 16, count):
+        np.testing.assert_allclose(found.first_break >= 0, expected.first_break >= 0)
+        if losses:
+            np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-2, atol=1e-3)
+    elif losses:
         np.testing.assert_array_equal(found.losses, expected.losses)
         np.testing.assert_array_equal(found.broken, expected.broken)
         np.testing.assert_array_equal(found.first_break, expected.first_break)

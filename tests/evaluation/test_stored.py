@@ -79,7 +79,10 @@ def test_attacks_are_found(
 def test_an_attack_is_gone_on_with(
     stored: Path, model: keras.Model, images: np.ndarray, labels: np.ndarray
 ) -> None:
-    """The restarts that were stored are kept, and equal what is computed now."""
+    """The restarts that were stored are kept, and equal what is computed now up to rounding.
+
+    They were made on a processor with AVX-512; others add up in another order.
+    """
     more = Attack(eps=0.1, eps_iter=0.025, nb_iter=4, restarts=5)
     options: dict[str, Any] = {"attack": more, "batch_size": 16}
     keep = {"record_losses": True, "save_adversarial": True}
@@ -88,8 +91,9 @@ def test_an_attack_is_gone_on_with(
         fresh = evaluate(model, images, labels, **options, **kept)
         assert len(found.sessions) == 2
         np.testing.assert_array_equal(found.first_break, fresh.first_break)
-    np.testing.assert_array_equal(found.losses, fresh.losses)
-    np.testing.assert_array_equal(found.adversarial, fresh.adversarial)
+    assert found.losses is not None and found.losses.shape == (len(images), more.restarts)
+    np.testing.assert_allclose(found.losses, fresh.losses, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(found.adversarial, fresh.adversarial, atol=1e-6)
     assert len(list((stored / "attacks").glob("*.npz"))) == 3
 
 
