@@ -6,7 +6,7 @@ from typing import Literal, cast
 
 import tensorflow as tf
 
-from alp_repro import machine
+from alp_repro import kernels
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -20,5 +20,4 @@ def resolve_dtype(name: str) -> Dtype:
         return cast(Dtype, name)
     if tf.config.get_visible_devices("GPU"):  # asking for logical ones would settle the devices
         return "bfloat16"
-    multiplies = machine.instructions() & {"amx_bf16", "avx512_bf16"}
-    return "bfloat16" if multiplies else "float32"
+    return "bfloat16" if kernels.multiply_bfloat16() else "float32"

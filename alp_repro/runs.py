@@ -29,7 +29,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from alp_repro import decoding, machine
+from alp_repro import decoding, kernels, machine
 from alp_repro.errors import InputError
 from alp_repro.files import exclusive, make_folder, plain, write_atomically
 
@@ -168,6 +168,7 @@ def provenance() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in packages},
         "machine": machine.describe(),
+        "kernels": kernels.describe(),
     }
 
 

@@ -39,6 +39,10 @@ if door.starting():
     door.guard_imports()
 
 with _native_notes_hidden():
+    from alp_repro import kernels
+
+    kernels.choose()  # before TensorFlow is imported
+
     import tensorflow as tf
 
     tf.config.list_physical_devices()  # loads the GPU libraries, which greet too

@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 from absl import flags
 
+from alp_repro import kernels
 from alp_repro.errors import InputError
 from alp_repro.training import is_chief
 
@@ -101,7 +102,8 @@ def choose(
         if values.strategy == "none":  # replicas wait for each other, each on a thread
             tf.config.threading.set_inter_op_parallelism_threads(threads)
     strategy = _strategy(values.strategy)
-    description = f"{len(gpus)} GPU" if gpus else f"CPU, {threads or cores()} cores"
+    on_cpu = f"CPU, {threads or cores()} cores, {kernels.describe()}"
+    description = f"{len(gpus)} GPU" if gpus else on_cpu
     if strategy:
         description += f", {strategy.num_replicas_in_sync} replicas"
     if aloud:

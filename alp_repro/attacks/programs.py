@@ -7,6 +7,7 @@ our loop (PGD and APGD), Cleverhans' own `projected_gradient_descent`, and its `
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -15,6 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from alp_repro import kernels
 from alp_repro.attacks.batches import BatchOutcome, Execution, GridOutcome, WorkItems
 from alp_repro.attacks.cleverhans_engines import cleverhans_pgd, cleverhans_spsa
 from alp_repro.attacks.draws import (
@@ -24,11 +26,14 @@ from alp_repro.attacks.draws import (
     random_starts,
 )
 from alp_repro.attacks.pgd import Crafted, Draws, Iterate, PgdRun, run_attack
+from alp_repro.attacks.placing import BatchFunction, filled_up, on_replicas
 from alp_repro.attacks.rounding import find_rounding
 from alp_repro.attacks.settings import Attack, StepSizes
 from alp_repro.attacks.square import square_attack
 from alp_repro.model_copies import LogitsFunction, copy_weights, crafting_copy, logits_function
 from alp_repro.program_cache import kept_for_models
+
+_log = logging.getLogger(__name__)
 
 AttackProgram = Callable[[WorkItems], BatchOutcome]
 
@@ -134,7 +139,7 @@ def _compiled(
     seed: int,
     execution: Execution,
     counts: int | None = None,
-) -> tuple[Callable[[WorkItems, Any], list[np.ndarray]], Callable[[], None]]:
+) -> tuple[BatchFunction, Callable[[], None]]:
     """One compiled program for all attacks on a model that differ in their sizes alone.
 
     With it a function that brings up to date what it holds of the model's weights. The last few
@@ -145,6 +150,12 @@ def _compiled(
     if strategy is not None:
         with strategy.scope():
             model = crafting_copy(source, "float32")
+    if attack.dtype == "bfloat16" and not (execution.xla or kernels.multiply_bfloat16()):
+        _log.warning(
+            "this processor has no instructions that multiply bfloat16 and emulates it, about five "
+            "times more slowly than float32; an attack crafted in float32 is a result of its own, "
+            "and its accuracy differs by chance alone"
+        )
     with strategy.scope() if strategy else nullcontext():
         crafter = crafting_copy(model, attack.dtype) if attack.dtype != "float32" else model
     judge = _judge(model)
@@ -180,23 +191,8 @@ def _compiled(
     def on_one_device(items: WorkItems, sizes: Any) -> list[np.ndarray]:
         return [value.numpy() for value in program(items, list(sizes))]
 
-    run = on_one_device if strategy is None else _on_replicas(program, strategy)
-    return _filled_up(run, execution.items, rows * execution.replicas), update
-
-
-def _filled_up(
-    run: Callable[[WorkItems, Any], list[np.ndarray]], items: int, rows: int
-) -> Callable[[WorkItems, Any], list[np.ndarray]]:
-    """A program of so many rows for batches of fewer items: what fills them up is dropped."""
-    if rows == items:
-        return run
-
-    def filled_up(batch: WorkItems, sizes: Any) -> list[np.ndarray]:
-        filler = np.zeros(rows - items, np.int64)
-        whole = WorkItems(*(np.concatenate([value, value[filler]]) for value in batch))
-        return [value[:items] for value in run(whole, sizes)]
-
-    return filled_up
+    run = on_one_device if strategy is None else on_replicas(program, strategy)
+    return filled_up(run, items=execution.items, rows=rows * execution.replicas), update
 
 
 def _eager_program(
@@ -224,33 +220,6 @@ def _eager_program(
         return BatchOutcome(broken, losses, final, finite, np.zeros(len(broken), np.int32))
 
     return program
-
-
-def _on_replicas(
-    program: Any, strategy: tf.distribute.Strategy
-) -> Callable[[WorkItems, Any], list[np.ndarray]]:
-    """Splits each input over the replicas and joins their results in order."""
-
-    @tf.function
-    def everywhere(items: WorkItems, sizes: Any) -> tuple[Any, ...]:
-        # Behind a plain function: `run` would bind the signature to all replicas' values at once.
-        return strategy.run(lambda *share: program(WorkItems(*share), sizes), args=tuple(items))
-
-    def distributed(items: WorkItems, sizes: Any) -> list[np.ndarray]:
-        shares = [np.split(value, strategy.num_replicas_in_sync) for value in items]
-        values = [
-            strategy.experimental_distribute_values_from_function(
-                lambda context, share=share: tf.constant(share[context.replica_id_in_sync_group])
-            )
-            for share in shares
-        ]
-        results = everywhere(WorkItems(*values), [tf.constant(size) for size in sizes])
-        return [
-            np.concatenate([v.numpy() for v in strategy.experimental_local_results(result)])
-            for result in results
-        ]
-
-    return distributed
 
 
 _Judge = Callable[[tf.Tensor, WorkItems], tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]]

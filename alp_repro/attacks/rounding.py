@@ -115,7 +115,9 @@ def _probed(
     first: Rounding | None = None
     for rows in _sizes(batch_size):
         found = [value.numpy() for value in values(tf.repeat(image, rows, axis=0))]
-        exact = all(np.array_equal(v, np.repeat(v[:1], rows, axis=0), equal_nan=True) for v in found)
+        exact = all(
+            np.array_equal(v, np.repeat(v[:1], rows, axis=0), equal_nan=True) for v in found
+        )
         bits = b"".join(value[0].tobytes() for value in found)
         rounding = Rounding(rows, exact, hashlib.sha256(bits).hexdigest()[:8])
         if exact:

@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from alp_repro import runs, shipped
-from alp_repro.attacks.settings import Attack
+from alp_repro.attacks.settings import Attack, restarts_cost
 from alp_repro.data.images import Images, images_digest, unit_scale
 from alp_repro.decoding import from_plain
+from alp_repro.dtypes import Dtype
 from alp_repro.errors import InputError
 from alp_repro.evaluation.evaluate import evaluate
 from alp_repro.evaluation.record import AttackRecord
 from alp_repro.evaluation.record_file import load_record
-from alp_repro.evaluation.restarts import attack_with_restarts
+from alp_repro.evaluation.restarts import Progress, attack_with_restarts
 
 SCALE = "published"
 
@@ -34,6 +36,8 @@ class Comparison:
       kept, fresh: bool [n], the image was broken within these restarts.
       clean_differs: bool [n], it was classified correctly in one of the two only.
       waiting: images of the record that its attack is not done with.
+      crafted_as: the dtype in which the attack was made afresh; another one than the record's takes
+        other ways through a rugged loss surface: the numbers agree then, and single images do not.
     """
 
     attack: Attack
@@ -41,6 +45,21 @@ class Comparison:
     fresh: np.ndarray
     clean_differs: np.ndarray
     waiting: int
+    crafted_as: Dtype
+
+    def agrees(self, tolerance: float) -> bool:
+        """Return whether the two are the same result.
+
+        Args:
+          tolerance: share of the images that may differ. Of attacks crafted in different dtypes it
+            is the difference of their accuracies, beyond three standard deviations of what chance
+            makes of the images that differ (McNemar).
+        """
+        n, differing = len(self.kept), len(self.differing)
+        if self.crafted_as == self.attack.dtype:
+            return differing <= tolerance * n
+        apart = abs(int(self.kept.sum()) - int(self.fresh.sum()))
+        return not self.clean_differs.any() and apart <= tolerance * n + 3 * differing**0.5
 
     @property
     def differing(self) -> np.ndarray:
@@ -58,6 +77,8 @@ class Comparison:
             named = ", ".join(map(str, self.differing[:10]))
             more = ", …" if len(self.differing) > 10 else ""
             line += f"{len(self.differing)} differ (images {named}{more})"
+            if self.crafted_as != self.attack.dtype:
+                line += f", crafted in {self.crafted_as} here"
         else:
             line += "equal image by image"
         if self.waiting:
@@ -128,7 +149,14 @@ def records_of(run: runs.RunDir) -> list[AttackRecord]:
 
 
 def attack_again(
-    model: keras.Model, test: Images, record: AttackRecord, *, restarts: int, num_images: int
+    model: keras.Model,
+    test: Images,
+    record: AttackRecord,
+    *,
+    restarts: int,
+    num_images: int,
+    dtype: Dtype | None = None,
+    report: Callable[[Progress], None] = lambda progress: None,
 ) -> Comparison:
     """Makes the first restarts of a kept result afresh, on its first images.
 
@@ -138,6 +166,8 @@ def attack_again(
       record: what is kept.
       restarts: how many to make.
       num_images: how many of the record's images, from the first.
+      dtype: to craft in; None: the record's.
+      report: called after each batch.
 
     Raises:
       InputError: the record's images are not in the split, or have other labels there.
@@ -145,6 +175,7 @@ def attack_again(
     _check_images(test, record)
     described = {**record.settings["attack"], "restarts": restarts}
     attack = from_plain(described, Attack, source="the record's attack")
+    crafted_as = dtype or attack.dtype
     # Each image gets the restarts that it got there: a budget would share out other ones here.
     allowed = record.allowed(restarts)[:num_images]
     fresh, clean = np.zeros((2, len(allowed)), bool)
@@ -155,10 +186,11 @@ def attack_again(
             model,
             test.unit_scale[indices],
             test.labels[indices],
-            attack=dataclasses.replace(attack, restarts=count, budget=0),
+            attack=dataclasses.replace(attack, restarts=count, budget=0, dtype=crafted_as),
             seed=record.settings["seed"],
             batch_size=record.settings["batch_size"],
             indices=indices,
+            report=report,
             run_restarts=functools.partial(attack_with_restarts, image_index=chosen),
         )
         fresh[chosen], clean[chosen] = ~found.standing, found.clean_correct
@@ -169,7 +201,14 @@ def attack_again(
         fresh=fresh,
         clean_differs=clean != record.clean_correct[: len(allowed)],
         waiting=record.waiting,
+        crafted_as=crafted_as,
     )
+
+
+def gradients_again(record: AttackRecord, *, restarts: int, num_images: int) -> int:
+    """Return about how many gradients `attack_again` takes, by what the record took."""
+    spent = record.restarts_spent(restarts)[:num_images]
+    return int(restarts_cost(record.settings["attack"], spent).sum())
 
 
 def _check_images(test: Images, record: AttackRecord) -> None:
