@@ -40,5 +40,14 @@ def one_line(error: BaseException) -> str:
     text = " ".join(_NOISE.sub("", str(error)).split())
     text = re.sub(r"^Exception encountered when calling \S+( \S+)?\. ", "", text)
     text = text.partition(" Arguments received by ")[0]
+    text = text.partition(" Traceback (most recent call last)")[0]
     short = text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
     return short or type(error).__name__
+
+
+def reason(error: BaseException) -> str:
+    """Return the kind and the words of an exception of somebody else's code, in one line."""
+    text, kind = one_line(error), type(error).__name__
+    # TensorFlow hands on what Python raised inside it with the kind in the words.
+    named = text == kind or re.match(r"[A-Za-z_.]*(Error|Exception|Interrupt)\b", text)
+    return text if named else f"{kind}: {text}"

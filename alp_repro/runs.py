@@ -31,7 +31,15 @@ import numpy as np
 
 from alp_repro import decoding, machine
 from alp_repro.errors import InputError
-from alp_repro.files import exclusive, make_folder, plain, write_atomically
+from alp_repro.files import (
+    exclusive,
+    expanded,
+    make_folder,
+    plain,
+    remove_leftover,
+    write_atomically,
+)
+from alp_repro.versions import package_versions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +102,7 @@ class RunDir:
         with exclusive(self.model):
             for folder in (self.path, self.backup):
                 for temporary in folder.glob(".[0-9]*.*"):
-                    temporary.unlink(missing_ok=True)
+                    remove_leftover(temporary)
             yield
 
 
@@ -133,7 +141,7 @@ def load_model(path: str | Path) -> keras.Model:
     Raises:
       InputError: the file is absent, truncated, or no Keras model.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     try:
         with path.open("rb") as file:
             is_zip = zipfile.is_zipfile(file)
@@ -160,13 +168,12 @@ def weights_hash(model: keras.Model) -> str:
 
 def provenance() -> dict[str, Any]:
     """When, with what code and on what machine a result was made; plain data."""
-    packages = ("tensorflow", "keras", "cleverhans", "numpy")
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "command": sys.argv,
         "revision": code_revision(),
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "versions": package_versions(),
         "machine": machine.describe(),
     }
 

@@ -11,11 +11,16 @@ from typing import Any
 import tensorflow as tf
 from absl import flags
 
+from alp_repro import machine
 from alp_repro.errors import InputError
 from alp_repro.training import is_chief
 
 # What is defined here counts as the binary's own, so that --help lists it.
 flags.disclaim_key_flags()
+
+
+_MOST_THREADS = 4096  # more than any machine has cores; TensorFlow would begin them all
+_RESOLVE_SECONDS = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +65,7 @@ def define_flags(values: flags.FlagValues = flags.FLAGS, *, several_machines: bo
         "CPU cores that one computation uses; default: all there are, or each row's share. Float32 "
         "sums round otherwise with another number.",
         lower_bound=1,
+        upper_bound=_MOST_THREADS,
         flag_values=values,
     )
 
@@ -143,5 +149,6 @@ def _check_cluster(config: dict[str, Any]) -> None:
         host, _, port = str(address).rpartition(":")
         if not host or not port.isdecimal() or not 0 < int(port) < 65536:
             raise ValueError(f"address {address!r}: it is no host:port")
+        machine.resolve(host.strip("[]"), seconds=_RESOLVE_SECONDS)
     if len(set(addresses)) < len(addresses):
         raise ValueError("an address is there twice")

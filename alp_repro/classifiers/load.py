@@ -24,7 +24,8 @@ import h5py
 import keras
 
 from alp_repro.classifiers.saved_model import load_saved_model
-from alp_repro.errors import InputError
+from alp_repro.errors import InputError, one_line
+from alp_repro.files import expanded
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _WHAT_IS_RIGHT = (
@@ -46,7 +47,7 @@ def load_function_or_model(
     Raises:
       InputError: there is no such thing, it is damaged, foreign, or carries code.
     """
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_dir():
         return _saved_model(path, trust_code=trust_code)
     if path.is_file():
@@ -100,8 +101,8 @@ def _legacy_h5(path: Path, *, trust_code: bool) -> keras.Model:
     try:
         with h5py.File(path, "r") as file:
             text = file.attrs.get("model_config")
-    except (OSError, RuntimeError) as error:
-        raise InputError(f"model {path} is truncated or damaged ({error})") from error
+    except Exception as error:  # h5py raises errors of many kinds for a damaged file
+        raise InputError(f"model {path} is truncated or damaged ({one_line(error)})") from error
     if text is None:
         raise InputError(
             f"model {path} holds weights only: save the whole model (model.save), or name a "
@@ -109,11 +110,14 @@ def _legacy_h5(path: Path, *, trust_code: bool) -> keras.Model:
         )
     try:
         config = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"model {path} has a configuration that is no JSON ({error})") from error
-    if "Lambda" in _classes(config) and not trust_code:
+        classes, modernized = _classes(config), _modernize(config)
+    except (ValueError, TypeError, RecursionError) as error:  # TypeError: an array, no text
+        raise InputError(
+            f"model {path} has a configuration that is no JSON ({one_line(error)})"
+        ) from error
+    if "Lambda" in classes and not trust_code:
         raise InputError(_reason(path, "safe_mode"))
-    if not _modernize(config):
+    if not modernized:
         return _read(path, path, trust_code=trust_code)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "model.h5"
@@ -179,7 +183,7 @@ def _python(source: str) -> keras.Model | Callable[..., Any]:
 def _module(place: str) -> ModuleType:
     try:
         if place.endswith(".py"):
-            file = Path(place).expanduser()
+            file = expanded(place)
             if not file.is_file():
                 raise InputError(f"model: {file} is not there")
             spec = importlib.util.spec_from_file_location(file.stem, file)

@@ -26,9 +26,9 @@ DASHES = ("-", "--", "-.", ":")
 
 @contextlib.contextmanager
 def figure_style() -> Iterator[None]:
-    """The look of every figure, while a block or a function runs."""
+    """The look of every figure, whatever a matplotlibrc says, while a block or a function runs."""
     file = resources.files("alp_repro.reporting").joinpath("figures.mplstyle")
-    with resources.as_file(file) as path, matplotlib.style.context(path):
+    with resources.as_file(file) as path, matplotlib.style.context(path, after_reset=True):
         yield
 
 
