@@ -149,6 +149,8 @@ def _check_cluster(config: dict[str, Any]) -> None:
         host, _, port = str(address).rpartition(":")
         if not host or not port.isdecimal() or not 0 < int(port) < 65536:
             raise ValueError(f"address {address!r}: it is no host:port")
-        machine.resolve(host.strip("[]"), seconds=_RESOLVE_SECONDS)
     if len(set(addresses)) < len(addresses):
         raise ValueError("an address is there twice")
+    for address in addresses:
+        host = str(address).rpartition(":")[0]
+        machine.resolve(host.strip("[]"), seconds=_RESOLVE_SECONDS)

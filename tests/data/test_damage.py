@@ -29,6 +29,7 @@ from alp_repro.data import (
     store,
 )
 from alp_repro.data.sources import cifar10 as cifar10_source
+from alp_repro.data.sources import file_trees
 from alp_repro.data.sources import tiny_imagenet as tiny_imagenet_source
 from alp_repro.data.sources.file_trees import DamagedFile, open_tree
 from alp_repro.errors import InputError
