@@ -19,8 +19,10 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import struct
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -131,8 +133,21 @@ def describe(run: RunDir) -> Description:
 
 
 def save_model(path: Path, model: keras.Model) -> None:
-    """Writes architecture and weights as a `.keras` file, atomically."""
-    write_atomically(path, lambda file: model.save(file))
+    """Writes architecture and weights as a `.keras` file, atomically.
+
+    Raises:
+      InputError: the disk is full or not writable, or the clock stands before 1980.
+    """
+    try:
+        write_atomically(path, lambda file: model.save(file))
+    except (ValueError, struct.error) as error:
+        year = time.localtime(time.time()).tm_year
+        if 1980 <= year <= 2107:
+            raise
+        raise InputError(
+            f"could not write {path}: the system's clock says {year}, a date that a .keras file, "
+            "a zip, cannot hold; set the clock and ask again"
+        ) from error
 
 
 def load_model(path: str | Path) -> keras.Model:

@@ -134,6 +134,8 @@ def test_arrays_are_written_where_the_clock_stands_before_1980(
         assert files.note(found, "settings") == {"n": 1}
         for name, value in arrays.items():
             np.testing.assert_array_equal(found[name], value)
+    with pytest.raises(InputError, match=r"m.keras.*clock"):
+        runs.save_model(tmp_path / "m.keras", small_model())
 
 
 @pytest.mark.parametrize(

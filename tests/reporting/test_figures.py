@@ -250,7 +250,7 @@ def test_positions_are_parsed_and_bounded():
         figures.pick_images(data, [1, 5])
 
 
-def test_a_matplotlibrc_changes_nothing(tmp_path: Path):
+def test_a_matplotlibrc_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """text.usetex without LaTeX would end a figure with an error."""
 
     def written(folder: Path) -> bytes:
@@ -260,6 +260,7 @@ def test_a_matplotlibrc_changes_nothing(tmp_path: Path):
         return figures.save_figure(figure, folder, "a", caption="c", details={}).read_bytes()
 
     plain = written(tmp_path / "plain")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "no number")
     with matplotlib.rc_context({"text.usetex": True, "lines.linewidth": 9, "font.size": 30}):
         assert written(tmp_path / "tex") == plain
 
