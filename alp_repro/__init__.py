@@ -11,11 +11,7 @@ print(record.accuracy_at(1), record.accuracy_at(100), record.interval_at(100))
 
 from typing import TYPE_CHECKING, Any
 
-from alp_repro import kernels
-
-kernels.choose()  # before TensorFlow is imported
-
-# ruff: noqa: E402
+from alp_repro import environment as environment  # first: it sets TensorFlow and Keras up
 from alp_repro.attacks import Attack, strong_attack
 from alp_repro.auditing import Audit, audit
 from alp_repro.errors import InputError

@@ -232,7 +232,8 @@ def load_tf1_weights(
 def _checkpoint_prefix(checkpoint: Path | str) -> str:
     path = Path(checkpoint)
     if path.is_dir():
-        newest = tf.train.latest_checkpoint(str(path))
+        with _reading(f"{path / 'checkpoint'}"):
+            newest = tf.train.latest_checkpoint(str(path))
         if newest is None:
             raise InputError(
                 f"the folder {path} names no TF 1.x checkpoint in a file 'checkpoint': "
@@ -252,7 +253,9 @@ def _reading(path: str) -> Iterator[None]:
     """Tell of a damaged file in one line."""
     try:
         yield
-    except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # of many kinds, for a damaged file
         reason = " ".join(str(error).split())
         raise InputError(
             f"{path} cannot be read as a TF 1.x checkpoint, it is damaged, incomplete or of "

@@ -37,8 +37,20 @@ class MissingDataError(InputError):
 
 def one_line(error: BaseException) -> str:
     """Another library's error in one line: without Keras' headline, colours and lengths."""
-    text = " ".join(_NOISE.sub("", str(error)).split())
+    # A KeyError's own words are those of its key.
+    words = error.args[0] if isinstance(error, KeyError) and error.args else error
+    text = " ".join(_NOISE.sub("", str(words)).split())
     text = re.sub(r"^Exception encountered when calling \S+( \S+)?\. ", "", text)
     text = text.partition(" Arguments received by ")[0]
+    text = text.rpartition(" Error encountered: ")[2]
+    text = text.partition(" Traceback (most recent call last)")[0]
     short = text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
     return short or type(error).__name__
+
+
+def reason(error: BaseException) -> str:
+    """Return the kind and the words of an exception of somebody else's code, in one line."""
+    text, kind = one_line(error), type(error).__name__
+    # TensorFlow hands on what Python raised inside it with the kind in the words.
+    named = text == kind or re.match(r"[A-Za-z_.]*(Error|Exception|Interrupt)\b", text)
+    return text if named else f"{kind}: {text}"

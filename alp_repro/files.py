@@ -6,10 +6,12 @@ Every file is written under a temporary name and renamed. Nothing is ever unpick
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import json
 import os
 import uuid
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ import numpy.typing as npt
 from alp_repro.decoding import from_json, read_json
 from alp_repro.errors import InputError
 
+_ANY_DATE = (1980, 1, 1, 0, 0, 0)
+
 __all__ = [
     "array",
     "exclusive",
@@ -30,6 +34,7 @@ __all__ = [
     "plain",
     "read_json",
     "reading_arrays",
+    "remove_leftover",
     "write_arrays",
     "write_atomically",
     "write_json",
@@ -74,7 +79,13 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
             "folder; what was there before is unchanged"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        remove_leftover(temporary)
+
+
+def remove_leftover(path: Path) -> None:
+    """Remove a temporary file if it can be; what is told then is the error that left it."""
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -115,7 +126,7 @@ def exclusive(path: Path, *, wait: bool = False) -> Iterator[None]:
         ) from error
     try:
         for temporary in path.parent.glob(f".*.{glob.escape(path.name)}"):
-            temporary.unlink(missing_ok=True)
+            remove_leftover(temporary)
         yield
     finally:
         lock.release()
@@ -125,14 +136,25 @@ def expanded(path: str | Path) -> Path:
     """The path with `~` and `~user` replaced by a home folder.
 
     Raises:
-      InputError: there is no such user.
+      InputError: there is no such user, or no file can have this name.
     """
     try:
-        return Path(path).expanduser()
+        found = Path(path).expanduser()
+        found.exists()
     except RuntimeError:
         raise InputError(
             f"{path}: nobody has this home folder; write ./{path} for a folder of this name"
         ) from None
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            return found
+        raise InputError(
+            f"{str(path)[:60]}…: a path of {len(str(path))} characters is longer than the system "
+            "takes: name a shorter one"
+        ) from None
+    if "\0" in str(found):
+        raise InputError(f"{str(path)[:60]!r}: a path has no NUL character")
+    return found
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], **notes: Any) -> None:
@@ -141,8 +163,13 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], **notes: Any) -> 
     everything: dict[str, Any] = {**arrays, **texts}
 
     def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            np.savez(file, **everything)
+        with zipfile.ZipFile(temporary, "w") as archive:
+            for name, content in everything.items():
+                # As NumPy's savez, but for the date: a zip holds none before 1980, where a clock
+                # may well stand.
+                entry = zipfile.ZipInfo(f"{name}.npy", _ANY_DATE)
+                with archive.open(entry, "w", force_zip64=True) as file:
+                    np.lib.format.write_array(file, np.asanyarray(content), allow_pickle=False)
 
     write_atomically(path, write)
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 import functools
 import os
 import platform
+import socket
+import threading
 from pathlib import Path
+
+from alp_repro.errors import InputError
 
 # Instructions whose kernels round or run otherwise; of Linux' /proc/cpuinfo, strongest first.
 _TOLD = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")
@@ -30,6 +34,30 @@ def instructions() -> frozenset[str]:
     """The instruction sets of the processor in Linux' names; empty where there is no telling."""
     flags = [line.partition(":")[2] for line in _cpuinfo() if line.startswith("flags")]
     return frozenset(flags[0].split()) if flags else frozenset()
+
+
+def resolve(host: str, *, seconds: float) -> None:
+    """Check that a host's name has an address, in a time that the system alone does not keep.
+
+    Raises:
+      InputError: none was found within so many seconds.
+    """
+    told: list[str] = []
+
+    def ask() -> None:
+        try:
+            socket.getaddrinfo(host, None)
+            told.append("")
+        except (OSError, UnicodeError) as error:
+            told.append(getattr(error, "strerror", None) or str(error))
+
+    # In a thread: no signal is heard while the system looks, and that may take minutes.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    problem = told[0] if told else f"no answer within {seconds:g} s"
+    if problem:
+        raise InputError(f"host {host}: no address is found ({problem})")
 
 
 def _cpuinfo() -> list[str]:

@@ -19,8 +19,10 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import struct
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +33,15 @@ import numpy as np
 
 from alp_repro import decoding, kernels, machine
 from alp_repro.errors import InputError
-from alp_repro.files import exclusive, make_folder, plain, write_atomically
+from alp_repro.files import (
+    exclusive,
+    expanded,
+    make_folder,
+    plain,
+    remove_leftover,
+    write_atomically,
+)
+from alp_repro.versions import package_versions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +104,7 @@ class RunDir:
         with exclusive(self.model):
             for folder in (self.path, self.backup):
                 for temporary in folder.glob(".[0-9]*.*"):
-                    temporary.unlink(missing_ok=True)
+                    remove_leftover(temporary)
             yield
 
 
@@ -123,8 +133,21 @@ def describe(run: RunDir) -> Description:
 
 
 def save_model(path: Path, model: keras.Model) -> None:
-    """Writes architecture and weights as a `.keras` file, atomically."""
-    write_atomically(path, lambda file: model.save(file))
+    """Writes architecture and weights as a `.keras` file, atomically.
+
+    Raises:
+      InputError: the disk is full or not writable, or the clock stands before 1980.
+    """
+    try:
+        write_atomically(path, lambda file: model.save(file))
+    except (ValueError, struct.error) as error:
+        year = time.localtime(time.time()).tm_year
+        if 1980 <= year <= 2107:
+            raise
+        raise InputError(
+            f"could not write {path}: the system's clock says {year}, a date that a .keras file, "
+            "a zip, cannot hold; set the clock and ask again"
+        ) from error
 
 
 def load_model(path: str | Path) -> keras.Model:
@@ -133,7 +156,7 @@ def load_model(path: str | Path) -> keras.Model:
     Raises:
       InputError: the file is absent, truncated, or no Keras model.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     try:
         with path.open("rb") as file:
             is_zip = zipfile.is_zipfile(file)
@@ -160,13 +183,12 @@ def weights_hash(model: keras.Model) -> str:
 
 def provenance() -> dict[str, Any]:
     """When, with what code and on what machine a result was made; plain data."""
-    packages = ("tensorflow", "keras", "cleverhans", "numpy")
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "command": sys.argv,
         "revision": code_revision(),
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "versions": package_versions(),
         "machine": machine.describe(),
         "kernels": kernels.describe(),
     }

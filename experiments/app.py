@@ -10,6 +10,7 @@ from types import FrameType
 import tensorflow as tf
 from absl import app, flags
 
+from alp_repro import orphans
 from alp_repro.errors import InputError, MissingDataError
 
 from . import door, flagfiles
@@ -43,6 +44,7 @@ def run(main: Callable[[list[str]], None]) -> None:
         signal.signal(signal.SIGTERM, _interrupt)
         door.replace_unprintable()
         _lend_to_script(main.__module__)
+        orphans.follow_parent()
         app.run(guarded, flags_parser=_parse_flags)
     except BaseException as error:
         door.end(error)
@@ -63,6 +65,10 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
 
 def _parse_flags(argv: list[str]) -> list[str]:
     try:
-        return flags.FLAGS([argv[0], *flagfiles.expand(argv[1:])])
+        given = flagfiles.expand(argv[1:])
+        for argument in given:
+            if "\0" in argument:
+                raise InputError(f"{argument[:60]!r}: no flag has a NUL character")
+        return flags.FLAGS([argv[0], *given])
     except flags.Error as error:
         raise InputError(f"{error} (--helpfull lists all flags)") from error

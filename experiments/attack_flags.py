@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import numpy as np
 from absl import flags
 
 from alp_repro import attacks
@@ -14,6 +15,7 @@ from alp_repro.data import dataset_spec
 from alp_repro.errors import InputError
 
 from .definitions import METHODS, SIZES, attack_keys, parse
+from .flagfiles import one_of
 
 
 def attack_grid(values: flags.FlagValues) -> list[Attack]:
@@ -26,8 +28,8 @@ def attack_grid(values: flags.FlagValues) -> list[Attack]:
     if values.grid:
         file = Path(values.flags_dir) / "attacks" / f"{values.grid}.cfg"
         if not file.is_file():
-            known = ", ".join(sorted(f.stem for f in file.parent.glob("*.cfg")))
-            raise InputError(f"unknown --grid={values.grid}: one of {known}")
+            known = sorted(f.stem for f in file.parent.glob("*.cfg"))
+            raise InputError(f"unknown --grid={values.grid}: {one_of(known, file.parent)}")
         specs = [*parse([f"--flagfile={file}"]).attack, *specs]
     if not specs:
         raise InputError(
@@ -99,14 +101,29 @@ def _parse_value(spec: str, key: str, value: str) -> Any:
     kind = get_type_hints(Attack)[key]
     try:
         if kind is float:
-            return float(value) / (255 if key in SIZES else 1)
+            number = float(value)
+            return unit_size(f"--attack={spec}: {key}={value}", number) if key in SIZES else number
         if kind is int:
             return int(value)
         if kind is bool:
             return {"true": True, "false": False}[value]
+    except InputError:
+        raise
     except (ValueError, KeyError):
         raise InputError(f"--attack={spec}: {key}={value!r} is not a fitting value") from None
     return attacks.resolve_dtype(value) if key == "dtype" else value
+
+
+def unit_size(flag: str, size: float) -> float:
+    """A size on the 0-255 scale as one on [0, 1].
+
+    Raises:
+      InputError: it is above 0 and below what float32 holds.
+    """
+    smallest = float(np.finfo(np.float32).tiny)
+    if 0 < size / 255 < smallest:
+        raise InputError(f"{flag}: too small for float32; 0, or {255 * smallest:.1e} or more")
+    return size / 255
 
 
 def capped(attack: Attack, values: flags.FlagValues) -> Attack:

@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from pathlib import Path
 
 from absl import flags
 
 from alp_repro.attacks import Attack
 from alp_repro.auditing import Audit, audit
 from alp_repro.errors import InputError
+from alp_repro.files import expanded
 
-from . import app
-from .attack_flags import parse_attack
+from . import app, door
+from .attack_flags import parse_attack, unit_size
 from .classifier_flags import define_classifier_flags, own_images, pixels
 from .definitions import define_num_images, parse
 
@@ -70,7 +70,7 @@ def main(_: list[str]) -> None:
     """Audits --model on --data."""
     if not FLAGS.model or not FLAGS.data:
         raise InputError("--model and --data are needed: alp-audit --model=m.keras --data=d.npz")
-    eps = FLAGS.eps / 255
+    eps = unit_size(f"--eps={FLAGS.eps:g}", FLAGS.eps)
     data = own_images(FLAGS)
     for note in data.notes:
         print(f"data: {note}")
@@ -87,15 +87,16 @@ def main(_: list[str]) -> None:
         trust_code=FLAGS.trust_code,
         report=lambda line: print(line, flush=True),
     )
-    folder = Path(FLAGS.out).expanduser()
+    folder = expanded(FLAGS.out)
     found = dataclasses.replace(
         found, notes=(f"images from {data.source}", *data.notes, *found.notes)
     )
     found.save(folder / "audit.json")
-    found.save(folder / "audit.html")
     if FLAGS.save_adversarial:
         found.save(folder / "adversarial.npz")
     _tell(found)
+    door.flush_output()
+    found.save(folder / "audit.html")  # last: drawing its pictures may fail
     print(f"page: {folder / 'audit.html'}")
     if FLAGS.fail_below is not None and 100 * found.worst_accuracy < FLAGS.fail_below:
         print(f"{found.worst_accuracy:.1%} survives, below --fail_below={FLAGS.fail_below:g}%")

@@ -40,7 +40,7 @@ def define_classifier_flags(values: flags.FlagValues = FLAGS) -> None:
     flags.DEFINE_boolean(
         "trust_code",
         False,
-        "Run Python code that a model file carries (Lambda layers).",
+        "Run code that a model file carries (Lambda layers, a SavedModel's file operations).",
         flag_values=values,
     )
 

@@ -291,8 +291,8 @@ def fill_in_table(values: flags.FlagValues = flags.FLAGS) -> None:
     folder = Path(values.flags_dir) / "tables"
     file = folder / f"table{values.table}.cfg"
     if not file.is_file():
-        known = ", ".join(sorted(path.stem[len("table") :] for path in folder.glob("table*.cfg")))
-        raise InputError(f"unknown --table={values.table}: one of {known}")
+        known = sorted(path.stem[len("table") :] for path in folder.glob("table*.cfg"))
+        raise InputError(f"unknown --table={values.table}: {flagfiles.one_of(known, folder)}")
     table = flags.FlagValues()
     define_table_flags(table)
     try:

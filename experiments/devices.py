@@ -11,12 +11,16 @@ from typing import Any
 import tensorflow as tf
 from absl import flags
 
-from alp_repro import kernels
+from alp_repro import kernels, machine
 from alp_repro.errors import InputError
 from alp_repro.training import is_chief
 
 # What is defined here counts as the binary's own, so that --help lists it.
 flags.disclaim_key_flags()
+
+
+_MOST_THREADS = 4096  # more than any machine has cores; TensorFlow would begin them all
+_RESOLVE_SECONDS = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +65,7 @@ def define_flags(values: flags.FlagValues = flags.FLAGS, *, several_machines: bo
         "CPU cores that one computation uses; default: all there are, or each row's share. Float32 "
         "sums round otherwise with another number.",
         lower_bound=1,
+        upper_bound=_MOST_THREADS,
         flag_values=values,
     )
 
@@ -147,3 +152,6 @@ def _check_cluster(config: dict[str, Any]) -> None:
             raise ValueError(f"address {address!r}: it is no host:port")
     if len(set(addresses)) < len(addresses):
         raise ValueError("an address is there twice")
+    for address in addresses:
+        host = str(address).rpartition(":")[0]
+        machine.resolve(host.strip("[]"), seconds=_RESOLVE_SECONDS)

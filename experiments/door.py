@@ -8,6 +8,7 @@ output has gone.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -22,6 +23,14 @@ EXIT_INTERRUPTED = 130
 EXIT_NO_READER = 141
 
 TRACEBACK_FLAG = "--traceback"
+# What helps against what the system tells of a file.
+_REMEDIES = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.ENAMETOOLONG: "name a shorter path",
+    errno.EACCES: "name one that you may read and write",
+    errno.EPERM: "name one that you may read and write",
+}
 # Some lines of a terminal; the middle of a longer message is left out.
 _LONGEST_MESSAGE = 400
 
@@ -69,6 +78,10 @@ def end(error: BaseException) -> NoReturn:
         code = EXIT_NO_READER
     elif _is_input_error(error):
         _tell(f"error: {one_line(str(error))}")
+        code = EXIT_BAD_INPUT
+    elif isinstance(error, OSError) and error.filename is not None and error.strerror:
+        remedy = _REMEDIES.get(error.errno or 0, "name another file or folder")
+        _tell(f"error: {one_line(f'{error.filename}: {error.strerror}: {remedy}')}")
         code = EXIT_BAD_INPUT
     else:
         what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

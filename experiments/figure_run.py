@@ -19,6 +19,7 @@ from alp_repro.runs import RunDir
 
 from . import devices, flagfiles, settings
 from .figure_list import missing_row
+from .flagfiles import one_of
 
 FLAGS = flags.FLAGS
 
@@ -47,7 +48,7 @@ def fill_in_scale(kind: str, define: Callable[[flags.FlagValues], None]) -> None
     file = folder / FLAGS.scale / "figures" / f"{kind}.cfg"
     if not file.is_file():
         known = [f.parts[-3] for f in sorted(folder.glob(f"*/figures/{kind}.cfg"))]
-        raise InputError(f"--scale={FLAGS.scale} has no {kind}: one of {', '.join(known)}")
+        raise InputError(f"--scale={FLAGS.scale} has no {kind}: {one_of(known, folder)}")
     values = flags.FlagValues()
     define(values)
     try:

@@ -10,11 +10,11 @@ drawn.
 
 from __future__ import annotations
 
-import subprocess
 import sys
 
 from absl import flags
 
+from alp_repro import orphans
 from alp_repro.errors import InputError
 
 from . import app, figure_list, settings
@@ -46,7 +46,7 @@ def draw(spec: figure_list.FigureSpec) -> bool:
     arguments.append(f"--runs_dir={FLAGS.runs_dir}")
     if FLAGS.data_dir:
         arguments.append(f"--data_dir={FLAGS.data_dir}")
-    return subprocess.run([sys.executable, *arguments], check=False).returncode == 0
+    return orphans.run([sys.executable, *arguments]) == 0
 
 
 def cli() -> None:

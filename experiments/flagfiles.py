@@ -7,10 +7,12 @@ current folder.
 from __future__ import annotations
 
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from alp_repro import shipped
 from alp_repro.errors import InputError
+from alp_repro.files import expanded
 
 _LARGEST_FILE = 1_000_000
 _MOST_LINES = 10_000
@@ -26,6 +28,12 @@ def expand(arguments: list[str]) -> list[str]:
       InputError: a file that is not there, is no UTF-8 text, or includes itself.
     """
     return _expand(arguments, ())
+
+
+def one_of(names: Iterable[str], folder: Path) -> str:
+    """What there is to choose from in a folder of flagfiles, as the end of a message."""
+    known = ", ".join(names)
+    return f"one of {known}" if known else f"there are none in {folder}; see --flags_dir"
 
 
 def _expand(arguments: list[str], inside: tuple[Path, ...]) -> list[str]:
@@ -56,7 +64,7 @@ def _expand(arguments: list[str], inside: tuple[Path, ...]) -> list[str]:
 def _find(name: str) -> Path:
     """The file in the current folder, else the one of that name beside our own flagfiles."""
     try:
-        given = Path(name).expanduser()
+        given = expanded(name)
         candidates = [given, shipped.folder("flags").parent / given]
         found = next((path.resolve() for path in candidates if path.exists()), None)
     except (OSError, RuntimeError, ValueError) as error:

@@ -34,6 +34,7 @@ from .definitions import (
     fill_in_table,
     parse,
 )
+from .flagfiles import one_of
 
 __all__ = [
     "SCALES",
@@ -82,14 +83,14 @@ def row_flags(
     row_file = folder / dataset / f"{row}.cfg"
     if not row_file.is_file():
         raise InputError(
-            f"unknown row {row!r} of {dataset}: one of {', '.join(rows_of(folder, dataset))}"
+            f"unknown row {row!r} of {dataset}: {one_of(rows_of(folder, dataset), folder)}"
         )
     files = [row_file]
     if scale is not None:
         shared = folder / "scale" / scale / dataset / "all.cfg"
         if not shared.is_file():
-            known = ", ".join(scales_of(folder, dataset))
-            raise InputError(f"unknown scale {scale!r} of {dataset}: one of {known}")
+            known = one_of(scales_of(folder, dataset), folder)
+            raise InputError(f"unknown scale {scale!r} of {dataset}: {known}")
         own = shared.with_name(f"{row}.cfg")
         files += [shared, *([own] if own.is_file() else [])]
     return parse([*(f"--flagfile={file}" for file in files), *(extra or [])])

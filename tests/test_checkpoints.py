@@ -429,6 +429,17 @@ def test_files_that_are_no_checkpoint(tmp_path: Path) -> None:
         load(model, tmp_path / "c")
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"model_checkpoint_path: 3", None])
+def test_an_unreadable_file_that_names_the_newest_is_one_line(
+    content: bytes | None, tmp_path: Path
+) -> None:
+    file = tmp_path / "checkpoint"
+    file.mkdir() if content is None else file.write_bytes(content)
+    with pytest.raises(InputError, match=r"checkpoint") as caught:
+        load(model_of("lenet"), tmp_path)
+    assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+
+
 def test_formats_and_models_that_do_not_go_together(tmp_path: Path) -> None:
     for checkpoint_format, published in FORMATS.items():
         for name in set(CASES) - set(published.models):

@@ -192,6 +192,7 @@ def _opens_text(call: ast.Call) -> bool:
     if name != "open" or getattr(getattr(function, "value", None), "id", "") in (
         "tarfile",
         "zipfile",
+        "archive",
         "gzip",
         "os",
         "Image",

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,8 @@ import keras
 import numpy as np
 import pytest
 
-from alp_repro import files, runs
+from alp_repro import evaluation, files, runs
+from alp_repro.classifiers.load import load_function_or_model
 from alp_repro.errors import InputError
 from tests.small_model import IMAGE_SHAPE, small_model
 
@@ -101,6 +103,49 @@ def test_a_disk_that_fills_up_when_flushed_is_told_too(
     with pytest.raises(InputError, match="No space left"):
         files.write_json(path, {"a": 1})
     assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_cannot_be_removed_hides_no_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true_unlink = Path.unlink
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        if not path.name.endswith("file"):
+            return true_unlink(path, missing_ok)
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    with pytest.raises(InputError, match="No space left"):
+        files.write_atomically(tmp_path / "file", out_of_space)
+    (tmp_path / ".77.file").touch()
+    with files.exclusive(tmp_path / "file"):
+        pass
+
+
+def test_arrays_are_written_where_the_clock_stands_before_1980(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A zip holds no such date."""
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    arrays = {"a": np.arange(3), "b": np.array("text"), "c": np.float64(2)}
+    files.write_arrays(tmp_path / "x.npz", arrays, settings={"n": 1})
+    with files.reading_arrays(tmp_path / "x.npz", what="file") as found:
+        assert files.note(found, "settings") == {"n": 1}
+        for name, value in arrays.items():
+            np.testing.assert_array_equal(found[name], value)
+    with pytest.raises(InputError, match=r"m.keras.*clock"):
+        runs.save_model(tmp_path / "m.keras", small_model())
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [("~nosuch/x", "nobody has"), ("a\0b", "NUL"), ("x" * 5000, "5000 characters")],
+)
+def test_paths_that_no_file_has_are_one_line(path: str, words: str) -> None:
+    for read in (files.expanded, runs.load_model, evaluation.load_record, load_function_or_model):
+        with pytest.raises(InputError, match=words):
+            read(path)
 
 
 def test_leftovers_of_one_file_are_removed(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from alp_repro.classifiers import (
 from alp_repro.data.own_images import class_numbers, unit_images
 from alp_repro.errors import InputError
 from alp_repro.evaluation.model_check import why_no_function
+from alp_repro.files import expanded
 
 _PIXELS_IN_A_BATCH = 2_500_000  # bounds the memory of large images
 _LARGEST_BATCH = 200
@@ -103,7 +104,7 @@ def audit(
             labels,
             attack=attack,
             seconds=60 * minutes,
-            folder=Path(folder).expanduser() if folder is not None else Path(temporary),
+            folder=expanded(folder) if folder is not None else Path(temporary),
             seed=seed,
             batch_size=batch_size,
             report=report,

@@ -180,7 +180,7 @@ class Audit:
 
         Raises InputError for another ending, or when the file cannot be written.
         """
-        path = Path(path).expanduser()
+        path = files.expanded(path)
         if path.suffix == ".html":
             from alp_repro.auditing.page import render
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 from alp_repro.classifiers import heads
 from alp_repro.classifiers.load import load_function_or_model
 from alp_repro.classifiers.pixels import UNIT_PIXELS, PixelScale
-from alp_repro.errors import InputError
+from alp_repro.errors import InputError, reason
 
 ImageShape = tuple[int, int, int]
 
@@ -73,7 +73,10 @@ def as_classifier(
     if heads.is_graph(source):
         return _of_graph(source, image_shape, pixels)
     if isinstance(source, keras.Sequential):  # not built yet
-        source(np.zeros((1, *image_shape), np.float32), training=False)
+        try:
+            source(np.zeros((1, *image_shape), np.float32), training=False)
+        except Exception as error:  # whatever its layers raise
+            raise _not_called(image_shape, error) from error
         return _of_graph(source, image_shape, pixels)
     if callable(source):
         return _of_function(source, image_shape, pixels)
@@ -187,9 +190,14 @@ class FunctionModel(keras.Model):
         """Finds out, on a few images, how the function wants to be called and what it returns."""
         try:
             outputs = np.asarray(self(images))
-        except Exception:  # a function of NumPy arrays fails on tensors in ways of its own
+        except Exception as error:  # a function of NumPy arrays fails on tensors in its own ways
             self._in_numpy = True
-            outputs = np.asarray(self(images))
+            try:
+                outputs = np.asarray(self(images))
+            except Exception as other:
+                if reason(other) == reason(error):
+                    raise
+                raise ValueError(f"{reason(error)}; of NumPy arrays: {reason(other)}") from error
         if outputs.ndim != 2 or len(outputs) != len(images):
             raise InputError(
                 f"the model gives {outputs.shape} for {len(images)} images: logits [n, classes] "
@@ -231,10 +239,7 @@ def _of_function(
     except InputError:
         raise
     except Exception as error:  # whatever a function of the user's raises
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise InputError(
-            f"the model does not take images of shape {image_shape}: {lines[0][:200]}"
-        ) from error
+        raise _not_called(image_shape, error) from error
     outputs = np.asarray(model(probe))
     if heads.are_probabilities(outputs) or _within_unit(np.asarray(outputs)):
         raise InputError(
@@ -254,16 +259,20 @@ def _within_unit(outputs: np.ndarray) -> bool:
     )
 
 
+def _not_called(image_shape: ImageShape, error: Exception) -> InputError:
+    return InputError(
+        f"the model raised an error when it was given float32 images of shape {image_shape}: "
+        f"{reason(error)}"
+    )
+
+
 def _classes(model: keras.Model, image_shape: ImageShape) -> int:
     """How many logits it gives; InputError when these are none."""
     probe = np.full((2, *image_shape), 0.5, np.float32)
     try:
         outputs = np.asarray(keras.ops.convert_to_numpy(model(probe, training=False)), np.float32)
-    except (ValueError, TypeError, tf.errors.OpError) as error:
-        raise InputError(
-            f"the model does not take images of shape {image_shape}: "
-            f"{str(error).strip().splitlines()[0][:200]}"
-        ) from error
+    except Exception as error:  # whatever its layers raise
+        raise _not_called(image_shape, error) from error
     if outputs.ndim != 2:
         raise InputError(f"the model gives {outputs.shape}: logits [n, classes] are needed")
     if heads.are_probabilities(outputs):

@@ -1,7 +1,8 @@
 """Reading a classifier: `.keras`, legacy `.h5`, a SavedModel folder, or Python's `module:function`.
 
-Nothing is unpickled, and no Python code that a file carries (a Lambda layer's) is run unless
-`trust_code` is given. `module:function` names code of the user's own, which is run.
+Nothing is unpickled. Python code that a file carries (a Lambda layer's) and operations with which a
+SavedModel reaches outside itself are run only where `trust_code` is given. `module:function` names
+code of the user's own, which is run.
 """
 
 from __future__ import annotations
@@ -21,18 +22,12 @@ from typing import Any
 
 import h5py
 import keras
-import tensorflow as tf
 
-from alp_repro.errors import InputError
+from alp_repro.classifiers.saved_model import load_saved_model
+from alp_repro.errors import InputError, one_line
+from alp_repro.files import expanded
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-_OUTSIDE_OPS = {
-    "EagerPyFunc",
-    "PyFunc",
-    "PyFuncStateless",
-    "ReadFile",
-    "WriteFile",
-}
 _WHAT_IS_RIGHT = (
     "a .keras or .h5 file, a SavedModel folder, or module:function for Python code of your own"
 )
@@ -47,12 +42,12 @@ def load_function_or_model(
       source: a `.keras` or legacy `.h5` file, a SavedModel folder, `package.module:name` or
         `file.py:name`, where the name is a model, a function of images, or a function without
         arguments that returns one of these.
-      trust_code: also run the Python code of Lambda layers.
+      trust_code: also run the Python code of Lambda layers, and any operation of a SavedModel.
 
     Raises:
       InputError: there is no such thing, it is damaged, foreign, or carries code.
     """
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_dir():
         return _saved_model(path, trust_code=trust_code)
     if path.is_file():
@@ -106,8 +101,8 @@ def _legacy_h5(path: Path, *, trust_code: bool) -> keras.Model:
     try:
         with h5py.File(path, "r") as file:
             text = file.attrs.get("model_config")
-    except (OSError, RuntimeError) as error:
-        raise InputError(f"model {path} is truncated or damaged ({error})") from error
+    except Exception as error:  # h5py raises errors of many kinds for a damaged file
+        raise InputError(f"model {path} is truncated or damaged ({one_line(error)})") from error
     if text is None:
         raise InputError(
             f"model {path} holds weights only: save the whole model (model.save), or name a "
@@ -115,11 +110,14 @@ def _legacy_h5(path: Path, *, trust_code: bool) -> keras.Model:
         )
     try:
         config = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"model {path} has a configuration that is no JSON ({error})") from error
-    if "Lambda" in _classes(config) and not trust_code:
+        classes, modernized = _classes(config), _modernize(config)
+    except (ValueError, TypeError, RecursionError) as error:  # TypeError: an array, no text
+        raise InputError(
+            f"model {path} has a configuration that is no JSON ({one_line(error)})"
+        ) from error
+    if "Lambda" in classes and not trust_code:
         raise InputError(_reason(path, "safe_mode"))
-    if not _modernize(config):
+    if not modernized:
         return _read(path, path, trust_code=trust_code)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "model.h5"
@@ -158,46 +156,11 @@ def _modernize(config: Any) -> bool:
     return changed
 
 
-def _saved_model(path: Path, *, trust_code: bool) -> Callable[[tf.Tensor], tf.Tensor]:
-    """The inference function of a SavedModel; its operations are TensorFlow's, not Python's."""
+def _saved_model(path: Path, *, trust_code: bool) -> Callable[..., Any]:
+    """The inference function of a SavedModel."""
     if not (path / "saved_model.pb").is_file():
         raise InputError(f"model {path} is a folder without saved_model.pb: name {_WHAT_IS_RIGHT}")
-    try:
-        loaded = tf.saved_model.load(str(path))
-    except Exception as error:  # of many kinds, for a damaged or foreign folder
-        raise InputError(
-            f"model {path} is no SavedModel that can be read ({' '.join(str(error).split())[:200]})"
-        ) from error
-    signatures = dict(loaded.signatures)
-    if not signatures:
-        raise InputError(f"model {path} has no signature to call: export it with model.export")
-    name = next((n for n in ("serving_default", "serve") if n in signatures), min(signatures))
-    signature = signatures[name]
-    inputs = signature.structured_input_signature[1]
-    if len(inputs) != 1 or len(signature.structured_outputs) != 1:
-        raise InputError(
-            f"model {path}: signature {name} has {len(inputs)} inputs and "
-            f"{len(signature.structured_outputs)} outputs: one of each is needed"
-        )
-    outside = _OUTSIDE_OPS & _operations(signature.graph.as_graph_def())
-    if outside and not trust_code:
-        raise InputError(
-            f"model {path} reaches outside itself ({', '.join(sorted(outside))}): trust its code "
-            "(trust_code)"
-        )
-    ((argument, spec),) = inputs.items()
-
-    def outputs(images: tf.Tensor) -> tf.Tensor:
-        (values,) = signature(**{argument: tf.cast(images, spec.dtype)}).values()
-        return values
-
-    outputs.loaded = loaded  # type: ignore[attr-defined]  # its variables live as long as it does
-    return outputs
-
-
-def _operations(graph: Any) -> set[str]:
-    names = {node.op for node in graph.node}
-    return names | {n.op for function in graph.library.function for n in function.node_def}
+    return load_saved_model(path, trust_code=trust_code)
 
 
 def _python(source: str) -> keras.Model | Callable[..., Any]:
@@ -220,7 +183,7 @@ def _python(source: str) -> keras.Model | Callable[..., Any]:
 def _module(place: str) -> ModuleType:
     try:
         if place.endswith(".py"):
-            file = Path(place).expanduser()
+            file = expanded(place)
             if not file.is_file():
                 raise InputError(f"model: {file} is not there")
             spec = importlib.util.spec_from_file_location(file.stem, file)

@@ -15,7 +15,8 @@ import tensorflow as tf
 from alp_repro.data import load
 from alp_repro.data.specs import DATASETS
 from alp_repro.data.store import quiet_tfds
-from alp_repro.errors import InputError
+from alp_repro.errors import InputError, reason
+from alp_repro.files import expanded
 
 # Pairs of names of images and labels, as published .npz files have them; the test split first.
 NAMES = (
@@ -69,7 +70,7 @@ def read_own_images(
     """
     if limit is not None and limit < 1:
         raise InputError(f"number of images {limit}: 1 or more is needed")
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_dir():
         images, labels = _of_folder(path, limit)
     elif path.is_file():
@@ -162,10 +163,8 @@ def _of_file(path: Path) -> tuple[np.ndarray, np.ndarray]:
                 if x in file.files and y in file.files:
                     return file[x], file[y]
             found = ", ".join(file.files[:8]) or "nothing"
-    except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile) as error:
-        raise InputError(f"data {path} cannot be read ({error})") from error
-    except (NotImplementedError, RuntimeError) as error:  # an unknown or encrypted zip method
-        raise InputError(f"data {path} cannot be read ({error})") from error
+    except Exception as error:  # zipfile, zlib, tokenize and NumPy raise errors of many kinds
+        raise InputError(f"data {path} cannot be read ({reason(error)})") from error
     pairs = ", ".join(f"{x} and {y}" for x, y in NAMES[:1] + NAMES[4:8])
     raise InputError(f"data {path} has {found}: images and labels are looked for as {pairs}")
 

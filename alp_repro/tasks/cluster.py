@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import importlib.metadata
 import os
 import platform
 import signal
@@ -20,7 +19,9 @@ import tensorflow as tf
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from alp_repro import machine
 from alp_repro.errors import InputError
+from alp_repro.versions import package_versions
 
 HINT = "`ray status` shows what the cluster has and waits for, `ray logs` what its processes wrote"
 # What a worker or a task may lose its process or node before its work is given up.
@@ -100,8 +101,9 @@ def _init(address: str) -> None:
         if not host or not port.isdecimal():
             raise InputError(f"Ray cluster {address}: local, auto, or the HOST:PORT of `ray start`")
         try:  # Ray itself would try for a minute
+            machine.resolve(host, seconds=_CONNECT_SECONDS)
             socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
-        except (OSError, OverflowError) as error:
+        except (OSError, OverflowError, InputError) as error:
             raise InputError(f"Ray cluster {address}: nothing answers there ({error})") from None
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     on_sigterm = signal.getsignal(signal.SIGTERM)
@@ -145,11 +147,10 @@ def versions() -> dict[str, str]:
     digest = hashlib.sha256()
     for file in sorted(package.rglob("*.py")):
         digest.update(str(file.relative_to(package)).encode() + file.read_bytes())
-    packages = ("tensorflow", "keras", "numpy", "cleverhans")
     return {
         "alp_repro": digest.hexdigest()[:12],
         "python": ".".join(platform.python_version_tuple()[:2]),
-        **{name: importlib.metadata.version(name) for name in packages},
+        **package_versions(),
     }
 
 

@@ -6,19 +6,16 @@ import contextlib
 import dataclasses
 import functools
 import multiprocessing
-import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
 from typing import Any
 
+from alp_repro.orphans import STOP_SECONDS, end_after
 from alp_repro.tasks.task import Ended, Lines, Task, outcome
-
-STOP_SECONDS = 120.0  # what a child may take to save what it has and end
 
 
 def here(tasks: Sequence[Task], *, tell: Callable[[Task, str], None]) -> Iterator[Ended]:
@@ -138,7 +135,9 @@ def _work(task: Task, pipe: Connection) -> None:
     """The life of a child process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us too; our parent decides
     signal.signal(signal.SIGTERM, _interrupt)
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    end_after(lambda: wait([parent.sentinel]))
 
     def send(kind: str, text: str | None) -> None:
         with contextlib.suppress(BrokenPipeError):
@@ -156,10 +155,3 @@ def _work(task: Task, pipe: Connection) -> None:
 def _interrupt(_signal: int, _frame: Any) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not tear up the way out
     raise KeyboardInterrupt
-
-
-def _end_with_the_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os.kill(os.getpid(), signal.SIGTERM)

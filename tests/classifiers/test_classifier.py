@@ -194,6 +194,50 @@ def test_lambda_code_is_run_only_when_trusted(ending: str, tmp_path: Path) -> No
     assert as_classifier(path, image_shape=SHAPE, trust_code=True).classes == 3
 
 
+def raising(images: object) -> object:
+    raise KeyError("no such table")
+
+
+def of_numpy_only(images: np.ndarray) -> np.ndarray:
+    images.sort()  # a tensor has none
+    raise ArithmeticError("my own reason")
+
+
+class Raising(keras.layers.Layer):
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        raise OSError("my own reason")
+
+
+class RaisingModel(keras.Model):
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        raise ZeroDivisionError("my own reason")
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (raising, "KeyError: no such table"),
+        (of_numpy_only, "ArithmeticError: my own reason"),
+        (RaisingModel(), "ZeroDivisionError: my own reason"),
+        (keras.Sequential([Raising()]), "OSError: my own reason"),
+        (lambda x: tf.matmul(tf.reshape(x, [-1, 64]), tf.zeros([3, 2])), "Matrix size"),
+        (lambda x: [][0], "IndexError: list index out of range"),
+    ],
+)
+def test_what_a_users_function_raises_is_told(source: object, words: str) -> None:
+    with pytest.raises(InputError, match=words) as error:
+        as_classifier(source, image_shape=SHAPE)  # type: ignore[arg-type]
+    assert "(8, 8, 1)" in str(error.value) and "Traceback" not in str(error.value)
+
+
+@pytest.mark.parametrize("config", [np.arange(3), np.zeros((2, 2)), 3.0, "[" * 900 + "]" * 900])
+def test_an_h5_configuration_that_is_none_is_one_line(config: object, tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file.attrs["model_config"] = config
+    with pytest.raises(InputError, match=r"m.h5"):
+        as_classifier(tmp_path / "m.h5", image_shape=SHAPE)
+
+
 def test_what_is_no_model_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "text.keras").write_text("no model")
     (tmp_path / "cut.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(40))

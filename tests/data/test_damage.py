@@ -29,6 +29,7 @@ from alp_repro.data import (
     store,
 )
 from alp_repro.data.sources import cifar10 as cifar10_source
+from alp_repro.data.sources import file_trees
 from alp_repro.data.sources import tiny_imagenet as tiny_imagenet_source
 from alp_repro.data.sources.file_trees import DamagedFile, open_tree
 from alp_repro.errors import InputError
@@ -92,6 +93,31 @@ def test_a_flipped_pixel_in_a_tar_gz_is_noticed(batches: Path, tmp_path: Path):
     with pytest.raises(InputError, match="is a damaged archive: CRC") as error:
         prepare.prepare_from_source(CIFAR10, archive, data_dir=tmp_path / "data")
     assert str(archive) in one_line(error)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "folder"])
+def test_a_member_that_no_data_set_has_is_not_read(kind: str, tmp_path: Path, monkeypatch):
+    """6 GB of zeros take 6 MB of a zip."""
+    monkeypatch.setattr(file_trees, "_LARGEST_FILE", 1000)
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/large").write_bytes(bytes(1001))
+    (tmp_path / "d/small").write_bytes(bytes(1000))
+    source = tmp_path / "d"
+    if kind == "zip":
+        source = tmp_path / "a.zip"
+        with zipfile.ZipFile(source, "w", zipfile.ZIP_DEFLATED) as output:
+            for name in ("large", "small"):
+                output.write(tmp_path / "d" / name, name)
+    elif kind == "tar":
+        source = tmp_path / "a.tar.gz"
+        with tarfile.open(source, "w:gz") as output:
+            for name in ("large", "small"):
+                output.add(tmp_path / "d" / name, name)
+    with file_trees.open_tree(source) as tree:
+        assert len(tree.read("small")) == 1000
+        with pytest.raises(file_trees.DamagedFile, match=r"1,001 bytes"):
+            tree.read("large")
+        file_trees.require_rest_whole(tree)
 
 
 def test_whatever_byte_of_an_archive_is_flipped_no_pixel_changes(batches: Path, tmp_path: Path):

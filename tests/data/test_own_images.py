@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,15 @@ def bad_files(folder: Path) -> dict[str, str]:
     (folder / "text.npz").write_text("no file")
     whole = (folder / "few.npz").read_bytes()
     (folder / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    np.savez_compressed(folder / "zlib.npz", x=BYTES, y=LABELS)
+    damaged = bytearray((folder / "zlib.npz").read_bytes())
+    damaged[60:80] = b"\xff" * 20
+    (folder / "zlib.npz").write_bytes(damaged)
+    for name, header in {"tokens.npz": b"{'descr': (\n", "parsed.npz": b"{" * 300}.items():
+        with zipfile.ZipFile(folder / name, "w") as archive:
+            content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+            archive.writestr("x.npy", content)
+            archive.writestr("y.npy", content)
     (folder / "empty").mkdir()
     return {
         "names.npz": "has a: images and labels are looked for",
@@ -110,6 +120,9 @@ def bad_files(folder: Path) -> dict[str, str]:
         "halves.npz": "class numbers",
         "text.npz": "no .npz file",
         "cut.npz": "no .npz file",
+        "zlib.npz": "zlib.npz cannot be read",
+        "tokens.npz": "tokens.npz cannot be read",
+        "parsed.npz": "parsed.npz cannot be read",
         "empty": "0 folders",
         "nothing.npz": "is not there",
     }

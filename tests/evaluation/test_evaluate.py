@@ -317,11 +317,11 @@ def test_a_second_process_is_refused_while_a_first_works(
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of a file is written, then the disk is full."""
 
-    def savez(file: Any, **arrays: np.ndarray) -> None:
+    def write_array(file: Any, array: np.ndarray, **options: Any) -> None:
         file.write(b"half of it")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(np, "savez", savez)
+    monkeypatch.setattr(np.lib.format, "write_array", write_array)
 
 
 def test_a_full_disk_leaves_the_old_result(

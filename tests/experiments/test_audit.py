@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -68,6 +69,37 @@ def test_one_command_makes_page_and_verdict(ended) -> None:
         assert what in notes
     assert "m.h5" in (folder / "out" / "audit.html").read_text(encoding="utf-8")
     assert "Traceback" not in process.stderr
+
+
+@dataclasses.dataclass(frozen=True)
+class Unpictured:
+    """An audit whose page cannot be made."""
+
+    notes: tuple[str, ...] = ()
+    indicators = raised = left_out = ()
+    verdict = "the verdict"
+    worst_accuracy = 0.5
+
+    def save(self, path: Path) -> None:
+        if path.suffix == ".html":
+            raise RuntimeError("latex could not be found")
+        path.write_text("kept")
+
+
+def test_verdict_and_numbers_are_there_when_the_page_cannot_be_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(tmp_path / "d.npz", x=np.zeros((2, 8, 8), np.uint8), y=[0, 1])
+    monkeypatch.setattr(audit, "audit", lambda *_, **__: Unpictured())
+    values = flags.FlagValues()
+    audit.define_flags(values)
+    given = ["--model=m", f"--data={tmp_path}/d.npz", f"--out={tmp_path}", "--save_adversarial"]
+    values(["audit", *given])
+    monkeypatch.setattr(audit, "FLAGS", values)
+    with pytest.raises(RuntimeError, match="latex"):
+        audit.main([])
+    assert "the verdict" in capsys.readouterr().out
+    assert (tmp_path / "audit.json").exists() and (tmp_path / "adversarial.npz").exists()
 
 
 def test_the_adversarial_images_are_verified_against_the_data(ended) -> None:

@@ -37,6 +37,7 @@ def cluster(*addresses: Any, kind: str = "worker", index: Any = 0) -> str:
         (cluster("host"), "it is no host:port"),
         (cluster(17), "it is no host:port"),
         (cluster("a:1", "a:1"), "there twice"),
+        (cluster("a.invalid:1", "localhost:1"), "host a.invalid: no address"),
         (cluster("a:1", index=1), "task index 1"),
         (cluster("a:1", index="x"), "TF_CONFIG="),
         (cluster("a:1", kind="ps"), "task type 'ps'"),

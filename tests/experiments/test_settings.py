@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from pathlib import Path
 
 import pytest
+from absl import flags
 
 from alp_repro.attacks import Attack
 from alp_repro.errors import InputError
-from experiments import settings
+from experiments import devices, settings
 
 PLAIN = Attack(eps=0.1, eps_iter=0.1, nb_iter=1)
 FLAGS_DIR = settings.default_flags_dir()
@@ -41,6 +44,7 @@ def test_what_a_spec_leaves_out_is_the_data_sets() -> None:
         ("pgd,nb_iter=0", "nb_iter 0"),
         ("pgd,restarts=-1", "restarts -1"),
         ("pgd,eps=-1", "eps -1"),
+        ("pgd,eps=1e-300", "eps=1e-300: too small for float32"),
         ("pgd,loss=hinge", "loss='hinge'"),
         ("pgd,random_start=maybe", "random_start='maybe'"),
         ("pgd,eps=10,nb_iter=4,eps=20", "eps is there twice"),
@@ -103,6 +107,26 @@ def test_unknown_rows_scales_and_grids_are_named_with_what_there_is() -> None:
         settings.attack_grid(settings.parse(["--grid=table9"]))
     with pytest.raises(InputError, match="no attack named"):
         settings.attack_grid(settings.parse([]))
+
+
+def test_a_folder_without_flagfiles_is_named(tmp_path: Path) -> None:
+    nowhere = f"there are none in {re.escape(str(tmp_path))}.*--flags_dir"
+    with pytest.raises(InputError, match=nowhere):
+        settings.row_flags(dataset="mnist", row="clp", scale=None, flags_dir=tmp_path)
+    with pytest.raises(InputError, match=nowhere):
+        settings.attack_grid(settings.parse(["--grid=table1", f"--flags_dir={tmp_path}"]))
+    values = flags.FlagValues()
+    settings.define_table_flags(values)
+    values(["table", "--table=1", f"--flags_dir={tmp_path}"])
+    with pytest.raises(InputError, match=nowhere):
+        settings.fill_in_table(values)
+
+
+def test_threads_that_no_machine_has_are_refused() -> None:
+    values = flags.FlagValues()
+    devices.define_flags(values)
+    with pytest.raises(flags.Error, match=r"--threads"):
+        values(["binary", "--threads=2147483648"])
 
 
 def test_a_scale_bounds_restarts() -> None:

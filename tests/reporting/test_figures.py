@@ -6,6 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
@@ -247,6 +248,21 @@ def test_positions_are_parsed_and_bounded():
     assert figures.pick_images(data, [4, 0]).labels.tolist() == [40, 0]
     with pytest.raises(InputError, match="image 5: the test set has 5 images, 0 to 4"):
         figures.pick_images(data, [1, 5])
+
+
+def test_a_matplotlibrc_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """text.usetex without LaTeX would end a figure with an error."""
+
+    def written(folder: Path) -> bytes:
+        with figures.figure_style():
+            figure = Figure(figsize=(2, 1))
+            figure.subplots().set_title("percent %")
+        return figures.save_figure(figure, folder, "a", caption="c", details={}).read_bytes()
+
+    plain = written(tmp_path / "plain")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "no number")
+    with matplotlib.rc_context({"text.usetex": True, "lines.linewidth": 9, "font.size": 30}):
+        assert written(tmp_path / "tex") == plain
 
 
 def test_the_same_numbers_give_the_same_files(tmp_path: Path):

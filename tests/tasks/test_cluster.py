@@ -293,6 +293,8 @@ def test_other_versions_are_told(
     ("address", "complaint"),
     [
         ("127.0.0.1:1", "nothing answers there"),
+        ("nowhere.invalid:6379", "nothing answers there .*no address"),
+        ("x" * 300 + ":6379", "nothing answers there .*no address"),
         ("nowhere", "local, auto, or the HOST:PORT"),
         ("ray://127.0.0.1:10001", "on a machine of the cluster"),
     ],

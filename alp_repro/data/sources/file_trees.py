@@ -27,6 +27,10 @@ _DAMAGE = (
 )
 
 
+# A batch of CIFAR-10 has 31 MB, and no file of another data set is larger.
+_LARGEST_FILE = 64_000_000
+
+
 class FileTree(Protocol):
     """Named files, wherever they lie.
 
@@ -49,6 +53,13 @@ class DamagedFile(Exception):
     """A file of a tree cannot be read; the message says why."""
 
 
+def _check_size(size: int) -> None:
+    if size > _LARGEST_FILE:
+        raise DamagedFile(
+            f"{size:,} bytes, and no file of these data sets has more than {_LARGEST_FILE:,}"
+        )
+
+
 class _Folder:
     kind = "folder"
 
@@ -60,6 +71,7 @@ class _Folder:
 
     def read(self, name: str) -> bytes:
         try:
+            _check_size((self.path / name).stat().st_size)
             return (self.path / name).read_bytes()
         except FileNotFoundError:
             raise DamagedFile("missing") from None
@@ -79,9 +91,20 @@ class _Zip:
     def read(self, name: str) -> bytes:
         self.unread.discard(name)
         try:
+            _check_size(self._archive.getinfo(name).file_size)
             return self._archive.read(name)
         except KeyError:
             raise DamagedFile("missing") from None
+        except _DAMAGE as error:
+            raise DamagedFile(str(error)) from error
+
+    def read_through(self, name: str) -> None:
+        """Reads a file of any size, a part at a time; DamagedFile when it cannot be read."""
+        archive = self._archive
+        try:
+            with archive.open(name) as file:
+                while file.read(1 << 20):
+                    pass
         except _DAMAGE as error:
             raise DamagedFile(str(error)) from error
 
@@ -114,6 +137,7 @@ class _Tar:
         if name not in self._members:
             raise DamagedFile("missing")
         try:
+            _check_size(self._members[name].size)
             stream = self._archive.extractfile(self._members[name])
             if stream is None:
                 raise DamagedFile("it is not a regular file")
@@ -175,9 +199,11 @@ def require_rest_whole(tree: FileTree) -> None:
 
     Raises InputError naming the damaged file.
     """
-    for name in sorted(tree.unread) if isinstance(tree, _Zip) else ():
+    if not isinstance(tree, _Zip):
+        return
+    for name in sorted(tree.unread):
         try:
-            tree.read(name)
+            tree.read_through(name)
         except DamagedFile as error:
             raise InputError(f"{name} in {tree.path} is damaged: {error}") from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
@@ -26,10 +27,21 @@ DASHES = ("-", "--", "-.", ":")
 
 @contextlib.contextmanager
 def figure_style() -> Iterator[None]:
-    """The look of every figure, while a block or a function runs."""
+    """The look of every figure, whatever a matplotlibrc says, while a block or a function runs."""
     file = resources.files("alp_repro.reporting").joinpath("figures.mplstyle")
-    with resources.as_file(file) as path, matplotlib.style.context(path):
+    with resources.as_file(file) as path, matplotlib.style.context(path, after_reset=True):
         yield
+
+
+@contextlib.contextmanager
+def _without_epoch() -> Iterator[None]:
+    """Hides a date that Matplotlib would read, which may be none, though no date is written."""
+    epoch = os.environ.pop("SOURCE_DATE_EPOCH", None)
+    try:
+        yield
+    finally:
+        if epoch is not None:
+            os.environ["SOURCE_DATE_EPOCH"] = epoch
 
 
 def percent(share: float) -> str:
@@ -56,7 +68,7 @@ def save_figure(
         raise InputError(f"figure name {name!r}: a file's name without folders is needed")
     # Without its date, the same numbers give the same PDF.
     metadata: dict[str, Any] = {"pdf": {"CreationDate": None}, "png": None}
-    with figure_style():
+    with figure_style(), _without_epoch():
         for suffix, fields in metadata.items():
             write = functools.partial(figure.savefig, format=suffix, metadata=fields)
             files.write_atomically(folder / f"{name}.{suffix}", write)

@@ -1,0 +1,25 @@
+"""The versions of the packages that results depend on."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+
+_PACKAGES = ("tensorflow", "keras", "cleverhans", "numpy")
+
+
+def package_versions() -> dict[str, str]:
+    """Return each package's version, whatever its distribution is called (tensorflow-cpu)."""
+    return {name: _version(name) for name in _PACKAGES}
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        pass
+    told = getattr(sys.modules.get(name), "__version__", None)
+    if told is not None:
+        return str(told)
+    others = importlib.metadata.packages_distributions().get(name)
+    return importlib.metadata.version(others[0]) if others else "not installed"
