@@ -105,25 +105,25 @@ def _of_file(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
         raise InputError(f"data {path} is truncated or no .npz file")
     try:
         with np.load(path, allow_pickle=False) as file:
-            pairs = [pair for pair in NAMES if set(pair) <= set(file.files)]
-            if pairs:
-                (x, y), *others = pairs
-                return file[x], file[y], _taken(pairs[0], others)
+            there = [pair for pair in NAMES if set(pair) <= set(file.files)]
+            if there:
+                x, y = there[0]
+                return file[x], file[y], _taken(there)
             found = ", ".join(file.files[:8]) or "nothing"
     except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile) as error:
         raise InputError(f"data {path} cannot be read ({error})") from error
     except (NotImplementedError, RuntimeError) as error:  # an unknown or encrypted zip method
         raise InputError(f"data {path} cannot be read ({error})") from error
-    names = ", ".join(f"{x} and {y}" for x, y in NAMES[:1] + NAMES[4:8])
-    raise InputError(f"data {path} has {found}: images and labels are looked for as {names}")
+    pairs = ", ".join(f"{x} and {y}" for x, y in NAMES[:1] + NAMES[4:8])
+    raise InputError(f"data {path} has {found}: images and labels are looked for as {pairs}")
 
 
-def _taken(pair: tuple[str, str], others: list[tuple[str, str]]) -> tuple[str, ...]:
+def _taken(pairs: list[tuple[str, str]]) -> tuple[str, ...]:
     """Which arrays are the images and labels, where a file has more than one pair of them."""
-    if not others:
+    if len(pairs) == 1:
         return ()
-    rest = ", ".join(f"{x} and {y}" for x, y in others)
-    return (f"images and labels are {pair[0]} and {pair[1]} of the file, which also has {rest}",)
+    taken, *others = (f"{x} and {y}" for x, y in pairs)
+    return (f"images and labels are {taken} of the file, which also has {', '.join(others)}",)
 
 
 def _of_tfds(
