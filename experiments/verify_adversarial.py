@@ -12,9 +12,11 @@ run the model.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import zipfile
+from collections.abc import Iterator
 from typing import NoReturn
 
 import numpy as np
@@ -177,10 +179,10 @@ def _differs(file: dict[str, np.ndarray], data: str, class_names: str | None) ->
     Raises:
       SystemExit: there is no such data; told in one line.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        from alp_repro.data.own_images import read_own_images
-        from alp_repro.errors import InputError
+        with _native_notes_hidden():
+            from alp_repro.data.own_images import read_own_images
+            from alp_repro.errors import InputError
     except ImportError as error:
         _refuse(f"--data needs the library alp_repro ({error})")
     order = class_names.split(",") if class_names else None
@@ -195,6 +197,20 @@ def _differs(file: dict[str, np.ndarray], data: str, class_names: str | None) ->
     except InputError as error:
         _refuse(f"--data: {error}")
     return wrong
+
+
+@contextlib.contextmanager
+def _native_notes_hidden() -> Iterator[None]:
+    """Keeps TensorFlow's greetings from stderr, as the package does where this is no script."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    stderr = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def _refuse(message: str) -> NoReturn:
