@@ -37,7 +37,7 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
 
     define_classifier_flags(values)
     text("data_dir", "Folder of the TFDS datasets.")
-    define_num_images(values, 200, "The first so many images, or all of them.")
+    define_num_images(values, 200, "So many images, evenly over the classes, or all of them.")
     text("out", "Folder of the page, the numbers and every stage's result.", "audit")
     flags.DEFINE_float("eps", 8.0, "Radius of the L∞ ball, 0-255 scale.", flag_values=values)
     text(

@@ -24,6 +24,14 @@ def define_classifier_flags(values: flags.FlagValues = FLAGS) -> None:
     )
     text("data", "An .npz file with images and labels, a folder by class, or a TFDS name.")
     flags.DEFINE_list(
+        "class_names",
+        [],
+        "The folders of --data in the order of the labels: cat,dog,eel; or one word: sorted (by "
+        "name, as Keras and torchvision do), numbered (names are labels). Default: numbered where "
+        "all are numbers.",
+        flag_values=values,
+    )
+    flags.DEFINE_list(
         "pixel_range",
         [],
         "LOW,HIGH of the pixels that the model wants: 0,255 or -1,1. Default: 0,1.",
@@ -72,7 +80,12 @@ def own_images(values: flags.FlagValues) -> OwnImages:
       InputError: see `read_own_images`.
     """
     limit = None if values.num_images == "all" else values.num_images
-    return read_own_images(values.data, limit=limit, data_dir=values.data_dir)
+    return read_own_images(
+        values.data,
+        limit=limit,
+        data_dir=values.data_dir,
+        class_names=values.class_names,
+    )
 
 
 def _numbers(name: str, texts: list[str]) -> list[float]:

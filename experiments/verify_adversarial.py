@@ -4,15 +4,20 @@
     alp-verify audit/adversarial.npz --data=my_images.npz
     python experiments/verify_adversarial.py FILE  # needs nothing of this project but this file
 
-Independent of what made the file: it imports nothing of the library. Predictions are taken from the
-file, since NumPy cannot run the model.
+What a file claims is checked independently of what made it: the library is imported for --data
+alone, which is read as alp-audit reads it. Predictions are taken from the file, since NumPy cannot
+run the model.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
 import zipfile
+from collections.abc import Iterator
+from typing import NoReturn
 
 import numpy as np
 
@@ -30,32 +35,61 @@ NAMES = (
 ROUNDING = 1e-7  # of a float32 next to 1, which a bound may have been rounded by
 
 
+def unfit(file: dict[str, np.ndarray]) -> str:
+    """Return why a file's arrays cannot be checked, and what would be right; "" when they can.
+
+    Args:
+      file: see `verify`.
+    """
+    images, adversarial = file["images"], file["adversarial"]
+    for name in ("images", "adversarial"):
+        if not np.issubdtype(file[name].dtype, np.floating):
+            return f"{name} of type {file[name].dtype}: floats in [0, 1] are right"
+    n = len(images) if images.ndim else 0  # a single number has no images
+    if images.shape != adversarial.shape or n == 0 or images.size == 0:
+        return (
+            f"images of shape {images.shape} and adversarial of {adversarial.shape}: one and the "
+            "same [n, ...] with n > 0 is right"
+        )
+    for name in ("labels", "clean_predictions", "adversarial_predictions"):
+        if file[name].shape != (n,) or not np.issubdtype(file[name].dtype, np.integer):
+            return (
+                f"{name} of shape {file[name].shape} and type {file[name].dtype}: labels and "
+                f"predictions are {n} integers each"
+            )
+    for name in ("eps", "robust_accuracy"):
+        number = file[name]
+        if number.shape or number.dtype.kind not in "fiu":
+            return f"{name} of shape {number.shape} and type {number.dtype}: one number is right"
+    if not 0 < float(file["eps"]) <= 1:
+        return f"eps {float(file['eps']):g}: a number in (0, 1] is right, 8 of 255 being 0.03137"
+    return ""
+
+
 def verify(file: dict[str, np.ndarray]) -> list[str]:
-    """What is wrong with a file's arrays, one line each; nothing is right.
+    """Return what is wrong with a file's arrays, one line each; nothing is right.
 
     Args:
       file: images and adversarial, float [n, ...] in [0, 1]; labels and both predictions, int [n];
         eps on the [0, 1] scale; robust_accuracy, the share claimed to be left.
     """
+    if reason := unfit(file):
+        return [reason]
     images, adversarial = file["images"], file["adversarial"]
-    n = len(images)
-    integers = [file[name] for name in ("labels", "clean_predictions", "adversarial_predictions")]
-    if images.shape != adversarial.shape or n == 0:
-        return [f"images of shape {images.shape} and adversarial of {adversarial.shape}"]
-    if any(one.shape != (n,) or not np.issubdtype(one.dtype, np.integer) for one in integers):
-        return [f"labels and predictions are not {n} integers each"]
-    labels, clean, found = integers
-    eps = float(file["eps"])
+    labels, clean = file["labels"], file["clean_predictions"]
+    found, eps = file["adversarial_predictions"], float(file["eps"])
     wrong = []
     for name, pixels in (("images", images), ("adversarial", adversarial)):
         outside = ~np.isfinite(pixels) | (pixels < 0) | (pixels > 1)
         if outside.any():
             wrong.append(f"{_images(outside)} of {name} leave [0, 1]")
-    distance = np.abs(adversarial.astype(np.float64) - images.astype(np.float64))
+    with np.errstate(invalid="ignore"):  # of infinities, which are told above
+        distance = np.abs(adversarial.astype(np.float64) - images.astype(np.float64))
     far = ~(distance <= eps + ROUNDING)
     if far.any():
+        farthest = np.nan_to_num(distance, nan=np.inf).max()
         wrong.append(
-            f"{_images(far)} leave the ball: {np.nanmax(distance) * 255:.6g} of 255, and eps is "
+            f"{_images(far)} leave the ball: {farthest * 255:.6g} of 255, and eps is "
             f"{eps * 255:.6g}"
         )
     if labels.min() < 0:
@@ -64,7 +98,7 @@ def verify(file: dict[str, np.ndarray]) -> list[str]:
     if (unchanged & (clean != found)).any():
         wrong.append("an image that was not changed has two predictions")
     robust = float(((clean == labels) & (found == labels)).mean())
-    if abs(robust - float(file["robust_accuracy"])) > 1e-9:
+    if not abs(robust - float(file["robust_accuracy"])) <= 1e-9:
         wrong.append(
             f"{robust:.2%} are left by the predictions, {float(file['robust_accuracy']):.2%} are "
             "claimed"
@@ -73,18 +107,36 @@ def verify(file: dict[str, np.ndarray]) -> list[str]:
 
 
 def same_data(file: dict[str, np.ndarray], images: np.ndarray, labels: np.ndarray) -> list[str]:
-    """Whether the clean images and labels are the first of someone's own; uint8 or [0, 1]."""
-    images = images[..., None] if images.ndim == 3 else images
-    if images.dtype == np.uint8 or images.max() > 1:
-        images = images.astype(np.float64) / 255
-    labels = labels.argmax(axis=1) if labels.ndim == 2 and labels.shape[1] > 1 else labels.ravel()
+    """Return how the clean images and labels differ from those of someone's own.
+
+    Args:
+      file: see `verify`.
+      images, labels: in any form that the audit takes; more of them than the file has mean the
+        first ones, or those that the audit draws.
+
+    Raises:
+      InputError: images or labels that the audit does not take.
+    """
+    from alp_repro.data.own_arrays import class_numbers, evenly, unit_images
+
+    images, _ = unit_images(images)
+    labels, _ = class_numbers(labels, len(images))
     n = len(file["labels"])
-    if len(labels) < n or images[:n].shape != file["images"].shape:
-        return ["the images have another shape or number than the data"]
+    if len(labels) < n or images.shape[1:] != file["images"].shape[1:]:
+        return [
+            f"the file has {n} images of shape {file['images'].shape[1:]}, the data {len(labels)} "
+            f"of {images.shape[1:]}"
+        ]
+    first = _differences(file, images[:n], labels[:n])
+    drawn = evenly(labels, n)
+    return first and _differences(file, images[drawn], labels[drawn])
+
+
+def _differences(file: dict[str, np.ndarray], images: np.ndarray, labels: np.ndarray) -> list[str]:
     wrong = []
-    if np.abs(images[:n] - file["images"]).max() > 1e-6:
+    if not np.abs(images - file["images"]).max() <= 1e-6:
         wrong.append("the clean images are not those of the data")
-    if (labels[:n] != file["labels"]).any():
+    if (labels != file["labels"]).any():
         wrong.append("the labels are not those of the data")
     return wrong
 
@@ -97,34 +149,86 @@ def _images(pixels: np.ndarray) -> str:
     return f"{int(_of_images(pixels).sum())} of {len(pixels)} images"
 
 
-def _read(path: str, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+def _read(path: str) -> dict[str, np.ndarray]:
+    """The arrays of a file, fit to be checked.
+
+    Raises:
+      SystemExit: there is no such file; told in one line.
+    """
+    right = f"an .npz file with {', '.join(NAMES)} is right, as alp-audit --save_adversarial writes"
+    if not os.path.isfile(path):
+        _refuse(f"{path} is {'a folder' if os.path.isdir(path) else 'not there'}: {right}")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in names}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        print(f"error: {path} is no such file ({error})", file=sys.stderr)
-        sys.exit(EXIT_BAD_INPUT)
+        if not zipfile.is_zipfile(path):
+            _refuse(f"{path} is no .npz file: {right}")
+        with np.load(path, allow_pickle=False) as content:
+            missing = [name for name in NAMES if name not in content.files]
+            if missing:
+                _refuse(f"{path} has no {', '.join(missing)}: {right}")
+            file = {name: content[name] for name in NAMES}
+    except Exception as error:  # zipfile and NumPy raise errors of many kinds for damaged files
+        _refuse(f"{path} cannot be read ({' '.join(str(error).split())[:200]}): {right}")
+    if reason := unfit(file):
+        _refuse(f"{path}: {reason}")
+    return file
 
 
-def _read_data(path: str) -> tuple[np.ndarray, np.ndarray]:
-    for pair in (("x_test", "y_test"), ("x", "y"), ("images", "labels"), ("X", "y")):
-        with np.load(path, allow_pickle=False) as file:
-            if set(pair) <= set(file.files):
-                return file[pair[0]], file[pair[1]]
-    print(f"error: {path} has no images and labels as x and y", file=sys.stderr)
+def _differs(file: dict[str, np.ndarray], data: str, class_names: str | None) -> list[str]:
+    """How the clean images differ from those of --data.
+
+    Raises:
+      SystemExit: there is no such data; told in one line.
+    """
+    try:
+        with _native_notes_hidden():
+            from alp_repro.data.own_images import read_own_images
+            from alp_repro.errors import InputError
+    except ImportError as error:
+        _refuse(f"--data needs the library alp_repro ({error})")
+    order = class_names.split(",") if class_names else None
+    try:
+        wrong = []
+        # As alp-audit draws them; all of them, of which the file may have the first.
+        for limit in (len(file["labels"]), None):
+            found = read_own_images(data, limit=limit, class_names=order)
+            wrong = same_data(file, found.images, found.labels)
+            if not wrong:
+                break
+    except InputError as error:
+        _refuse(f"--data: {error}")
+    return wrong
+
+
+@contextlib.contextmanager
+def _native_notes_hidden() -> Iterator[None]:
+    """Keeps TensorFlow's greetings from stderr, as the package does where this is no script."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    stderr = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
+def _refuse(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
     sys.exit(EXIT_BAD_INPUT)
 
 
 def cli() -> None:
-    """Console script: exit code 0 when all is right, 1 when something is wrong."""
+    """Console script: exit code 0 when all is right, 1 when something is wrong, 2 for bad input."""
     parser = argparse.ArgumentParser(description="Checks a file of adversarial images.")
     parser.add_argument("file", help="adversarial.npz, as alp-audit --save_adversarial writes it")
-    parser.add_argument("--data", help=".npz with x and y: the images that were to be attacked")
+    parser.add_argument("--data", help="the images that were to be attacked, as alp-audit takes it")
+    parser.add_argument("--class_names", help="the order of --data's folders, as in alp-audit")
     arguments = parser.parse_args()
-    file = _read(arguments.file, NAMES)
+    file = _read(arguments.file)
     wrong = verify(file)
     if arguments.data and not wrong:
-        wrong = same_data(file, *_read_data(arguments.data))
+        wrong = _differs(file, arguments.data, arguments.class_names)
     for line in wrong:
         print(f"wrong: {line}")
     if not wrong:

@@ -28,7 +28,7 @@ from alp_repro.classifiers import (
     common_pixel_scales,
     load_function_or_model,
 )
-from alp_repro.data.own_images import class_numbers, unit_images
+from alp_repro.data.own_arrays import class_numbers, unit_images
 from alp_repro.errors import InputError
 from alp_repro.evaluation.model_check import why_no_function
 from alp_repro.files import expanded

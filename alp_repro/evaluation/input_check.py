@@ -14,6 +14,7 @@ import numpy as np
 
 from alp_repro import files
 from alp_repro.data.images import unit_scale
+from alp_repro.data.own_arrays import range_advice
 from alp_repro.decoding import from_plain
 from alp_repro.errors import InputError, one_line
 from alp_repro.plain_numbers import whole_number
@@ -50,7 +51,8 @@ def checked_images(images: Any) -> np.ndarray:
         raise InputError(f"image {bad} of {len(images)} has values that are not finite in float32")
     if least < 0 or most > 1:
         raise InputError(
-            f"images in [{least:g}, {most:g}]: floats in [0, 1] (divide by 255) or uint8 are needed"
+            f"images in [{least:.6g}, {most:.6g}]: floats in [0, 1] or uint8 are needed "
+            f"({range_advice(float(least), float(most))})"
         )
     return images
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from alp_repro.data.own_images import class_numbers, read_own_images, unit_images
+from alp_repro.data.own_arrays import class_numbers, unit_images
+from alp_repro.data.own_images import read_own_images
 from alp_repro.errors import InputError
 
 GENERATOR = np.random.default_rng(0)
@@ -57,6 +58,21 @@ def test_npz_under_common_names(x: str, y: str, tmp_path: Path) -> None:
 def test_the_test_split_is_taken_where_there_are_two(tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", x_train=BYTES[:1], y_train=[9], x_test=BYTES, y_test=LABELS)
     assert len(read_own_images(tmp_path / "d.npz").labels) == 6
+
+
+def test_a_file_with_two_pairs_tells_which_is_taken(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", x=BYTES[::-1], y=LABELS[::-1], x_test=BYTES, y_test=LABELS)
+    found = read_own_images(tmp_path / "d.npz")
+    np.testing.assert_array_equal(found.images, UNIT)
+    assert any("x_test and y_test" in note and "x and y" in note for note in found.notes)
+
+
+def test_a_part_of_a_file_sorted_by_class_has_every_class(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", x=BYTES, y=np.sort(LABELS))
+    found = read_own_images(tmp_path / "d.npz", limit=3)
+    assert found.labels.tolist() == [0, 1, 2]
+    np.testing.assert_array_equal(found.images, UNIT[[0, 2, 4]])
+    assert any("0: 1, 1: 1, 2: 1" in note for note in found.notes)
 
 
 @pytest.mark.parametrize(
