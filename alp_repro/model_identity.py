@@ -46,7 +46,7 @@ class FunctionIdentity:
 
     Attributes:
       architecture: sixteen hex digits of the layers, their settings and how they are joined.
-      logits: on `probe_images`, all nine digits of a float32 (until version 0.9 six), as an offset
+      logits: on `probe_images`, all nine digits of a float32 (six in version 0.1), as an offset
         may leave little to the rest; None where they are not finite.
     """
 
