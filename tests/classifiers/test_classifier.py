@@ -154,25 +154,22 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_another_function_is_not_attacked(name: str, pixels) -> None:
-    """What was rebuilt predicts what the model does, or the model is refused in one line."""
+def test_another_function_is_not_attacked(name: str) -> None:
+    """What cannot be rebuilt as the same function is refused in one line."""
     keras.utils.set_random_seed(1)
     model = OTHERS[name]()
     model.set_weights([3 * w for w in model.get_weights()])
     with pytest.raises(InputError) as error:
-        found = as_classifier(model, image_shape=SHAPE).model(pixels)
-        np.testing.assert_array_equal(
-            np.argmax(found, axis=1), np.asarray(model(pixels)).argmax(axis=1)
-        )
+        as_classifier(model, image_shape=SHAPE)
     assert "\n" not in str(error.value) and len(str(error.value)) < 400
 
 
-def test_an_activation_inside_a_layer_whose_outputs_are_logits_stays(pixels) -> None:
+def test_an_activation_inside_a_layer_whose_outputs_are_logits_stays() -> None:
     model = network(Scaled(3, "sigmoid"), keras.layers.Rescaling(4.0, -2.0))
     assert as_classifier(model, image_shape=SHAPE).model is model
 
 
-def test_a_random_model_is_reached_too(pixels) -> None:
+def test_a_random_model_is_reached_too() -> None:
     class Noise(keras.layers.Layer):
         def call(self, x: Any) -> Any:
             return x + tf.random.normal(tf.shape(x))
