@@ -100,7 +100,7 @@ def _of_graph(model: keras.Model, image_shape: ImageShape, pixels: PixelScale) -
         # of a subclass whose constructor takes other arguments.
         model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     probes = _probes(image_shape)
-    taken = np.float32(pixels.scale) * probes + np.float32(pixels.offset)
+    taken = probes * np.array(pixels.scale, np.float32) + np.array(pixels.offset, np.float32)
     taken = taken.reshape(len(probes), *reshaped) if reshaped else taken
     outputs = _outputs(model, taken, image_shape)
     core, removed = heads.without_probabilities(model, taken, outputs)
