@@ -246,7 +246,7 @@ def test_neither_a_masked_class_nor_an_offset_blinds_what_scales(
     logits = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
 
     def end(values: np.ndarray) -> np.ndarray:
-        mask = np.full((len(values), masked), -1e9, np.float32)
+        mask = np.full((len(values), int(masked)), -1e9, np.float32)
         return np.concatenate([values + np.float32(offset), mask], axis=1)
 
     assert not indicators.logit_scale(end(logits)).raised
