@@ -256,7 +256,7 @@ def test_neither_a_masked_class_nor_an_offset_blinds_what_scales(
 
     class Noisy(keras.Model):
         def call(self, images: tf.Tensor) -> tf.Tensor:
-            drawn = tf.numpy_function(lambda: np.float32(0.1 * next(calls)), [], tf.float32)
+            drawn = tf.numpy_function(lambda: np.float32(0.3 * next(calls)), [], tf.float32)
             return tf.constant(end(logits)) + tf.where(tf.constant(end(logits)) > -1e8, drawn, 0.0)
 
     moved = measurements.randomness(
