@@ -46,7 +46,8 @@ class FunctionIdentity:
 
     Attributes:
       architecture: sixteen hex digits of the layers, their settings and how they are joined.
-      logits: on `probe_images`, six digits; None where they are not finite.
+      logits: on `probe_images`, all nine digits of a float32 (six in version 0.1), as an offset
+        may leave little to the rest; None where they are not finite.
     """
 
     architecture: str
@@ -85,7 +86,7 @@ def function_identity(model: keras.Model, image_shape: tuple[int, ...]) -> Funct
     with full_float32():
         logits = logits_function(model)(tf.constant(probe_images(image_shape))).numpy()
     rounded = tuple(
-        tuple(float(f"{value:.6g}") if np.isfinite(value) else None for value in row)
+        tuple(float(f"{value:.9g}") if np.isfinite(value) else None for value in row)
         for row in logits
     )
     return FunctionIdentity(architecture_hash(model), rounded)

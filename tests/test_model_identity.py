@@ -52,6 +52,26 @@ def test_another_function_of_the_same_weights_is_another_model(changes: dict[str
     assert difference(network(), network(**changes)) is not None
 
 
+@pytest.mark.parametrize("end", ["masked", "offset"])
+def test_a_masked_class_or_an_offset_hides_no_other_function(end: str) -> None:
+    def model(function: Any) -> keras.Model:
+        layers = network(activation=keras.layers.Lambda(function)).layers
+        found = keras.Sequential(
+            [
+                *layers,
+                keras.layers.Lambda(mask) if end == "masked" else keras.layers.Rescaling(1, 1e5),
+            ]
+        )
+        found.build((None, *IMAGE_SHAPE))
+        return found
+
+    def mask(logits: Any) -> Any:
+        return keras.ops.pad(logits, [[0, 0], [0, 1]], constant_values=-1e9)
+
+    assert difference(model(keras.ops.relu), model(keras.ops.relu)) is None
+    assert difference(model(keras.ops.relu), model(keras.ops.tanh)) is not None
+
+
 @pytest.mark.parametrize("changes", [{}, {"name": "named"}, {"dtype": "mixed_bfloat16"}], ids=str)
 def test_names_and_dtypes_are_no_part_of_a_function(changes: dict[str, Any]) -> None:
     assert difference(float32_model(network(**changes)), network()) is None

@@ -10,6 +10,7 @@ import numpy as np
 from alp_repro.auditing import kinds
 from alp_repro.auditing.kinds import Indicator
 from alp_repro.auditing.planted import PlantedResult
+from alp_repro.probes import deciding_spreads
 
 
 def percent(share: float) -> str:
@@ -61,7 +62,7 @@ def unstable_gradients(mean_change: float) -> Indicator:
 
 def logit_scale(logits: np.ndarray) -> Indicator:
     """Clean logits [n, classes]."""
-    spread = float(np.median(np.ptp(logits, axis=1)))
+    spread = float(np.median(deciding_spreads(logits)))
     return kinds.LOGIT_SCALE.judged(0 < spread < kinds.SMALL_SPREAD, f"median range {spread:.3g}")
 
 

@@ -93,7 +93,7 @@ RANDOM = Kind(
     "random_outputs",
     "random outputs",
     "Largest change of a logit between passes over the same images, and when a batch is made up "
-    "differently, relative to the range of all logits.",
+    "differently, relative to the range that the logits of an image have.",
     f"{AUTO_ATTACK}; threshold ours, theirs is 1e-4 of logits of unit length",
     f"a change above {RANDOM_CHANGE:g}",
     "Remove what is random at inference (noise, dropout called with training=True, batch norm in "

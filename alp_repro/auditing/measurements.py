@@ -16,6 +16,7 @@ from alp_repro.attacks import Attack, loss_and_gradient, pgd_step, random_starts
 from alp_repro.attacks.losses import attack_loss
 from alp_repro.errors import InputError
 from alp_repro.model_copies import logits_function
+from alp_repro.probes import relative_change
 
 Numbers = dict[str, float]
 
@@ -64,20 +65,19 @@ def clean_logits(model: keras.Model, images: np.ndarray, *, batch_size: int) -> 
 def randomness(
     model: keras.Model, images: np.ndarray, logits: np.ndarray, *, batch_size: int
 ) -> Numbers:
-    """How far logits move, relative to their spread, when nothing of an image has changed.
+    """Return how far logits move (`probes.relative_change`) when nothing of an image has changed.
 
     `repeated`: the largest change in two further passes over the same batches; `batch`: in a pass
     over the images in another order. A model that draws random numbers, or whose batch norm or
     dropout is in training mode, moves.
     """
     program = tf.function(logits_function(model))
-    scale = max(float(np.ptp(logits)), 1e-30)
     (again,), (more,) = (batched(program, batch_size, images) for _ in range(2))
     order = np.random.default_rng(0).permutation(len(images))
     (shuffled,) = batched(program, batch_size, images[order])
     return {
-        "repeated": float(max(np.abs(again - logits).max(), np.abs(more - logits).max())) / scale,
-        "batch": float(np.abs(shuffled - logits[order]).max()) / scale,
+        "repeated": max(relative_change(again, logits), relative_change(more, logits)),
+        "batch": relative_change(shuffled, logits[order]),
     }
 
 

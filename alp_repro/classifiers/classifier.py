@@ -16,6 +16,7 @@ from alp_repro.classifiers import heads
 from alp_repro.classifiers.load import load_function_or_model
 from alp_repro.classifiers.pixels import UNIT_PIXELS, PixelScale
 from alp_repro.errors import InputError, reason
+from alp_repro.probes import probe_images
 
 ImageShape = tuple[int, int, int]
 
@@ -96,10 +97,16 @@ def _of_graph(model: keras.Model, image_shape: ImageShape, pixels: PixelScale) -
     notes = [f"pixels put on the model's scale, {pixels.name}"] if not pixels.unchanged else []
     if reshaped:
         notes.append(f"images reshaped to {reshaped}, as the model wants them")
-    if not isinstance(model, keras.Sequential) and model.input is not model.inputs[0]:
-        # Keras warns at every call of a model whose one input stands in a list.
+    of_keras = type(model).__module__.partition(".")[0] == "keras"
+    if not of_keras or not (isinstance(model, keras.Sequential) or model.input is model.inputs[0]):
+        # Keras warns at every call of a model whose one input stands in a list, and builds no copy
+        # of a subclass whose constructor takes other arguments.
         model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-    core, removed = heads.without_probabilities(model)
+    probes = _probes(image_shape)
+    taken = probes * np.array(pixels.scale, np.float32) + np.array(pixels.offset, np.float32)
+    taken = taken.reshape(len(probes), *reshaped) if reshaped else taken
+    outputs = _outputs(model, taken, image_shape)
+    core, removed = heads.without_probabilities(model, taken, outputs)
     if removed:
         notes.append(f"{removed} taken off: attacks need logits")
     one = core.outputs[0].shape[-1] == 1 and len(core.outputs[0].shape) == 2
@@ -118,7 +125,9 @@ def _of_graph(model: keras.Model, image_shape: ImageShape, pixels: PixelScale) -
             x = keras.layers.Reshape(reshaped)(x)
         logits = core(x)
         adapted = keras.Model(images, heads.two_logits(logits) if one else logits, name=model.name)
-    return Classifier(adapted, _classes(adapted, image_shape), tuple(notes))
+    if removed is None:
+        _check_logits(outputs)
+    return Classifier(adapted, 2 if one else outputs.shape[1], tuple(notes))
 
 
 def _number(values: tuple[float, ...]) -> float | list[float]:
@@ -232,8 +241,7 @@ def _of_function(
 ) -> Classifier:
     model = FunctionModel(function, pixels=pixels)
     notes = [f"pixels put on the model's scale, {pixels.name}"] if not pixels.unchanged else []
-    # Two images that differ: a function that returns one row for all would else pass.
-    probe = np.stack([np.zeros(image_shape), np.full(image_shape, 0.5)]).astype(np.float32)
+    probe = _probes(image_shape)
     try:
         model.learn_outputs(probe)
     except InputError:
@@ -241,22 +249,17 @@ def _of_function(
     except Exception as error:  # whatever a function of the user's raises
         raise _not_called(image_shape, error) from error
     outputs = np.asarray(model(probe))
-    if heads.are_probabilities(outputs) or _within_unit(np.asarray(outputs)):
-        raise InputError(
-            "the model's outputs are probabilities, and their softmax or sigmoid cannot be reached "
-            "inside a function or a subclassed model: return what goes into it (logits), as with "
-            "activation=None in the last layer"
-        )
+    # Behind `two_logits`, class 0 has a logit of 0.
+    _check_logits(outputs[:, 1:] if model._one_output else outputs)
     if model._one_output:
         notes.append("one output read as the logit of class 1, beside 0 for class 0")
     return Classifier(model, outputs.shape[1], tuple(notes))
 
 
-def _within_unit(outputs: np.ndarray) -> bool:
-    """Whether one output behind `two_logits` is a sigmoid's: strictly between 0 and 1."""
-    return outputs.shape[1] == 2 and bool(
-        (outputs[:, 0] == 0).all() and (outputs[:, 1] > 0).all() and (outputs[:, 1] < 1).all()
-    )
+def _probes(image_shape: ImageShape) -> np.ndarray:
+    """Some images that differ: a function that returns one row for all would else pass."""
+    plain = np.stack([np.zeros(image_shape), np.full(image_shape, 0.5)]).astype(np.float32)
+    return np.concatenate([plain, probe_images(image_shape)])
 
 
 def _not_called(image_shape: ImageShape, error: Exception) -> InputError:
@@ -266,18 +269,18 @@ def _not_called(image_shape: ImageShape, error: Exception) -> InputError:
     )
 
 
-def _classes(model: keras.Model, image_shape: ImageShape) -> int:
-    """How many logits it gives; InputError when these are none."""
-    probe = np.full((2, *image_shape), 0.5, np.float32)
+def _outputs(model: keras.Model, images: np.ndarray, image_shape: ImageShape) -> np.ndarray:
+    """What a model gives for images on its own scale; InputError when this is no [n, classes]."""
     try:
-        outputs = np.asarray(keras.ops.convert_to_numpy(model(probe, training=False)), np.float32)
+        outputs = np.asarray(keras.ops.convert_to_numpy(model(images, training=False)), np.float32)
     except Exception as error:  # whatever its layers raise
         raise _not_called(image_shape, error) from error
     if outputs.ndim != 2:
         raise InputError(f"the model gives {outputs.shape}: logits [n, classes] are needed")
-    if heads.are_probabilities(outputs):
-        raise InputError(
-            "the model's outputs are probabilities, and what makes them so is no softmax that can "
-            "be taken off: give the model without it (logits)"
-        )
-    return outputs.shape[1]
+    return outputs
+
+
+def _check_logits(outputs: np.ndarray) -> None:
+    why = heads.why_no_logits(outputs)
+    if why is not None:
+        raise InputError(why)

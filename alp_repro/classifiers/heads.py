@@ -1,34 +1,100 @@
 """The end of a model: from probabilities back to logits, from one output to two.
 
-Softmax and sigmoid are taken off where a model's layers can be reached; nothing of the given model
-is changed, and the weights are shared with it.
+Softmax and sigmoid are taken off where a model's layers can be reached, and what is left is
+compared with the given model on fixed images; nothing of the given model is changed.
 """
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import keras
 import numpy as np
 
+from alp_repro.errors import InputError, one_line
+from alp_repro.model_copies import computes_in_float32
+
+GIVE_LOGITS = (
+    "give the model without its softmax or sigmoid (logits), as with activation=None in the last "
+    "layer"
+)
+
 _PROBABILITIES = ("softmax", "sigmoid")
+# How far probabilities computed anew may be from the given model's, by rounding.
+_FLOAT32_ROUNDING, _ROUGH_ROUNDING = 1e-4, 3e-2
 
 
 def is_graph(model: Any) -> bool:
-    """Whether a model's layers can be taken apart: functional or Sequential, of Keras itself."""
+    """Return whether a model's layers can be taken apart: functional or Sequential.
+
+    A subclass counts too, as long as it does not override `call`: one that does computes something
+    else than its graph of layers.
+    """
     if not isinstance(model, keras.Model) or not getattr(model, "outputs", None):
         return False
-    # A subclass that overrides `call` computes something else than its graph of layers.
-    return type(model).__module__.partition(".")[0] == "keras"
+    methods = (type(model).call, type(model).__call__)
+    return all(method.__module__.partition(".")[0] == "keras" for method in methods)
 
 
-def without_probabilities(model: keras.Model) -> tuple[keras.Model, str | None]:
-    """A functional model without its last softmax or sigmoid, and what was taken off (or None)."""
-    removed = _last_activation(model)
-    if removed is None:
+def without_probabilities(
+    model: keras.Model, images: np.ndarray, outputs: np.ndarray
+) -> tuple[keras.Model, str | None]:
+    """Return a functional model without its last softmax or sigmoid, and what was taken off.
+
+    Args:
+      model: functional or Sequential.
+      images: float32 [n, ...], what the model takes.
+      outputs: what it gives for them, float32 [n, classes]. Where they leave [0, 1], nothing at
+        its end makes probabilities, and the model itself is returned with None.
+
+    Raises:
+      InputError: the last layer cannot be rebuilt without it, or the rebuilt model is another one.
+    """
+    found = _last_activation(model) if within_unit(outputs) else None
+    if found is None:
         return model, None
-    images = keras.Input(model.inputs[0].shape[1:], dtype=model.inputs[0].dtype)
-    return keras.Model(images, _logits(model, images), name=f"{model.name}_logits"), removed
+    kind, what = found
+    if kind == "softmax" and outputs.shape[1] == 1:
+        raise InputError(
+            "the model ends in a softmax of one unit, which is 1 whatever the image: give it a "
+            "sigmoid, or one unit for each class"
+        )
+    taken = keras.Input(model.inputs[0].shape[1:], dtype=model.inputs[0].dtype)
+    try:
+        rebuilt = keras.Model(taken, _logits(model, taken), name=f"{model.name}_logits")
+        logits = np.asarray(keras.ops.convert_to_numpy(rebuilt(images, training=False)), np.float32)
+    except InputError:
+        raise
+    except Exception as error:  # Keras and the user's layers raise errors of many kinds
+        raise InputError(
+            f"{what} cannot be taken off ({one_line(error)}): {GIVE_LOGITS}"
+        ) from error
+    again = np.asarray(getattr(keras.activations, kind)(logits), np.float32)
+    close = _FLOAT32_ROUNDING if computes_in_float32(model) else _ROUGH_ROUNDING
+    same = again.shape == outputs.shape and np.abs(again - outputs).max() <= close
+    # A model that is random gives other outputs each time, whatever is taken off.
+    if same or (_is_random(model, images, outputs, close) and _is_of_keras(model)):
+        return rebuilt, what
+    raise InputError(
+        f"{what} cannot be taken off: what is left gives other predictions than the model (the "
+        f"layer goes on computing behind its {kind}?); {GIVE_LOGITS}"
+    )
+
+
+def _is_random(model: keras.Model, images: np.ndarray, outputs: np.ndarray, close: float) -> bool:
+    again = np.asarray(keras.ops.convert_to_numpy(model(images, training=False)), np.float32)
+    return bool(np.abs(again - outputs).max() > close)
+
+
+def _is_of_keras(model: keras.Model) -> bool:
+    """Return whether the last layer is one of Keras that applies its activation last."""
+    last, _ = last_operation(model)
+    if is_graph(last):
+        return _is_of_keras(last)
+    return type(last).__module__.partition(".")[0] == "keras" and not isinstance(
+        last, keras.layers.RNN
+    )
 
 
 def last_operation(model: keras.Model) -> tuple[keras.Operation, Any]:
@@ -38,34 +104,65 @@ def last_operation(model: keras.Model) -> tuple[keras.Operation, Any]:
     own input, not what it is given there.
     """
     history = model.outputs[0]._keras_history
-    inputs = history.operation._inbound_nodes[history.node_index].input_tensors
+    inputs = _inputs_of_last(model)
     return history.operation, inputs[0] if inputs else model.inputs[0]
 
 
-def _last_activation(model: keras.Model) -> str | None:
+def _inputs_of_last(model: keras.Model) -> list[Any]:
+    history = model.outputs[0]._keras_history
+    return list(history.operation._inbound_nodes[history.node_index].input_tensors)
+
+
+def _last_activation(model: keras.Model) -> tuple[str, str] | None:
+    """Return "softmax" or "sigmoid" and words for where it is; None: neither ends the model."""
     last, _ = last_operation(model)
-    if type(last).__name__ == "Softmax":  # the layer, or keras.ops.softmax
-        return "the softmax at the end"
     if is_graph(last):
         return _last_activation(last)
-    name = getattr(getattr(last, "activation", None), "__name__", "")
-    if name not in _PROBABILITIES:
-        return None
-    return f"the {name} of the last layer ({last.name})"
+    kind = _kind(last)
+    if kind is not None:  # a layer or an operation that is nothing else
+        return kind, f"the {kind} at the end"
+    kind = _kind(getattr(last, "activation", None))
+    return None if kind is None else (kind, f"the {kind} of the last layer ({last.name})")
+
+
+def _kind(function: Any) -> str | None:
+    """Return which of the two a function, an operation or a layer is, by its name."""
+    if isinstance(function, keras.layers.Activation):
+        return _kind(function.activation)
+    if isinstance(function, keras.layers.Lambda):
+        return _kind(function.function)
+    name = getattr(function, "__name__", type(function).__name__).lower()
+    name = name.removesuffix("_v2")  # tf.nn.softmax calls itself softmax_v2
+    return name if name in _PROBABILITIES else None
 
 
 def _logits(model: keras.Model, images: Any) -> Any:
     """The model's logits as a function of another input: its graph up to the last layer, linear."""
     last, given = last_operation(model)
+    if len(model.inputs) != 1 or len(_inputs_of_last(model)) > 1:
+        raise InputError(
+            f"the model's last layer ({last.name}) has several inputs, and its softmax or sigmoid "
+            f"cannot be taken off: {GIVE_LOGITS}"
+        )
     before = images if given is model.inputs[0] else keras.Model(model.inputs[0], given)(images)
-    if type(last).__name__ == "Softmax" or isinstance(last, keras.layers.Activation):
-        return before
     if is_graph(last):
         return _logits(last, before)
-    linear = type(last).from_config({**last.get_config(), "activation": "linear"})
+    if _kind(last) is not None:
+        return before
+    linear = type(last).from_config({**_config(last), "activation": "linear"})
     linear.build(given.shape)
     linear.set_weights(last.get_weights())
     return linear(before)
+
+
+def _config(layer: Any) -> dict[str, Any]:
+    """The layer's configuration, also where Keras cannot write its activation down."""
+    try:
+        return dict(layer.get_config())
+    except ValueError:
+        bare = copy.copy(layer)
+        object.__setattr__(bare, "activation", keras.activations.linear)
+        return dict(bare.get_config())
 
 
 def two_logits(logit: Any) -> Any:
@@ -73,11 +170,29 @@ def two_logits(logit: Any) -> Any:
     return keras.ops.concatenate([keras.ops.zeros_like(logit), logit], axis=-1)
 
 
-def are_probabilities(outputs: np.ndarray) -> bool:
-    """Whether outputs [n, classes] look like a softmax's: not negative, each row's sum is 1."""
-    return bool(
-        outputs.ndim == 2
-        and outputs.shape[1] > 1
-        and outputs.min() >= 0
-        and np.abs(outputs.sum(axis=1) - 1).max() < 1e-3
+def within_unit(outputs: np.ndarray) -> bool:
+    """Return whether all of a model's outputs lie in [0, 1], as probabilities do."""
+    return bool(outputs.size and outputs.min() >= 0 and outputs.max() <= 1)
+
+
+def why_no_logits(outputs: np.ndarray) -> str | None:
+    """Return why a model's outputs [n, classes] are no logits, and what to do; None: they may be.
+
+    Rows of sum 1 are a softmax's. Others that all lie in [0, 1] may be sigmoids' or logits: the
+    message says how to give either.
+    """
+    several = outputs.shape[1] > 1
+    sums_to_one = several and bool(
+        outputs.min() >= 0 and np.abs(outputs.sum(axis=1) - 1).max() < 1e-2
     )
+    if sums_to_one:
+        return f"the model's outputs are probabilities: {GIVE_LOGITS}"
+    if within_unit(outputs) and outputs.any():
+        return (
+            "the model's outputs all lie in [0, 1], as probabilities do: "
+            f"{GIVE_LOGITS}; if they are logits, subtract 1 from each, which changes no prediction"
+            if several
+            else "the model's one output lies in [0, 1], as a probability does, and the logit of "
+            f"class 1 is needed: {GIVE_LOGITS}"
+        )
+    return None

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from alp_repro.attacks.losses import attack_loss
 from alp_repro.attacks.settings import Attack
+from alp_repro.classifiers.heads import why_no_logits
 from alp_repro.errors import InputError, one_line
 from alp_repro.evaluation.input_check import check_classes, check_is_keras
 from alp_repro.model_copies import (
@@ -142,6 +143,11 @@ def checked_logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
         raise InputError(f"the model gives {what}: logits [n, classes] are needed")
     logits = tf.cast(outputs, tf.float32).numpy()
     _check_logits(logits)
+    if why_no_logits(logits) is not None:  # four images may be few to tell: these are others
+        further = logits_function(model)(tf.constant(probe_images(images.shape[1:]))).numpy()
+        why = why_no_logits(np.concatenate([logits, further]))
+        if why is not None:
+            raise InputError(why)
     return logits
 
 
@@ -166,11 +172,6 @@ def _check_logits(logits: np.ndarray) -> None:
         raise InputError(
             f"the model's logits of image {bad} are not finite: its weights are damaged"
         )
-    if logits.min() >= 0 and np.abs(logits.sum(axis=1) - 1).max() < 1e-2:
-        raise InputError(
-            "the model's outputs are probabilities: give it without its softmax (logits), which "
-            "would hide gradients from the attack"
-        )
 
 
 def why_no_function(model: keras.Model, images: np.ndarray) -> str | None:
@@ -186,16 +187,21 @@ def why_no_function(model: keras.Model, images: np.ndarray) -> str | None:
         once, again = logits(tf.constant(few)).numpy(), logits(tf.constant(few)).numpy()
         among_others = np.concatenate([few, probe_images(images.shape[1:])])
         larger = logits(tf.constant(among_others)).numpy()[: len(few)]
+        moved = logits(tf.constant(among_others[::-1].copy())).numpy()[-len(few) :][::-1]
         alone = logits(tf.constant(few[:1])).numpy()
     dtype = "float32" if computes_in_float32(model) else "bfloat16"
     if not rounding_explains(again, once, dtype=dtype):
         return "the same images get other logits each time (dropout or noise in inference?)"
     same_in_others = rounding_explains(larger, once, dtype=dtype)
-    if not (same_in_others and rounding_explains(alone, once[:1], dtype=dtype)):
+    # With the others beside it: one image's logits may all be near each other.
+    alone = np.concatenate([alone, once[1:]])
+    if not (same_in_others and rounding_explains(alone, once, dtype=dtype)):
         return (
             "an image's logits depend on the other images of its batch (batch norm called with "
             "training=True?)"
         )
+    if not rounding_explains(moved, once, dtype=dtype):
+        return "an image's logits depend on its place in the batch (noise of a fixed seed?)"
     return None
 
 

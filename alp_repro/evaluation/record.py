@@ -68,6 +68,15 @@ class AttackRecord:
         """Bool [n]: no restart so far has broken the image."""
         return self.first_break < 0
 
+    @property
+    def wrong_yet_standing(self) -> np.ndarray:
+        """Bool [n]: misclassified before any attack, and yet no restart has broken the image.
+
+        With a target, an attack may lead such an image to its true class. As in the paper, the
+        accuracy counts it as withstanding; `right_at` does not.
+        """
+        return self.standing & ~self.clean_correct
+
     def allowed(self, restarts: int) -> np.ndarray:
         """Int [n]: how many of so many restarts the attack's budget allows each image, as of now.
 
@@ -144,6 +153,9 @@ class AttackRecord:
     def accuracy_at(self, restarts: int) -> float:
         """Adversarial accuracy after so many restarts: the share that none of them broke.
 
+        As the paper counts: images that were wrong to begin with and that no restart broke are
+        among them (`wrong_yet_standing`); `right_at` counts without these.
+
         Raises:
           ValueError: the record does not reach so far.
         """
@@ -153,6 +165,19 @@ class AttackRecord:
         """How many images none of the first `restarts` restarts broke."""
         self._check_complete(restarts)
         return int(np.sum(self.standing | (self.first_break >= self.allowed(restarts))))
+
+    def right_at(self, restarts: int) -> int:
+        """Return how many images are classified correctly before and after so many restarts.
+
+        An image that was wrong to begin with is left out, as in audits and ensembles, where
+        `robust_at` counts it as withstanding.
+
+        Raises:
+          ValueError: the record does not reach so far.
+        """
+        self._check_complete(restarts)
+        left = self.standing | (self.first_break >= self.allowed(restarts))
+        return int(np.sum(left & self.clean_correct))
 
     def interval_at(self, restarts: int) -> tuple[float, float]:
         """95% Wilson interval of `accuracy_at`."""
@@ -175,6 +200,8 @@ class AttackRecord:
             low, high = self.interval_at(restarts)
             accuracy = f"{self.accuracy_at(restarts):.1%} [{low:.1%}, {high:.1%}]"
             line += f", adversarial {accuracy} after {restarts} restarts"
+            if wrong := self.robust_at(restarts) - self.right_at(restarts):
+                line += f" ({wrong} of the {self.robust_at(restarts)} left were wrong before it)"
         else:
             line += f", unfinished ({int(self.standing.sum())} images stand so far)"
         if self.nonfinite_gradients.any():

@@ -236,3 +236,30 @@ def test_a_loss_that_still_rises_is_told_where_more_iterations_matter() -> None:
     assert not indicators.incomplete(1.0, 20, more=0.02).raised
     assert not indicators.incomplete(0.2, 20, more=0.10).raised
     assert not indicators.incomplete(1.0, 4, more=None).raised
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("offset", [0.0, 1e5])
+def test_neither_a_masked_class_nor_an_offset_blinds_what_scales(
+    masked: bool, offset: float
+) -> None:
+    logits = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+
+    def end(values: np.ndarray) -> np.ndarray:
+        mask = np.full((len(values), int(masked)), -1e9, np.float32)
+        return np.concatenate([values + np.float32(offset), mask], axis=1)
+
+    assert not indicators.logit_scale(end(logits)).raised
+    if not offset:  # beside a large one, float32 has no room for such logits
+        assert indicators.logit_scale(end(1e-4 * logits)).raised
+    calls = iter(range(100))
+
+    class Noisy(keras.Model):
+        def call(self, images: tf.Tensor) -> tf.Tensor:
+            drawn = tf.numpy_function(lambda: np.float32(0.3 * next(calls)), [], tf.float32)
+            return tf.constant(end(logits)) + tf.where(tf.constant(end(logits)) > -1e8, drawn, 0.0)
+
+    moved = measurements.randomness(
+        Noisy(), np.zeros((50, 2, 2, 1), np.float32), end(logits), batch_size=50
+    )
+    assert indicators.random_outputs(moved["repeated"], 0.0, why=None).raised

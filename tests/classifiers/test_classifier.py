@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import keras
@@ -47,7 +49,30 @@ def operation() -> keras.Model:
     return keras.Model(images, keras.ops.softmax(logits))
 
 
+class Functional(keras.Model):
+    """Functional although it is a subclass: it has no `call` of its own."""
+
+    def __init__(self, classes: int) -> None:
+        images = keras.Input(SHAPE)
+        dense = keras.layers.Dense(classes, activation="softmax")
+        super().__init__(images, dense(keras.layers.Flatten()(images)))
+
+
+def ending_in(end: Callable[..., Any], units: int) -> keras.Model:
+    images = keras.Input(SHAPE)
+    logits = keras.layers.Dense(units)(keras.layers.Flatten()(images))
+    return keras.Model(images, end(logits))
+
+
 MODELS = {
+    "functional subclass": lambda: Functional(10),
+    "TensorFlow's softmax": lambda: network(keras.layers.Dense(10, activation=tf.nn.softmax)),
+    "a layer as activation": lambda: network(
+        keras.layers.Dense(10, activation=keras.layers.Softmax())
+    ),
+    "Activation of TensorFlow's": lambda: ending_in(keras.layers.Activation(tf.nn.softmax), 10),
+    "sigmoid operation": lambda: ending_in(keras.ops.sigmoid, 1),
+    "sigmoid in a Lambda": lambda: ending_in(keras.layers.Lambda(keras.ops.sigmoid), 1),
     "a model in a model": nested_behind_layers,
     "an operation": operation,
     "Dense softmax": lambda: network(keras.layers.Dense(10, activation="softmax")),
@@ -78,6 +103,81 @@ def test_probabilities_become_logits_of_the_same_prediction(name: str, pixels) -
     for was, now in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(was, now)
     assert crafting_copy(found.model, "bfloat16").output_shape == (None, found.classes)
+
+
+class Scaled(keras.layers.Layer):
+    """Its activation is not its last operation."""
+
+    def __init__(self, units: int, activation: Any = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.activation = keras.activations.get(activation)
+        self.units, self.dense = units, keras.layers.Dense(units)
+
+    def build(self, shape: Any) -> None:
+        self.dense.build(shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"units": self.units, "activation": keras.activations.serialize(self.activation)}
+
+    def call(self, x: Any) -> Any:
+        return self.activation(self.dense(x)) * np.array([0.2, 0.9, 0.5], np.float32)
+
+
+def recurrent(layer: type, activation: str) -> keras.Model:
+    return keras.Sequential(
+        [keras.Input(SHAPE), keras.layers.Reshape((8, 8)), layer(4, activation=activation)]
+    )
+
+
+def two_inputs() -> keras.Model:
+    one, other = keras.Input((4,)), keras.Input((4,))
+    total = keras.layers.Dense(3, activation="softmax")(keras.layers.Add()([one, other]))
+    head = keras.Model([one, other], total)
+    images = keras.Input(SHAPE)
+    flat = keras.layers.Flatten()(images)
+    return keras.Model(images, head([keras.layers.Dense(4)(flat), keras.layers.Dense(4)(flat)]))
+
+
+OTHERS = {
+    "LSTM": lambda: recurrent(keras.layers.LSTM, "softmax"),
+    "GRU": lambda: recurrent(keras.layers.GRU, "sigmoid"),
+    "SimpleRNN": lambda: recurrent(keras.layers.SimpleRNN, "softmax"),
+    "a layer that scales its softmax": lambda: network(Scaled(3, "softmax")),
+    "a head with two inputs": two_inputs,
+    "softmax of one unit": lambda: network(keras.layers.Dense(1, activation="softmax")),
+    "Softmax of one unit": lambda: ending_in(keras.layers.Softmax(), 1),
+    "a Lambda that cannot be seen through": lambda: ending_in(
+        keras.layers.Lambda(lambda x: tf.sigmoid(x)), 1
+    ),
+    "ten of them": lambda: ending_in(keras.layers.Lambda(lambda x: tf.sigmoid(x)), 10),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_function_is_not_attacked(name: str) -> None:
+    """What cannot be rebuilt as the same function is refused in one line."""
+    keras.utils.set_random_seed(1)
+    model = OTHERS[name]()
+    model.set_weights([3 * w for w in model.get_weights()])
+    with pytest.raises(InputError) as error:
+        as_classifier(model, image_shape=SHAPE)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400
+
+
+def test_an_activation_inside_a_layer_whose_outputs_are_logits_stays() -> None:
+    model = network(Scaled(3, "sigmoid"), keras.layers.Rescaling(4.0, -2.0))
+    assert as_classifier(model, image_shape=SHAPE).model is model
+
+
+def test_a_random_model_is_reached_too() -> None:
+    class Noise(keras.layers.Layer):
+        def call(self, x: Any) -> Any:
+            return x + tf.random.normal(tf.shape(x))
+
+    images = keras.Input(SHAPE)
+    x = keras.layers.Flatten()(Noise()(images))
+    model = keras.Model(images, keras.layers.Dense(3, activation="softmax")(x))
+    assert "taken off" in as_classifier(model, image_shape=SHAPE).notes[0]
 
 
 def test_logits_stay_as_they_are() -> None:

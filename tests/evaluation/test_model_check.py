@@ -138,6 +138,46 @@ def test_what_no_attack_can_judge_is_refused(model: Any, message: str) -> None:
     refused(model(), message)
 
 
+@pytest.mark.parametrize("kept", [10, 2])
+def test_sigmoids_are_asked_about(kept: int) -> None:
+    sigmoids = model_ending_in(flatten(), dense(kept, activation="sigmoid"))
+    refused(sigmoids, r"all lie in \[0, 1\].*activation=None.*subtract 1")
+    lowered = keras.Sequential([*sigmoids.layers, keras.layers.Rescaling(1.0, -1.0)])
+    images = small_images(6)
+    evaluate(lowered, images, np.arange(6) % 2, attack=ATTACK, batch_size=6)
+
+
+def with_end(model: keras.Model, end: str) -> keras.Model:
+    ends = {
+        "plain": [],
+        "masked": [Between(lambda z: tf.concat([z, tf.fill([tf.shape(z)[0], 1], -1e9)], 1))],
+        "offset": [keras.layers.Rescaling(1.0, 1e5)],
+    }
+    return keras.Sequential([*model.layers, *ends[end]])
+
+
+@pytest.mark.parametrize("end", ["plain", "masked", "offset"])
+@pytest.mark.parametrize(
+    ("noise", "why"),
+    [
+        (lambda x: tf.random.normal(tf.shape(x)), "each time"),
+        (lambda x: tf.random.stateless_normal(tf.shape(x), seed=[1, 2]), "place in the batch"),
+    ],
+    ids=["noise", "noise by place"],
+)
+def test_chance_is_seen_whatever_the_logits_scale(noise: Any, why: str, end: str) -> None:
+    random = model_ending_in(Between(lambda x: x + 0.3 * noise(x)), flatten(), dense(4))
+    refused(with_end(random, end), f"no function of an image.*{why}")
+
+
+@pytest.mark.parametrize("end", ["plain", "masked", "offset"])
+def test_a_function_passes_whatever_the_logits_scale(end: str) -> None:
+    model = with_end(model_ending_in(flatten(), dense(4)), end)
+    images = small_images(6)
+    assert model_check.why_no_function(model, images) is None
+    assert model_check.why_no_function(model, images[:1]) is None
+
+
 def between(function: Any) -> keras.Model:
     return model_ending_in(Between(function), flatten(), dense(3))
 

@@ -188,6 +188,18 @@ def test_a_record_prints_itself_in_one_line() -> None:
     assert "unfinished (4 images stand so far)" in repr(unfinished)
 
 
+def test_images_that_were_wrong_before_the_attack_are_told() -> None:
+    """The paper's count keeps them; what is right and stays right is counted apart."""
+    clean = np.arange(N)
+    clean[[0, 1]] = N - 1  # one stands, one is broken
+    found = dataclasses.replace(record(), clean_predictions=clean.astype(np.int32))
+    assert np.flatnonzero(found.wrong_yet_standing).tolist() == [0]
+    assert found.robust_at(RESTARTS) == 4 and found.right_at(RESTARTS) == 3
+    assert found.accuracy_at(RESTARTS) == 4 / 6
+    assert "1 of the 4 left were wrong before" in repr(found)
+    assert "wrong" not in repr(record())
+
+
 def test_a_record_draws_itself() -> None:
     plt = pytest.importorskip("matplotlib.pyplot")
     _, ax = plt.subplots()
