@@ -21,6 +21,8 @@ from alp_repro.evaluation.evaluate import evaluate
 from alp_repro.evaluation.record import AttackRecord
 from alp_repro.evaluation.record_file import load_record
 from alp_repro.evaluation.restarts import attack_with_restarts
+from alp_repro.model_copies import float32_model
+from alp_repro.model_identity import function_identity
 
 SCALE = "published"
 
@@ -85,13 +87,14 @@ def published_run(name: str, *, folder: Path | None = None) -> runs.RunDir:
 
 
 def load_published(name: str, *, folder: Path | None = None) -> keras.Model:
-    """A published model, checked against the hash that its results carry.
+    """A published model, checked against the weights and the function that its results carry.
 
     Args:
       name, folder: see `published_run`.
 
     Raises:
-      InputError: there is no such model, it cannot be read, or it is another one.
+      InputError: there is no such model, it cannot be read, it is another one, or no result says
+        which it is.
     """
     run = published_run(name, folder=folder)
     model = runs.load_model(run.model)
@@ -101,7 +104,20 @@ def load_published(name: str, *, folder: Path | None = None) -> keras.Model:
             f"{run.model} is not the published model: its weights' hash is {found}, {run.recipe} "
             f"says {recorded}; restore it with git checkout"
         )
+    _check_function(run, model)
     return model
+
+
+def _check_function(run: runs.RunDir, model: keras.Model) -> None:
+    """InputError when a result of the run is of another function with the same weights."""
+    here = function_identity(float32_model(model), model.input_shape[1:])
+    for record in records_of(run):
+        difference = here.difference_from(record.settings.get("function"))
+        if difference is not None:
+            raise InputError(
+                f"{run.model} is not the published model: it has {difference}; restore it with git "
+                "checkout"
+            )
 
 
 def records_of(run: runs.RunDir) -> list[AttackRecord]:
