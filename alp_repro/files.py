@@ -122,11 +122,20 @@ def exclusive(path: Path, *, wait: bool = False) -> Iterator[None]:
 
 
 def expanded(path: str | Path) -> Path:
-    """The path with `~` and `~user` replaced by a home folder.
+    """Return the path with `~` and `~user` replaced by a home folder.
 
     Raises:
-      InputError: there is no such user.
+      InputError: there is no such user, or it is nothing that a file can be called.
     """
+    try:
+        text = os.fspath(path)
+        named = isinstance(text, str) and "\0" not in text
+        os.fsencode(text)
+        os.path.lexists(text)
+    except (TypeError, ValueError):
+        named = False
+    if not named:
+        raise InputError(f"{str(path)[:60]!r} ({type(path).__name__}): a path is needed")
     try:
         return Path(path).expanduser()
     except RuntimeError:

@@ -31,7 +31,7 @@ import numpy as np
 
 from alp_repro import decoding, machine
 from alp_repro.errors import InputError
-from alp_repro.files import exclusive, make_folder, plain, write_atomically
+from alp_repro.files import exclusive, expanded, make_folder, plain, write_atomically
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +133,7 @@ def load_model(path: str | Path) -> keras.Model:
     Raises:
       InputError: the file is absent, truncated, or no Keras model.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     try:
         with path.open("rb") as file:
             is_zip = zipfile.is_zipfile(file)

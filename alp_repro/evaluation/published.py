@@ -12,7 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from alp_repro import runs, shipped
+from alp_repro import files, runs, shipped
 from alp_repro.attacks.settings import Attack
 from alp_repro.data.images import Images, images_digest, unit_scale
 from alp_repro.decoding import from_plain
@@ -77,7 +77,9 @@ def published_run(name: str, *, folder: Path | None = None) -> runs.RunDir:
     Raises:
       InputError: there is no such run, with those that there are.
     """
-    root = (folder or shipped.folder("results")) / SCALE
+    if not isinstance(name, str):
+        raise InputError(f"a {type(name).__name__} for a published model's name: mnist/clp is one")
+    root = files.expanded(folder or shipped.folder("results")) / SCALE
     run = runs.RunDir(root / name)
     if name.count("/") != 1 or not run.finished:
         known = [f"{f.parts[-3]}/{f.parts[-2]}" for f in sorted(root.glob("*/*/recipe.json"))]

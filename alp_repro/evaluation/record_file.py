@@ -12,7 +12,7 @@ from alp_repro.attacks.settings import Attack
 from alp_repro.decoding import from_plain
 from alp_repro.errors import InputError
 from alp_repro.evaluation.record import AttackRecord
-from alp_repro.files import array, note, reading_arrays, write_arrays
+from alp_repro.files import array, expanded, note, reading_arrays, write_arrays
 
 _ARRAYS = {
     "labels": np.int32,
@@ -52,7 +52,7 @@ def load_record(path: str | Path) -> AttackRecord:
     Raises:
       InputError: the file is truncated, no record, or one whose parts do not fit each other.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     with reading_arrays(path, what="attack result") as file:
         n = len(array(file, "labels", np.int32, (None,)))
         arrays = {
