@@ -20,7 +20,7 @@ from alp_repro.evaluation.published import SCALE, published_run, records_of
 from alp_repro.evaluation.record_file import load_record
 from alp_repro.reporting import results
 from alp_repro.reporting.table_check import check_rows
-from alp_repro.reporting.tables import Cell, Column, TableRow
+from alp_repro.reporting.tables import Cell, Column, TableRow, load_paper_table
 from alp_repro.runs import RunDir
 
 
@@ -125,8 +125,21 @@ def check_supported(table: StoredTable, models: Path) -> None:
         if not records and None in (row.model, row.clean.images):
             continue
         told = [one for one in records if row.model in (None, one.settings.get("model"))]
-        if problems := unsupported(table, row, told):
+        problems = unsupported(table, row, told) + _not_the_papers(table, row)
+        if problems:
             raise InputError(f"{run.attacks}: {problems[0]}; make the table again")
+
+
+def _not_the_papers(table: StoredTable, row: TableRow) -> list[str]:
+    """Which numbers stand there as the paper's without being them, a line each."""
+    printed = {one.row: one for one in load_paper_table(table.table).rows}.get(row.row)
+    allowed = [{None}, {None}] if printed is None else [{printed.clean}, set(printed.adversarial)]
+    cells = ((row.clean, allowed[0]), *((cell, allowed[1]) for cell in row.cells))
+    return [
+        f"Table {table.table} has {cell.by_paper:g}% as the paper's for {row.row}, which it is not"
+        for cell, numbers in cells
+        if cell.by_paper is not None and cell.by_paper not in numbers
+    ]
 
 
 def beside_long_run(
@@ -169,11 +182,7 @@ def unsupported(table: StoredTable, row: TableRow, records: Sequence[AttackRecor
     """
     found = []
     clean = row.clean.ours
-    said = [
-        100 * np.mean(r.clean_correct)
-        for r in records
-        if row.clean.images in (None, len(r.labels))  # None: of before they were noted
-    ]
+    said = [100 * np.mean(r.clean_correct) for r in records if len(r.labels) == row.clean.images]
     if clean is not None and not any(math.isclose(one, clean) for one in said):
         found.append(_missing(table, row, clean, "clean", said))
     for column, cell in zip(table.columns, row.cells, strict=True):
@@ -185,7 +194,8 @@ def unsupported(table: StoredTable, row: TableRow, records: Sequence[AttackRecor
                 100 * record.accuracy_at(restarts)
                 for record in records
                 if _settings(record.settings["attack"]) == _settings(column.attack)
-                and number.images in (None, len(record.labels))
+                and len(record.labels) == number.images
+                and number.restarts is not None
                 and record.complete_to(restarts)
             ]
             if not any(math.isclose(one, number.ours) for one in said):
