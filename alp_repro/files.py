@@ -6,6 +6,7 @@ Every file is written under a temporary name and renamed. Nothing is ever unpick
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import json
 import os
@@ -130,10 +131,11 @@ def expanded(path: str | Path) -> Path:
     try:
         text = os.fspath(path)
         named = isinstance(text, str) and "\0" not in text
-        os.fsencode(text)
-        os.path.lexists(text)
+        os.lstat(text)
     except (TypeError, ValueError):
         named = False
+    except OSError as error:
+        named = named and error.errno != errno.ENAMETOOLONG
     if not named:
         raise InputError(f"{str(path)[:60]!r} ({type(path).__name__}): a path is needed")
     try:

@@ -16,7 +16,7 @@ from alp_repro.runs import load_model
 IMAGES = np.zeros((2, 4, 4, 1), np.float32)
 
 
-@pytest.mark.parametrize("value", ["~nosuch/x", "a\0b", "/\ud800", None, 3, [], b"x"])
+@pytest.mark.parametrize("value", ["~nosuch/x", "a\0b", "x" * 5000, "/\ud800", None, 3, [], b"x"])
 @pytest.mark.parametrize("read", [load_model, load_record, load_published])
 def test_what_is_no_path_is_told_in_a_line(read: Any, value: Any) -> None:
     with pytest.raises(InputError) as caught:
