@@ -133,28 +133,34 @@ def exclusive(path: Path, *, wait: bool = False) -> Iterator[None]:
 
 
 def expanded(path: str | Path) -> Path:
-    """The path with `~` and `~user` replaced by a home folder.
+    """Return the path with `~` and `~user` replaced by a home folder.
 
     Raises:
-      InputError: there is no such user, or no file can have this name.
+      InputError: there is no such user, or it is nothing that a file can be called.
     """
     try:
-        found = Path(path).expanduser()
-        found.exists()
+        text = os.fspath(path)
+        named = isinstance(text, str) and "\0" not in text
+        os.lstat(text)
+    except (TypeError, ValueError):
+        named = False
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise InputError(
+                f"{str(path)[:60]}…: a path of {len(str(path))} characters is longer than the "
+                "system takes: name a shorter one"
+            ) from None
+    if not named:
+        raise InputError(
+            f"{str(path)[:60]!r} ({type(path).__name__}): a path is needed, which has no NUL "
+            "character"
+        )
+    try:
+        return Path(path).expanduser()
     except RuntimeError:
         raise InputError(
             f"{path}: nobody has this home folder; write ./{path} for a folder of this name"
         ) from None
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            return found
-        raise InputError(
-            f"{str(path)[:60]}…: a path of {len(str(path))} characters is longer than the system "
-            "takes: name a shorter one"
-        ) from None
-    if "\0" in str(found):
-        raise InputError(f"{str(path)[:60]!r}: a path has no NUL character")
-    return found
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], **notes: Any) -> None:

@@ -279,7 +279,9 @@ def define_table_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     flags.DEFINE_boolean(
         "strong", False, "A last column with our attack `strong`.", flag_values=values
     )
-    flags.DEFINE_boolean("show", False, "Only print what is there.", flag_values=values)
+    flags.DEFINE_boolean(
+        "show", False, "Only print what is there; write nothing.", flag_values=values
+    )
 
 
 def fill_in_table(values: flags.FlagValues = flags.FLAGS) -> None:

@@ -58,7 +58,10 @@ def tables_by_seed(folder: Path) -> dict[int, StoredTable]:
         seed = place.name[len(settings.SEED_FOLDER) :]
         file = stored_tables.table_file(place, FLAGS.table)
         if seed.isdecimal() and file.exists():
-            found[int(seed)] = stored_tables.read_table(file)
+            table = stored_tables.read_table(file)
+            models = place / load_paper_table(table.table).dataset
+            stored_tables.check_supported(table, models)
+            found[int(seed)] = table
     return found
 
 

@@ -5,7 +5,8 @@
     python -m experiments.table --table=1 --scale=quick --show
 
 Each row is printed as soon as it is known; the whole table is written as Markdown, CSV and JSON to
-<runs_dir>/<scale>/tables/. It can be stopped at any time and started again.
+<runs_dir>/<scale>/tables/, but with --show, which writes nothing. It can be stopped at any time and
+started again.
 """
 
 from __future__ import annotations
@@ -56,13 +57,9 @@ def main(_: list[str]) -> None:
     found = [row_of(paper, job) for job in jobs]
     seeds = spread_of(paper)
     text = table_files.to_markdown(found, columns_of(jobs), heading=heading, spread=seeds)
-    try:
-        written = write(paper, found, jobs, seeds)
-    except InputError as error:
-        if not FLAGS.show:
-            raise
-        written = f"not written: {error}"  # showing is reading, which needs no writable folder
-    print(f"\n{text}\n{written}")
+    print(f"\n{text}")
+    if not FLAGS.show:  # other rows or columns than those of the stored table may be shown
+        print(write(paper, found, jobs, seeds))
     if failed:
         raise InputError(f"not done, for the reasons told above: {', '.join(failed)}")
 

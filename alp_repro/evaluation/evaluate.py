@@ -94,6 +94,8 @@ def evaluate(
     seed, batch_size = checked_seed(seed), checked_batch_size(batch_size)
     indices, details = checked_indices(indices, len(images)), checked_details(details)
     folder = None if folder is None else checked_folder(folder)
+    if not isinstance(attack, Attack):
+        raise InputError(f"attack is a {type(attack).__name__}: an Attack is needed")
     if attack.budget and record_losses:
         raise InputError(
             "record_losses: under a budget images do not get the same restarts; budget=0 works"

@@ -63,7 +63,10 @@ def checked_labels(labels: Any, num_images: int) -> np.ndarray:
     Raises:
       InputError: another shape or type.
     """
-    labels = np.asarray(labels)
+    try:
+        labels = np.asarray(labels)
+    except ValueError as error:
+        raise InputError(f"labels that are no array ({one_line(error)})") from error
     if labels.shape != (num_images,) or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(
             f"labels of shape {labels.shape} and type {labels.dtype}: {num_images} integers needed"

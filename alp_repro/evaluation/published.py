@@ -13,7 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from alp_repro import runs, shipped
+from alp_repro import files, runs, shipped
 from alp_repro.attacks.settings import Attack, restarts_cost
 from alp_repro.data.images import Images, images_digest, unit_scale
 from alp_repro.decoding import from_plain
@@ -23,6 +23,8 @@ from alp_repro.evaluation.evaluate import evaluate
 from alp_repro.evaluation.record import AttackRecord
 from alp_repro.evaluation.record_file import load_record
 from alp_repro.evaluation.restarts import Progress, attack_with_restarts
+from alp_repro.model_copies import float32_model
+from alp_repro.model_identity import function_identity
 
 SCALE = "published"
 
@@ -96,7 +98,9 @@ def published_run(name: str, *, folder: Path | None = None) -> runs.RunDir:
     Raises:
       InputError: there is no such run, with those that there are.
     """
-    root = (folder or shipped.folder("results")) / SCALE
+    if not isinstance(name, str):
+        raise InputError(f"a {type(name).__name__} for a published model's name: mnist/clp is one")
+    root = files.expanded(folder or shipped.folder("results")) / SCALE
     run = runs.RunDir(root / name)
     if name.count("/") != 1 or not run.finished:
         known = [f"{f.parts[-3]}/{f.parts[-2]}" for f in sorted(root.glob("*/*/recipe.json"))]
@@ -106,13 +110,14 @@ def published_run(name: str, *, folder: Path | None = None) -> runs.RunDir:
 
 
 def load_published(name: str, *, folder: Path | None = None) -> keras.Model:
-    """A published model, checked against the hash that its results carry.
+    """A published model, checked against the weights and the function that its results carry.
 
     Args:
       name, folder: see `published_run`.
 
     Raises:
-      InputError: there is no such model, it cannot be read, or it is another one.
+      InputError: there is no such model, it cannot be read, it is another one, or no result says
+        which it is.
     """
     run = published_run(name, folder=folder)
     model = runs.load_model(run.model)
@@ -122,7 +127,20 @@ def load_published(name: str, *, folder: Path | None = None) -> keras.Model:
             f"{run.model} is not the published model: its weights' hash is {found}, {run.recipe} "
             f"says {recorded}; restore it with git checkout"
         )
+    _check_function(run, model)
     return model
+
+
+def _check_function(run: runs.RunDir, model: keras.Model) -> None:
+    """InputError when a result of the run is of another function with the same weights."""
+    here = function_identity(float32_model(model), model.input_shape[1:])
+    for record in records_of(run):
+        difference = here.difference_from(record.settings.get("function"))
+        if difference is not None:
+            raise InputError(
+                f"{run.model} is not the published model: it has {difference}; restore it with git "
+                "checkout"
+            )
 
 
 def records_of(run: runs.RunDir) -> list[AttackRecord]:

@@ -11,14 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from alp_repro import decoding, shipped
+from alp_repro import decoding, runs, shipped
 from alp_repro.attacks import EXECUTION
 from alp_repro.data import dataset_spec
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord
 from alp_repro.evaluation.published import SCALE, published_run, records_of
+from alp_repro.evaluation.record_file import load_record
 from alp_repro.reporting import results
-from alp_repro.reporting.tables import Cell, Column, TableRow
+from alp_repro.reporting.table_check import check_rows
+from alp_repro.reporting.tables import Cell, Column, TableRow, load_paper_table
 from alp_repro.runs import RunDir
 
 
@@ -66,26 +68,78 @@ def table_file(folder: Path, number: int) -> Path:
 
 
 def read_table(file: Path) -> StoredTable:
-    """Reads a table.
+    """Read a table, and check that its numbers can be those of one.
 
     Raises:
-      InputError: the file is something else.
+      InputError: the file is something else, or has numbers that no table has.
     """
-    table: StoredTable = decoding.read_json(
-        file, StoredTable, extra_keys=True, advice="remove it to have it made again"
-    )
+    advice = "remove it to have it made again"
+    table: StoredTable = decoding.read_json(file, StoredTable, extra_keys=True, advice=advice)
+    try:
+        if file.name != table_file(Path(), table.table).name:
+            raise InputError(f"it says that it is Table {table.table}")
+        if not table.columns:
+            raise InputError("it has no columns")
+        check_rows(table.rows, [column.title for column in table.columns])
+    except InputError as error:
+        raise InputError(f"{file} is damaged ({error}): {advice}") from error
     return table
 
 
 def current(table: StoredTable, models: Path) -> StoredTable:
-    """The table without the numbers of models that are no longer the ones in their folders.
+    """Return the table without the numbers of models that are no longer those in their folders.
 
     Args:
       table: as read.
       models: the folder of a data set's runs, <scale>/<dataset>.
+
+    Raises:
+      InputError: a number is not what the results of its model say, or a result is damaged.
     """
+    check_supported(table, models)
     rows = tuple(_current(row, RunDir(models / row.row)) for row in table.rows)
     return dataclasses.replace(table, rows=rows)
+
+
+def check_supported(table: StoredTable, models: Path) -> None:
+    """Check that the results of a table's models say its numbers.
+
+    A row whose model is not the one in its folder has no results there, and one without results
+    that does not say its model or how many images is of a time before these were noted: both pass.
+
+    Args:
+      table: as read.
+      models: the folder of a data set's runs, <scale>/<dataset>.
+
+    Raises:
+      InputError: a number is another than the results say, or none says it.
+    """
+    for row in table.rows:
+        run = RunDir(models / row.row)
+        if row.clean.ours is None and all(cell.ours is None for cell in row.cells):
+            continue
+        if not run.recipe.exists() or row.model not in (None, runs.describe(run).weights):
+            continue
+        # Names with a dot are what a process that was killed while writing left behind.
+        records = [load_record(path) for path in sorted(run.attacks.glob("[!.]*.npz"))]
+        if not records and None in (row.model, row.clean.images):
+            continue
+        told = [one for one in records if row.model in (None, one.settings.get("model"))]
+        problems = unsupported(table, row, told) + _not_the_papers(table, row)
+        if problems:
+            raise InputError(f"{run.attacks}: {problems[0]}; make the table again")
+
+
+def _not_the_papers(table: StoredTable, row: TableRow) -> list[str]:
+    """Which numbers stand there as the paper's without being them, a line each."""
+    printed = {one.row: one for one in load_paper_table(table.table).rows}.get(row.row)
+    allowed = [{None}, {None}] if printed is None else [{printed.clean}, set(printed.adversarial)]
+    cells = ((row.clean, allowed[0]), *((cell, allowed[1]) for cell in row.cells))
+    return [
+        f"Table {table.table} has {cell.by_paper:g}% as the paper's for {row.row}, which it is not"
+        for cell, numbers in cells
+        if cell.by_paper is not None and cell.by_paper not in numbers
+    ]
 
 
 def beside_long_run(
@@ -141,6 +195,7 @@ def unsupported(table: StoredTable, row: TableRow, records: Sequence[AttackRecor
                 for record in records
                 if _settings(record.settings["attack"]) == _settings(column.attack)
                 and len(record.labels) == number.images
+                and number.restarts is not None
                 and record.complete_to(restarts)
             ]
             if not any(math.isclose(one, number.ours) for one in said):

@@ -100,6 +100,7 @@ class Backup(keras.callbacks.Callback):
                 f"{path} is the state of a training that no settings.json describes: remove it to "
                 "train from the beginning"
             )
+        start = _kernels(model)
         try:
             model.load_weights(path)
         except (OSError, ValueError, KeyError) as error:
@@ -107,7 +108,29 @@ class Backup(keras.callbacks.Callback):
                 f"{path} is damaged ({str(error).strip().splitlines()[0]}): remove it to train "
                 "from the beginning"
             ) from error
+        if not _stem_from(_kernels(model), start):
+            raise InputError(
+                f"{path} is the state of another training: its weights do not stem from those that "
+                f"this one begins with (seed {self._owner.recipe.seed}); put the run's own state "
+                "there, or remove it to train from the beginning"
+            )
         print(f"{path} was written by a version without checksums: taken as it is", flush=True)
+
+
+def _kernels(model: LogitPairingModel) -> np.ndarray:
+    """All weights that begin at random, one after the other: float64."""
+    kernels = [w for w in model.classifier.trainable_variables if len(w.shape) > 1]
+    return np.concatenate([np.ravel(kernel.numpy()).astype(np.float64) for kernel in kernels])
+
+
+def _stem_from(weights: np.ndarray, start: np.ndarray) -> bool:
+    """Whether weights can come from these by training: other random ones are not correlated.
+
+    The correlation of independent weights has a deviation of 1 / √n, so that five of them are
+    chance in one of three million cases; training leaves far more of its start.
+    """
+    correlation = np.corrcoef(weights, start)[0, 1]
+    return bool(correlation > 5 / np.sqrt(len(start)))
 
 
 def _variables(model: LogitPairingModel) -> list[keras.Variable]:

@@ -78,6 +78,23 @@ def test_a_model_is_loaded_by_its_name_and_checked(results: Path) -> None:
         load_published("mnist/clp", folder=results)
 
 
+def test_another_function_of_the_same_weights_is_not_the_published_model(results: Path) -> None:
+    model = load_published("mnist/clp", folder=results)
+    other = keras.models.clone_model(model, clone_function=with_gelu)
+    other.set_weights(model.get_weights())
+    assert runs.weights_hash(other) == runs.weights_hash(model)
+    runs.save_model(published_run("mnist/clp", folder=results).model, other)
+    with pytest.raises(InputError, match=r"is not the published model: it has the same weights in"):
+        load_published("mnist/clp", folder=results)
+
+
+def with_gelu(layer: keras.Layer) -> keras.Layer:
+    config = layer.get_config()
+    if config.get("activation") == "relu":
+        config["activation"] = "gelu"
+    return type(layer).from_config(config)
+
+
 def test_the_attack_again_finds_what_the_record_says(results: Path) -> None:
     model = load_published("mnist/clp", folder=results)
     records = records_of(published_run("mnist/clp", folder=results))

@@ -178,3 +178,16 @@ def test_a_row_that_fails_is_told_and_the_others_are_made(flags_dir: Path, tmp_p
     assert "Traceback" not in printed
     by_row = {cell["row"]: cell["ours"] for cell in numbers(tmp_path / "quick")}
     assert by_row["plain"] and not by_row["at50"]
+
+
+def test_what_only_shows_writes_nothing(
+    serial: tuple[Path, str], flags_dir: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(serial[0], tmp_path, dirs_exist_ok=True)
+    tables = tmp_path / "smoke/tables"
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in tables.iterdir()}
+    printed = made(flags_dir, tmp_path, "--show", rows="plain", scale="smoke")
+    assert "| Plain |" in printed and "LSQ" not in printed and "written" not in printed
+    assert {
+        path: (path.read_bytes(), path.stat().st_mtime_ns) for path in tables.iterdir()
+    } == before

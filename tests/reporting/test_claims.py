@@ -13,7 +13,7 @@ from alp_repro import files
 from alp_repro.evaluation import wilson_interval
 from alp_repro.reporting import claims, tables
 from alp_repro.reporting.claims import Claim, Condition, Number
-from alp_repro.reporting.stored_tables import StoredTable
+from alp_repro.reporting.stored_tables import StoredColumn, StoredTable
 from alp_repro.reporting.tables import Cell, TableRow
 
 CLAIMS = {claim.name: claim for claim in claims.load_claims()}
@@ -147,6 +147,8 @@ def test_a_condition_says_one_thing() -> None:
 def test_the_binary_writes_the_verdicts(tmp_path: Path) -> None:
     found = as_published()[1]
     file = tmp_path / "published" / "tables" / "table1.json"
+    column = StoredColumn(title="", ours_only=False, grid_restarts=1, attack={})
+    found = dataclasses.replace(found, columns=(column,) * 3)
     files.write_json(file, dataclasses.asdict(found))
     done = subprocess.run(
         [sys.executable, "-m", "experiments.claims", f"--runs_dir={tmp_path}"],

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from alp_repro.attacks import Attack
+from alp_repro.evaluation import wilson_interval
 from alp_repro.reporting import table_files
 from alp_repro.reporting.differences import Movement, differences, movement
 from alp_repro.reporting.spread import Spread, SpreadCell, SpreadRow
@@ -22,16 +23,21 @@ STRONG = Attack(eps=76.5 / 255, eps_iter=50 / 255, nb_iter=200, restarts=20)
 COLUMNS = [Column(WEAK, 1, images=1000), Column(STRONG, 10000, images=1000)]
 
 
+def interval(right: int) -> tuple[float, float]:
+    low, high = wilson_interval(right, 1000)
+    return 100 * low, 100 * high
+
+
 @pytest.fixture
 def table(tmp_path: Path) -> StoredTable:
     """CLP below the paper in the first column, above it in the second; Plain as the paper."""
     cells = (
-        Cell(54.0, 51.0, 57.0, 1, 62.4, 1000),
-        Cell(9.0, 7.0, 11.0, 20, 4.1, 1000),
+        Cell(54.0, *interval(540), 1, 62.4, 1000),
+        Cell(9.0, *interval(90), 20, 4.1, 1000),
     )
     rows = [
-        TableRow("plain", "Plain", Cell(99, 98, 99.5, None, 99.2, 1000), (Cell(), Cell())),
-        TableRow("clp", "CLP", Cell(98.3, 97, 99, None, 98.8, 1000), cells, model="0"),
+        TableRow("plain", "Plain", Cell(99, *interval(990), None, 99.2, 1000), (Cell(), Cell())),
+        TableRow("clp", "CLP", Cell(98.3, *interval(983), None, 98.8, 1000), cells, model="0"),
     ]
     details = {"table": 1, "scale": "published", "date": "2026-11-29", "revision": "abc"}
     folder = tmp_path / "published" / "tables"
@@ -70,7 +76,7 @@ def test_each_fact_stands_below_the_number_that_it_bears_on(table: StoredTable) 
         spread=spread,
     )
     assert weak.what == (
-        "CLP, ε_i=2.55, n=40, r=1: 54.0% [51.0, 57.0] (n=1000, r=1), 8.4 points below the paper's "
+        "CLP, ε_i=2.55, n=40, r=1: 54.0% [50.9, 57.1] (n=1000, r=1), 8.4 points below the paper's "
         "62.4%"
     )
     trained, moved, others = weak.facts

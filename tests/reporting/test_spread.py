@@ -14,6 +14,7 @@ from absl import flags
 from alp_repro import files
 from alp_repro.attacks import Attack
 from alp_repro.errors import InputError
+from alp_repro.evaluation import wilson_interval
 from alp_repro.reporting import report, spread, table_files
 from alp_repro.reporting.spread import SpreadCell
 from alp_repro.reporting.stored_tables import StoredTable, read_table, table_file
@@ -26,10 +27,15 @@ COLUMN = Column(Attack(eps=0.3, eps_iter=0.01, nb_iter=40), 1, images=500)
 
 def row(name: str, clean: float, adversarial: float, mark: str = "") -> TableRow:
     cells = tuple(
-        Cell(value, value - 1, value + 1, restarts, paper, 500)
+        Cell(value, *interval(value), restarts, paper, 500)
         for value, restarts, paper in ((clean, None, 98.8), (adversarial, 1, 62.4))
     )
     return TableRow(name, name.upper(), cells[0], cells[1:], mark=mark)
+
+
+def interval(percent: float) -> tuple[float, float]:
+    low, high = wilson_interval(round(5 * percent), 500)
+    return 100 * low, 100 * high
 
 
 NOT_TRAINED = TableRow("plain", "PLAIN", Cell(), (Cell(),))

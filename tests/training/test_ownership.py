@@ -257,6 +257,17 @@ def test_a_state_without_a_checksum_or_settings_is_refused(tmp_path: Path) -> No
     assert "a training that no settings.json describes" in refused(RECIPE, run)
 
 
+def test_a_state_of_another_seed_without_a_checksum_is_refused(tmp_path: Path) -> None:
+    run = runs.RunDir(shutil.copytree(STORED / "stopped", tmp_path / "run"))
+    recipe = Recipe.from_json(files.read_json(run.settings), source="stored")
+    other = dataclasses.replace(recipe, seed=recipe.seed + 1)
+    files.write_json(run.settings, Owner(other).to_json())  # the run of another seed
+    before = contents(run)
+    with pytest.raises(InputError, match=r"state of another training.*\(seed 1\)"):
+        train(other, run, first_of_mnist(200), verbose=0)
+    assert contents(run) == before
+
+
 # Chance
 
 

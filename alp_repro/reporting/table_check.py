@@ -1,0 +1,67 @@
+"""Whether the numbers of a stored table can be numbers of one, whatever results say of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from alp_repro.errors import InputError
+from alp_repro.evaluation.intervals import wilson_interval
+from alp_repro.reporting.tables import Cell, TableRow
+
+_ROUNDING = 1e-6  # percent
+
+
+def check_rows(rows: Sequence[TableRow], titles: Sequence[str]) -> None:
+    """Check that each row is there once, has a cell for each column, and numbers that can be.
+
+    Args:
+      rows: of the table.
+      titles: of its adversarial columns.
+
+    Raises:
+      InputError: what is wrong, with the row and the column.
+    """
+    names = [row.row for row in rows]
+    for row in rows:
+        if names.count(row.row) > 1:
+            raise InputError(f"row {row.row} is there {names.count(row.row)} times")
+        if len(row.cells) != len(titles):
+            raise InputError(f"row {row.row} has {len(row.cells)} cells for {len(titles)} columns")
+        for title, cell in zip(("clean", *titles), (row.clean, *row.cells), strict=True):
+            for one in (cell, cell.further, cell.long_run):
+                problem = "" if one is None else _problem(one)
+                if problem:
+                    raise InputError(f"row {row.row}, {title}: {problem}")
+
+
+def _problem(cell: Cell) -> str:
+    """Why a cell's numbers cannot be; "" when they can."""
+    for name in ("ours", "low", "high", "by_paper", "mean"):
+        value = getattr(cell, name)
+        if value is not None and not 0 <= value <= 100:
+            return f"{name} is {value:g}: a percentage from 0 to 100 is needed"
+    for name in ("images", "restarts"):
+        value = getattr(cell, name)
+        if value is not None and value < 1:
+            return f"{name} is {value}: 1 or more is needed"
+    if cell.ours is None or cell.low is None or cell.high is None:
+        alone = any(value is not None for value in (cell.ours, cell.low, cell.high))
+        return "ours, low and high belong together: all or none is needed" if alone else ""
+    if not cell.low - _ROUNDING <= cell.ours <= cell.high + _ROUNDING:
+        return f"{cell.ours:g} does not lie in its interval [{cell.low:g}, {cell.high:g}]"
+    return "" if cell.images is None else _interval_problem(cell, cell.ours, cell.images)
+
+
+def _interval_problem(cell: Cell, ours: float, images: int) -> str:
+    count = round(ours * images / 100)
+    if not math.isclose(100 * count / images, ours, abs_tol=_ROUNDING):
+        return f"{ours:g}% of {images} images is no whole number of them"
+    low, high = (100 * end for end in wilson_interval(count, images))
+    assert cell.low is not None and cell.high is not None
+    if math.isclose(low, cell.low, abs_tol=1e-3) and math.isclose(high, cell.high, abs_tol=1e-3):
+        return ""
+    return (
+        f"[{cell.low:g}, {cell.high:g}] is not the interval of {ours:g}% of {images} images, "
+        f"[{low:.2f}, {high:.2f}]"
+    )

@@ -1,0 +1,124 @@
+"""A stored table is read only when its numbers can be, and are, those of its results."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alp_repro import files
+from alp_repro.errors import InputError
+from alp_repro.reporting.stored_tables import check_supported, read_table, table_file
+
+PUBLISHED = Path(__file__).resolve().parents[2] / "results" / "published"
+Rows = list[dict[str, Any]]
+
+
+def put(row: int, **numbers: float | None) -> Callable[[dict[str, Any]], None]:
+    """Change numbers of a row's first adversarial column."""
+    return lambda table: table["rows"][row]["cells"][0].update(numbers)
+
+
+def twice(table: dict[str, Any]) -> None:
+    table["rows"].append(table["rows"][0])
+
+
+def without_columns(table: dict[str, Any]) -> None:
+    table["columns"] = []
+
+
+def without_a_column(table: dict[str, Any]) -> None:
+    table["columns"].pop()
+
+
+def of_another_number(table: dict[str, Any]) -> None:
+    table["table"] = 2
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (put(1, ours=73.8), "does not lie in its interval"),
+        (put(1, ours=-5.0), "ours is -5: a percentage from 0 to 100 is needed"),
+        (put(1, ours=500.0), "ours is 500"),
+        (put(1, low=60.0, high=50.0), "does not lie in its interval"),
+        (put(1, low=53.0, high=54.0), "is not the interval of 53.8% of 1000 images"),
+        (put(1, ours=53.84), "no whole number"),
+        (put(1, low=None), "belong together"),
+        (put(1, images=0), "images is 0"),
+        (put(1, by_paper=624.0), "by_paper is 624"),
+        (twice, "row plain is there 2 times"),
+        (without_columns, "it has no columns"),
+        (without_a_column, "has 4 cells for 3 columns"),
+        (of_another_number, "it says that it is Table 2"),
+    ],
+)
+def test_numbers_that_no_table_has_are_refused_in_a_line(
+    spoil: Callable[[dict[str, Any]], None], told: str, tmp_path: Path
+) -> None:
+    table = files.read_json(table_file(PUBLISHED, 1))
+    files.write_json(tmp_path / "table1.json", table)
+    read_table(tmp_path / "table1.json")
+    spoil(table)
+    files.write_json(tmp_path / "table1.json", table)
+    with pytest.raises(InputError, match=r"table1\.json is damaged") as caught:
+        read_table(tmp_path / "table1.json")
+    assert told in str(caught.value) and "\n" not in str(caught.value)
+
+
+def swap_rows(rows: Rows) -> None:
+    rows[1]["cells"], rows[2]["cells"] = rows[2]["cells"], rows[1]["cells"]
+
+
+def swap_names(rows: Rows) -> None:
+    for key in ("row", "model"):
+        rows[1][key], rows[2][key] = rows[2][key], rows[1][key]
+
+
+def swap_cells(rows: Rows) -> None:
+    cells = rows[1]["cells"]
+    cells[0], cells[1] = cells[1], cells[0]
+
+
+def take_from_another(rows: Rows) -> None:
+    rows[1]["cells"][0] = rows[3]["cells"][0]
+
+
+def forget_images(rows: Rows) -> None:
+    rows[1]["cells"][0]["images"] = None
+
+
+def forget_restarts(rows: Rows) -> None:
+    rows[1]["cells"][2]["restarts"] = None
+
+
+def change_the_papers(rows: Rows) -> None:
+    rows[1]["cells"][0]["by_paper"] = 53.8
+
+
+WRONG = [swap_rows, swap_names, swap_cells, take_from_another]
+WRONG += [forget_images, forget_restarts, change_the_papers]
+
+
+@pytest.mark.parametrize("spoil", WRONG)
+@pytest.mark.parametrize("noted", [True, False])
+def test_numbers_that_no_result_says_are_refused(
+    spoil: Callable[[Rows], None], noted: bool, tmp_path: Path
+) -> None:
+    for row in ("clp", "lsq"):
+        shutil.copytree(
+            PUBLISHED / "mnist" / row, tmp_path / row, ignore=shutil.ignore_patterns("model*")
+        )
+    file = tmp_path / "table1.json"
+    table = files.read_json(table_file(PUBLISHED, 1))
+    files.write_json(file, table)
+    check_supported(read_table(file), tmp_path)
+    spoil(table["rows"])
+    for row in table["rows"]:
+        row["model"] = row["model"] if noted else None  # as tables of before models were noted
+    files.write_json(file, table)
+    with pytest.raises(InputError, match=r"of which results must be there: |as the paper's"):
+        check_supported(read_table(file), tmp_path)
