@@ -57,6 +57,7 @@ def main(_: list[str]) -> None:
         if (found := differing_of(table, Path(FLAGS.runs_dir)))
     }
     text = claims.to_markdown(judged, commands, costs(tables), differing)
+    text += changed_code(tables, Path(FLAGS.runs_dir))
     described = [
         {**dataclasses.asdict(one), "at_papers_training": one.at_papers_training} for one in judged
     ]
@@ -95,7 +96,7 @@ def evidence_of(tables: dict[int, StoredTable], runs_dir: Path) -> conditions.Ev
     for number, table in tables.items():
         models = runs_dir / table.scale / load_paper_table(number).dataset
         for row in table.rows:
-            if row.complete:
+            if row.complete and RunDir(models / row.row).finished:
                 records = records_of(RunDir(models / row.row))
                 for i, standing in stored_tables.outcomes(table, row, records).items():
                     outcomes[conditions.Number(table=number, row=row.row, column=i + 1)] = standing
@@ -179,6 +180,25 @@ def costs(tables: dict[int, StoredTable]) -> list[str]:
         for row in table.rows
         if row.cost is not None
     ]
+
+
+def changed_code(tables: dict[int, StoredTable], runs_dir: Path) -> str:
+    """Which models were trained with code that no revision has, in words; "" for none."""
+    found = []
+    for number, table in tables.items():
+        dataset = load_paper_table(number).dataset
+        for row in table.rows:
+            run = RunDir(runs_dir / table.scale / dataset / row.row)
+            if run.finished:
+                revision = str(files.read_json(run.recipe).get("revision", ""))
+                if revision.endswith("+changes"):
+                    found.append(f"- {dataset}/{row.row}: {revision}")
+    if not found:
+        return ""
+    title = (
+        f"\n## Provenance\n\n{len(found)} models were trained from a checkout with changes that "
+    )
+    return title + "were not committed:\n\n" + "\n".join(found) + "\n"
 
 
 def cli() -> None:

@@ -68,7 +68,7 @@ def training_of(
 ) -> Training:
     """The training of --row; its data are read from disk unless something else gives them."""
     run = settings.run_dir(values)
-    if values.scale == PUBLISHED and not run.finished:
+    if (details or {}).get("scale") == PUBLISHED and not run.finished:
         check_revision(runs.code_revision())
     return Training(
         name=run.path.name,

@@ -150,7 +150,11 @@ def to_markdown(
             lines += [f"    {command}" for command in commands.get(one.claim.name, ())]
     for number, found in (differing or {}).items():
         lines += ["", f"## Where Table {number} differs from the paper's", ""]
-        lines += ["By more than our 95% interval; below each number what may explain it.", ""]
+        lines += [
+            "By Fisher's exact test of two samples of images (p < 0.05); below each number what "
+            "may bear on it.",
+            "",
+        ]
         for difference in found:
             lines += [f"- {difference.what}", *(f"  - {fact}" for fact in difference.facts)]
     if costs:
