@@ -219,6 +219,9 @@ def test_the_binary_writes_the_verdicts(tmp_path: Path) -> None:
     found = as_published()[1]
     file = tmp_path / "published" / "tables" / "table1.json"
     files.write_json(file, dataclasses.asdict(found))
+    for seed in ("seed1", "seed2"):
+        further = tmp_path / "published" / seed / "tables" / "table1.json"
+        files.write_json(further, dataclasses.asdict(found))
     done = subprocess.run(
         [sys.executable, "-m", "experiments.claims", f"--runs_dir={tmp_path}"],
         cwd=Path(__file__).parents[2],
@@ -226,6 +229,7 @@ def test_the_binary_writes_the_verdicts(tmp_path: Path) -> None:
         text=True,
         check=True,
     )
+    assert "small_gain: reproduced" in done.stdout  # over three trainings
     assert "masking: reproduced" in done.stdout and "finetuned: not yet tested" in done.stdout
     text = (tmp_path / "claims.md").read_text(encoding="utf-8")
     assert "- holds: clp (Table 1, column 1): 62.4% [61.7, 63.1] (n=20000, r=10000) above" in text
