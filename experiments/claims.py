@@ -12,11 +12,13 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 from absl import flags
 
 from alp_repro import files, runs
 from alp_repro.errors import InputError
-from alp_repro.reporting import claims, spread, stored_tables
+from alp_repro.evaluation.published import records_of
+from alp_repro.reporting import claims, conditions, spread, stored_tables
 from alp_repro.reporting.differences import Difference, Movement, differences, movement
 from alp_repro.reporting.stored_tables import StoredTable
 from alp_repro.reporting.tables import TABLES, load_paper_table
@@ -25,6 +27,9 @@ from alp_repro.runs import RunDir
 from . import app, settings
 from .commands import table_command
 from .deviations import training_changes
+
+# Settings of a training that make it another one than the paper's, not the same in other numbers.
+LESS = ("epochs", "model_width", "train_nb_iter", "train_eps_iter", "attack_warmup_steps")
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("runs_dir", "runs", "Folder of all runs.")
@@ -40,7 +45,10 @@ def main(_: list[str]) -> None:
     if not FLAGS.scale:
         raise InputError("--scale: name one or more, as in --scale=published")
     tables = read_tables(Path(FLAGS.runs_dir), FLAGS.scale)
-    judged = [claims.judge(claim, tables) for claim in claims.load_claims()]
+    seen = [evidence_of(tables, Path(FLAGS.runs_dir))]
+    seen += further_seeds(Path(FLAGS.runs_dir), FLAGS.scale)
+    less = reduced(tables, Path(FLAGS.runs_dir))
+    judged = [claims.judge(claim, seen, less) for claim in claims.load_claims()]
     commands = {one.claim.name: commands_of(one.claim, FLAGS.scale[0]) for one in judged}
     out = Path(FLAGS.out_dir or FLAGS.runs_dir)
     differing = {
@@ -49,7 +57,10 @@ def main(_: list[str]) -> None:
         if (found := differing_of(table, Path(FLAGS.runs_dir)))
     }
     text = claims.to_markdown(judged, commands, costs(tables), differing)
-    described = [dataclasses.asdict(one) for one in judged]
+    text += changed_code(tables, Path(FLAGS.runs_dir))
+    described = [
+        {**dataclasses.asdict(one), "at_papers_training": one.at_papers_training} for one in judged
+    ]
     files.write_text(out / "claims.md", text)
     content = {
         "claims": described,
@@ -79,7 +90,49 @@ def read_tables(runs_dir: Path, scales: list[str]) -> dict[int, StoredTable]:
     return found
 
 
-def commands_of(claim: claims.Claim, scale: str) -> list[str]:
+def evidence_of(tables: dict[int, StoredTable], runs_dir: Path) -> conditions.Evidence:
+    """The tables with what stands, image by image, of each number whose result is there."""
+    outcomes: dict[conditions.Number, np.ndarray] = {}
+    for number, table in tables.items():
+        models = runs_dir / table.scale / load_paper_table(number).dataset
+        for row in table.rows:
+            if row.complete and RunDir(models / row.row).finished:
+                records = records_of(RunDir(models / row.row))
+                for i, standing in stored_tables.outcomes(table, row, records).items():
+                    outcomes[conditions.Number(table=number, row=row.row, column=i + 1)] = standing
+    return conditions.Evidence(tables, outcomes)
+
+
+def further_seeds(runs_dir: Path, scales: list[str]) -> list[conditions.Evidence]:
+    """What trainings with other seeds say: <runs_dir>/<scale>/seed<n>/, n from 1."""
+    found = []
+    for scale in scales:
+        for folder in sorted((runs_dir / scale).glob("seed[1-9]*")):
+            tables = read_tables(runs_dir, [f"{scale}/{folder.name}"])
+            tables = {
+                number: dataclasses.replace(table, scale=f"{scale}/{folder.name}")
+                for number, table in tables.items()
+            }
+            if tables:
+                found.append(evidence_of(tables, runs_dir))
+    return found
+
+
+def reduced(tables: dict[int, StoredTable], runs_dir: Path) -> dict[tuple[int, str], str]:
+    """What is less in the trainings of the tables' rows than in the paper's."""
+    found = {}
+    for number, table in tables.items():
+        dataset = load_paper_table(number).dataset
+        for row in table.rows:
+            run = RunDir(runs_dir / table.scale / dataset / row.row)
+            if run.finished:
+                changes = training_changes(run, dataset, row.row, flags_dir=FLAGS.flags_dir)
+                if any(f"{key} " in changes for key in LESS):
+                    found[number, row.row] = changes
+    return found
+
+
+def commands_of(claim: conditions.Claim, scale: str) -> list[str]:
     """What makes the rows that a claim needs."""
     return [
         f"{table_command(table, scale)} --only={','.join(rows)}"
@@ -127,6 +180,25 @@ def costs(tables: dict[int, StoredTable]) -> list[str]:
         for row in table.rows
         if row.cost is not None
     ]
+
+
+def changed_code(tables: dict[int, StoredTable], runs_dir: Path) -> str:
+    """Which models were trained with code that no revision has, in words; "" for none."""
+    found = []
+    for number, table in tables.items():
+        dataset = load_paper_table(number).dataset
+        for row in table.rows:
+            run = RunDir(runs_dir / table.scale / dataset / row.row)
+            if run.finished:
+                revision = str(files.read_json(run.recipe).get("revision", ""))
+                if revision.endswith("+changes"):
+                    found.append(f"- {dataset}/{row.row}: {revision}")
+    if not found:
+        return ""
+    title = (
+        f"\n## Provenance\n\n{len(found)} models were trained from a checkout with changes that "
+    )
+    return title + "were not committed:\n\n" + "\n".join(found) + "\n"
 
 
 def cli() -> None:

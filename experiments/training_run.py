@@ -13,6 +13,7 @@ from absl import flags
 from alp_repro import runs
 from alp_repro.data import Images, load
 from alp_repro.errors import InputError
+from alp_repro.evaluation.published import SCALE as PUBLISHED
 from alp_repro.tasks.plans import ModelFile
 from alp_repro.tasks.training import Training
 from alp_repro.training import TrainingProgress, Watch
@@ -67,6 +68,8 @@ def training_of(
 ) -> Training:
     """The training of --row; its data are read from disk unless something else gives them."""
     run = settings.run_dir(values)
+    if (details or {}).get("scale") == PUBLISHED and not run.finished:
+        check_revision(runs.code_revision())
     return Training(
         name=run.path.name,
         folder=run.path,
@@ -77,6 +80,19 @@ def training_of(
         details={"device": devices.description, **(details or {})},
         words=told,
     )
+
+
+def check_revision(revision: str) -> None:
+    """Refuse to train a published model with code that no revision has.
+
+    Raises:
+      InputError: the checkout has changes that are not committed.
+    """
+    if revision.endswith("+changes"):
+        raise InputError(
+            f"scale {PUBLISHED} trains from committed code only, and this checkout is {revision}: "
+            "commit the changes first"
+        )
 
 
 def told(progress: TrainingProgress) -> str:

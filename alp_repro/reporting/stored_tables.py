@@ -203,6 +203,30 @@ def unsupported(table: StoredTable, row: TableRow, records: Sequence[AttackRecor
     return found
 
 
+def outcomes(
+    table: StoredTable, row: TableRow, records: Sequence[AttackRecord]
+) -> dict[int, np.ndarray]:
+    """Return what stands, bool [n], by adversarial column from 0, where a result says its number.
+
+    Args:
+      table: as read.
+      row: of it.
+      records: all results of the row's run.
+    """
+    found = {}
+    for i, (column, cell) in enumerate(zip(table.columns, row.cells, strict=True)):
+        restarts = cell.restarts or 1
+        for record in records:
+            if (
+                _settings(record.settings["attack"]) == _settings(column.attack)
+                and len(record.labels) == cell.images
+                and record.complete_to(restarts)
+            ):
+                broken = (record.first_break >= 0) & (record.first_break < record.allowed(restarts))
+                found[i] = ~broken
+    return found
+
+
 def _missing(
     table: StoredTable, row: TableRow, number: float, title: str, said: Sequence[float]
 ) -> str:

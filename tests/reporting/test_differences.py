@@ -12,7 +12,12 @@ import pytest
 from alp_repro.attacks import Attack
 from alp_repro.evaluation import wilson_interval
 from alp_repro.reporting import table_files
-from alp_repro.reporting.differences import Movement, differences, movement
+from alp_repro.reporting.differences import (
+    Movement,
+    differences,
+    differs_significantly,
+    movement,
+)
 from alp_repro.reporting.spread import Spread, SpreadCell, SpreadRow
 from alp_repro.reporting.stored_tables import StoredTable, read_table
 from alp_repro.reporting.tables import Cell, Column, TableRow
@@ -81,14 +86,16 @@ def test_each_fact_stands_below_the_number_that_it_bears_on(table: StoredTable) 
     )
     trained, moved, others = weak.facts
     assert trained == "trained with epochs 15 (paper 500)"
-    assert "moved between 58.0 and 66.5%: the paper's number lies inside that range" in moved
-    assert others == "other trainings (3 of 30 epochs, none at chance): 45.0% (42.0 to 48.0)"
-    assert strong.facts[0] == "20 of the paper's 10000 restarts, which leave more"
+    assert "first 200 of the evaluation images" in moved and "58.0 and 66.5%" in moved
+    assert "3 of 30 epochs, none at chance" in others and "45.0% (42.0 to 48.0)" in others
+    assert "20 of the paper's 10000 restarts" in strong.facts[0]
 
 
-def test_a_number_outside_the_range_of_the_looks_is_said_to_be(table: StoredTable) -> None:
-    (weak, _) = differences(table, changes={}, movements={("clp", 0): Movement(50, 56, 5)})
-    assert weak.facts[0].endswith("outside that range")
+def test_two_samples_are_tested_not_our_interval_alone() -> None:
+    # 98.1 lies outside [96.3, 98.0]; of 1000 images each the two do not differ.
+    assert not differs_significantly(Cell(97.3, 96.1, 98.0, 1, 98.1, 1000))
+    assert differs_significantly(Cell(53.8, 50.7, 56.9, 1, 62.4, 1000))
+    assert not differs_significantly(Cell())
 
 
 def test_movement_is_of_the_last_fifth_of_the_looks(tmp_path: Path) -> None:
@@ -111,7 +118,9 @@ def test_the_claims_page_tells_every_difference_of_the_published_table(tmp_path:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     table = read_table(results / "published/tables/table1.json")
-    differing = [c for row in table.rows for c in (row.clean, *row.cells) if c.differs]
+    differing = [
+        c for row in table.rows for c in (row.clean, *row.cells) if differs_significantly(c)
+    ]
     assert differing
     told = json.loads((tmp_path / "claims.json").read_text())["differences"]["1"]
     assert len(told) == len(differing)

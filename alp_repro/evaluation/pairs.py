@@ -1,0 +1,39 @@
+"""How sure a difference of two shares is."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def paired_interval(left: np.ndarray, right: np.ndarray) -> tuple[float, float]:
+    """Compute the 95% interval of the difference of two shares of the same images.
+
+    The adjusted Wald interval of Bonett and Price (2012), which rests, as McNemar's test does, on
+    the images that stand in one of the two only.
+
+    Args:
+      left, right: bool [n], what stands, image by image.
+
+    Raises:
+      ValueError: they are of different images.
+    """
+    if left.shape != right.shape or left.ndim != 1 or not len(left):
+        raise ValueError(f"outcomes of shape {left.shape} and {right.shape} cannot be paired")
+    from scipy.stats import norm  # half a second that few callers need
+
+    count = len(left) + 2
+    first = (np.sum(left & ~right) + 1) / count
+    second = (np.sum(~left & right) + 1) / count
+    distance = first - second
+    error = norm.ppf(0.975) * np.sqrt((first + second - distance**2) / count)
+    return float(max(distance - error, -1)), float(min(distance + error, 1))
+
+
+def two_sample_interval(
+    share: float, interval: tuple[float, float], other: float, of_other: tuple[float, float]
+) -> tuple[float, float]:
+    """Compute the interval of the difference of two independent shares (Newcombe 1998)."""
+    (low, high), (other_low, other_high) = interval, of_other
+    below = np.hypot(share - low, other_high - other)
+    above = np.hypot(high - share, other - other_low)
+    return float(share - other - below), float(share - other + above)
