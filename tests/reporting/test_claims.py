@@ -219,7 +219,7 @@ def test_the_binary_writes_the_verdicts(tmp_path: Path) -> None:
     found = as_published()[1]
     file = tmp_path / "published" / "tables" / "table1.json"
     column = StoredColumn(title="", ours_only=False, grid_restarts=1, attack={})
-    found = dataclasses.replace(found, columns=(column,) * 3)
+    found = dataclasses.replace(found, columns=(column,) * 4)
     files.write_json(file, dataclasses.asdict(found))
     for seed in ("seed1", "seed2"):
         further = tmp_path / "published" / seed / "tables" / "table1.json"
