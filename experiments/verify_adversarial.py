@@ -18,6 +18,7 @@ import numpy as np
 
 EXIT_BAD = 1
 EXIT_BAD_INPUT = 2
+EXIT_NOT_JUDGED = 3
 NAMES = (
     "images",
     "adversarial",
@@ -106,6 +107,12 @@ def _read(path: str, names: tuple[str, ...]) -> dict[str, np.ndarray]:
         sys.exit(EXIT_BAD_INPUT)
 
 
+def _not_measured(path: str) -> str:
+    """Why the audit behind a file attacked nothing, as the file says; "": it attacked."""
+    with np.load(path, allow_pickle=False) as file:
+        return str(file["not_measured"]) if "not_measured" in file.files else ""
+
+
 def _read_data(path: str) -> tuple[np.ndarray, np.ndarray]:
     for pair in (("x_test", "y_test"), ("x", "y"), ("images", "labels"), ("X", "y")):
         with np.load(path, allow_pickle=False) as file:
@@ -116,12 +123,15 @@ def _read_data(path: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def cli() -> None:
-    """Console script: exit code 0 when all is right, 1 when something is wrong."""
+    """Console script: exit code 0 when all is right, 1 when not, 3 when nothing was measured."""
     parser = argparse.ArgumentParser(description="Checks a file of adversarial images.")
     parser.add_argument("file", help="adversarial.npz, as alp-audit --save_adversarial writes it")
     parser.add_argument("--data", help=".npz with x and y: the images that were to be attacked")
     arguments = parser.parse_args()
     file = _read(arguments.file, NAMES)
+    if reason := _not_measured(arguments.file):
+        print(f"not measured: {reason}; no share of the images is claimed to be left")
+        sys.exit(EXIT_NOT_JUDGED)
     wrong = verify(file)
     if arguments.data and not wrong:
         wrong = same_data(file, *_read_data(arguments.data))

@@ -23,7 +23,7 @@ import h5py
 import keras
 import tensorflow as tf
 
-from alp_repro.errors import InputError
+from alp_repro.errors import InputError, exits_refused
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _OUTSIDE_OPS = {
@@ -50,15 +50,17 @@ def load_function_or_model(
       trust_code: also run the Python code of Lambda layers.
 
     Raises:
-      InputError: there is no such thing, it is damaged, foreign, or carries code.
+      InputError: there is no such thing, it is damaged, foreign, carries code, or its code calls
+        sys.exit.
     """
     path = Path(source).expanduser()
-    if path.is_dir():
-        return _saved_model(path, trust_code=trust_code)
-    if path.is_file():
-        return _keras_file(path, trust_code=trust_code)
-    if ":" in str(source):
-        return _python(str(source))
+    with exits_refused(f"model {source}: its code"):
+        if path.is_dir():
+            return _saved_model(path, trust_code=trust_code)
+        if path.is_file():
+            return _keras_file(path, trust_code=trust_code)
+        if ":" in str(source):
+            return _python(str(source))
     raise InputError(f"model {source} is not there: name {_WHAT_IS_RIGHT}")
 
 
