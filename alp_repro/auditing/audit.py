@@ -183,7 +183,9 @@ def _first_look(
     chance = judge.near_chance(accuracy, work.labels, classifier.classes, likely="")
     other_range = False
     if chance.raised:
-        likely, other_range = _likely_range(work, given, pixels, accuracy)
+        likely, other_range = _likely_range(
+            work, given, pixels, accuracy, classes=classifier.classes
+        )
         chance = judge.near_chance(accuracy, work.labels, classifier.classes, likely=likely)
     random = judge.random_outputs(moved["repeated"], moved["batch"], why=moved_by)
     few = judge.few_classes(
@@ -205,7 +207,12 @@ def _first_look(
 
 
 def _likely_range(
-    work: Work, given: keras.Model | Callable[..., Any], pixels: PixelScale, accuracy: float
+    work: Work,
+    given: keras.Model | Callable[..., Any],
+    pixels: PixelScale,
+    accuracy: float,
+    *,
+    classes: int,
 ) -> tuple[str, bool]:
     """A sentence on the common pixel range that fits the model best, and whether one does."""
     images, labels = work.images[:_RANGE_IMAGES], work.labels[:_RANGE_IMAGES]
@@ -225,6 +232,8 @@ def _likely_range(
     if not found:
         return "", False
     best, name = max(found)
-    if best < 1.5 * accuracy + 0.1:
-        return "No other common range does better.", False
+    # A model that is always wrong would do better by chance.
+    by_chance = judge.near_chance(best, labels, classes, likely="").raised
+    if by_chance or best < 1.5 * accuracy + 0.1:
+        return "No other common range does clearly better.", False
     return f"With pixels of {name} it is {best:.1%} on {len(images)} images.", True
