@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 _LONGEST = 200  # characters of another library's message that are shown
@@ -33,6 +35,29 @@ class MissingDataError(InputError):
         """Keeps what a hint about bringing the files by hand needs."""
         super().__init__(message)
         self.dataset, self.data_dir = dataset, data_dir
+
+
+class NoGradientError(InputError):
+    """A model that an attack which follows gradients cannot be run on, since it has none."""
+
+
+@contextlib.contextmanager
+def exits_refused(what: str) -> Iterator[None]:
+    """Refuse a `sys.exit()` of somebody else's code, which would end the program in silence.
+
+    Args:
+      what: whose code it is, the beginning of the message.
+
+    Raises:
+      InputError: the block raised SystemExit.
+    """
+    try:
+        yield
+    except SystemExit as error:
+        raise InputError(
+            f"{what} called sys.exit({error.code!r}): expected code that returns; raise an "
+            "exception, or keep the exit under if __name__ == '__main__'"
+        ) from error
 
 
 def one_line(error: BaseException) -> str:

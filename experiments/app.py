@@ -11,16 +11,17 @@ import tensorflow as tf
 from absl import app, flags
 
 from alp_repro import orphans
-from alp_repro.errors import InputError, MissingDataError
+from alp_repro.errors import InputError, MissingDataError, exits_refused
 
 from . import door, flagfiles
 from .commands import prepare_command
+from .definitions import check_finite
 
 flags.DEFINE_boolean("traceback", False, "Show where an error came from, not only what it says.")
 
 
-def run(main: Callable[[list[str]], None]) -> None:
-    """Parses the flags and runs main.
+def run(main: Callable[[list[str]], int | None]) -> None:
+    """Parses the flags and runs main, whose result is the exit code; None: 0.
 
     SIGTERM is handled as Ctrl-C is: what runs saves its progress and ends with exit code 130.
 
@@ -28,16 +29,19 @@ def run(main: Callable[[list[str]], None]) -> None:
       SystemExit: always; its code is 0 or one of `door`'s.
     """
 
-    def guarded(argv: list[str]) -> None:
+    def guarded(argv: list[str]) -> int | None:
         # TensorFlow warns of a function traced anew for each model of a table, which is meant.
         tf.get_logger().setLevel("ERROR")
         if len(argv) > 1:
             raise InputError(f"unexpected argument {argv[1]!r}: settings are given as --flag=value")
         try:
-            main(argv)
+            # Ours return their code: who calls sys.exit is a user's model or function.
+            with exits_refused("code of a model or of a function"):
+                code = main(argv)
         except MissingDataError as error:
             raise InputError(f"{error}: {prepare_command(error)}") from error
         door.flush_output()
+        return code
 
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -69,6 +73,8 @@ def _parse_flags(argv: list[str]) -> list[str]:
         for argument in given:
             if "\0" in argument:
                 raise InputError(f"{argument[:60]!r}: no flag has a NUL character")
-        return flags.FLAGS([argv[0], *given])
+        remaining = flags.FLAGS([argv[0], *given])
     except flags.Error as error:
         raise InputError(f"{error} (--helpfull lists all flags)") from error
+    check_finite(flags.FLAGS)
+    return remaining

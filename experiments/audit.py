@@ -5,13 +5,17 @@ r"""Audits an evaluation of any classifier: what it leaves, what survives, what 
     alp-audit --model=package.module:build --data=cifar10 --num_images=200 --fail_below=30
 
 Writes audit.json and audit.html into --out, beside the result of every stage: the same command goes
-on where it was stopped, and takes seconds when all is there. Sizes are on the 0-255 scale.
+on where it was stopped, and takes seconds when all is there. A folder with results of another audit
+is refused. Sizes are on the 0-255 scale.
+
+Exit codes: 0 passed (or no --fail_below was given), 1 below --fail_below, 2 bad input, 3 could not
+be judged: nothing was attacked (random outputs, another pixel range, no gradient and no time), so
+there is no number; --fail_below or not.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import sys
 
 from absl import flags
 
@@ -27,6 +31,7 @@ from .definitions import define_num_images, parse
 
 FLAGS = flags.FLAGS
 EXIT_BELOW = 1
+EXIT_NOT_JUDGED = 3
 
 
 def define_flags(values: flags.FlagValues = FLAGS) -> None:
@@ -55,7 +60,10 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
     flags.DEFINE_float(
         "fail_below",
         None,
-        "Exit with code 1 when fewer percent survive all attacks.",
+        "Exit with code 1 when fewer percent survive all attacks (and with 3 when it could not be "
+        "judged).",
+        lower_bound=0.0,
+        upper_bound=100.0,
         flag_values=values,
     )
     flags.DEFINE_boolean(
@@ -66,8 +74,8 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
     )
 
 
-def main(_: list[str]) -> None:
-    """Audits --model on --data."""
+def main(_: list[str]) -> int:
+    """Audits --model on --data; returns the exit code."""
     if not FLAGS.model or not FLAGS.data:
         raise InputError("--model and --data are needed: alp-audit --model=m.keras --data=d.npz")
     eps = unit_size(f"--eps={FLAGS.eps:g}", FLAGS.eps)
@@ -91,16 +99,25 @@ def main(_: list[str]) -> None:
     found = dataclasses.replace(
         found, notes=(f"images from {data.source}", *data.notes, *found.notes)
     )
+    _tell(found)  # first: a full disk must not take the verdict with it
     found.save(folder / "audit.json")
     if FLAGS.save_adversarial:
         found.save(folder / "adversarial.npz")
-    _tell(found)
     door.flush_output()
     found.save(folder / "audit.html")  # last: drawing its pictures may fail
     print(f"page: {folder / 'audit.html'}")
-    if FLAGS.fail_below is not None and 100 * found.worst_accuracy < FLAGS.fail_below:
-        print(f"{found.worst_accuracy:.1%} survives, below --fail_below={FLAGS.fail_below:g}%")
-        sys.exit(EXIT_BELOW)
+    return _gate(found, FLAGS.fail_below)
+
+
+def _gate(found: Audit, fail_below: float | None) -> int:
+    worst = found.worst_accuracy
+    if worst is None:
+        print(f"could not be judged: {found.not_measured}")
+        return EXIT_NOT_JUDGED
+    if fail_below is not None and 100 * worst < fail_below:
+        print(f"{worst:.1%} survives, below --fail_below={fail_below:g}%")
+        return EXIT_BELOW
+    return 0
 
 
 def _tell(found: Audit) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from pathlib import Path
 from typing import get_args
 
@@ -311,6 +312,19 @@ def default_flags_dir() -> Path:
     return shipped.folder("flags")
 
 
+def check_finite(values: flags.FlagValues) -> None:
+    """Refuse flags that are NaN or infinite: a comparison with one passes, or fails, in silence.
+
+    Raises:
+      InputError: a flag is; there is none where it would make sense.
+    """
+    for name in values:
+        value = values[name].value
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, float) and not math.isfinite(number):
+                raise InputError(f"--{name}={number:g}: expected a finite number")
+
+
 def parse(arguments: list[str]) -> flags.FlagValues:
     """Flag values of their own, from arguments such as `--flagfile=…`.
 
@@ -326,6 +340,7 @@ def parse(arguments: list[str]) -> flags.FlagValues:
         remaining = values(["row", *flagfiles.expand(arguments)])
     except flags.Error as error:
         raise InputError(f"{' '.join(arguments)}: {error}") from error
+    check_finite(values)
     if len(remaining) > 1:
         raise InputError(f"{' '.join(arguments)}: unexpected argument {remaining[1]!r}")
     return values

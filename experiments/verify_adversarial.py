@@ -23,6 +23,7 @@ import numpy as np
 
 EXIT_BAD = 1
 EXIT_BAD_INPUT = 2
+EXIT_NOT_JUDGED = 3
 NAMES = (
     "images",
     "adversarial",
@@ -173,6 +174,12 @@ def _read(path: str) -> dict[str, np.ndarray]:
     return file
 
 
+def _not_measured(path: str) -> str:
+    """Why the audit behind a file attacked nothing, as the file says; "": it attacked."""
+    with np.load(path, allow_pickle=False) as file:
+        return str(file["not_measured"]) if "not_measured" in file.files else ""
+
+
 def _differs(file: dict[str, np.ndarray], data: str, class_names: str | None) -> list[str]:
     """How the clean images differ from those of --data.
 
@@ -219,13 +226,16 @@ def _refuse(message: str) -> NoReturn:
 
 
 def cli() -> None:
-    """Console script: exit code 0 when all is right, 1 when something is wrong, 2 for bad input."""
+    """Console script: exit code 0: all is right, 1: it is not, 2: bad input, 3: not measured."""
     parser = argparse.ArgumentParser(description="Checks a file of adversarial images.")
     parser.add_argument("file", help="adversarial.npz, as alp-audit --save_adversarial writes it")
     parser.add_argument("--data", help="the images that were to be attacked, as alp-audit takes it")
     parser.add_argument("--class_names", help="the order of --data's folders, as in alp-audit")
     arguments = parser.parse_args()
     file = _read(arguments.file)
+    if reason := _not_measured(arguments.file):
+        print(f"not measured: {reason}; no share of the images is claimed to be left")
+        sys.exit(EXIT_NOT_JUDGED)
     wrong = verify(file)
     if arguments.data and not wrong:
         wrong = _differs(file, arguments.data, arguments.class_names)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,10 @@ from alp_repro import runs
 from alp_repro.attacks import Attack
 from alp_repro.auditing import course, measurements
 from alp_repro.auditing import indicators as judge
+from alp_repro.auditing.folder import own_folder
 from alp_repro.auditing.kinds import Indicator
 from alp_repro.auditing.result import Audit
-from alp_repro.auditing.stages import Stage, attack_stages, default_attack
+from alp_repro.auditing.stages import Stage, attack_stages, default_attack, passes
 from alp_repro.auditing.work import Work
 from alp_repro.classifiers import (
     UNIT_PIXELS,
@@ -29,9 +29,8 @@ from alp_repro.classifiers import (
     load_function_or_model,
 )
 from alp_repro.data.own_arrays import class_numbers, unit_images
-from alp_repro.errors import InputError
+from alp_repro.errors import InputError, exits_refused
 from alp_repro.evaluation.model_check import why_no_function
-from alp_repro.files import expanded
 
 _PIXELS_IN_A_BATCH = 2_500_000  # bounds the memory of large images
 _LARGEST_BATCH = 200
@@ -70,7 +69,7 @@ def audit(
       attack: the evaluation under audit; default: the paper's PGD, 40 steps of ε/30.
       minutes: time for it all; what does not fit is left out and said. Another call with the same
         folder goes on, with more minutes further.
-      folder: where every stage's result is kept; None: nowhere.
+      folder: where every stage's result is kept, of one audit; None: nowhere.
       pixels: what the model's own pixels are.
       seed: of starts and targets.
       batch_size: images in a batch; None: by their size.
@@ -80,7 +79,8 @@ def audit(
       report: takes each line of progress.
 
     Raises:
-      InputError: a model, images, labels, eps or minutes that cannot be.
+      InputError: a model, images, labels, eps, minutes or stages that cannot be; a folder with
+        results of another audit, or one that another process works in.
     """
     images, image_notes = unit_images(np.asarray(images))
     labels, label_notes = class_numbers(np.asarray(labels), len(images))
@@ -97,29 +97,28 @@ def audit(
     if batch_size is None:
         fitting = max(1, _PIXELS_IN_A_BATCH // math.prod(shape))
         batch_size = min(_LARGEST_BATCH, len(images), fitting)
-    with tempfile.TemporaryDirectory() as temporary:
+    if stages is None:
+        stages = attack_stages(attack, classes=classifier.classes)
+    stages = _checked_stages(stages, eps)
+    with exits_refused("the model"), own_folder(folder) as place:
         work = Work(
             classifier.model,
             images,
             labels,
             attack=attack,
             seconds=60 * minutes,
-            folder=expanded(folder) if folder is not None else Path(temporary),
+            folder=place,
             seed=seed,
             batch_size=batch_size,
             report=report,
         )
-        first, other_range = _first_look(work, classifier, model, pixels)
+        first, why = _first_look(work, classifier, model, pixels)
         for one in first:
             if one.raised:
                 report(f"{one.title}: {one.saw}")
-        # Attack numbers of another pixel range, or of outputs that are drawn, mean nothing.
-        random = any(one.raised and one.key == "random_outputs" for one in first)
-        if random or other_range or not work.correct.any():
-            found = course.not_attacked(work, first)
+        if why or not work.correct.any():
+            found = course.not_attacked(work, why)
         else:
-            if stages is None:
-                stages = attack_stages(attack, classes=classifier.classes)
             found = course.attacked(work, stages, closer_look=closer_look)
     return dataclasses.replace(
         found,
@@ -155,13 +154,27 @@ def _checked(eps: float, attack: Attack | None, minutes: float, seed: int) -> At
     return attack
 
 
+def _checked_stages(stages: Sequence[Stage], eps: float) -> tuple[Stage, ...]:
+    """Return the stages with a cost each."""
+    names = [stage.name for stage in stages]
+    if not names or len(set(names)) < len(names):
+        raise InputError(f"stages {names}: expected one or more, each with a name of its own")
+    for stage in stages:
+        if not math.isclose(stage.attack.eps, eps):
+            raise InputError(
+                f"stage {stage.name}: its eps {stage.attack.eps * 255:g} is not the audit's "
+                f"{eps * 255:g} (0-255 scale): expected one and the same"
+            )
+    return tuple(dataclasses.replace(s, cost=s.cost or passes(s.attack)) for s in stages)
+
+
 def _first_look(
     work: Work,
     classifier: Classifier,
     given: keras.Model | Callable[..., Any],
     pixels: PixelScale,
-) -> tuple[tuple[Indicator, ...], bool]:
-    """What the clean images tell, and whether the model plainly wants other pixels."""
+) -> tuple[tuple[Indicator, ...], str | None]:
+    """Return what the clean images tell, and why attacks would mean nothing; None: they would."""
     moved_by = why_no_function(classifier.model, work.images)
     moved = measurements.randomness(
         classifier.model, work.images, work.logits, batch_size=work.batch_size
@@ -170,22 +183,36 @@ def _first_look(
     chance = judge.near_chance(accuracy, work.labels, classifier.classes, likely="")
     other_range = False
     if chance.raised:
-        likely, other_range = _likely_range(work, given, pixels, accuracy)
+        likely, other_range = _likely_range(
+            work, given, pixels, accuracy, classes=classifier.classes
+        )
         chance = judge.near_chance(accuracy, work.labels, classifier.classes, likely=likely)
+    random = judge.random_outputs(moved["repeated"], moved["batch"], why=moved_by)
+    few = judge.few_classes(
+        classifier.classes, work.attack.loss, targeted=work.attack.target != "none"
+    )
     found = (
         chance,
-        judge.random_outputs(moved["repeated"], moved["batch"], why=moved_by),
+        random,
         judge.logit_scale(work.logits),
         judge.relu_logits(work.logits),
-        judge.few_classes(
-            classifier.classes, work.attack.loss, targeted=work.attack.target != "none"
-        ),
+        few,
     )
-    return found, other_range
+    reasons = {
+        "the model's outputs are random": random.raised,
+        "the pixel range is plainly another": other_range,
+        "the evaluation under audit has a loss that needs more classes": few.raised,
+    }
+    return found, next((why for why, holds in reasons.items() if holds), None)
 
 
 def _likely_range(
-    work: Work, given: keras.Model | Callable[..., Any], pixels: PixelScale, accuracy: float
+    work: Work,
+    given: keras.Model | Callable[..., Any],
+    pixels: PixelScale,
+    accuracy: float,
+    *,
+    classes: int,
 ) -> tuple[str, bool]:
     """A sentence on the common pixel range that fits the model best, and whether one does."""
     images, labels = work.images[:_RANGE_IMAGES], work.labels[:_RANGE_IMAGES]
@@ -205,6 +232,8 @@ def _likely_range(
     if not found:
         return "", False
     best, name = max(found)
-    if best < 1.5 * accuracy + 0.1:
-        return "No other common range does better.", False
+    # A model that is always wrong would do better by chance.
+    by_chance = judge.near_chance(best, labels, classes, likely="").raised
+    if by_chance or best < 1.5 * accuracy + 0.1:
+        return "No other common range does clearly better.", False
     return f"With pixels of {name} it is {best:.1%} on {len(images)} images.", True

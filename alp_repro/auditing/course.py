@@ -8,9 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from alp_repro.auditing import kinds, looks, planted
-from alp_repro.auditing.kinds import Indicator
 from alp_repro.auditing.result import Audit
-from alp_repro.auditing.stages import Stage
+from alp_repro.auditing.stages import Stage, needs_gradient, without_gradient
 from alp_repro.auditing.work import Work
 
 _OF_ATTACKS = (
@@ -29,11 +28,26 @@ _OF_ATTACKS = (
 )
 
 
-def not_attacked(work: Work, first: Sequence[Indicator]) -> Audit:
-    """The audit where attacks would mean nothing."""
-    raised = [one.title for one in first if one.raised]
-    why = raised[0] if raised else "no image is classified correctly"
-    return work.result(tuple(kind.not_judged(why) for kind in _OF_ATTACKS))
+def not_attacked(work: Work, why: str | None) -> Audit:
+    """Return the audit where attacks would mean nothing.
+
+    Args:
+      work: with its clean images taken in.
+      why: what makes them mean nothing; None: no image is classified correctly, so that it is
+        known without attacks that none survives.
+    """
+    reason = why or "no image is classified correctly"
+    found = work.result(tuple(kind.not_judged(reason) for kind in _OF_ATTACKS))
+    return dataclasses.replace(found, not_measured=why)
+
+
+def _why_not_measured(work: Work) -> str | None:
+    standing = (work.correct & (work.broken_by < 0)).any()
+    if not standing or any(one.spent for one in work.attacks):
+        return None
+    return (
+        "the model has no gradient to follow, and no attack that needs none was run: give more time"
+    )
 
 
 def attacked(work: Work, plan: Sequence[Stage], *, closer_look: bool) -> Audit:
@@ -52,16 +66,17 @@ def attacked(work: Work, plan: Sequence[Stage], *, closer_look: bool) -> Audit:
     gradients = looks.gradients(work, places, blind=blind)
     features = None if blind else planted.features_of(work.model)
     work.measure_speed(places, blind=blind)
-    work.tell_plan(plan)
     if blind:
+        plan = without_gradient(plan)
+    work.tell_plan(plan)
+    if blind and needs_gradient(plan[0].attack):
         work.run_without_gradient(plan[0])
     else:
         work.run(plan[0])
     found = [*gradients, looks.unbounded(work, places, blind=blind)]
     test = None if features is None else looks.unit_test(work, features, places)
     for stage in plan[1:]:
-        if stage.attack.method == "square" or not blind:
-            work.run(stage)
+        work.run(stage)
     if not blind:
         work.further_rounds()
     closer_look = closer_look and not blind
@@ -78,6 +93,7 @@ def attacked(work: Work, plan: Sequence[Stage], *, closer_look: bool) -> Audit:
     return dataclasses.replace(
         result,
         indicators=(*result.indicators, looks.judge_disagrees(work, result.found)),
+        not_measured=_why_not_measured(work),
         heat_map=grid,
         planted=test,
         surface=looks.surface(work) if closer_look else None,

@@ -18,7 +18,7 @@ from alp_repro.auditing import kinds, measurements, planted, stages
 from alp_repro.auditing.kinds import Indicator
 from alp_repro.auditing.result import Restarts, Surface
 from alp_repro.auditing.work import Work
-from alp_repro.errors import InputError
+from alp_repro.errors import NoGradientError
 from alp_repro.evaluation.heat_maps import HeatMap, heat_map
 from alp_repro.evaluation.landscape import Plane, loss_surfaces
 from alp_repro.evaluation.model_check import check_gradient
@@ -35,10 +35,15 @@ _SURFACE_IMAGES = 4
 
 
 def is_blind(work: Work, places: np.ndarray) -> bool:
-    """Whether an evaluation would refuse the model for having no gradient at all."""
+    """Whether an evaluation that follows gradients would refuse the model for having none.
+
+    Raises:
+      InputError: it would refuse the model for something else.
+    """
+    attack = stages.default_attack(work.attack.eps)  # whichever attack is audited
     try:
-        check_gradient(work.model, work.images[places], work.labels[places], work.attack)
-    except InputError:
+        check_gradient(work.model, work.images[places], work.labels[places], attack)
+    except NoGradientError:
         return True
     return False
 
@@ -102,7 +107,7 @@ def way(work: Work, places: np.ndarray, *, blind: bool) -> list[Indicator]:
         forgotten = kinds.FORGOTTEN.not_judged("every iterate is judged")
     broken = {one.name: int(one.broken.sum()) for one in work.attacks}
     more = None
-    if "iterations" in broken:
+    if {"default", "iterations"} <= broken.keys():
         more = (broken["iterations"] - broken["default"]) / len(work.labels)
     return [forgotten, judge.incomplete(seen["still_rising"], seen["standing"], more=more)]
 

@@ -116,7 +116,12 @@ def planted_examples(
     weights = np.stack([h[0] for h in heads if h is not None])
     biases = np.array([h[1] for h in heads if h is not None], np.float32)
     binary = dataclasses.replace(
-        attack, loss="margin" if attack.loss == "dlr" else attack.loss, target="none", restarts=1
+        attack,
+        loss="margin" if attack.loss == "dlr" else attack.loss,
+        target="none",
+        plain_step=1.0,
+        budget=0,
+        restarts=1,
     )
     strongest = strongest_attack(attack.eps)
     given = (batch_size, images[fitted], weights, biases, np.asarray(fitted, np.int64))

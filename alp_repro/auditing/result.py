@@ -26,7 +26,8 @@ class AttackResult:
       attacked: int [k], places of the images that it was run on.
       broken: bool [k].
       first_break: int [k], restart that broke each, -1: none.
-      spent: gradients (queries for Square), all images together.
+      spent: what its record counts, all images together: gradients (queries for Square), a query
+        of the search of another attack being half a gradient.
       seconds: that the attack itself took, in all sessions.
     """
 
@@ -74,6 +75,8 @@ class Audit:
         -1: none.
       adversarial: float32 like the images: what broke each; zeros where nothing did.
       found: int32 [n], the prediction on `adversarial`, -1 where there is none.
+      not_measured: why nothing can be said about the robustness, where attacks would have meant
+        nothing or none was run; None: it was measured.
       left_out: what did not fit into the time, one line each.
       notes: what was done to model and data, one line each.
       heat_map, surface, restarts, planted: what was looked at closely; None: it was not.
@@ -90,6 +93,7 @@ class Audit:
     broken_by: np.ndarray
     adversarial: np.ndarray
     found: np.ndarray
+    not_measured: str | None = None
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     heat_map: HeatMap | None = None
@@ -115,9 +119,12 @@ class Audit:
         return float(self.correct.mean())
 
     @property
-    def worst_accuracy(self) -> float:
-        """Share of images that survive every attack: an upper bound of the robust accuracy."""
-        return float(self.robust.mean())
+    def worst_accuracy(self) -> float | None:
+        """Share of images that survive every attack: an upper bound of the robust accuracy.
+
+        None: it was not measured; `not_measured` says why.
+        """
+        return None if self.not_measured else float(self.robust.mean())
 
     @property
     def default_accuracy(self) -> float | None:
@@ -145,9 +152,12 @@ class Audit:
     @property
     def verdict(self) -> str:
         """The verdict in a few plain sentences."""
+        worst = self.worst_accuracy
+        if worst is None:
+            return f"Robustness was not measured: {self.not_measured}. {self._raised_words()}"
         if not self.attacks:
-            return f"No attack was run: {self._reason()} {self._raised_words()}"
-        default, worst = self.accuracy_of(self.attacks[0]), self.worst_accuracy
+            return f"No attack was run: no image is classified correctly. {self._raised_words()}"
+        default = self.accuracy_of(self.attacks[0])
         sentences = [
             f"The evaluation under audit leaves {self._with_interval(default)}.",
             f"At most {self._with_interval(worst)} survives all attacks.",
@@ -158,14 +168,10 @@ class Audit:
         sentences.append(self._raised_words())
         return " ".join(sentences)
 
-    def _reason(self) -> str:
-        if not self.correct.any():
-            return "no image is classified correctly."
-        return "what is raised comes first."
-
     def _raised_words(self) -> str:
         if not self.raised:
-            return "Nothing raised; the number is an upper bound all the same."
+            bound = "; the number is an upper bound all the same" if not self.not_measured else ""
+            return f"Nothing raised{bound}."
         # The overestimate has a sentence of its own.
         others = [one for one in self.raised if one.key != "overestimate"]
         words = "; ".join(f"{one.title} ({one.saw})" for one in others)
@@ -193,8 +199,12 @@ class Audit:
             raise InputError(f"audit {path}: a file ending in .html, .json or .npz is needed")
 
     def adversarial_arrays(self) -> dict[str, np.ndarray]:
-        """The images that broke, as leaderboards ask for them."""
+        """Return the images that broke, as leaderboards ask for them.
+
+        Where the robustness was not measured, `not_measured` says why and `robust_accuracy` is NaN.
+        """
         broken = self.correct & (self.broken_by >= 0)
+        worst = np.nan if self.worst_accuracy is None else self.worst_accuracy
         return {
             "images": self.images,
             "adversarial": np.where(broken[:, None, None, None], self.adversarial, self.images),
@@ -202,19 +212,26 @@ class Audit:
             "clean_predictions": self.predictions,
             "adversarial_predictions": np.where(broken, self.found, self.predictions),
             "eps": np.float64(self.eps),
-            "robust_accuracy": np.float64(self.worst_accuracy),
+            "robust_accuracy": np.float64(worst),
+            "not_measured": np.array(self.not_measured or ""),
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but images and pictures as plain data; sizes on the 0-255 scale."""
+        """Everything but images and pictures as plain data; sizes on the 0-255 scale.
+
+        Accuracies that were not measured are None.
+        """
+        worst = self.worst_accuracy
         return {
             "verdict": self.verdict,
+            "measured": worst is not None,
+            "not_measured": self.not_measured,
             "eps": self.eps * 255,
             "images": len(self.labels),
             "clean_accuracy": self.clean_accuracy,
             "default_accuracy": self.default_accuracy,
-            "worst_accuracy": self.worst_accuracy,
-            "worst_interval": list(self.interval(self.worst_accuracy)),
+            "worst_accuracy": worst,
+            "worst_interval": None if worst is None else list(self.interval(worst)),
             "raised": [one.key for one in self.raised],
             "indicators": [dataclasses.asdict(one) for one in self.indicators],
             "attacks": [self._attack_json(i, one) for i, one in enumerate(self.attacks)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal
 
 from alp_repro.attacks import QUERY_COST, Attack, strong_attack
@@ -27,7 +28,7 @@ class Stage:
       attack: its settings.
       scope: `correct`: all images that the model classifies correctly; `standing`: those of them
         that no stage before has broken.
-      cost: passes an image takes when nothing breaks it, a gradient being 1.
+      cost: what an image costs at the most, in gradients, on average; see `passes`.
       seed_offset: added to the audit's seed.
     """
 
@@ -120,6 +121,26 @@ def unbounded_attack() -> Attack:
 
 
 def passes(attack: Attack) -> float:
-    """What an image costs at the most, in gradients."""
-    share = QUERY_COST if attack.method == "square" else 1.0
-    return share * attack.gradients
+    """Return what an image costs at the most, on average, in gradients."""
+    return in_gradients(attack, attack.gradients)
+
+
+def in_gradients(attack: Attack, spent: float) -> float:
+    """Return what an attack spent, as its records count it, in gradients: they count queries."""
+    return spent * (QUERY_COST if attack.method == "square" else 1.0)
+
+
+def needs_gradient(attack: Attack) -> bool:
+    """Whether an attack follows the model's own gradient, so that without one it stands still."""
+    return attack.method in ("pgd", "apgd")
+
+
+def without_gradient(plan: Sequence[Stage]) -> tuple[Stage, ...]:
+    """Return what can be run of a plan on a model without a gradient, with its costs.
+
+    Of the evaluation under audit, the first stage, its random starts are judged all the same.
+    """
+    first, *later = plan
+    if needs_gradient(first.attack):
+        first = dataclasses.replace(first, cost=QUERY_COST * first.attack.restarts)
+    return first, *(stage for stage in later if not needs_gradient(stage.attack))

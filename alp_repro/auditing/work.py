@@ -15,8 +15,9 @@ import numpy as np
 import tensorflow as tf
 
 from alp_repro import evaluation, files, runs
-from alp_repro.attacks import Attack
+from alp_repro.attacks import QUERY_COST, Attack
 from alp_repro.auditing import measurements, stages
+from alp_repro.auditing.folder import claim, subject
 from alp_repro.auditing.kinds import Indicator
 from alp_repro.auditing.result import AttackResult, Audit
 from alp_repro.auditing.stages import Stage
@@ -44,7 +45,11 @@ class Work:
         batch_size: int,
         report: Callable[[str], None],
     ) -> None:
-        """Takes the clean images in; nothing is attacked yet."""
+        """Takes the clean images in; nothing is attacked yet.
+
+        Raises:
+          InputError: the model's logits are not finite, or the folder is another audit's.
+        """
         self.images, self.labels, self.attack = images, labels, attack
         self.seed, self.batch_size = seed, batch_size
         self.model, self.report = model, report
@@ -57,6 +62,11 @@ class Work:
         self.predictions = self.logits.argmax(axis=1).astype(np.int32)
         self.correct = self.predictions == labels
         self._identity = self._hash_of_everything()
+        claim(
+            folder,
+            subject(model, images, labels, attack=attack, seed=seed),
+            ours=any(self.kept(path.stem) for path in folder.glob("stages/[!.]*.json")),
+        )
         self._passes_a_second = 0.0
         self.broken_by = np.full(len(labels), -1)
         self.adversarial = np.zeros_like(images)
@@ -120,7 +130,10 @@ class Work:
         return False
 
     def measure_speed(self, places: np.ndarray, *, blind: bool) -> None:
-        """Gradients a second, of one batch, after a first call that compiles."""
+        """Measure gradients a second on one batch, after a first call that compiles.
+
+        Of a `blind` model, which has none, as many as two forward passes each.
+        """
         chosen = np.resize(places, self.batch_size)
         x, y = tf.constant(self.images[chosen]), tf.constant(self.labels[chosen])
         logits = measurements.logits_function(self.model)
@@ -135,7 +148,8 @@ class Work:
         started = time.monotonic()
         for _ in range(2):
             np.asarray(gradient(x, y))
-        self._passes_a_second = 2 * self.batch_size / max(time.monotonic() - started, 1e-6)
+        seconds = max(time.monotonic() - started, 1e-6)
+        self._passes_a_second = 2 * self.batch_size * (QUERY_COST if blind else 1) / seconds
 
     def tell_plan(self, plan: Sequence[Stage]) -> None:
         """Says how long it will take; InputError where not even the first stage fits."""
@@ -146,7 +160,7 @@ class Work:
             f"{self._passes_a_second:,.0f} gradients a second; all attacks take "
             f"{sum(needed) / 60:.1f} minutes if nothing breaks, {self._seconds / 60:.1f} are given"
         )
-        if self.kept("attack_default") is None and needed[0] > self._left():
+        if self.kept(f"attack_{plan[0].name}") is None and needed[0] > self._left():
             raise InputError(
                 f"{self._seconds / 60:.2g} minutes are too few: the evaluation under audit alone "
                 f"needs about {needed[0] / 60:.1f}, everything {sum(needed) / 60:.1f}; give more "
@@ -182,9 +196,11 @@ class Work:
         wanted = self.correct & (self.broken_by < 0 if stage.scope == "standing" else True)
         places = np.flatnonzero(wanted)
         name = f"attack_{stage.name}"
-        if len(places) == 0 or not self.fits(name, stage.title, stage.cost, len(places)):
+        admitted = not self.attacks  # by `tell_plan`, which refuses a time too short for the first
+        if len(places) == 0:
             return
-        started = time.monotonic()
+        if not admitted and not self.fits(name, stage.title, stage.cost, len(places)):
+            return
         record = evaluation.evaluate(
             self.model,
             self.images[places],
@@ -200,11 +216,11 @@ class Work:
         )
         restarts = stage.attack.restarts
         first = np.where(record.first_break < restarts, record.first_break, -1)
-        spent = int(record.restarts_spent(restarts).sum()) * stage.attack.nb_iter
+        spent = int(record.gradients_spent(restarts).sum())
         took = float(sum(session.get("seconds", 0.0) for session in record.sessions))
         kept = self.kept(name)
         if kept is None:
-            self._learn_speed(spent, stage, time.monotonic() - started)
+            self._learn_speed(spent, stage, took, sessions=len(record.sessions))
             self.keep(name, {"broken": int((first >= 0).sum()), "spent": spent, "seconds": took})
         else:  # a record that went on with more restarts has more seconds than this stage took
             took = float(kept.get("seconds", took))
@@ -258,11 +274,15 @@ class Work:
             f"{time.monotonic() - self._started:.0f} s"
         )
 
-    def _learn_speed(self, spent: int, stage: Stage, seconds: float) -> None:
-        """Takes the speed from real work, once there is enough of it to tell."""
-        working = seconds - stages.COMPILATION_SECONDS
+    def _learn_speed(self, spent: int, stage: Stage, seconds: float, *, sessions: int) -> None:
+        """Take the speed from real work, once there is enough of it to tell.
+
+        Both `spent` and `seconds` are of all sessions of a record: it may have been begun by an
+        earlier stage or by a process that was stopped.
+        """
+        working = seconds - sessions * stages.COMPILATION_SECONDS
         if working > stages.COMPILATION_SECONDS and stage.attack.method != "square":
-            self._passes_a_second = spent / working
+            self._passes_a_second = stages.in_gradients(stage.attack, spent) / working
 
     def further_rounds(self) -> None:
         """More rounds of the strongest attack while they find something and there is time."""

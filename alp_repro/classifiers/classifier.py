@@ -15,7 +15,7 @@ import tensorflow as tf
 from alp_repro.classifiers import heads
 from alp_repro.classifiers.load import load_function_or_model
 from alp_repro.classifiers.pixels import UNIT_PIXELS, PixelScale
-from alp_repro.errors import InputError, reason
+from alp_repro.errors import InputError, exits_refused, reason
 from alp_repro.probes import probe_images
 
 ImageShape = tuple[int, int, int]
@@ -187,18 +187,24 @@ class FunctionModel(keras.Model):
         if self._in_numpy:
             outputs = tf.numpy_function(self._of_numpy, [x], tf.float32)
         else:
-            outputs = tf.cast(self._function(x, **self._inference), tf.float32)
+            outputs = tf.cast(self._outputs_of(x), tf.float32)
         if self._outputs_shape is not None:
             outputs = tf.ensure_shape(outputs, self._outputs_shape)
         return heads.two_logits(outputs) if self._one_output else outputs
 
     def _of_numpy(self, images: np.ndarray) -> np.ndarray:
-        return np.asarray(self._function(images, **self._inference), np.float32)
+        return np.asarray(self._outputs_of(images), np.float32)
+
+    def _outputs_of(self, images: Any) -> Any:
+        with exits_refused("the model's function"):
+            return self._function(images, **self._inference)
 
     def learn_outputs(self, images: np.ndarray) -> None:
         """Finds out, on a few images, how the function wants to be called and what it returns."""
         try:
             outputs = np.asarray(self(images))
+        except InputError:
+            raise
         except Exception as error:  # a function of NumPy arrays fails on tensors in its own ways
             self._in_numpy = True
             try:

@@ -24,7 +24,7 @@ import h5py
 import keras
 
 from alp_repro.classifiers.saved_model import load_saved_model
-from alp_repro.errors import InputError, one_line
+from alp_repro.errors import InputError, exits_refused, one_line
 from alp_repro.files import expanded
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -45,15 +45,17 @@ def load_function_or_model(
       trust_code: also run the Python code of Lambda layers, and any operation of a SavedModel.
 
     Raises:
-      InputError: there is no such thing, it is damaged, foreign, or carries code.
+      InputError: there is no such thing, it is damaged, foreign, carries code, or its code calls
+        sys.exit.
     """
     path = expanded(source)
-    if path.is_dir():
-        return _saved_model(path, trust_code=trust_code)
-    if path.is_file():
-        return _keras_file(path, trust_code=trust_code)
-    if ":" in str(source):
-        return _python(str(source))
+    with exits_refused(f"model {source}: its code"):
+        if path.is_dir():
+            return _saved_model(path, trust_code=trust_code)
+        if path.is_file():
+            return _keras_file(path, trust_code=trust_code)
+        if ":" in str(source):
+            return _python(str(source))
     raise InputError(f"model {source} is not there: name {_WHAT_IS_RIGHT}")
 
 

@@ -18,7 +18,7 @@ import tensorflow as tf
 from alp_repro.attacks.losses import attack_loss
 from alp_repro.attacks.settings import Attack
 from alp_repro.classifiers.heads import why_no_logits
-from alp_repro.errors import InputError, one_line
+from alp_repro.errors import InputError, NoGradientError, one_line
 from alp_repro.evaluation.input_check import check_classes, check_is_keras
 from alp_repro.model_copies import (
     check_copy,
@@ -208,13 +208,17 @@ def why_no_function(model: keras.Model, images: np.ndarray) -> str | None:
 def check_gradient(
     model: keras.Model, images: np.ndarray, labels: np.ndarray, attack: Attack
 ) -> None:
-    """InputError when the attack needs a gradient that the model, or its loss, does not have.
+    """NoGradientError when the attack needs a gradient that the model does not have.
 
     Args:
       model: maps images to logits.
       images: float32 [n, height, width, channels] in [0, 1].
       labels: int [n].
       attack: what is to be done with it.
+
+    Raises:
+      NoGradientError: an InputError of its own, so that no other refusal is taken for it.
+      InputError: the loss needs more classes.
     """
     points = tf.constant(np.concatenate([images[:_LOOKED_AT], probe_images(images.shape[1:])]))
     classes = tf.constant(np.resize(labels, len(points)))
@@ -245,8 +249,8 @@ def check_gradient(
         raise _no_gradient("it is 0 at all images that were tried")
 
 
-def _no_gradient(why: str) -> InputError:
-    return InputError(
+def _no_gradient(why: str) -> NoGradientError:
+    return NoGradientError(
         f"the model's logits have no gradient in the images ({why}), and an attack that follows "
         "one would find nothing: take the layer out, give it a gradient, or attack with spsa"
     )
