@@ -146,7 +146,7 @@ def _compiled(
             model = crafting_copy(source, "float32")
     with strategy.scope() if strategy else nullcontext():
         crafter = crafting_copy(model, attack.dtype) if attack.dtype != "float32" else model
-    judge = _judge(model)
+    judge = judge_of(model)
     loop = _Loop(logits_function(crafter), logits_function(model), attack, seed)
 
     def update() -> None:
@@ -187,7 +187,7 @@ def _eager_program(
     """
     engine = cleverhans_spsa if attack.method == "spsa" else cleverhans_pgd
     by_cleverhans = engine(model, attack, seed)
-    judge = tf.function(_judge(model), jit_compile=execution.xla)
+    judge = tf.function(judge_of(model), jit_compile=execution.xla)
     signature = _signature(image_shape, execution.batch_size)
 
     def program(items: WorkItems) -> BatchOutcome:
@@ -231,8 +231,8 @@ def _on_replicas(
 _Judge = Callable[[tf.Tensor, WorkItems], tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]]
 
 
-def _judge(model: keras.Model) -> _Judge:
-    """The verdict: float32, on the image as it would be stored, never the crafting model's."""
+def judge_of(model: keras.Model) -> _Judge:
+    """Return the verdict: float32, on the image as it would be stored, not the crafting model's."""
     logits = logits_function(model)
 
     def judge(
