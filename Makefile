@@ -20,13 +20,13 @@ TABLE_FLAGS = $(WHERE) $(if $(PUBLISHED),--strong --show) $(if $(ROWS),--only=$(
 	$(if $(JOBS),--jobs=$(JOBS)) $(if $(RAY),--ray=$(RAY)) $(FLAGS)
 
 .PHONY: help setup setup-cluster mnist-table1 cifar10-table2 tiny-imagenet-table3 tiny-imagenet-table4 \
-	tiny-imagenet-table5 figures seeds report claims verify test lint smoke clean
+	tiny-imagenet-table5 figures seeds report claims verify test test-all test-numeric lint smoke clean
 
 help:
 	@echo "make mnist-table1 [SCALE=smoke|quick|published|paper] [ROWS=clp,lsq] [STRONG=1] [JOBS=2] [RAY=local|auto|HOST:PORT]"
 	@echo "make cifar10-table2 | tiny-imagenet-table3 | tiny-imagenet-table4 | tiny-imagenet-table5"
 	@echo "make figures | figure1 ... figure7 | heat_maps_mnist | seeds | report | claims | verify"
-	@echo "make test | lint | smoke | setup | setup-cluster | clean"
+	@echo "make test | test-all (with what takes minutes) | test-numeric | lint | smoke | setup | setup-cluster | clean"
 
 setup: $(READY)
 
@@ -81,8 +81,21 @@ claims: $(READY)
 verify: $(READY)
 	@$(RUN) -m experiments.verify $(if $(ROWS),--rows=$(ROWS)) $(FLAGS)
 
+PYTEST = $(RUN) -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder --durations=15
+
 test: $(READY)
-	@$(RUN) -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+	@$(PYTEST) -m 'not slow'
+
+# With the installed wheel, README's commands, whole tables, and a Ray cluster where there is one.
+test-all: $(READY)
+	@$(PYTEST)
+
+# What rounds otherwise under other kernels: for ONEDNN_MAX_CPU_ISA=... make test-numeric.
+NUMERIC = tests/attacks tests/test_models.py tests/training/test_passes.py \
+	tests/evaluation/test_restarts.py tests/evaluation/test_stored.py tests/evaluation/test_budget.py
+
+test-numeric: $(READY)
+	@$(PYTEST) -m 'not slow' $(NUMERIC)
 
 lint: $(READY)
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy

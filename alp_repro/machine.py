@@ -22,7 +22,7 @@ def describe() -> str:
 
 def processor() -> str:
     """The processor's name and, in brackets, the strongest instructions that we know of."""
-    names = [line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")]
+    names = [line.partition(":")[2].strip() for line in cpuinfo() if line.startswith("model name")]
     name = names[0] if names else platform.processor() or "unknown processor"
     found = instructions()
     best = next((told for told in _TOLD if told in found), None)
@@ -32,7 +32,7 @@ def processor() -> str:
 @functools.cache
 def instructions() -> frozenset[str]:
     """The instruction sets of the processor in Linux' names; empty where there is no telling."""
-    flags = [line.partition(":")[2] for line in _cpuinfo() if line.startswith("flags")]
+    flags = [line.partition(":")[2] for line in cpuinfo() if line.startswith("flags")]
     return frozenset(flags[0].split()) if flags else frozenset()
 
 
@@ -60,7 +60,8 @@ def resolve(host: str, *, seconds: float) -> None:
         raise InputError(f"host {host}: no address is found ({problem})")
 
 
-def _cpuinfo() -> list[str]:
+def cpuinfo() -> list[str]:
+    """Return the lines of Linux' /proc/cpuinfo; none where there is no such file."""
     try:
         return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -129,6 +129,52 @@ def test_no_private_attribute_of_another_module_is_used() -> None:
     assert not found
 
 
+def test_tests_use_no_private_name_of_ours() -> None:
+    """What a test patches or calls is meant for that: TFDS', Ray's and others' names aside."""
+    found = []
+    for file in sorted((ROOT / "tests").rglob("*.py")):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        ours = {
+            alias.asname or alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom | ast.Import)
+            for alias in node.names
+            if (getattr(node, "module", None) or alias.name).split(".")[0] in OURS
+        }
+        found += [
+            f"{file.relative_to(ROOT)}:{node.lineno}: {name}"
+            for node in ast.walk(tree)
+            for name in _private_names(node, ours)
+        ]
+    assert not found
+
+
+OURS = ("alp_repro", "experiments", "benchmarks")
+
+
+def _private_names(node: ast.AST, ours: set[str]) -> list[str]:
+    """Private names that a node imports, reads, or hands to `monkeypatch.setattr` and the like."""
+    names: list[str] = []
+    if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in OURS:
+        names = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
+    elif isinstance(node, ast.Attribute) and _root(node.value) in ours:
+        names = [node.attr]
+    elif isinstance(node, ast.Call) and getattr(node.func, "attr", "").endswith("attr"):
+        first, *rest = [*node.args, ast.Constant(""), ast.Constant("")]
+        if isinstance(first, ast.Constant) and str(first.value).split(".")[0] in OURS:
+            names = str(first.value).split(".")
+        elif _root(first) in ours and isinstance(rest[0], ast.Constant):
+            names = [str(rest[0].value)]
+    return [name for name in names if re.match("_[a-zA-Z]", name)]
+
+
+def _root(node: ast.AST) -> str:
+    """The name that a chain of attributes starts from."""
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return getattr(node, "id", "")
+
+
 def test_no_circle() -> None:
     """Among imports at the top of modules; a package's `__init__` stands for itself alone."""
     below: dict[str, set[str]] = {name: set() for name in MODULES}

@@ -14,7 +14,7 @@ AMX = ["processor : 0", "model name\t: Intel(R) Xeon(R) 8481C", "flags\t\t: fpu 
 
 def test_the_processor_is_told_with_its_best_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
     machine.instructions.cache_clear()
-    monkeypatch.setattr(machine, "_cpuinfo", lambda: AMX)
+    monkeypatch.setattr(machine, "cpuinfo", lambda: AMX)
     assert machine.instructions() == {"fpu", "avx2", "amx_bf16"}
     assert machine.describe() == (
         f"{platform.machine()}, {os.cpu_count()} cores, Intel(R) Xeon(R) 8481C (amx_bf16)"
@@ -24,7 +24,7 @@ def test_the_processor_is_told_with_its_best_instructions(monkeypatch: pytest.Mo
 
 def test_without_a_list_the_platform_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     machine.instructions.cache_clear()
-    monkeypatch.setattr(machine, "_cpuinfo", list)
+    monkeypatch.setattr(machine, "cpuinfo", list)
     monkeypatch.setattr(platform, "processor", lambda: "")
     assert machine.processor() == "unknown processor"
     machine.instructions.cache_clear()

@@ -155,6 +155,7 @@ def ended(
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [command.text for command in RUN])
 def test_a_command_runs(command: str, ended: dict[str, tuple[int, str]]) -> None:
     code, output = ended[command]
@@ -162,6 +163,7 @@ def test_a_command_runs(command: str, ended: dict[str, tuple[int, str]]) -> None
     assert "Traceback" not in output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("snippet", SNIPPETS)
 def test_a_snippet_runs(snippet: str, ended: dict[str, tuple[int, str]]) -> None:
     code, output = ended[snippet]

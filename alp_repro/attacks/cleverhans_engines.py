@@ -29,7 +29,7 @@ def cleverhans_pgd(model: keras.Model, attack: Attack, seed: int) -> _Crafting:
     def crafting(
         images: tf.Tensor, labels: tf.Tensor, image_index: tf.Tensor, restart: tf.Tensor
     ) -> tf.Tensor:
-        tf.random.set_seed(_mixed(seed, int(image_index[0]), int(restart[0])))
+        tf.random.set_seed(mixed_seed(seed, int(image_index[0]), int(restart[0])))
         targets = choose_targets(
             attack.target,
             clean_logits=logits(images),
@@ -55,7 +55,7 @@ def cleverhans_pgd(model: keras.Model, attack: Attack, seed: int) -> _Crafting:
     return crafting
 
 
-class _SpsaAdam(SPSAAdam):
+class SpsaAdam(SPSAAdam):
     """Cleverhans' SPSA optimizer, whose constructor Keras 3 refuses (its argument is `lr`)."""
 
     def __init__(self, learning_rate: float) -> None:
@@ -69,7 +69,7 @@ class _SpsaAdam(SPSAAdam):
 def cleverhans_spsa(model: keras.Model, attack: Attack, seed: int) -> _Crafting:
     """Cleverhans' `spsa`, one image at a time as it demands (Uesato et al. 2018)."""
     logits = logits_function(model)
-    optimizer = _SpsaAdam(attack.eps_iter)
+    optimizer = SpsaAdam(attack.eps_iter)
 
     def crafting(
         images: tf.Tensor, labels: tf.Tensor, image_index: tf.Tensor, restart: tf.Tensor
@@ -90,7 +90,7 @@ def cleverhans_spsa(model: keras.Model, attack: Attack, seed: int) -> _Crafting:
 
         crafted = []
         for i in range(images.shape[0]):
-            tf.random.set_seed(_mixed(seed, int(image_index[i]), int(restart[i])))
+            tf.random.set_seed(mixed_seed(seed, int(image_index[i]), int(restart[i])))
             crafted.append(
                 projected_optimization(
                     loss,
@@ -108,6 +108,6 @@ def cleverhans_spsa(model: keras.Model, attack: Attack, seed: int) -> _Crafting:
     return crafting
 
 
-def _mixed(*values: int) -> int:
-    """One 31-bit seed of several numbers."""
+def mixed_seed(*values: int) -> int:
+    """Return one 31-bit seed of several numbers."""
     return int(np.random.SeedSequence(values).generate_state(1)[0] >> 1)

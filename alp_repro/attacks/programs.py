@@ -158,7 +158,7 @@ def _compiled(
         )
     with strategy.scope() if strategy else nullcontext():
         crafter = crafting_copy(model, attack.dtype) if attack.dtype != "float32" else model
-    judge = _judge(model)
+    judge = judge_of(model)
     loop = _Loop(logits_function(crafter), logits_function(model), attack, seed)
     rows = find_rounding(
         source,
@@ -208,7 +208,7 @@ def _eager_program(
     """
     engine = cleverhans_spsa if attack.method == "spsa" else cleverhans_pgd
     by_cleverhans = engine(model, attack, seed)
-    judge = tf.function(_judge(model), jit_compile=execution.xla)
+    judge = tf.function(judge_of(model), jit_compile=execution.xla)
     signature = _signature(image_shape, execution.batch_size)
 
     def program(items: WorkItems) -> BatchOutcome:
@@ -225,8 +225,8 @@ def _eager_program(
 _Judge = Callable[[tf.Tensor, WorkItems], tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]]
 
 
-def _judge(model: keras.Model) -> _Judge:
-    """The verdict: float32, on the image as it would be stored, never the crafting model's."""
+def judge_of(model: keras.Model) -> _Judge:
+    """Return the verdict: float32, on the image as it would be stored, not the crafting model's."""
     logits = logits_function(model)
 
     def judge(

@@ -24,7 +24,8 @@ StepSchedule = Literal["constant", "linear"]
 Success = Literal["last", "any"]
 Target = Literal["none", "random", "least_likely", "each", "rotate"]
 Engine = Literal["loop", "cleverhans"]
-_CHOICES = {
+# The settings that are a choice of words, and the words.
+CHOICES = {
     "method": Method,
     "loss": Loss,
     "step_schedule": StepSchedule,
@@ -137,7 +138,7 @@ class Attack:
         """Makes numbers of NumPy's plain ones and checks every setting."""
         for name, kind in _plain_kinds(type(self)).items():
             object.__setattr__(self, name, _plain(name, getattr(self, name), kind))
-        for name, choices in _CHOICES.items():
+        for name, choices in CHOICES.items():
             if getattr(self, name) not in get_args(choices):
                 given = shown(getattr(self, name))
                 raise InputError(f"attack {name}={given}: one of {', '.join(get_args(choices))}")

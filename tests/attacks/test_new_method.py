@@ -31,7 +31,7 @@ def test_a_new_method_is_evaluated_like_any_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(programs.OWN_METHODS, "corners", corners)
-    monkeypatch.setitem(settings._CHOICES, "method", Literal["pgd", "corners"])
+    monkeypatch.setitem(settings.CHOICES, "method", Literal["pgd", "corners"])
     attack = alp_repro.Attack(method="corners", eps=0.1, eps_iter=0.1, nb_iter=1, restarts=8)
     record = alp_repro.evaluate(model, images, labels, attack=attack, save_adversarial=True)
     assert str(attack).startswith("corners eps=25.5")

@@ -263,11 +263,11 @@ def test_spsa_is_cleverhans_own(
 
     def optimizer(lr: float, delta: float, num_samples: int, num_iters: int) -> Any:
         assert (delta, num_samples, num_iters) == (0.01, 32, 1)
-        return cleverhans_engines._SpsaAdam(lr)
+        return cleverhans_engines.SpsaAdam(lr)
 
     monkeypatch.setattr(cleverhans_spsa, "SPSAAdam", optimizer)
     for i in (0, 7):
-        tf.random.set_seed(cleverhans_engines._mixed(3, i, 5))
+        tf.random.set_seed(cleverhans_engines.mixed_seed(3, i, 5))
         expected = cleverhans_spsa.spsa(
             model_copies.logits_function(model),
             tf.constant(images[i : i + 1]),
@@ -302,7 +302,7 @@ def test_spsa_raises_the_margin_and_depends_on_image_and_restart_alone(
 def test_the_protocols_spsa_samples() -> None:
     """8192 samples and δ 0.01: the second attack of the released evaluation."""
     assert (cleverhans_engines.SPSA_SAMPLES, cleverhans_engines.SPSA_DELTA) == (8192, 0.01)
-    optimizer = cleverhans_engines._SpsaAdam(0.01)
+    optimizer = cleverhans_engines.SpsaAdam(0.01)
     x = tf.zeros([1, 2, 2, 1])
     seen = []
 

@@ -175,7 +175,7 @@ def test_an_archive_of_the_published_size_must_have_the_published_checksum(
 ):
     archive = tmp_path / "cifar.tar.gz"
     size = len(compressed(batches, archive))
-    monkeypatch.setattr(cifar10_source, "_BINARY_ARCHIVE", (size, "0" * 32))
+    monkeypatch.setattr(cifar10_source, "BINARY_ARCHIVE", (size, "0" * 32))
     with pytest.raises(InputError, match=r"size of the official CIFAR-10 binary archive.*damaged"):
         prepare.prepare_from_source(CIFAR10, archive, data_dir=tmp_path / "data")
 
@@ -193,7 +193,7 @@ def test_official_python_batches_are_told_by_their_checksums(
 ):
     batches = data_factory.make_cifar10(tmp_path, train_per_class=5, test_per_class=1, python=True)
     published = {f.name: hashlib.md5(f.read_bytes()).hexdigest() for f in batches.iterdir()}
-    monkeypatch.setattr(cifar10_source, "_PYTHON_BATCHES", published)
+    monkeypatch.setattr(cifar10_source, "PYTHON_BATCHES", published)
     record = prepare.prepare_from_source(CIFAR10, batches, data_dir=tmp_path / "a")
     assert record.source == "official Python batches"
     content = (batches / "data_batch_4").read_bytes()

@@ -44,13 +44,13 @@ def small_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         content = header + array.tobytes()
         (folder / f"{name}.gz").write_bytes(gzip.compress(content))
         digest = hashlib.sha256(content).hexdigest()
-        files[name] = mnist._IdxFile(name, array.shape, digest)
+        files[name] = mnist.IdxFile(name, array.shape, digest)
     names = list(files)
     pairs = {
         "train": (files[names[0]], files[names[1]]),
         "test": (files[names[2]], files[names[3]]),
     }
-    monkeypatch.setattr(mnist, "_FILES", pairs)
+    monkeypatch.setattr(mnist, "FILES", pairs)
     monkeypatch.setattr(mnist, "embedded_folder", lambda: folder)
     return folder
 

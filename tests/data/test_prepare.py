@@ -116,7 +116,7 @@ def test_an_archive_is_told_by_its_checksum(
     source = tarred(cifar10, tmp_path / "cifar.tar.gz")
     digest = subprocess.run(["md5sum", source], capture_output=True, text=True, check=True).stdout
     published = (source.stat().st_size, digest.split()[0])
-    monkeypatch.setattr("alp_repro.data.sources.cifar10._BINARY_ARCHIVE", published)
+    monkeypatch.setattr("alp_repro.data.sources.cifar10.BINARY_ARCHIVE", published)
     record = prepared("cifar10", source, tmp_path / "data")
     assert record == SourceRecord("official binary archive", str(source), verified=True)
     assert unverified_source("cifar10", data_dir=tmp_path / "data") == ""

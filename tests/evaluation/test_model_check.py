@@ -301,8 +301,10 @@ def test_a_mixed_precision_model_is_copied_once_and_compiled_once(
 
     monkeypatch.setattr(model_check, "float32_copy", counted)
     compiled = []
-    judge_of = programs._judge
-    monkeypatch.setattr(programs, "_judge", lambda judge: compiled.append(judge) or judge_of(judge))
+    judge_of = programs.judge_of
+    monkeypatch.setattr(
+        programs, "judge_of", lambda judge: compiled.append(judge) or judge_of(judge)
+    )
     mixed, exact = small_model("mixed_bfloat16"), small_model()
     labels = np.argmax(exact(images), axis=1)
     for factor in (1.0, 0.9):  # weights may change in between

@@ -10,6 +10,8 @@ import pytest
 
 from tests.experiments.conftest import ROOT, Installed
 
+pytestmark = pytest.mark.slow
+
 
 def test_no_common_name_is_taken(installed: Installed) -> None:
     packages = {path.name for path in installed.site.iterdir() if path.suffix != ".dist-info"}

@@ -34,7 +34,7 @@ SCALE = """--num_images=10
 --eval_batch_size=10
 """
 
-
+pytestmark = pytest.mark.slow
 NEEDS_RAY = pytest.mark.skipif(
     find_spec("ray") is None, reason="the extra [cluster] is not installed"
 )

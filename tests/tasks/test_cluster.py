@@ -30,6 +30,8 @@ from alp_repro.tasks.on_cluster import ClusterTasks  # noqa: E402
 from alp_repro.tasks.workers import Workers  # noqa: E402
 from tests.tasks.small_tasks import Count, Write  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 ATTACK = Attack(eps=0.05, eps_iter=0.02, nb_iter=3, restarts=30)
 SETTING = {"attack": ATTACK, "batch_size": 16, "seed": 2}
 

@@ -30,6 +30,9 @@ FILES = {
 }
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture
 def machines() -> Iterator[Cluster]:
     found = Cluster(

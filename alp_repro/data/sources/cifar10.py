@@ -37,10 +37,10 @@ _TEST_BATCH = "test_batch"
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 # Published on https://www.cs.toronto.edu/~kriz/cifar.html: size and MD5 of the archives.
-_BINARY_ARCHIVE = (170_052_171, "c32a1d4ab5d03f1284b67883e8d87530")
-_PYTHON_ARCHIVE = (170_498_071, "c58f30108f718f92721af3b95e74349a")
+BINARY_ARCHIVE = (170_052_171, "c32a1d4ab5d03f1284b67883e8d87530")
+PYTHON_ARCHIVE = (170_498_071, "c58f30108f718f92721af3b95e74349a")
 # MD5 of the unpacked Python batches; nobody published any of the binary ones.
-_PYTHON_BATCHES = {
+PYTHON_BATCHES = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
     "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
     "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
@@ -102,19 +102,19 @@ def _write_batches(data_dir: Path, tree: FileTree, root: str, *, binary: bool) -
 def _verified_kind(tree: FileTree, root: str, *, binary: bool) -> str:
     """What the batches are, in a few words; InputError when they are official and damaged."""
     name = "binary" if binary else "Python"
-    size, md5 = _BINARY_ARCHIVE if binary else _PYTHON_ARCHIVE
+    size, md5 = BINARY_ARCHIVE if binary else PYTHON_ARCHIVE
     if require_published(tree, size=size, md5=md5, what=f"official CIFAR-10 {name} archive"):
         return f"official {name} archive"
     if not binary:
         altered = [
             batch
-            for batch, published in _PYTHON_BATCHES.items()
+            for batch, published in PYTHON_BATCHES.items()
             if hashlib.md5(_read(tree, root + batch), usedforsecurity=False).hexdigest()
             != published
         ]
         if not altered:
             return "official Python batches"
-        if len(altered) < len(_PYTHON_BATCHES):  # batches of one's own differ in all of them
+        if len(altered) < len(PYTHON_BATCHES):  # batches of one's own differ in all of them
             raise InputError(
                 f"{root}{altered[0]} in {tree.path} is not the official batch, as others beside "
                 "it are (MD5): it is damaged; unpack the archive again"

@@ -21,7 +21,7 @@ _IDX_UINT8 = 0x08
 
 
 @dataclass(frozen=True)
-class _IdxFile:
+class IdxFile:
     """What the canonical file holds: its array shape and the SHA-256 of its unpacked bytes."""
 
     name: str
@@ -29,26 +29,26 @@ class _IdxFile:
     sha256: str
 
 
-_FILES: dict[Literal["train", "test"], tuple[_IdxFile, _IdxFile]] = {
+FILES: dict[Literal["train", "test"], tuple[IdxFile, IdxFile]] = {
     "train": (
-        _IdxFile(
+        IdxFile(
             "train-images-idx3-ubyte",
             (60000, 28, 28),
             "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
         ),
-        _IdxFile(
+        IdxFile(
             "train-labels-idx1-ubyte",
             (60000,),
             "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
         ),
     ),
     "test": (
-        _IdxFile(
+        IdxFile(
             "t10k-images-idx3-ubyte",
             (10000, 28, 28),
             "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
         ),
-        _IdxFile(
+        IdxFile(
             "t10k-labels-idx1-ubyte",
             (10000,),
             "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
@@ -70,7 +70,7 @@ def shipped_source() -> Path | None:
 
 def files_present(folder: Path) -> bool:
     """Whether any of the four IDX files, packed or not, lies in the folder."""
-    return any(_find(folder, file) for pair in _FILES.values() for file in pair)
+    return any(_find(folder, file) for pair in FILES.values() for file in pair)
 
 
 def read_split(folder: Path, split: Literal["train", "test"]) -> tuple[np.ndarray, np.ndarray]:
@@ -80,7 +80,7 @@ def read_split(folder: Path, split: Literal["train", "test"]) -> tuple[np.ndarra
 
     Raises InputError naming the file that is missing, truncated or not the canonical one.
     """
-    image_file, label_file = _FILES[split]
+    image_file, label_file = FILES[split]
     return _read(folder, image_file)[..., np.newaxis], _read(folder, label_file)
 
 
@@ -96,7 +96,7 @@ def write_mnist(data_dir: Path, source: Path, *, skip_corrupt: bool = False) -> 
     if not source.is_dir():
         raise InputError(f"source {source} is not a folder with the four MNIST IDX files")
     splits: dict[str, store.Examples] = {}
-    for split in _FILES:
+    for split in FILES:
         pairs = zip(*read_split(source, split), strict=True)
         splits[split] = [
             (index, {"image": image, "label": int(label)})
@@ -120,12 +120,12 @@ def write_mnist(data_dir: Path, source: Path, *, skip_corrupt: bool = False) -> 
     return SourceRecord(kind, str(source), verified=True)
 
 
-def _find(folder: Path, file: _IdxFile) -> Path | None:
+def _find(folder: Path, file: IdxFile) -> Path | None:
     candidates = (folder / f"{file.name}.gz", folder / file.name)
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _read(folder: Path, file: _IdxFile) -> np.ndarray:
+def _read(folder: Path, file: IdxFile) -> np.ndarray:
     path = _find(folder, file)
     if path is None:
         raise InputError(
