@@ -24,9 +24,18 @@ TABLE_FLAGS = $(WHERE) $(if $(PUBLISHED),--strong --show) $(if $(ROWS),--only=$(
 
 help:
 	@echo "make mnist-table1 [SCALE=smoke|quick|published|paper] [ROWS=clp,lsq] [STRONG=1] [JOBS=2] [RAY=local|auto|HOST:PORT]"
+	@echo "    quick: 10 to 20 minutes, smoke: a few (two cores of an AMD EPYC with AVX-512 bfloat16);"
+	@echo "    published: shows the long run that comes with the repository, in seconds"
 	@echo "make cifar10-table2 | tiny-imagenet-table3 | tiny-imagenet-table4 | tiny-imagenet-table5"
-	@echo "make figures | figure1 ... figure7 | heat_maps_mnist | seeds | report | claims | verify"
-	@echo "make test | test-all (with what takes minutes) | test-numeric | lint | smoke | setup | setup-cluster | clean"
+	@echo "    hours (an estimate is printed first); they need the data set"
+	@echo "make verify                     7 minutes (the same processor)"
+	@echo "make claims | report | figures | figure1 ... figure7 | heat_maps_mnist"
+	@echo "                                of stored results: claims and report seconds, figures minutes"
+	@echo "make seeds                      trains three seeds of each row of ROWS"
+	@echo "make test | test-all | test-numeric | lint | smoke"
+	@echo "                                for who changes the code; test-all has what takes minutes too"
+	@echo "make setup | setup-cluster      some minutes, once (2 GB); the others do it themselves"
+	@echo "make clean"
 
 setup: $(READY)
 
@@ -46,7 +55,13 @@ $(VENV)/.cluster: $(READY)
 	@$(INSTALL) --no-build-isolation -e '.[cluster]'
 	@touch $@
 
+# What is known already is shown first: a training's own numbers take their time.
+STORED = --scale=published --runs_dir=results
+
 mnist-table1: $(READY) $(CLUSTER)
+	$(if $(PUBLISHED),,@echo "The published long run, as it comes with the repository, and its verdicts; your own run follows:"; \
+		$(RUN) -m experiments.table --flagfile=flags/tables/table1.cfg $(STORED) --strong --show && \
+		$(RUN) -m experiments.claims $(STORED); echo)
 	@$(RUN) -m experiments.table --flagfile=flags/tables/table1.cfg $(TABLE_FLAGS)
 
 cifar10-table2: $(READY) $(CLUSTER)

@@ -15,7 +15,7 @@ from typing import Any
 from alp_repro import kernels
 from alp_repro.errors import InputError
 
-_NEEDED = {"backend": "tensorflow", "floatx": "float32", "image_data_format": "channels_last"}
+NEEDED = {"backend": "tensorflow", "floatx": "float32", "image_data_format": "channels_last"}
 
 
 def check_keras() -> None:
@@ -28,15 +28,15 @@ def check_keras() -> None:
     if keras is not None and hasattr(
         keras, "config"
     ):  # whatever the file says now: it was read then
-        found = {name: getattr(keras.config, name)() for name in _NEEDED}
-        where = dict.fromkeys(_NEEDED, "Keras, already imported,")
+        found = {name: getattr(keras.config, name)() for name in NEEDED}
+        where = dict.fromkeys(NEEDED, "Keras, already imported,")
     else:
         file = _settings_file()
-        found, where = _settings(file), dict.fromkeys(_NEEDED, str(file))
+        found, where = _settings(file), dict.fromkeys(NEEDED, str(file))
         if "KERAS_BACKEND" in os.environ:
             found["backend"] = os.environ["KERAS_BACKEND"]
             where["backend"] = "the environment variable KERAS_BACKEND"
-    for name, needed in _NEEDED.items():
+    for name, needed in NEEDED.items():
         if found.get(name, needed) != needed:
             raise InputError(
                 f"{where[name]} sets Keras' {name} to {found[name]!r}: {needed} is needed; set "

@@ -60,7 +60,7 @@ def test_settings_of_keras_that_do_not_fit_are_refused(
     file.write_text("[1]")
     with pytest.raises(InputError, match=r"keras.json"):
         environment.check_keras()
-    file.write_text(json.dumps({name: environment._NEEDED[name], "epsilon": 1e-7}))
+    file.write_text(json.dumps({name: environment.NEEDED[name], "epsilon": 1e-7}))
     environment.check_keras()
 
 

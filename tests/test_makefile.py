@@ -24,6 +24,24 @@ ROOT = Path(__file__).resolve().parents[1]
     ],
 )
 def test_what_make_runs(asked: str, wanted: str) -> None:
+    command = dry_run(asked)[-1]
+    assert wanted in command
+    assert ("results" in command) == ("results" in wanted)
+
+
+def test_the_long_run_is_shown_before_a_training() -> None:
+    first, own = dry_run("mnist-table1")
+    assert "published long run" in first
+    assert first.index("experiments.table") < first.index("experiments.claims")
+    assert "--show" in first and "--show" not in own
+
+
+def test_the_long_run_itself_is_shown_once() -> None:
+    assert len(dry_run("mnist-table1 SCALE=published")) == 1
+
+
+def dry_run(asked: str) -> list[str]:
+    """The commands of `make asked`."""
     # Of a `make test` that runs this, nothing is passed on.
     outer = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES", "SCALE", "ROWS")
     told = subprocess.run(
@@ -34,6 +52,4 @@ def test_what_make_runs(asked: str, wanted: str) -> None:
         text=True,
         check=True,
     )
-    command = told.stdout.splitlines()[-1]
-    assert wanted in command
-    assert ("results" in command) == ("results" in wanted)
+    return told.stdout.splitlines()

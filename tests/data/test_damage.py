@@ -98,7 +98,7 @@ def test_a_flipped_pixel_in_a_tar_gz_is_noticed(batches: Path, tmp_path: Path):
 @pytest.mark.parametrize("kind", ["zip", "tar", "folder"])
 def test_a_member_that_no_data_set_has_is_not_read(kind: str, tmp_path: Path, monkeypatch):
     """6 GB of zeros take 6 MB of a zip."""
-    monkeypatch.setattr(file_trees, "_LARGEST_FILE", 1000)
+    monkeypatch.setattr(file_trees, "LARGEST_FILE", 1000)
     (tmp_path / "d").mkdir()
     (tmp_path / "d/large").write_bytes(bytes(1001))
     (tmp_path / "d/small").write_bytes(bytes(1000))

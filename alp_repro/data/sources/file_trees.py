@@ -28,7 +28,7 @@ _DAMAGE = (
 
 
 # A batch of CIFAR-10 has 31 MB, and no file of another data set is larger.
-_LARGEST_FILE = 64_000_000
+LARGEST_FILE = 64_000_000
 
 
 class FileTree(Protocol):
@@ -54,9 +54,9 @@ class DamagedFile(Exception):
 
 
 def _check_size(size: int) -> None:
-    if size > _LARGEST_FILE:
+    if size > LARGEST_FILE:
         raise DamagedFile(
-            f"{size:,} bytes, and no file of these data sets has more than {_LARGEST_FILE:,}"
+            f"{size:,} bytes, and no file of these data sets has more than {LARGEST_FILE:,}"
         )
 
 
