@@ -60,6 +60,16 @@ def multiply_bfloat16() -> bool:
     return bool(machine.instructions() & {"amx_bf16", "avx512_bf16"})
 
 
+def lack_bfloat16() -> bool:
+    """Return whether bfloat16 cannot be computed here at all.
+
+    Where a setting keeps oneDNN from instructions that the processor has, TensorFlow still asks it
+    for kernels that use them: some fail, and some take the process with them.
+    """
+    limited = os.environ.get(_LIMIT, "").upper() in _WITHOUT_BFLOAT16
+    return limited and bool(machine.instructions() & {"amx_bf16", "avx512_bf16"})
+
+
 def describe() -> str:
     """Return the kernels in a few words, for provenance and the first line of a command."""
     kernels: Literal["oneDNN", "Eigen"] = "oneDNN" if uses_onednn() else "Eigen"

@@ -8,7 +8,7 @@ from typing import Literal
 import keras
 import tensorflow as tf
 
-from alp_repro import machine
+from alp_repro import kernels, machine
 from alp_repro.dtypes import Dtype
 from alp_repro.errors import InputError, one_line
 from alp_repro.probes import full_float32, probe_images, rounding_explains
@@ -43,6 +43,11 @@ def crafting_copy(model: keras.Model, dtype: Dtype | Literal["mixed_bfloat16"]) 
     Raises:
       InputError: the model cannot be copied, or its copy is another function.
     """
+    if dtype != "float32" and kernels.lack_bfloat16():
+        raise InputError(
+            f"the model {model.name!r} cannot be copied in {dtype}: ONEDNN_MAX_CPU_ISA keeps oneDNN "
+            "from the instructions for it that TensorFlow asks for; unset it, or use float32"
+        )
 
     def copied(layer: keras.Operation) -> keras.Operation:
         # What stands between layers, as in `inputs * 255`, has no dtype of its own.

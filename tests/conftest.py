@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 import keras
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from alp_repro import kernels
+from alp_repro.errors import InputError
 from tests.small_model import small_images, small_labels, small_model
 
 # Ray's processes run as tests do, not with less priority: a busy machine would starve them.
@@ -27,6 +30,19 @@ LONG = ("test_table.py", "test_readme.py", "test_cluster_faults.py", "test_insta
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the longest files first; --no-loadscope-reorder has them begun in this order."""
     items.sort(key=lambda item: item.path.name not in LONG)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """Skips what meets bfloat16 where a setting of oneDNN's takes it from this processor."""
+    if kernels.lack_bfloat16() and "bfloat16" in pyfuncitem.name:
+        pytest.skip("ONEDNN_MAX_CPU_ISA leaves no bfloat16")
+    try:
+        return (yield)
+    except InputError as error:
+        if kernels.lack_bfloat16() and "ONEDNN_MAX_CPU_ISA" in str(error):
+            pytest.skip("ONEDNN_MAX_CPU_ISA leaves no bfloat16")
+        raise
 
 
 @pytest.fixture(scope="session")

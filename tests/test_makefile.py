@@ -1,8 +1,9 @@
-"""What `make` would run: the published runs are shown, and judged, where they lie."""
+"""What `make` would run: published runs are shown and judged where they lie; tests."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -21,6 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
         ("claims", "--scale=published --runs_dir=results"),
         ("claims SCALE=quick", "--scale=quick"),
         ("verify ROWS=clp", "experiments.verify --rows=clp"),
+        ("test", "-m 'not slow'"),
+        ("test-numeric", "tests/attacks"),
     ],
 )
 def test_what_make_runs(asked: str, wanted: str) -> None:
@@ -53,3 +56,16 @@ def dry_run(asked: str) -> list[str]:
         check=True,
     )
     return told.stdout.splitlines()
+
+
+def test_make_test_all_leaves_nothing_out() -> None:
+    told = subprocess.run(
+        ["make", "--no-print-directory", "--dry-run", "--old-file=.venv/.ready", "test-all"],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name != "MAKEFLAGS"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert " -m pytest " in told.stdout and not re.search(r"slow|-k|tests/", told.stdout)
+    assert "make test-all\n" in (ROOT / ".ci/run").read_text(encoding="utf-8")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from alp_repro import files, runs
 from alp_repro.attacks import Attack, strong_attack
 from alp_repro.data import load_split
 from alp_repro.errors import InputError
-from alp_repro.evaluation import evaluate
+from alp_repro.evaluation import evaluate, wilson_interval
 from alp_repro.evaluation.record_file import load_record, save_record
 from alp_repro.reporting import table_files, tables
 from alp_repro.reporting.results import Wanted
@@ -117,17 +118,24 @@ def remove_a_result(folder: Path) -> None:
     next(clp(folder).attacks.glob("*rotate*.npz")).unlink()
 
 
+def lower(cell: dict[str, Any]) -> None:
+    """Three images fewer, with the interval that goes with them: nothing in itself is wrong."""
+    count = round(cell["ours"] * COUNT / 100) - 3
+    low, high = wilson_interval(count, COUNT)
+    cell |= {"ours": 100 * count / COUNT, "low": 100 * low, "high": 100 * high}
+
+
 def change_the_table(folder: Path) -> None:
     file = folder / "published" / "tables" / "table1.json"
     table = files.read_json(file)
-    table["rows"][0]["cells"][0]["ours"] -= 25.0
+    lower(table["rows"][0]["cells"][0])
     files.write_json(file, table)
 
 
 def change_the_clean_accuracy(folder: Path) -> None:
     file = folder / "published" / "tables" / "table1.json"
     table = files.read_json(file)
-    table["rows"][0]["clean"]["ours"] -= 25.0
+    lower(table["rows"][0]["clean"])
     files.write_json(file, table)
 
 
