@@ -45,8 +45,8 @@ def crafting_copy(model: keras.Model, dtype: Dtype | Literal["mixed_bfloat16"]) 
     """
     if dtype != "float32" and kernels.lack_bfloat16():
         raise InputError(
-            f"the model {model.name!r} cannot be copied in {dtype}: ONEDNN_MAX_CPU_ISA keeps oneDNN "
-            "from the instructions for it that TensorFlow asks for; unset it, or use float32"
+            f"the model {model.name!r} cannot be copied in {dtype}: ONEDNN_MAX_CPU_ISA keeps "
+            "oneDNN from the instructions that TensorFlow asks for; unset it, or use float32"
         )
 
     def copied(layer: keras.Operation) -> keras.Operation:
