@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from alp_repro import Attack, evaluate, load_published
+from alp_repro import Attack, evaluate, load_published, strong_attack
 from alp_repro.errors import InputError
 from alp_repro.evaluation.record_file import load_record
 from alp_repro.runs import load_model
@@ -32,3 +32,21 @@ def test_what_evaluate_cannot_take_is_told_in_a_line(argument: dict[str, Any], t
     given = {"labels": [0, 1], "attack": Attack(eps=0.1, eps_iter=0.1, nb_iter=1), **argument}
     with pytest.raises(InputError, match=told):
         evaluate(model, IMAGES, **given)
+
+
+@pytest.mark.parametrize("name", ["nb_iter", "restarts", "budget", "search"])
+def test_a_count_that_is_out_of_reach_is_told_in_a_short_line(name: str) -> None:
+    with pytest.raises(InputError, match=name) as caught:
+        Attack(**{"eps": 0.1, "eps_iter": 0.1, "nb_iter": 1, name: 10**400})
+    assert len(str(caught.value)) < 200
+
+
+def test_a_size_that_float32_cannot_hold_is_told_as_that() -> None:
+    with pytest.raises(InputError, match="float32"):
+        Attack(eps=1e-300, eps_iter=1e-300, nb_iter=1)
+
+
+@pytest.mark.parametrize("eps", [{}, object(), "0.1", None, True])
+def test_the_preset_takes_numbers(eps: Any) -> None:
+    with pytest.raises(InputError, match="eps"):
+        strong_attack(eps)

@@ -149,7 +149,8 @@ class Attack:
         smallest = float(np.finfo(np.float32).tiny)
         if not (self.eps == 0 or smallest <= self.eps <= 1):
             raise InputError(
-                f"attack eps {self.eps * 255:g}: a size in [0, 255] on the 0-255 scale is needed"
+                f"attack eps {self.eps * 255:g}: 0, or a size up to 255 on the 0-255 scale that "
+                "float32 holds, is needed"
             )
         # APGD has steps of its own, SPSA takes it for a learning rate.
         within = smallest <= self.eps_iter <= self.eps if self.eps else 0 <= self.eps_iter <= 1
@@ -165,12 +166,14 @@ class Attack:
             if count < 1:
                 raise InputError(f"attack {name} {shown(count)}: a count of 1 or more is needed")
             if count > most:
-                raise InputError(f"attack {name} {count:.3g}: more than {most:,} is out of reach")
+                raise InputError(
+                    f"attack {name} {shown(count)}: more than {most:,} is out of reach"
+                )
         most = BUDGET_ROUNDS[-1]
-        if self.budget < 0 or (self.budget and self.restarts > most):
+        if not 0 <= self.budget <= MOST_STEPS or (self.budget and self.restarts > most):
             raise InputError(
-                f"attack budget {self.budget}, restarts {self.restarts}: a budget of 0 (no bound), "
-                f"or one above 0 and at most {most} restarts are needed"
+                f"attack budget {shown(self.budget)}, restarts {self.restarts}: a budget of 0 (no "
+                f"bound), or one up to {MOST_STEPS:,} and at most {most} restarts are needed"
             )
         if not 0 <= self.search <= MOST_STEPS:
             raise InputError(
@@ -330,7 +333,7 @@ def strong_attack(eps: float, *, dtype: Dtype = "float32") -> Attack:
         loss="mixed",
         step_schedule="linear",
         momentum=0.75,
-        gradient_noise=4 * eps,
+        gradient_noise=4 * _plain("eps", eps, float),
         target="rotate",
         budget=450,
         search=5000,

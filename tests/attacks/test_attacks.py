@@ -623,7 +623,7 @@ def test_a_model_that_cannot_be_copied_is_refused_in_one_line() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"eps": 1e-40}, r"eps .*\[0, 255\]"),
+        ({"eps": 1e-40}, "eps .* 255 .*float32"),
         ({"eps": -0.1}, "eps -25.5"),
         ({"eps": 1.5}, "eps 382.5"),
         ({"eps": float("nan")}, "eps nan"),
@@ -646,8 +646,8 @@ def test_a_model_that_cannot_be_copied_is_refused_in_one_line() -> None:
         ({"restarts": True}, "restarts=True: a whole number"),
         ({"eps": "0.3"}, "eps='0.3': a number"),
         ({"random_start": 1}, "random_start=1: True or False"),
-        ({"restarts": 10**30}, "restarts 1e.30: more than 10,000,000"),
-        ({"nb_iter": 3 * 10**9}, "nb_iter 3e.09: more than 1,000,000"),
+        ({"restarts": 10**30}, "restarts 10+: more than 10,000,000"),
+        ({"nb_iter": 3 * 10**9}, "nb_iter 3000000000: more than 1,000,000"),
         ({"gradient_noise": 1e300}, "a size of 0 to 2550"),
         ({"momentum": 1.0}, r"momentum 1, .*a share in \[0, 1\)"),
         ({"gradient_noise": -0.1}, "gradient_noise -25.5"),
