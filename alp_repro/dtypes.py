@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Literal, cast
-
-import tensorflow as tf
 
 from alp_repro import machine
 
 Dtype = Literal["float32", "bfloat16"]
+
+# What Linux has where a driver of NVIDIA, of AMD or of Windows beneath it is loaded.
+_GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 
 
 def resolve_dtype(name: str) -> Dtype:
@@ -18,7 +21,18 @@ def resolve_dtype(name: str) -> Dtype:
     """
     if name != "auto":
         return cast(Dtype, name)
-    if tf.config.get_visible_devices("GPU"):  # asking for logical ones would settle the devices
+    if _sees_gpu():
         return "bfloat16"
     multiplies = machine.instructions() & {"amx_bf16", "avx512_bf16"}
     return "bfloat16" if multiplies else "float32"
+
+
+def _sees_gpu() -> bool:
+    """Whether TensorFlow may use a GPU; it is not imported only to hear that there is none."""
+    possible = sys.platform != "linux" or any(Path(file).exists() for file in _GPU_DRIVERS)
+    if not possible and "tensorflow" not in sys.modules:
+        return False
+    import tensorflow as tf
+
+    # Asking for logical ones would settle the devices.
+    return bool(tf.config.get_visible_devices("GPU"))

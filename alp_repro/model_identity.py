@@ -9,15 +9,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from alp_repro.decoding import from_json
 from alp_repro.model_copies import logits_function
 from alp_repro.probes import full_float32, probe_images, rounding_explains
+
+if TYPE_CHECKING:
+    import keras
 
 _DIGITS = 16  # of a hash, hexadecimal
 # What a layer's configuration says beyond its function: how it began and how it is trained, names,
@@ -82,6 +83,8 @@ def function_identity(model: keras.Model, image_shape: tuple[int, ...]) -> Funct
       model: float32 images in [0, 1] to logits; of a model in another dtype take its float32 copy.
       image_shape: height, width, channels.
     """
+    import tensorflow as tf
+
     with full_float32():
         logits = logits_function(model)(tf.constant(probe_images(image_shape))).numpy()
     rounded = tuple(

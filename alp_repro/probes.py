@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorflow as tf
+
+if TYPE_CHECKING:
+    pass
 
 _SEED = 20180704
 
@@ -51,6 +54,8 @@ def rounding_explains(found: np.ndarray, expected: np.ndarray, *, dtype: str = "
 @contextlib.contextmanager
 def full_float32() -> Iterator[None]:
     """Lets a GPU multiply float32 as float32, not in TensorFloat-32's ten bits, for a while."""
+    import tensorflow as tf
+
     allowed = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(False)
     try:

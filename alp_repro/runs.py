@@ -24,14 +24,16 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
 from alp_repro import decoding, machine
 from alp_repro.errors import InputError
 from alp_repro.files import exclusive, make_folder, plain, write_atomically
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +135,8 @@ def load_model(path: str | Path) -> keras.Model:
     Raises:
       InputError: the file is absent, truncated, or no Keras model.
     """
+    import keras
+
     path = Path(path).expanduser()
     try:
         with path.open("rb") as file:

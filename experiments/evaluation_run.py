@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 from absl import flags
 
 from alp_repro import evaluation, runs
@@ -18,6 +17,9 @@ from alp_repro.evaluation import AttackRecord, Progress
 from . import settings
 from .devices import Devices
 from .display import duration, shown
+
+if TYPE_CHECKING:
+    import keras
 
 
 @functools.lru_cache(maxsize=2)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 from absl import flags
 
 from alp_repro import runs
@@ -21,6 +20,9 @@ from . import settings
 from .devices import Devices
 from .display import duration, shown
 from .evaluation_run import evaluation_set
+
+if TYPE_CHECKING:
+    import keras
 
 _WATCHED_IMAGES = 200
 

@@ -9,9 +9,8 @@ import dataclasses
 import numbers
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -30,6 +29,9 @@ from alp_repro.evaluation.model_check import admitted_model, weights_kept
 from alp_repro.evaluation.store import Kind, keep, result_name
 from alp_repro.model_copies import logits_function
 from alp_repro.plain_numbers import shown, whole_number
+
+if TYPE_CHECKING:
+    import keras
 
 DEFAULT_BATCH = 500
 _MOST_POINTS = 10_000  # a side: a bound that no honest call reaches

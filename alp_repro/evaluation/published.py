@@ -8,8 +8,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 
 from alp_repro import runs, shipped
@@ -21,6 +21,9 @@ from alp_repro.evaluation.evaluate import evaluate
 from alp_repro.evaluation.record import AttackRecord
 from alp_repro.evaluation.record_file import load_record
 from alp_repro.evaluation.restarts import attack_with_restarts
+
+if TYPE_CHECKING:
+    import keras
 
 SCALE = "published"
 

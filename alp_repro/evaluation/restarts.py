@@ -13,8 +13,8 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 
 from alp_repro.attacks.batches import BatchOutcome, Execution, WorkItems, exact_bounds
@@ -23,6 +23,9 @@ from alp_repro.attacks.settings import BUDGET_ROUNDS, Attack, restarts_cost
 from alp_repro.errors import InputError
 from alp_repro.evaluation.record import AttackRecord
 from alp_repro.model_copies import float32_model
+
+if TYPE_CHECKING:
+    import keras
 
 SAVE_SECONDS = 10.0
 _log = logging.getLogger(__name__)

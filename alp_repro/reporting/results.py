@@ -6,8 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-
-import keras
+from typing import TYPE_CHECKING
 
 from alp_repro import files, runs
 from alp_repro.attacks import Attack
@@ -19,6 +18,9 @@ from alp_repro.model_copies import float32_model
 from alp_repro.model_identity import FunctionIdentity, function_identity
 from alp_repro.training import Recipe
 from alp_repro.training.ownership import Owner, check_owner
+
+if TYPE_CHECKING:
+    import keras
 
 ImagesDigest = Callable[[int], str | None]
 

@@ -12,9 +12,8 @@ import hashlib
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import keras
 import numpy as np
 
 from alp_repro import runs
@@ -24,6 +23,9 @@ from alp_repro.attacks.search import restarts_program
 from alp_repro.errors import InputError
 from alp_repro.evaluation.heat_maps import StepSize
 from alp_repro.model_copies import float32_model
+
+if TYPE_CHECKING:
+    import keras
 
 # Blocks of an attack: the images and restarts of a batch of items.
 AttackBlock = tuple[np.ndarray, np.ndarray]

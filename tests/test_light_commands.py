@@ -1,0 +1,75 @@
+"""What needs no TensorFlow does without: it answers at once, in little memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+RECORD = sorted((ROOT / "results" / "published" / "mnist").glob("*/attacks/*.npz"))[0]
+
+# What takes seconds, or hundreds of megabytes, to import.
+BLOCKER = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"tensorflow", "keras", "tensorflow_datasets", "ray"}:
+            raise RuntimeError(f"{name} is imported")
+
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def without_tensorflow(code: str) -> subprocess.CompletedProcess[str]:
+    """Runs Python code in a process where TensorFlow cannot be imported."""
+    return subprocess.run(
+        [sys.executable, "-c", BLOCKER + code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_what_is_heavy_is_blocked() -> None:
+    found = without_tensorflow("import tensorflow")
+    assert found.returncode and "tensorflow is imported" in found.stderr
+
+
+def test_a_record_is_read_and_plotted() -> None:
+    found = without_tensorflow(
+        "import alp_repro, matplotlib\n"
+        "matplotlib.use('agg')\n"
+        f"record = alp_repro.load_record({str(RECORD)!r})\n"
+        "record.plot()\n"
+        "print(record)\n"
+    )
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.startswith("<AttackRecord pgd")
+
+
+@pytest.mark.parametrize("name", ["evaluate", "audit", "train"])
+def test_an_export_is_the_function_whatever_was_imported_before(name: str) -> None:
+    """Where a module has the name of the function that it defines."""
+    package = {"evaluate": "evaluation", "audit": "auditing", "train": "training"}[name]
+    found = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"import alp_repro.{package}.{name}\n"
+            f"from alp_repro.{package} import {name}\n"
+            f"import alp_repro\n"
+            f"assert callable({name}) and alp_repro.{name} is {name}\n",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr
