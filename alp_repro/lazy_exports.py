@@ -1,6 +1,6 @@
 """What a package exports, imported when it is first asked for (PEP 562).
 
-So reading a result takes no TensorFlow, and --help no matplotlib.
+So that reading a result takes no TensorFlow, and a table no matplotlib.
 """
 
 from __future__ import annotations
