@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, get_type_hints
-
-from absl import flags
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from alp_repro import attacks
 from alp_repro.attacks import Attack
@@ -14,6 +12,9 @@ from alp_repro.data import dataset_spec
 from alp_repro.errors import InputError
 
 from .definitions import METHODS, SIZES, attack_keys, parse
+
+if TYPE_CHECKING:
+    from absl import flags
 
 
 def attack_grid(values: flags.FlagValues) -> list[Attack]:

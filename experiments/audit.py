@@ -13,17 +13,20 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
-from alp_repro.attacks import Attack
-from alp_repro.auditing import Audit, audit
 from alp_repro.errors import InputError
 
 from . import app
 from .attack_flags import parse_attack
 from .classifier_flags import define_classifier_flags, own_images, pixels
 from .definitions import define_num_images, parse
+
+if TYPE_CHECKING:
+    from alp_repro.attacks import Attack
+    from alp_repro.auditing import Audit
 
 FLAGS = flags.FLAGS
 EXIT_BELOW = 1
@@ -68,6 +71,8 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
 
 def main(_: list[str]) -> None:
     """Audits --model on --data."""
+    from alp_repro.auditing import audit
+
     if not FLAGS.model or not FLAGS.data:
         raise InputError("--model and --data are needed: alp-audit --model=m.keras --data=d.npz")
     eps = FLAGS.eps / 255

@@ -7,22 +7,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from absl import flags
-
 from alp_repro import runs
 from alp_repro.data import Images, load
 from alp_repro.errors import InputError
-from alp_repro.tasks.plans import ModelFile
-from alp_repro.tasks.training import Training
 from alp_repro.training import TrainingProgress, Watch
 
 from . import settings
-from .devices import Devices
 from .display import duration, shown
 from .evaluation_run import evaluation_set
 
 if TYPE_CHECKING:
     import keras
+    from absl import flags
+
+    from alp_repro.tasks.plans import ModelFile
+    from alp_repro.tasks.training import Training
+
+    from .devices import Devices
 
 _WATCHED_IMAGES = 200
 
@@ -68,6 +69,8 @@ def training_of(
     details: dict[str, Any] | None = None,
 ) -> Training:
     """The training of --row; its data are read from disk unless something else gives them."""
+    from alp_repro.tasks.training import Training
+
     run = settings.run_dir(values)
     return Training(
         name=run.path.name,
@@ -110,4 +113,6 @@ def start_of(values: flags.FlagValues, run: runs.RunDir) -> ModelFile | None:
         return None
     path = Path(values.init_from)
     model = runs.load_model(path if path.suffix == ".keras" else runs.RunDir(path).model)
+    from alp_repro.tasks.plans import ModelFile
+
     return ModelFile.of(model)

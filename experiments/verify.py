@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import flags
@@ -22,11 +23,13 @@ from alp_repro import shipped
 from alp_repro.data import DATASETS, Images, load_split
 from alp_repro.errors import InputError
 from alp_repro.evaluation import published
-from alp_repro.evaluation.published import Comparison
-from alp_repro.evaluation.record import AttackRecord
 from alp_repro.reporting import stored_tables
 
 from . import app, devices
+
+if TYPE_CHECKING:
+    from alp_repro.evaluation.published import Comparison
+    from alp_repro.evaluation.record import AttackRecord
 
 FLAGS = flags.FLAGS
 _RESULTS = flags.DEFINE_string("results_dir", None, "Folder of the published results.")

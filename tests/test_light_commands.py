@@ -73,3 +73,25 @@ def test_an_export_is_the_function_whatever_was_imported_before(name: str) -> No
         check=False,
     )
     assert found.returncode == 0, found.stderr
+
+
+BINARIES = sorted(
+    file.stem
+    for file in (ROOT / "experiments").glob("*.py")
+    if "app.run(main)" in file.read_text(encoding="utf-8")
+)
+
+
+def command(binary: str, *arguments: str) -> str:
+    """Code that runs a binary as its user does."""
+    argv = [f"experiments.{binary}", *arguments]
+    return (
+        f"import runpy, sys\nsys.argv = {argv!r}\n"
+        f"runpy.run_module('experiments.{binary}', run_name='__main__', alter_sys=True)\n"
+    )
+
+
+@pytest.mark.parametrize("binary", BINARIES)
+def test_help(binary: str) -> None:
+    found = without_tensorflow(command(binary, "--help"))
+    assert "--helpfull" in found.stdout and not found.stderr, found.stderr

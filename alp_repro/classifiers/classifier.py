@@ -6,16 +6,18 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from alp_repro.classifiers import heads
 from alp_repro.classifiers.load import load_function_or_model
 from alp_repro.classifiers.pixels import UNIT_PIXELS, PixelScale
 from alp_repro.errors import InputError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 ImageShape = tuple[int, int, int]
 
@@ -169,6 +171,8 @@ class FunctionModel(keras.Model):
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Logits of images in [0, 1]; never in training mode, whatever is asked for."""
+        import tensorflow as tf
+
         x = tf.cast(images, tf.float32) * self._scale + self._offset
         if self._shape:
             x = tf.reshape(x, [-1, *self._shape])
@@ -185,6 +189,8 @@ class FunctionModel(keras.Model):
 
     def learn_outputs(self, images: np.ndarray) -> None:
         """Finds out, on a few images, how the function wants to be called and what it returns."""
+        import tensorflow as tf
+
         try:
             outputs = np.asarray(self(images))
         except Exception:  # a function of NumPy arrays fails on tensors in ways of its own
@@ -256,6 +262,8 @@ def _within_unit(outputs: np.ndarray) -> bool:
 
 def _classes(model: keras.Model, image_shape: ImageShape) -> int:
     """How many logits it gives; InputError when these are none."""
+    import tensorflow as tf
+
     probe = np.full((2, *image_shape), 0.5, np.float32)
     try:
         outputs = np.asarray(keras.ops.convert_to_numpy(model(probe, training=False)), np.float32)

@@ -17,13 +17,15 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
-import keras
-import tensorflow as tf
 
 from alp_repro.errors import InputError
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _OUTSIDE_OPS = {
@@ -77,6 +79,8 @@ def _keras_file(path: Path, *, trust_code: bool) -> keras.Model:
 
 def _read(file: Path, path: Path, *, trust_code: bool) -> keras.Model:
     """Reads `file`, which stands for what the user calls `path`."""
+    import keras
+
     try:
         model = keras.models.load_model(file, compile=False, safe_mode=not trust_code)
     except Exception as error:  # Keras raises errors of many kinds for a damaged or foreign file
@@ -160,6 +164,8 @@ def _modernize(config: Any) -> bool:
 
 def _saved_model(path: Path, *, trust_code: bool) -> Callable[[tf.Tensor], tf.Tensor]:
     """The inference function of a SavedModel; its operations are TensorFlow's, not Python's."""
+    import tensorflow as tf
+
     if not (path / "saved_model.pb").is_file():
         raise InputError(f"model {path} is a folder without saved_model.pb: name {_WHAT_IS_RIGHT}")
     try:
@@ -201,6 +207,8 @@ def _operations(graph: Any) -> set[str]:
 
 
 def _python(source: str) -> keras.Model | Callable[..., Any]:
+    import keras
+
     place, _, name = source.rpartition(":")
     found: Any = _module(place)
     for part in name.split("."):

@@ -8,14 +8,17 @@ from __future__ import annotations
 import dataclasses
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorflow as tf
 
 from alp_repro.data import load
 from alp_repro.data.specs import DATASETS
 from alp_repro.data.store import quiet_tfds
 from alp_repro.errors import InputError
+
+if TYPE_CHECKING:
+    pass
 
 # Pairs of names of images and labels, as published .npz files have them; the test split first.
 NAMES = (
@@ -200,6 +203,8 @@ def _evenly(files: list[list[tuple[Path, int]]], limit: int | None) -> list[tupl
 
 
 def _decoded(file: Path) -> np.ndarray:
+    import tensorflow as tf
+
     try:
         return tf.io.decode_image(file.read_bytes(), expand_animations=False).numpy()
     except (OSError, tf.errors.OpError) as error:
@@ -210,6 +215,8 @@ def _decoded(file: Path) -> np.ndarray:
 def _of_tfds(
     name: str, limit: int | None, data_dir: str | Path | None
 ) -> tuple[np.ndarray, np.ndarray]:
+    import tensorflow as tf
+
     if name in DATASETS:
         found = load.load_split(name, "test", data_dir=data_dir, limit=limit)
         return found.images, found.labels

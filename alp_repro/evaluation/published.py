@@ -17,7 +17,6 @@ from alp_repro.attacks.settings import Attack
 from alp_repro.data.images import Images, images_digest, unit_scale
 from alp_repro.decoding import from_plain
 from alp_repro.errors import InputError
-from alp_repro.evaluation.evaluate import evaluate
 from alp_repro.evaluation.record import AttackRecord
 from alp_repro.evaluation.record_file import load_record
 from alp_repro.evaluation.restarts import attack_with_restarts
@@ -145,6 +144,8 @@ def attack_again(
     Raises:
       InputError: the record's images are not in the split, or have other labels there.
     """
+    from alp_repro.evaluation.evaluate import evaluate
+
     _check_images(test, record)
     described = {**record.settings["attack"], "restarts": restarts}
     attack = from_plain(described, Attack, source="the record's attack")

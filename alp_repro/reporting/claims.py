@@ -16,12 +16,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from alp_repro import decoding
-from alp_repro.reporting.differences import Difference
-from alp_repro.reporting.stored_tables import StoredTable
-from alp_repro.reporting.tables import Cell, TableRow
+
+if TYPE_CHECKING:
+    from alp_repro.reporting.differences import Difference
+    from alp_repro.reporting.stored_tables import StoredTable
+    from alp_repro.reporting.tables import Cell, TableRow
 
 State = Literal["holds", "fails", "undecided", "untested"]
 Verdict = Literal["reproduced", "partly", "not", "not yet tested"]

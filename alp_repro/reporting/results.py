@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alp_repro import files, runs
-from alp_repro.attacks import Attack
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, attack_name
 from alp_repro.evaluation.record_file import load_record
 from alp_repro.evaluation.store import described
 from alp_repro.model_copies import float32_model
 from alp_repro.model_identity import FunctionIdentity, function_identity
-from alp_repro.training import Recipe
 from alp_repro.training.ownership import Owner, check_owner
 
 if TYPE_CHECKING:
     import keras
+
+    from alp_repro.attacks import Attack
+    from alp_repro.training import Recipe
 
 ImagesDigest = Callable[[int], str | None]
 

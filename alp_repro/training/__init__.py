@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING
 from alp_repro.lazy_exports import export
 
 if TYPE_CHECKING:
-    from alp_repro.training.callbacks import Watch
     from alp_repro.training.model import LogitPairingModel, compiled_model
-    from alp_repro.training.progress import TrainingProgress
+    from alp_repro.training.progress import TrainingProgress, Watch
     from alp_repro.training.recipe import Recipe
     from alp_repro.training.replicas import is_chief
     from alp_repro.training.train import estimate_seconds, train
@@ -26,12 +25,11 @@ __all__ = [
 export(
     __name__,
     {
-        "alp_repro.training.callbacks": ("Watch",),
         "alp_repro.training.model": (
             "LogitPairingModel",
             "compiled_model",
         ),
-        "alp_repro.training.progress": ("TrainingProgress",),
+        "alp_repro.training.progress": ("TrainingProgress", "Watch"),
         "alp_repro.training.recipe": ("Recipe",),
         "alp_repro.training.replicas": ("is_chief",),
         "alp_repro.training.train": (
