@@ -73,6 +73,12 @@ class FunctionIdentity:
         return None
 
 
+def architecture_of(kept: Any) -> str:
+    """Return the architecture that a kept identity tells; arguments as of `difference_from`."""
+    source = "the model's function"
+    return from_json(json.dumps(kept), FunctionIdentity, source=source).architecture
+
+
 def function_identity(model: keras.Model, image_shape: tuple[int, ...]) -> FunctionIdentity:
     """The identity of a model as a function of images.
 
@@ -96,7 +102,16 @@ def function_identity(model: keras.Model, image_shape: tuple[int, ...]) -> Funct
 
 def architecture_hash(model: keras.Model) -> str:
     """Sixteen hex digits that change with a layer, its settings, or how layers are joined."""
-    text = json.dumps(_layer(model, {}), sort_keys=True)
+    return _hash(_layer(model, {}))
+
+
+def configuration_hash(class_name: str, config: dict[str, Any]) -> str:
+    """The `architecture_hash` of a functional model that says this of itself."""
+    return _hash([class_name, _plain(config, {}), []])
+
+
+def _hash(plain: Any) -> str:
+    text = json.dumps(plain, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 
 

@@ -22,7 +22,7 @@ import platform
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,8 +155,13 @@ def load_model(path: str | Path) -> keras.Model:
 
 def weights_hash(model: keras.Model) -> str:
     """Sixteen hex digits that change with any weight, its shape or its place."""
+    return hash_of_arrays(model.get_weights())
+
+
+def hash_of_arrays(weights: Iterable[np.ndarray]) -> str:
+    """The `weights_hash` of a model with these weights."""
     digest = hashlib.sha256()
-    for weight in model.get_weights():
+    for weight in weights:
         digest.update(f"{weight.shape}{weight.dtype}".encode())
         digest.update(np.ascontiguousarray(weight).tobytes())
     return digest.hexdigest()[:16]

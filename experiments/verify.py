@@ -47,13 +47,13 @@ EXIT_DIFFERS = 1
 
 def main(_: list[str]) -> None:
     """Checks every row; exits with 1 where one differs by more than the tolerance."""
-    devices.choose()  # before anything touches a device
     results = Path(_RESULTS.value) if _RESULTS.value else shipped.folder("results")
-    test = load_split(_DATASET.value, "test", data_dir=_DATA_DIR.value)
-    started, wrong, compared = time.monotonic(), 0, 0
     rows = _ROWS.value or rows_of(results)
     for row in rows:
         stored_tables.check_published(results, f"{_DATASET.value}/{row}")
+    devices.choose()  # what is refused is refused before TensorFlow is imported
+    test = load_split(_DATASET.value, "test", data_dir=_DATA_DIR.value)
+    started, wrong, compared = time.monotonic(), 0, 0
     for row in rows:
         print(f"{row}:", flush=True)
         for comparison in checked(f"{_DATASET.value}/{row}", results, test):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -95,3 +96,36 @@ def command(binary: str, *arguments: str) -> str:
 def test_help(binary: str) -> None:
     found = without_tensorflow(command(binary, "--help"))
     assert "--helpfull" in found.stdout and not found.stderr, found.stderr
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """A copy of the stored results, for commands that write beside them."""
+    return Path(shutil.copytree(ROOT / "results", tmp_path / "results"))
+
+
+LIGHT = {
+    "show": ["table", "--flagfile=flags/tables/table1.cfg", "--scale=published", "--show"],
+    "claims": ["claims", "--scale=published"],
+    "seeds": ["seeds"],
+    "report": ["report", "--scale=published"],
+}
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_stored_results_are_told(name: str, results: Path) -> None:
+    binary, *arguments = LIGHT[name]
+    if name == "report":
+        arguments = [*arguments, f"--out={results}/page.html"]
+    found = without_tensorflow(command(binary, *arguments, f"--runs_dir={results}"))
+    assert found.returncode == 0, found.stderr
+    assert f"{results}" in found.stdout
+
+
+def test_verify_refuses_at_once(results: Path) -> None:
+    unknown = without_tensorflow(command("verify", "--rows=nosuch", f"--results_dir={results}"))
+    assert unknown.returncode == 2 and "no numbers of nosuch" in unknown.stderr
+    lost = next((results / "published/mnist/clp/attacks").glob("*.npz"))
+    lost.unlink()
+    lacking = without_tensorflow(command("verify", f"--results_dir={results}"))
+    assert lacking.returncode == 2 and "git checkout" in lacking.stderr
