@@ -286,14 +286,14 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk fills up in the second attack; what was done before is gone on with."""
-    savez, kept = np.savez, tmp_path / "stages" / "attack_s3.json"
+    write_array, kept = np.lib.format.write_array, tmp_path / "stages" / "attack_s3.json"
 
-    def full(*arguments: object, **arrays: object) -> None:
+    def full(*arguments: object, **options: object) -> None:
         if kept.exists():
             raise OSError(errno.ENOSPC, "No space left on device")
-        savez(*arguments, **arrays)
+        write_array(*arguments, **options)
 
-    monkeypatch.setattr(np, "savez", full)
+    monkeypatch.setattr(np.lib.format, "write_array", full)
     with pytest.raises(InputError, match=r"No space left on device.*free some space"):
         three_stages(tmp_path)
     monkeypatch.undo()
