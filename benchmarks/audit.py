@@ -77,7 +77,7 @@ def row(name: str, run: Run) -> list[str]:
     return [
         name,
         str(numbers["images"]),
-        *(f"{100 * share:.1f}%" for share in percents),
+        *("not measured" if share is None else f"{100 * share:.1f}%" for share in percents),
         ", ".join(numbers["raised"]) or "nothing",
         f"{run.seconds:.0f}",
         f"{run.gigabytes:.1f}",

@@ -88,7 +88,8 @@ def _what_make_would_run(command: str) -> str:
         text=True,
         check=True,
     ).stdout.splitlines()
-    (line,) = (line for line in lines if " -m experiments." in line)
+    # The last one: a table is preceded by what only shows the published run.
+    *_, line = (line for line in lines if " -m experiments." in line)
     return line
 
 

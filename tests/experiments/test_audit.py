@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from absl import flags
 
+import alp_repro
 from alp_repro.errors import InputError
 from experiments import audit, classifier_flags, verify_adversarial
 from tests.auditing import fixtures
@@ -123,6 +124,47 @@ def test_the_adversarial_images_are_verified_against_the_data(ended) -> None:
     none = subprocess.run([*command, "none.npz"], capture_output=True, text=True, check=False)
     assert none.returncode == verify_adversarial.EXIT_BAD_INPUT
     assert none.stderr.count("\n") == 1
+
+
+_MODEL = """
+import sys
+if "{where}" == "file":
+    sys.exit(0)
+def model(images):
+    if "{where}" == "function":
+        sys.exit(0)
+    return images
+def build():
+    sys.exit(0)
+"""
+
+
+@pytest.mark.parametrize("where", ["file", "function", "build"])
+def test_a_model_that_exits_is_an_error(where: str, tmp_path: Path) -> None:
+    file = tmp_path / "mod.py"
+    file.write_text(_MODEL.format(where=where), encoding="utf-8")
+    images, labels = fixtures.images_and_labels()
+    name = f"{file}:{'build' if where == 'build' else 'model'}"
+    with pytest.raises(InputError, match=r"sys\.exit\(0\)"):
+        alp_repro.audit(name, images, labels)
+
+
+def test_the_gate_of_what_was_not_measured(tmp_path: Path) -> None:
+    images, labels = fixtures.images_and_labels()
+    np.savez(tmp_path / "d.npz", x=images, y=labels)
+    process = run(
+        "experiments.audit",
+        "--model=tests.auditing.fixtures:DropoutLeftOn",
+        f"--data={tmp_path}/d.npz",
+        f"--out={tmp_path}/out",
+        "--fail_below=0",
+    )
+    assert process.returncode == audit.EXIT_NOT_JUDGED, process.stderr
+    assert "could not be judged" in process.stdout
+    for bound in ("nan", "-1", "101"):
+        gate = run("experiments.audit", "--model=a:b", "--data=d", f"--fail_below={bound}")
+        assert gate.returncode == 2
+        assert "fail_below" in gate.stderr
 
 
 def values(*arguments: str) -> flags.FlagValues:

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from alp_repro.errors import InputError
-from experiments import app, door
+from experiments import app, definitions, door
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -55,6 +55,29 @@ def test_an_error_is_one_line(
     assert ended.value.code == code
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line
+
+
+@pytest.mark.parametrize("code", [0, None, 3, "bye"])
+def test_an_exit_of_foreign_code_is_an_error(
+    code: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        app.run(raising(SystemExit(code)))
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "sys.exit" in line
+
+
+def test_what_main_returns_is_the_exit_code() -> None:
+    with pytest.raises(SystemExit) as ended:
+        app.run(lambda _: 3)
+    assert ended.value.code == 3
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+def test_no_flag_is_nan_or_infinite(number: str) -> None:
+    with pytest.raises(InputError, match=r"--learning_rate=.*finite"):
+        definitions.parse([f"--learning_rate={number}"])
 
 
 def test_the_flag_traceback_shows_where(

@@ -1,0 +1,302 @@
+"""An audit says when it measured nothing, counts what it spent, and keeps other results whole."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import alp_repro
+from alp_repro.attacks import QUERY_COST, Attack, strong_attack
+from alp_repro.auditing import Audit, Stage, looks, stages
+from alp_repro.auditing.folder import own_folder
+from alp_repro.auditing.work import Work
+from alp_repro.errors import InputError
+from alp_repro.evaluation.record_file import load_record
+from tests.auditing import fixtures
+
+ROOT = Path(__file__).resolve().parents[2]
+IMAGES, LABELS = fixtures.images_and_labels()
+EPS = 0.3
+SMALL = Attack(eps=EPS, eps_iter=EPS / 4, nb_iter=3)
+ONE = (Stage("default", "Default", SMALL),)
+
+
+def audited(model, eps: float = EPS, **settings) -> Audit:  # type: ignore[no-untyped-def]
+    few = slice(0, 12)
+    settings = {"stages": ONE, "attack": SMALL, "closer_look": False} | settings
+    return alp_repro.audit(model, IMAGES[few], LABELS[few], eps, **settings)
+
+
+# --- not measured
+
+
+def rounded(images: tf.Tensor) -> tf.Tensor:
+    return tf.round(images * 20) / 20
+
+
+NOT_MEASURED = {
+    "random outputs": lambda: audited(fixtures.DropoutLeftOn()),
+    "another pixel range": lambda: audited(fixtures.honest(scale=1 / 255)),
+}
+
+
+@pytest.mark.parametrize("name", NOT_MEASURED)
+def test_what_was_not_measured_is_no_number(name: str, tmp_path: Path) -> None:
+    found = NOT_MEASURED[name]()
+    assert found.clean_accuracy > 0 or name == "another pixel range"
+    assert found.worst_accuracy is None and found.not_measured
+    assert "not measured" in found.verdict and "survives" not in found.verdict
+    found.save(tmp_path / "audit.json")
+    numbers = json.loads((tmp_path / "audit.json").read_text(encoding="utf-8"))
+    assert numbers["measured"] is False
+    assert numbers["not_measured"] == found.not_measured
+    assert numbers["worst_accuracy"] is None and numbers["worst_interval"] is None
+    found.save(tmp_path / "audit.html")
+    page = (tmp_path / "audit.html").read_text(encoding="utf-8")
+    assert "not measured</title>" in page and "% survives" not in page
+    found.save(tmp_path / "adversarial.npz")
+    with np.load(tmp_path / "adversarial.npz") as file:
+        assert np.isnan(file["robust_accuracy"])
+        assert str(file["not_measured"]) == found.not_measured
+    verified = subprocess.run(
+        [sys.executable, "experiments/verify_adversarial.py", str(tmp_path / "adversarial.npz")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert verified.returncode == 3
+    assert "not measured" in verified.stdout and "right" not in verified.stdout
+
+
+def test_starts_without_a_gradient_measure_nothing() -> None:
+    """Small steps that round away: only random starts are judged, and Square is not asked for."""
+    found = audited(
+        fixtures.After(before=rounded),
+        attack=Attack(eps=0.01, eps_iter=0.005, nb_iter=3),
+        eps=0.01,
+        stages=[Stage("default", "Default", Attack(eps=0.01, eps_iter=0.005, nb_iter=3))],
+    )
+    assert [one.spent for one in found.attacks] == [0]
+    assert found.worst_accuracy is None
+
+
+def test_where_nothing_is_classified_correctly_nothing_survives() -> None:
+    wrong = (LABELS + 1) % fixtures.CLASSES
+    found = alp_repro.audit(fixtures.honest(), IMAGES, wrong, EPS)
+    assert found.worst_accuracy == 0.0 and found.not_measured is None
+
+
+# --- a refusal is no missing gradient
+
+
+def two_classes() -> keras.Model:
+    inner = fixtures.honest()
+    return keras.Model(inner.inputs, keras.layers.Dense(2)(inner.outputs[0]))
+
+
+def test_a_loss_for_more_classes_is_told_as_that() -> None:
+    model = two_classes()
+    labels = np.asarray(model(IMAGES)).argmax(axis=1)
+    attack = Attack(eps=EPS, eps_iter=EPS / 4, nb_iter=3, loss="dlr")
+    found = alp_repro.audit(model, IMAGES, labels, EPS, attack=attack)
+    assert found.worst_accuracy is None and found.attacks == ()
+    assert "few_classes" in [one.key for one in found.raised]
+    assert "no gradient" not in found.verdict
+    assert "more classes" in found.verdict
+
+
+def test_another_refusal_is_not_taken_for_a_missing_gradient(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise InputError("something else")
+
+    monkeypatch.setattr(looks, "check_gradient", refuse)
+    with pytest.raises(InputError, match="something else"):
+        audited(fixtures.honest())
+
+
+def test_square_under_audit_is_run_on_a_model_without_a_gradient() -> None:
+    square = Attack(eps=EPS, eps_iter=EPS, nb_iter=50, method="square", loss="margin")
+    pgd = Stage("steps", "PGD", SMALL)
+    found = audited(
+        fixtures.After(before=rounded),
+        attack=square,
+        stages=[Stage("default", "Square", square), pgd],
+    )
+    assert [one.name for one in found.attacks] == ["default"]
+    assert found.attacks[0].spent > 0 and found.worst_accuracy is not None
+
+
+# --- what an attack costs
+
+
+def test_an_attack_counts_what_its_record_counts(tmp_path: Path) -> None:
+    """Steps alone leave out the queries of a search."""
+    strong = strong_attack(EPS)
+    found = audited(
+        fixtures.honest(sharpness=3.0),
+        eps=EPS,
+        stages=[*ONE, Stage("strong", "strong", strong)],
+        folder=tmp_path,
+    )
+    records = [load_record(path) for path in tmp_path.glob("attacks/*.npz")]
+    (record,) = (r for r in records if r.settings["attack"].get("budget"))
+    spent = int(record.gradients_spent(strong.restarts).sum())
+    (one,) = (a for a in found.attacks if a.name == "strong")
+    assert one.spent == spent
+
+
+def test_costs_are_in_gradients() -> None:
+    square = Attack(eps=EPS, eps_iter=EPS, nb_iter=100, method="square")
+    assert stages.passes(square) == 100 * QUERY_COST
+    assert stages.passes(strong_attack(EPS)) == strong_attack(EPS).gradients
+    plan = stages.attack_stages(stages.default_attack(EPS), classes=4)
+    blind = stages.without_gradient(plan)
+    assert [one.name for one in blind] == ["default", "square"]
+    assert blind[0].cost == QUERY_COST
+
+
+def test_speed_comes_from_all_sessions_of_a_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record that another process had nearly finished would make the machine look fast."""
+    work = object.__new__(Work)
+    seconds = 100 + 2 * stages.COMPILATION_SECONDS
+    work._learn_speed(1000, ONE[0], seconds, sessions=2)
+    assert work._passes_a_second == pytest.approx(10)
+
+
+# --- one folder, one audit
+
+
+def test_another_audit_does_not_replace_what_lies_there(tmp_path: Path) -> None:
+    audited(fixtures.honest(), folder=tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()}
+    for change in (
+        {"seed": 1},
+        {"model": fixtures.honest(sharpness=5.0)},
+        {"attack": Attack(eps=EPS, eps_iter=EPS / 3, nb_iter=3)},
+    ):
+        with pytest.raises(InputError, match="another folder") as error:
+            audited(**({"model": fixtures.honest(), "folder": tmp_path} | change))
+        assert f"another {next(iter(change))}" in str(error.value)
+    with pytest.raises(InputError, match="another data"):
+        alp_repro.audit(
+            fixtures.honest(), 1 - IMAGES, LABELS, EPS, attack=SMALL, stages=ONE, folder=tmp_path
+        )
+    for path, content in before.items():
+        assert path.read_bytes() == content
+    assert audited(fixtures.honest(), folder=tmp_path, minutes=99).attacks
+
+
+@pytest.mark.parametrize("name", ["audit.json", "audit.html", "adversarial.npz"])
+def test_a_foreign_file_is_not_replaced(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("mine", encoding="utf-8")
+    with pytest.raises(InputError, match=name):
+        audited(fixtures.honest(), folder=tmp_path)
+    assert (tmp_path / name).read_text(encoding="utf-8") == "mine"
+
+
+def test_a_folder_where_nothing_was_attacked_yet_is_free(tmp_path: Path) -> None:
+    """As after a refusal for too little time; fewer images are other data."""
+    with pytest.raises(InputError, match="too few"):
+        audited(fixtures.honest(), folder=tmp_path, minutes=1e-6)
+    found = alp_repro.audit(
+        fixtures.honest(),
+        IMAGES[:8],
+        LABELS[:8],
+        EPS,
+        attack=SMALL,
+        stages=ONE,
+        closer_look=False,
+        folder=tmp_path,
+    )
+    assert found.attacks
+
+
+def test_two_at_once(tmp_path: Path) -> None:
+    with own_folder(tmp_path), pytest.raises(InputError, match="another process"):
+        audited(fixtures.honest(), folder=tmp_path)
+    assert audited(fixtures.honest(), folder=tmp_path).attacks
+
+
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        ([], "expected one or more"),
+        ([*ONE, *ONE], "a name of its own"),
+        ([Stage("default", "", Attack(eps=1.0, eps_iter=0.1, nb_iter=1))], "not the audit's"),
+    ],
+)
+def test_stages_that_cannot_be(given: list[Stage], what: str) -> None:
+    with pytest.raises(InputError, match=what):
+        audited(fixtures.honest(), stages=given)
+
+
+_SCRIPT = """
+import sys
+from tests.auditing import test_gates as t
+t.three_stages(sys.argv[1])
+"""
+
+
+def three_stages(folder: str | Path) -> Audit:
+    attacks = [Attack(eps=EPS, eps_iter=EPS / 4, nb_iter=steps) for steps in (3, 4, 2000)]
+    plan = [Stage(f"s{one.nb_iter}", f"{one.nb_iter} steps", one) for one in attacks]
+    return audited(fixtures.honest(sharpness=3.0), attack=attacks[0], stages=plan, folder=folder)
+
+
+def script(folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", _SCRIPT, str(folder)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+def test_a_killed_audit_goes_on_with_the_same_result(tmp_path: Path) -> None:
+    """SIGKILL once the second stage is kept; what it left half-written is in nobody's way."""
+    process = script(tmp_path / "killed")
+    until = time.monotonic() + 120
+    while not (tmp_path / "killed" / "stages" / "attack_s4.json").exists():
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    found, whole = three_stages(tmp_path / "killed"), three_stages(tmp_path / "whole")
+    assert found.verdict == whole.verdict
+    np.testing.assert_array_equal(found.broken_by, whole.broken_by)
+    np.testing.assert_array_equal(found.adversarial, whole.adversarial)
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk fills up in the second attack; what was done before is gone on with."""
+    write_array, kept = np.lib.format.write_array, tmp_path / "stages" / "attack_s3.json"
+
+    def full(*arguments: object, **options: object) -> None:
+        if kept.exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_array(*arguments, **options)
+
+    monkeypatch.setattr(np.lib.format, "write_array", full)
+    with pytest.raises(InputError, match=r"No space left on device.*free some space"):
+        three_stages(tmp_path)
+    monkeypatch.undo()
+    before = kept.read_bytes()
+    assert three_stages(tmp_path).verdict == three_stages(tmp_path / "whole").verdict
+    assert kept.read_bytes() == before
