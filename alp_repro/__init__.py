@@ -9,19 +9,20 @@ record = alp_repro.evaluate(model, data.unit_scale, data.labels, attack=attack)
 print(record.accuracy_at(1), record.accuracy_at(100), record.interval_at(100))
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from alp_repro import environment as environment  # first: it sets TensorFlow and Keras up
-from alp_repro.attacks import Attack, strong_attack
-from alp_repro.auditing import Audit, audit
-from alp_repro.errors import InputError
-from alp_repro.evaluation import AttackRecord, evaluate, load_record
-from alp_repro.evaluation.published import load_published
-from alp_repro.runs import load_model
-from alp_repro.training import Recipe, train
+from alp_repro.lazy_exports import export
 
 if TYPE_CHECKING:
+    from alp_repro.attacks import Attack, strong_attack
+    from alp_repro.auditing import Audit, audit
     from alp_repro.data.load import load_evaluation_set
+    from alp_repro.errors import InputError
+    from alp_repro.evaluation import AttackRecord, evaluate, load_record
+    from alp_repro.evaluation.published import load_published
+    from alp_repro.runs import load_model
+    from alp_repro.training import Recipe, train
 
 __all__ = [
     "Attack",
@@ -39,11 +40,29 @@ __all__ = [
     "train",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Loading data sets needs TFDS, which takes seconds to import and is not always wanted."""
-    if name == "load_evaluation_set":
-        from alp_repro.data.load import load_evaluation_set
-
-        return load_evaluation_set
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+export(
+    __name__,
+    {
+        "alp_repro.attacks": (
+            "Attack",
+            "strong_attack",
+        ),
+        "alp_repro.auditing": (
+            "Audit",
+            "audit",
+        ),
+        "alp_repro.data.load": ("load_evaluation_set",),
+        "alp_repro.errors": ("InputError",),
+        "alp_repro.evaluation": (
+            "AttackRecord",
+            "evaluate",
+            "load_record",
+        ),
+        "alp_repro.evaluation.published": ("load_published",),
+        "alp_repro.runs": ("load_model",),
+        "alp_repro.training": (
+            "Recipe",
+            "train",
+        ),
+    },
+)

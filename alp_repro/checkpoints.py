@@ -7,16 +7,18 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from alp_repro import files, runs
 from alp_repro.data.specs import dataset_spec
 from alp_repro.errors import InputError
 from alp_repro.models import build_model
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
 
 MOVING_AVERAGE_SUFFIX = "/ExponentialMovingAverage"
 # What TF 1.x optimizers and savers keep beside a model's variables, and no model needs.
@@ -197,6 +199,8 @@ def load_tf1_weights(
     naming them all at once, if variables are missing, surplus, or of another shape or type. The
     model is unchanged then.
     """
+    import tensorflow as tf
+
     weights = variable_names(model, checkpoint_format=checkpoint_format)
     path = _checkpoint_prefix(checkpoint)
     with _reading(path):
@@ -230,6 +234,8 @@ def load_tf1_weights(
 
 
 def _checkpoint_prefix(checkpoint: Path | str) -> str:
+    import tensorflow as tf
+
     path = Path(checkpoint)
     if path.is_dir():
         with _reading(f"{path / 'checkpoint'}"):
@@ -251,6 +257,7 @@ def _checkpoint_prefix(checkpoint: Path | str) -> str:
 @contextmanager
 def _reading(path: str) -> Iterator[None]:
     """Tell of a damaged file in one line."""
+
     try:
         yield
     except InputError:
@@ -296,6 +303,8 @@ def _misfits(
     shapes: dict[str, list[int]],
     dtypes: dict[str, tf.DType],
 ) -> list[str]:
+    import tensorflow as tf
+
     misfits = []
     for name, source in sources.items():
         if source not in shapes:

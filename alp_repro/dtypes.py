@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Literal, cast
-
-import tensorflow as tf
 
 from alp_repro import kernels
 
 Dtype = Literal["float32", "bfloat16"]
+
+# What Linux has where a driver of NVIDIA, of AMD or of Windows beneath it is loaded.
+_GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 
 
 def resolve_dtype(name: str) -> Dtype:
@@ -18,6 +21,17 @@ def resolve_dtype(name: str) -> Dtype:
     """
     if name != "auto":
         return cast(Dtype, name)
-    if tf.config.get_visible_devices("GPU"):  # asking for logical ones would settle the devices
+    if _sees_gpu():
         return "bfloat16"
     return "bfloat16" if kernels.multiply_bfloat16() else "float32"
+
+
+def _sees_gpu() -> bool:
+    """Whether TensorFlow may use a GPU; it is not imported only to hear that there is none."""
+    possible = sys.platform != "linux" or any(Path(file).exists() for file in _GPU_DRIVERS)
+    if not possible and "tensorflow" not in sys.modules:
+        return False
+    import tensorflow as tf
+
+    # Asking for logical ones would settle the devices.
+    return bool(tf.config.get_visible_devices("GPU"))

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import tensorflow as tf
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 def cross_entropy(
@@ -26,6 +27,8 @@ def cross_entropy(
       logits: float [batch, classes].
       label_smoothing: s in [0, 1); the paper uses 0.1 on Tiny ImageNet and 0 elsewhere.
     """
+    import tensorflow as tf
+
     if not label_smoothing:
         return tf.reduce_mean(
             tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
@@ -43,6 +46,8 @@ def clean_logit_pairing(logits: tf.Tensor) -> tf.Tensor:
     half against its second half (a shuffled batch makes them random); an odd last image is left
     out. A batch of one has no pair and a penalty of 0.
     """
+    import tensorflow as tf
+
     pairs = tf.shape(logits)[0] // 2
     difference = logits[:pairs] - logits[pairs : 2 * pairs]
     count = tf.maximum(pairs, 1) * logits.shape[-1]
@@ -54,6 +59,8 @@ def logit_squeezing(logits: tf.Tensor) -> tf.Tensor:
 
     The gradient at z = 0 is taken as 0, where the norm itself has none.
     """
+    import tensorflow as tf
+
     squared = tf.reduce_sum(tf.square(logits), axis=-1)
     positive = squared > 0
     # The inner `where` keeps the square root's infinite slope at 0 out of the gradient.
@@ -66,6 +73,8 @@ def adversarial_logit_pairing(clean_logits: tf.Tensor, adversarial_logits: tf.Te
 
     ALP = mean over batch and classes of (z(x) - z(x_adv))², with gradient through both terms.
     """
+    import tensorflow as tf
+
     return tf.reduce_mean(tf.square(clean_logits - adversarial_logits))
 
 

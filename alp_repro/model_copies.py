@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
-
-import keras
-import tensorflow as tf
+from typing import TYPE_CHECKING, Literal
 
 from alp_repro import kernels, machine
 from alp_repro.dtypes import Dtype
 from alp_repro.errors import InputError, one_line
 from alp_repro.probes import full_float32, probe_images, rounding_explains
 
-_ANY_SIDE = 64  # of the images on which a model for images of any size is compared
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
 
-LogitsFunction = Callable[[tf.Tensor], tf.Tensor]
+LogitsFunction = Callable[["tf.Tensor"], "tf.Tensor"]
+
+_ANY_SIDE = 64  # of the images on which a model for images of any size is compared
 
 
 def logits_function(model: keras.Model, *, training: bool = False) -> LogitsFunction:
@@ -26,6 +27,7 @@ def logits_function(model: keras.Model, *, training: bool = False) -> LogitsFunc
       training: True lets batch norm use the batch's statistics; its moving averages then change
         unless the model is a `crafting_copy`.
     """
+    import tensorflow as tf
 
     def logits(images: tf.Tensor) -> tf.Tensor:
         outputs = model(tf.cast(images, model.compute_dtype), training=training)
@@ -43,6 +45,8 @@ def crafting_copy(model: keras.Model, dtype: Dtype | Literal["mixed_bfloat16"]) 
     Raises:
       InputError: the model cannot be copied, or its copy is another function.
     """
+    import keras
+
     if dtype != "float32" and kernels.lack_bfloat16():
         raise InputError(
             f"the model {model.name!r} cannot be copied in {dtype}: ONEDNN_MAX_CPU_ISA keeps "
@@ -77,6 +81,8 @@ def check_copy(copy: keras.Model, model: keras.Model, dtype: str) -> None:
     Raises:
       InputError: it does, or there is no kernel of the copy's dtype on this machine.
     """
+    import tensorflow as tf
+
     shape = getattr(model, "input_shape", None)
     if not isinstance(shape, tuple) or len(shape) != 4:
         return  # no model of images, as whoever evaluates or trains it will say
@@ -115,6 +121,8 @@ def float32_copy(model: keras.Model) -> keras.Model:
 
 def copy_weights(source: keras.Model, destination: keras.Model) -> None:
     """Assigns every weight of one model to its `crafting_copy`, cast to the copy's dtype."""
+    import tensorflow as tf
+
     for theirs, ours in zip(source.weights, destination.weights, strict=True):
         ours.assign(tf.cast(theirs.value, ours.dtype))
     if tf.executing_eagerly():
@@ -123,6 +131,8 @@ def copy_weights(source: keras.Model, destination: keras.Model) -> None:
 
 def _refresh(layer: keras.Layer) -> None:
     """Has each adapted `Normalization` take its mean and variance from its weights."""
+    import keras
+
     if isinstance(layer, keras.layers.Normalization):
         layer.finalize_state()
     for inner in getattr(layer, "layers", ()):

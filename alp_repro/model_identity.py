@@ -9,15 +9,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from alp_repro.decoding import from_json
 from alp_repro.model_copies import logits_function
 from alp_repro.probes import full_float32, probe_images, rounding_explains
+
+if TYPE_CHECKING:
+    import keras
 
 _DIGITS = 16  # of a hash, hexadecimal
 # What a layer's configuration says beyond its function: how it began and how it is trained, names,
@@ -73,6 +74,12 @@ class FunctionIdentity:
         return None
 
 
+def architecture_of(kept: Any) -> str:
+    """Return the architecture that a kept identity tells; arguments as of `difference_from`."""
+    source = "the model's function"
+    return from_json(json.dumps(kept), FunctionIdentity, source=source).architecture
+
+
 def function_identity(model: keras.Model, image_shape: tuple[int, ...]) -> FunctionIdentity:
     """The identity of a model as a function of images.
 
@@ -83,6 +90,8 @@ def function_identity(model: keras.Model, image_shape: tuple[int, ...]) -> Funct
       model: float32 images in [0, 1] to logits; of a model in another dtype take its float32 copy.
       image_shape: height, width, channels.
     """
+    import tensorflow as tf
+
     with full_float32():
         logits = logits_function(model)(tf.constant(probe_images(image_shape))).numpy()
     rounded = tuple(
@@ -94,7 +103,16 @@ def function_identity(model: keras.Model, image_shape: tuple[int, ...]) -> Funct
 
 def architecture_hash(model: keras.Model) -> str:
     """Sixteen hex digits that change with a layer, its settings, or how layers are joined."""
-    text = json.dumps(_layer(model, {}), sort_keys=True)
+    return _hash(_layer(model, {}))
+
+
+def configuration_hash(class_name: str, config: dict[str, Any]) -> str:
+    """The `architecture_hash` of a functional model that says this of itself."""
+    return _hash([class_name, _plain(config, {}), []])
+
+
+def _hash(plain: Any) -> str:
+    text = json.dumps(plain, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 
 

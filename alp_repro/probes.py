@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorflow as tf
+
+if TYPE_CHECKING:
+    pass
 
 _SEED = 20180704
 _LAST_PLACES = 1e-6  # of a float32: eight units in its last place
@@ -108,6 +111,8 @@ def _centred(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
 @contextlib.contextmanager
 def full_float32() -> Iterator[None]:
     """Lets a GPU multiply float32 as float32, not in TensorFloat-32's ten bits, for a while."""
+    import tensorflow as tf
+
     allowed = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(False)
     try:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
-
-import keras
-import tensorflow as tf
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from alp_repro.model_copies import logits_function
 from alp_repro.probes import full_float32, probe_images, rounding_explains
+
+if TYPE_CHECKING:
+    import keras
 
 R = TypeVar("R")
 
@@ -46,6 +46,8 @@ def kept_for_models(*, maxsize: int) -> Callable[[Callable[..., R]], Callable[..
 
 def _question(model: keras.Model, image_shape: tuple[int, ...]) -> Callable[[], bool]:
     """Whether the model, asked later, still is the function that it is now."""
+    import tensorflow as tf
+
     logits = logits_function(model)
     images = tf.constant(probe_images(image_shape))
     traced = tf.function(logits)

@@ -24,11 +24,10 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
 from alp_repro import decoding, kernels, machine
@@ -42,6 +41,9 @@ from alp_repro.files import (
     write_atomically,
 )
 from alp_repro.versions import package_versions
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,6 +158,8 @@ def load_model(path: str | Path) -> keras.Model:
     Raises:
       InputError: the file is absent, truncated, or no Keras model.
     """
+    import keras
+
     path = expanded(path)
     try:
         with path.open("rb") as file:
@@ -174,8 +178,13 @@ def load_model(path: str | Path) -> keras.Model:
 
 def weights_hash(model: keras.Model) -> str:
     """Sixteen hex digits that change with any weight, its shape or its place."""
+    return hash_of_arrays(model.get_weights())
+
+
+def hash_of_arrays(weights: Iterable[np.ndarray]) -> str:
+    """The `weights_hash` of a model with these weights."""
     digest = hashlib.sha256()
-    for weight in model.get_weights():
+    for weight in weights:
         digest.update(f"{weight.shape}{weight.dtype}".encode())
         digest.update(np.ascontiguousarray(weight).tobytes())
     return digest.hexdigest()[:16]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
 
-import tensorflow as tf
 from absl import app, flags
 
 from alp_repro import orphans
@@ -31,7 +31,7 @@ def run(main: Callable[[list[str]], int | None]) -> None:
 
     def guarded(argv: list[str]) -> int | None:
         # TensorFlow warns of a function traced anew for each model of a table, which is meant.
-        tf.get_logger().setLevel("ERROR")
+        logging.getLogger("tensorflow").setLevel("ERROR")
         if len(argv) > 1:
             raise InputError(f"unexpected argument {argv[1]!r}: settings are given as --flag=value")
         try:

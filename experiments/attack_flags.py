@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import numpy as np
-from absl import flags
 
 from alp_repro import attacks
 from alp_repro.attacks import Attack
@@ -16,6 +15,9 @@ from alp_repro.errors import InputError
 
 from .definitions import METHODS, SIZES, attack_keys, parse
 from .flagfiles import one_of
+
+if TYPE_CHECKING:
+    from absl import flags
 
 
 def attack_grid(values: flags.FlagValues) -> list[Attack]:

@@ -16,11 +16,10 @@ there is no number; --fail_below or not.
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 from absl import flags
 
-from alp_repro.attacks import Attack
-from alp_repro.auditing import Audit, audit
 from alp_repro.errors import InputError
 from alp_repro.files import expanded
 
@@ -28,6 +27,10 @@ from . import app, door
 from .attack_flags import parse_attack, unit_size
 from .classifier_flags import define_classifier_flags, own_images, pixels
 from .definitions import define_num_images, parse
+
+if TYPE_CHECKING:
+    from alp_repro.attacks import Attack
+    from alp_repro.auditing import Audit
 
 FLAGS = flags.FLAGS
 EXIT_BELOW = 1
@@ -76,6 +79,8 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
 
 def main(_: list[str]) -> int:
     """Audits --model on --data; returns the exit code."""
+    from alp_repro.auditing import audit
+
     if not FLAGS.model or not FLAGS.data:
         raise InputError("--model and --data are needed: alp-audit --model=m.keras --data=d.npz")
     eps = unit_size(f"--eps={FLAGS.eps:g}", FLAGS.eps)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import flags
@@ -20,13 +21,15 @@ from alp_repro.errors import InputError
 from alp_repro.evaluation.published import records_of
 from alp_repro.reporting import claims, conditions, spread, stored_tables
 from alp_repro.reporting.differences import Difference, Movement, differences, movement
-from alp_repro.reporting.stored_tables import StoredTable
 from alp_repro.reporting.tables import TABLES, load_paper_table
 from alp_repro.runs import RunDir
 
 from . import app, settings
 from .commands import table_command
 from .deviations import training_changes
+
+if TYPE_CHECKING:
+    from alp_repro.reporting.stored_tables import StoredTable
 
 # Settings of a training that make it another one than the paper's, not the same in other numbers.
 LESS = ("epochs", "model_width", "train_nb_iter", "train_eps_iter", "attack_warmup_steps")

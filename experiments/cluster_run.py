@@ -9,25 +9,25 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
-import tensorflow as tf
 from absl import flags
 
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, attack_with_restarts
-from alp_repro.evaluation.heat_maps import RunColumns, run_columns_here
 from alp_repro.tasks import Ended, outcome
 
 from . import devices
 from .devices import Devices
 from .display import Display
 from .row_tasks import RowHere
-from .rows import Job
 from .training_run import training_of, training_set
 
 if TYPE_CHECKING:
+    from alp_repro.evaluation.heat_maps import RunColumns
     from alp_repro.tasks.cluster import Cluster
     from alp_repro.tasks.on_cluster import ClusterTasks
     from alp_repro.tasks.workers import Workers
+
+    from .rows import Job
 
 # What is defined here counts as the binary's own, so that --help lists it.
 flags.disclaim_key_flags()
@@ -80,6 +80,8 @@ class Compute:
     def run_columns(self) -> RunColumns:
         """For `heat_map`."""
         if self.workers is None:
+            from alp_repro.evaluation.heat_maps import run_columns_here
+
             return run_columns_here
         from alp_repro.tasks.attack import columns_on_workers
 
@@ -93,6 +95,8 @@ def computing(values: flags.FlagValues, *, threads: int | None = None) -> Iterat
     Raises:
       InputError: see `devices.choose` and `tasks.cluster.joined`; or Ray is not installed.
     """
+    import tensorflow as tf
+
     if values.ray is None:
         yield Compute(devices.choose(values, threads=threads))
         return

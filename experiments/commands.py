@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from alp_repro.errors import MissingDataError
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from alp_repro.errors import MissingDataError
 
 
 def command(binary: str) -> str:

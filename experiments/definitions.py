@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import math
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from absl import flags
 
@@ -25,13 +25,15 @@ from alp_repro.attacks.settings import (
     size_settings,
 )
 from alp_repro.data import DATASETS
-from alp_repro.data.load import ImageCount
 from alp_repro.dtypes import Dtype
 from alp_repro.errors import InputError
 from alp_repro.losses import PENALTIES
 from alp_repro.models import MODELS
 
 from . import flagfiles
+
+if TYPE_CHECKING:
+    from alp_repro.data.load import ImageCount
 
 # What is defined here counts as the binary's own, so that --help lists it.
 flags.disclaim_key_flags()

@@ -6,14 +6,16 @@ import dataclasses
 import json
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import tensorflow as tf
 from absl import flags
 
 from alp_repro import kernels, machine
 from alp_repro.errors import InputError
 from alp_repro.training import is_chief
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 # What is defined here counts as the binary's own, so that --help lists it.
 flags.disclaim_key_flags()
@@ -77,6 +79,8 @@ def cores() -> int:
 
 def uses_gpu(values: flags.FlagValues) -> bool:
     """Whether the work that these flags describe goes to a GPU."""
+    import tensorflow as tf
+
     return values.device != "cpu" and bool(tf.config.list_physical_devices("GPU"))
 
 
@@ -90,6 +94,8 @@ def choose(
     Raises:
       InputError: a GPU is asked for and there is none, or TF_CONFIG does not parse.
     """
+    import tensorflow as tf
+
     gpus = tf.config.list_physical_devices("GPU")
     if values.device == "gpu" and not gpus:
         raise InputError(
@@ -117,6 +123,8 @@ def choose(
 
 
 def _strategy(name: str) -> tf.distribute.Strategy | None:
+    import tensorflow as tf
+
     if name == "none":
         return None
     if name == "mirrored":

@@ -12,7 +12,9 @@ import errno
 import os
 import signal
 import sys
+import threading
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import NoReturn
@@ -47,14 +49,36 @@ def guard_imports() -> None:
     interrupt that native modules meet while they are imported would end as an error of theirs.
     """
     sys.excepthook = _end_uncaught
+    _leave_at_once()
+
+
+@contextlib.contextmanager
+def interrupts_end_at_once() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the program at once; after the block as they did before it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # the main one alone may say what signals do
+        return
+    before = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
+    stderr = _leave_at_once()
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+        os.close(stderr)
+
+
+def _leave_at_once() -> int:
+    """Makes signals leave at once, and tell so on a copy of stderr, which is given back."""
     stderr = os.dup(2)  # what is imported may be writing its notes elsewhere
 
-    def leave_at_once(_signal: int, _frame: FrameType | None) -> None:
+    def leave(_signal: int, _frame: FrameType | None) -> None:
         os.write(stderr, b"interrupted: nothing had begun yet\n")
         os._exit(EXIT_INTERRUPTED)
 
-    signal.signal(signal.SIGINT, leave_at_once)
-    signal.signal(signal.SIGTERM, leave_at_once)
+    signal.signal(signal.SIGINT, leave)
+    signal.signal(signal.SIGTERM, leave)
+    return stderr
 
 
 def end(error: BaseException) -> NoReturn:

@@ -5,24 +5,29 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-from absl import flags
 
 from alp_repro import evaluation, training
-from alp_repro.attacks import Attack
 from alp_repro.data import load
 from alp_repro.errors import InputError
-from alp_repro.evaluation import Progress
-from alp_repro.reporting.tables import Column
-from alp_repro.training import Recipe
 
 from . import settings
-from .devices import Devices
 from .display import duration
 from .evaluation_run import evaluation_set, image_count
-from .rows import Job
 from .training_run import training_set
+
+if TYPE_CHECKING:
+    from absl import flags
+
+    from alp_repro.attacks import Attack
+    from alp_repro.evaluation import Progress
+    from alp_repro.reporting.tables import Column
+    from alp_repro.training import Recipe
+
+    from .devices import Devices
+    from .rows import Job
 
 _TIMED_ITERATIONS = 5
 _TIMED_BATCHES = 3

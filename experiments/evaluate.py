@@ -14,12 +14,11 @@ where the last call stopped. Sizes are on the 0-255 scale.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from alp_repro import runs
-from alp_repro.attacks import Attack
-from alp_repro.classifiers import as_classifier
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, evaluate
 
@@ -27,6 +26,9 @@ from . import app, cluster_run, devices, settings
 from .classifier_flags import define_classifier_flags, own_images, pixels
 from .cluster_run import Compute, computing
 from .evaluation_run import attack_run
+
+if TYPE_CHECKING:
+    from alp_repro.attacks import Attack
 
 FLAGS = flags.FLAGS
 settings.define_run_flags()
@@ -78,6 +80,8 @@ def of_classifier(grid: list[Attack], compute: Compute) -> Iterator[tuple[Attack
         raise InputError("--model without --data: name images, as in --data=my_images.npz")
     if FLAGS.grid or not all(",eps=" in spec for spec in FLAGS.attack):
         raise InputError("--model: every attack needs its eps, as in --attack=pgd,eps=8,eps_iter=2")
+    from alp_repro.classifiers import as_classifier
+
     data = own_images(FLAGS)
     classifier = as_classifier(
         FLAGS.model,

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
-
-import keras
-from absl import flags
+from typing import TYPE_CHECKING, Any
 
 from alp_repro import evaluation, runs
-from alp_repro.attacks import Attack
 from alp_repro.data import Images, dataset_spec, load, prepare, store
-from alp_repro.data.load import ImageCount
-from alp_repro.evaluation import AttackRecord, Progress
 
 from . import settings
-from .devices import Devices
 from .display import duration, shown
+
+if TYPE_CHECKING:
+    import keras
+    from absl import flags
+
+    from alp_repro.attacks import Attack
+    from alp_repro.data.load import ImageCount
+    from alp_repro.evaluation import AttackRecord, Progress
+
+    from .devices import Devices
 
 
 @functools.lru_cache(maxsize=2)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 from alp_repro.data.specs import DATASETS
 from alp_repro.reporting.report import Expected, Missing
 from alp_repro.reporting.tables import TABLES
-from alp_repro.runs import RunDir
 
 from .commands import command, table_command
+
+if TYPE_CHECKING:
+    from alp_repro.runs import RunDir
 
 
 @dataclasses.dataclass(frozen=True)

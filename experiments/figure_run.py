@@ -6,20 +6,23 @@ import dataclasses
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
-from matplotlib.figure import Figure
 
 from alp_repro.data import dataset_spec, unverified_source
 from alp_repro.errors import InputError
 from alp_repro.reporting import figures, results, tables
-from alp_repro.reporting.report import Missing
 from alp_repro.runs import RunDir
 
 from . import devices, flagfiles, settings
 from .figure_list import missing_row
 from .flagfiles import one_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from alp_repro.reporting.report import Missing
 
 FLAGS = flags.FLAGS
 

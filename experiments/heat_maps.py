@@ -11,15 +11,14 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import flags
 
 from alp_repro import runs
 from alp_repro.errors import InputError
-from alp_repro.evaluation.heat_maps import HeatMap, heat_map
 from alp_repro.reporting import figures
-from alp_repro.runs import RunDir
 
 from . import app, cluster_run, figure_run, settings
 from .cluster_run import Compute, computing
@@ -27,6 +26,10 @@ from .definitions import define_num_images
 from .display import duration
 from .evaluation_run import evaluation_set
 from .rows import Job, make_job
+
+if TYPE_CHECKING:
+    from alp_repro.evaluation.heat_maps import HeatMap
+    from alp_repro.runs import RunDir
 
 FLAGS = flags.FLAGS
 figure_run.define_flags()
@@ -80,6 +83,8 @@ def _restarts(settings_of_map: dict) -> str:
 
 
 def _map(job: Job, run: RunDir, compute: Compute) -> HeatMap:
+    from alp_repro.evaluation.heat_maps import heat_map
+
     chosen = compute.devices
     attack = dataclasses.replace(job.columns[-1].attack, restarts=FLAGS.restarts)
     eps_iters, nb_iters = _grid(attack.eps)

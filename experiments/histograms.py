@@ -10,20 +10,23 @@ as its result is not on disk. Both figures come from one result.
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from alp_repro import runs
-from alp_repro.attacks import Attack
 from alp_repro.data import load
 from alp_repro.errors import InputError
-from alp_repro.evaluation import AttackRecord
 from alp_repro.reporting import figures
-from alp_repro.runs import RunDir
 
 from . import app, devices, figure_run, settings
 from .evaluation_run import attack_run
 from .rows import make_job
+
+if TYPE_CHECKING:
+    from alp_repro.attacks import Attack
+    from alp_repro.evaluation import AttackRecord
+    from alp_repro.runs import RunDir
 
 FLAGS = flags.FLAGS
 figure_run.define_flags()

@@ -10,6 +10,8 @@ the next time. Sizes are on the 0-255 scale.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from absl import flags
 from tqdm import tqdm
@@ -18,9 +20,11 @@ from alp_repro.data import Images, dataset_spec, load
 from alp_repro.errors import InputError
 from alp_repro.evaluation.landscape import Plane, Surfaces, local_maxima, surfaces_of_run
 from alp_repro.reporting import figures
-from alp_repro.runs import RunDir
 
 from . import app, devices, figure_run, settings
+
+if TYPE_CHECKING:
+    from alp_repro.runs import RunDir
 
 FLAGS = flags.FLAGS
 figure_run.define_flags()

@@ -9,20 +9,24 @@ Nothing is attacked or trained: the results of `experiments.table` are drawn, as
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 from absl import flags
-from matplotlib.figure import Figure
 
 from alp_repro.errors import InputError
-from alp_repro.evaluation import AttackRecord
 from alp_repro.reporting import figures, results
-from alp_repro.reporting.report import Missing
-from alp_repro.runs import RunDir
 from alp_repro.training.log import read_log
 
 from . import app, figure_run, settings
 from .figure_list import missing_row
 from .rows import make_job, wanted_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from alp_repro.evaluation import AttackRecord
+    from alp_repro.reporting.report import Missing
+    from alp_repro.runs import RunDir
 
 FLAGS = flags.FLAGS
 figure_run.define_flags()

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 from absl import flags
 
 from alp_repro import files, runs
 from alp_repro.evaluation import AttackRecord, attack_with_restarts
 
 from . import devices, settings
-from .devices import Devices
 from .evaluation_run import attack_run
 from .rows import Job, make_job
 from .training_run import train_row
+
+if TYPE_CHECKING:
+    from .devices import Devices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +87,8 @@ def make_row(
     run_restarts: Callable[..., AttackRecord] = attack_with_restarts,
 ) -> None:
     """Trains the row's model unless it is there, and runs the attacks that are not."""
+    import keras
+
     details: dict[str, Any] = {"scale": job.scale}
     model = (
         runs.load_model(job.run.model)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import TYPE_CHECKING
 
-from absl import flags
-
-from alp_repro import runs
 from alp_repro.errors import InputError
 from alp_repro.reporting import tables
 from alp_repro.reporting.results import Wanted
-from alp_repro.reporting.tables import Column, PaperTable
 
 from . import settings
 from .evaluation_run import evaluation_digest, image_count
+
+if TYPE_CHECKING:
+    from absl import flags
+
+    from alp_repro import runs
+    from alp_repro.reporting.tables import Column, PaperTable
 
 
 @dataclasses.dataclass(frozen=True)

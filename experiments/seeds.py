@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -18,12 +19,14 @@ from alp_repro import files, runs
 from alp_repro.errors import InputError
 from alp_repro.reporting import spread, stored_tables
 from alp_repro.reporting.spread import Spread, SpreadRow
-from alp_repro.reporting.stored_tables import StoredTable
 from alp_repro.reporting.tables import load_paper_table
 from alp_repro.runs import RunDir
 
 from . import app, settings
 from .commands import table_command
+
+if TYPE_CHECKING:
+    from alp_repro.reporting.stored_tables import StoredTable
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("runs_dir", "runs", "Folder of all runs.")

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
-
-from absl import flags
+from typing import TYPE_CHECKING, Any
 
 from alp_repro import attacks
 from alp_repro.attacks import Attack
@@ -35,6 +33,9 @@ from .definitions import (
     parse,
 )
 from .flagfiles import one_of
+
+if TYPE_CHECKING:
+    from absl import flags
 
 __all__ = [
     "SCALES",

@@ -16,6 +16,7 @@ import dataclasses
 import functools
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -23,8 +24,6 @@ from alp_repro import runs, tasks
 from alp_repro.data import dataset_spec, unverified_source
 from alp_repro.errors import InputError
 from alp_repro.reporting import spread, stored_tables, table_files, tables
-from alp_repro.reporting.spread import Spread
-from alp_repro.reporting.stored_tables import StoredTable
 from alp_repro.reporting.tables import Column, PaperTable, TableRow
 
 from . import app, cluster_run, devices, estimates, settings, shares
@@ -34,6 +33,10 @@ from .row_tasks import RowHere, RowTask, table_arguments
 from .rows import Job, make_job, table_of, wanted_of
 from .shares import share_of
 from .training_run import lacks_start
+
+if TYPE_CHECKING:
+    from alp_repro.reporting.spread import Spread
+    from alp_repro.reporting.stored_tables import StoredTable
 
 FLAGS = flags.FLAGS
 settings.define_table_flags()

@@ -5,23 +5,26 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import keras
-from absl import flags
+from typing import TYPE_CHECKING, Any
 
 from alp_repro import runs
 from alp_repro.data import Images, load
 from alp_repro.errors import InputError
 from alp_repro.evaluation.published import SCALE as PUBLISHED
-from alp_repro.tasks.plans import ModelFile
-from alp_repro.tasks.training import Training
 from alp_repro.training import TrainingProgress, Watch
 
 from . import settings
-from .devices import Devices
 from .display import duration, shown
 from .evaluation_run import evaluation_set
+
+if TYPE_CHECKING:
+    import keras
+    from absl import flags
+
+    from alp_repro.tasks.plans import ModelFile
+    from alp_repro.tasks.training import Training
+
+    from .devices import Devices
 
 _WATCHED_IMAGES = 200
 
@@ -67,6 +70,8 @@ def training_of(
     details: dict[str, Any] | None = None,
 ) -> Training:
     """The training of --row; its data are read from disk unless something else gives them."""
+    from alp_repro.tasks.training import Training
+
     run = settings.run_dir(values)
     if (details or {}).get("scale") == PUBLISHED and not run.finished:
         check_revision(runs.code_revision())
@@ -124,4 +129,6 @@ def start_of(values: flags.FlagValues, run: runs.RunDir) -> ModelFile | None:
         return None
     path = Path(values.init_from)
     model = runs.load_model(path if path.suffix == ".keras" else runs.RunDir(path).model)
+    from alp_repro.tasks.plans import ModelFile
+
     return ModelFile.of(model)

@@ -16,21 +16,26 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import flags
 
 from alp_repro import shipped
-from alp_repro.attacks import Dtype, resolve_dtype
+from alp_repro.attacks import resolve_dtype
 from alp_repro.data import DATASETS, Images, load_split
 from alp_repro.errors import InputError
-from alp_repro.evaluation import Progress, published
-from alp_repro.evaluation.published import Comparison
-from alp_repro.evaluation.record import AttackRecord
+from alp_repro.evaluation import published
 from alp_repro.reporting import stored_tables
 
 from . import app, devices
 from .display import Display, duration
+
+if TYPE_CHECKING:
+    from alp_repro.attacks import Dtype
+    from alp_repro.evaluation import Progress
+    from alp_repro.evaluation.published import Comparison
+    from alp_repro.evaluation.record import AttackRecord
 
 FLAGS = flags.FLAGS
 _RESULTS = flags.DEFINE_string("results_dir", None, "Folder of the published results.")
@@ -48,8 +53,11 @@ EXIT_DIFFERS = 1
 
 def main(_: list[str]) -> int:
     """Checks every row; returns 1 where one differs by more than the tolerance."""
-    devices.choose()  # before anything touches a device
     results = Path(_RESULTS.value) if _RESULTS.value else shipped.folder("results")
+    rows = _ROWS.value or rows_of(results)
+    for row in rows:
+        stored_tables.check_published(results, f"{_DATASET.value}/{row}")
+    devices.choose()  # what is refused is refused before TensorFlow is imported
     test = load_split(_DATASET.value, "test", data_dir=_DATA_DIR.value)
     dtype: Dtype | None = None if resolve_dtype("auto") == "bfloat16" else "float32"
     if dtype:
@@ -58,9 +66,6 @@ def main(_: list[str]) -> int:
             "accuracies are compared, not single images"
         )
     started, wrong, compared = time.monotonic(), 0, 0
-    rows = _ROWS.value or rows_of(results)
-    for row in rows:
-        stored_tables.check_published(results, f"{_DATASET.value}/{row}")
     clock = Clock([f"{_DATASET.value}/{row}" for row in rows], results)
     with Display(clock.left) as display:
         for row in rows:

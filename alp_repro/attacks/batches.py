@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 DEFAULT_BATCH = 200
 
@@ -71,6 +73,8 @@ class Execution:
     @property
     def xla(self) -> bool:
         """Whether XLA compiles: this is decided here alone."""
+        import tensorflow as tf
+
         if self.jit_compile is None:
             return bool(tf.config.list_physical_devices("GPU"))
         return self.jit_compile

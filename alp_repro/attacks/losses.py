@@ -9,11 +9,12 @@ the true class, the targeted margin and the targeted DLR are zero and so is thei
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
-
-import tensorflow as tf
+from typing import TYPE_CHECKING, NamedTuple
 
 from alp_repro.errors import InputError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 _LEAST_SPREAD = 1e-12  # keeps the DLR's denominator positive when the largest logits tie
 
@@ -31,6 +32,8 @@ def cross_entropy(*, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     The loss of the paper's evaluation attack (Madry et al. 2018). labels: int32 ``[b]``;
     logits: ``[b, k]``; returns float32 ``[b]``.
     """
+    import tensorflow as tf
+
     return tf.nn.sparse_softmax_cross_entropy_with_logits(
         labels=labels, logits=tf.cast(logits, tf.float32)
     )
@@ -42,6 +45,8 @@ def margin(*, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     Carlini & Wagner 2017, f6 without its threshold, for the true class and maximised. labels:
     int32 ``[b]``; logits: ``[b, k]``; returns float32 ``[b]``.
     """
+    import tensorflow as tf
+
     logits = tf.cast(logits, tf.float32)
     is_true = tf.one_hot(labels, logits.shape[-1], on_value=True, off_value=False)
     best_other = tf.reduce_max(tf.where(is_true, logits.dtype.min, logits), axis=-1)
@@ -54,6 +59,8 @@ def dlr(*, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     The margin freed of the logits' scale, which logit squeezing shrinks. Croce & Hein 2020, eq. 6.
     labels: int32 ``[b]``; logits: ``[b, k]``, k ≥ 3, InputError otherwise; returns float32 ``[b]``.
     """
+    import tensorflow as tf
+
     logits = tf.cast(logits, tf.float32)
     largest = _largest(3, logits, loss="dlr")
     spread = tf.maximum(largest[:, 0] - largest[:, 2], _LEAST_SPREAD)
@@ -78,6 +85,8 @@ def targeted_margin(*, labels: tf.Tensor, logits: tf.Tensor, targets: tf.Tensor)
     The numerator of Croce & Hein 2020, eq. 7. labels, targets: int32 ``[b]``; logits: ``[b, k]``;
     returns float32 ``[b]``.
     """
+    import tensorflow as tf
+
     logits = tf.cast(logits, tf.float32)
     return _logit_of(targets, logits) - _logit_of(labels, logits)
 
@@ -88,6 +97,8 @@ def dlr_targeted(*, labels: tf.Tensor, logits: tf.Tensor, targets: tf.Tensor) ->
     Croce & Hein 2020, eq. 7. labels, targets: int32 ``[b]``; logits: ``[b, k]``, k ≥ 4, InputError
     otherwise; returns float32 ``[b]``.
     """
+    import tensorflow as tf
+
     logits = tf.cast(logits, tf.float32)
     largest = _largest(4, logits, loss="targeted dlr")
     spread = largest[:, 0] - 0.5 * (largest[:, 2] + largest[:, 3])
@@ -113,6 +124,8 @@ def attack_loss(
     name: a key of ``LOSSES``, InputError otherwise; labels, targets: int32 ``[b]``, a target of -1
     is none; logits: ``[b, k]``; returns float32 ``[b]``.
     """
+    import tensorflow as tf
+
     if name not in LOSSES:
         raise InputError(f"attack loss {name!r}: not one of {', '.join(LOSSES)}")
     if targets is None:
@@ -127,6 +140,8 @@ def finite_gradient(gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     One branch of a model may have no gradient at a point (√0) where the rest has one. gradient:
     ``[b, ...]``; returns the like of it and bool ``[b]``.
     """
+    import tensorflow as tf
+
     finite = tf.math.is_finite(gradient)
     whole = tf.reduce_all(finite, axis=list(range(1, gradient.shape.rank)))
     return tf.where(finite, gradient, tf.zeros_like(gradient)), ~whole
@@ -134,15 +149,21 @@ def finite_gradient(gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 def misclassified(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """Bool ``[b]``, another class has the largest logit; never where a logit is not finite."""
+    import tensorflow as tf
+
     wrong = tf.argmax(logits, axis=-1, output_type=tf.int32) != tf.cast(labels, tf.int32)
     return wrong & tf.reduce_all(tf.math.is_finite(logits), axis=-1)
 
 
 def _logit_of(classes: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    import tensorflow as tf
+
     return tf.gather(logits, classes, axis=-1, batch_dims=1)
 
 
 def _largest(count: int, logits: tf.Tensor, *, loss: str) -> tf.Tensor:
+    import tensorflow as tf
+
     classes = logits.shape[-1]
     if classes < count:
         raise InputError(f"attack loss {loss}: {classes} classes; it needs {count} or more")

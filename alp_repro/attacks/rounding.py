@@ -15,14 +15,16 @@ import dataclasses
 import hashlib
 import weakref
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from alp_repro.model_copies import LogitsFunction, logits_function
 from alp_repro.probes import probe_images
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
 
 # Multiples of what kernels process at a time: 6 rows (AVX2) of vectors of 4 to 16 numbers.
 _BLOCKS = (12, 24, 48, 96)
@@ -101,6 +103,8 @@ def _probed(
     batch_size: int,
     jit_compile: bool,
 ) -> Rounding:
+    import tensorflow as tf
+
     judge, crafting = logits_function(model), logits_function(crafter)
     image = tf.constant(probe_images(image_shape)[:1])
 
@@ -138,6 +142,8 @@ def _sizes(batch_size: int) -> Iterator[int]:
 def _logits_and_gradient(
     logits_of: LogitsFunction, images: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
+    import tensorflow as tf
+
     with tf.GradientTape() as tape:
         tape.watch(images)
         logits = logits_of(images)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-
-import keras
+from typing import TYPE_CHECKING
 
 from alp_repro.attacks.batches import Execution
 from alp_repro.attacks.programs import AttackProgram, attack_program
 from alp_repro.attacks.settings import SEARCH_RESTART, Attack
+
+if TYPE_CHECKING:
+    import keras
 
 SEARCH_BATCH = 16
 

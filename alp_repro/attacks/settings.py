@@ -9,14 +9,16 @@ import contextlib
 import dataclasses
 import numbers
 from collections.abc import Collection
-from typing import Any, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 
 import numpy as np
-import tensorflow as tf
 
 from alp_repro.dtypes import Dtype
 from alp_repro.errors import InputError
 from alp_repro.plain_numbers import shown
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 Method = Literal["pgd", "apgd", "spsa", "square"]
 Loss = Literal["cross_entropy", "margin", "dlr", "mixed"]

@@ -6,9 +6,8 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
 from alp_repro import runs
@@ -31,6 +30,9 @@ from alp_repro.classifiers import (
 from alp_repro.data.own_arrays import class_numbers, unit_images
 from alp_repro.errors import InputError, exits_refused
 from alp_repro.evaluation.model_check import why_no_function
+
+if TYPE_CHECKING:
+    import keras
 
 _PIXELS_IN_A_BATCH = 2_500_000  # bounds the memory of large images
 _LARGEST_BATCH = 200

@@ -7,8 +7,8 @@ gradient.
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 
 from alp_repro import evaluation
@@ -23,6 +23,9 @@ from alp_repro.evaluation.heat_maps import HeatMap, heat_map
 from alp_repro.evaluation.landscape import Plane, loss_surfaces
 from alp_repro.evaluation.model_check import check_gradient
 from alp_repro.model_copies import float32_model
+
+if TYPE_CHECKING:
+    import keras
 
 _PROBE_IMAGES = 200
 _UNBOUNDED_IMAGES = 50

@@ -6,17 +6,19 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from alp_repro.classifiers import heads
 from alp_repro.classifiers.load import load_function_or_model
 from alp_repro.classifiers.pixels import UNIT_PIXELS, PixelScale
 from alp_repro.errors import InputError, exits_refused, reason
 from alp_repro.probes import probe_images
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 ImageShape = tuple[int, int, int]
 
@@ -181,6 +183,8 @@ class FunctionModel(keras.Model):
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Logits of images in [0, 1]; never in training mode, whatever is asked for."""
+        import tensorflow as tf
+
         x = tf.cast(images, tf.float32) * self._scale + self._offset
         if self._shape:
             x = tf.reshape(x, [-1, *self._shape])
@@ -201,6 +205,8 @@ class FunctionModel(keras.Model):
 
     def learn_outputs(self, images: np.ndarray) -> None:
         """Finds out, on a few images, how the function wants to be called and what it returns."""
+        import tensorflow as tf
+
         try:
             outputs = np.asarray(self(images))
         except InputError:

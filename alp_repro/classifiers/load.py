@@ -18,14 +18,15 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
-import keras
 
-from alp_repro.classifiers.saved_model import load_saved_model
 from alp_repro.errors import InputError, exits_refused, one_line
 from alp_repro.files import expanded
+
+if TYPE_CHECKING:
+    import keras
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _WHAT_IS_RIGHT = (
@@ -74,6 +75,8 @@ def _keras_file(path: Path, *, trust_code: bool) -> keras.Model:
 
 def _read(file: Path, path: Path, *, trust_code: bool) -> keras.Model:
     """Reads `file`, which stands for what the user calls `path`."""
+    import keras
+
     try:
         model = keras.models.load_model(file, compile=False, safe_mode=not trust_code)
     except Exception as error:  # Keras raises errors of many kinds for a damaged or foreign file
@@ -162,10 +165,14 @@ def _saved_model(path: Path, *, trust_code: bool) -> Callable[..., Any]:
     """The inference function of a SavedModel."""
     if not (path / "saved_model.pb").is_file():
         raise InputError(f"model {path} is a folder without saved_model.pb: name {_WHAT_IS_RIGHT}")
+    from alp_repro.classifiers.saved_model import load_saved_model
+
     return load_saved_model(path, trust_code=trust_code)
 
 
 def _python(source: str) -> keras.Model | Callable[..., Any]:
+    import keras
+
     place, _, name = source.rpartition(":")
     found: Any = _module(place)
     for part in name.split("."):

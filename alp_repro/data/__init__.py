@@ -8,18 +8,23 @@
 TensorFlow Datasets is imported when the first data set is read, not with this package.
 """
 
-from alp_repro.data.images import Images, images_digest, unit_scale
-from alp_repro.data.load import (
-    EVALUATION_IMAGES,
-    Split,
-    evaluation_indices,
-    load_class_names,
-    load_evaluation_set,
-    load_split,
-    split_sizes,
-    unverified_source,
-)
-from alp_repro.data.specs import DATASETS, DatasetSpec, dataset_of_table, dataset_spec
+from typing import TYPE_CHECKING
+
+from alp_repro.lazy_exports import export
+
+if TYPE_CHECKING:
+    from alp_repro.data.images import Images, images_digest, unit_scale
+    from alp_repro.data.load import (
+        EVALUATION_IMAGES,
+        Split,
+        evaluation_indices,
+        load_class_names,
+        load_evaluation_set,
+        load_split,
+        split_sizes,
+        unverified_source,
+    )
+    from alp_repro.data.specs import DATASETS, DatasetSpec, dataset_of_table, dataset_spec
 
 __all__ = [
     "DATASETS",
@@ -38,3 +43,30 @@ __all__ = [
     "unit_scale",
     "unverified_source",
 ]
+
+export(
+    __name__,
+    {
+        "alp_repro.data.images": (
+            "Images",
+            "images_digest",
+            "unit_scale",
+        ),
+        "alp_repro.data.load": (
+            "EVALUATION_IMAGES",
+            "Split",
+            "evaluation_indices",
+            "load_class_names",
+            "load_evaluation_set",
+            "load_split",
+            "split_sizes",
+            "unverified_source",
+        ),
+        "alp_repro.data.specs": (
+            "DATASETS",
+            "DatasetSpec",
+            "dataset_of_table",
+            "dataset_spec",
+        ),
+    },
+)

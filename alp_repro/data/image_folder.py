@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
 from alp_repro.data.own_arrays import evenly
 from alp_repro.errors import InputError
@@ -153,6 +152,8 @@ def _one_shape(files: list[Path]) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def _decoded(file: Path) -> np.ndarray:
+    import tensorflow as tf
+
     try:
         return tf.io.decode_image(file.read_bytes(), expand_animations=False).numpy()
     except (OSError, tf.errors.OpError) as error:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import tensorflow as tf
 
 from alp_repro.data import prepare, source_record, store
 from alp_repro.data.images import Images
@@ -21,6 +20,7 @@ from alp_repro.data.specs import DatasetSpec, dataset_spec
 from alp_repro.errors import InputError
 
 if TYPE_CHECKING:
+    import tensorflow as tf
     import tensorflow_datasets as tfds
 
 EVALUATION_IMAGES = 1000

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
 from alp_repro.data import load
 from alp_repro.data.image_folder import read_folder
@@ -128,6 +127,8 @@ def _taken(pairs: list[tuple[str, str]]) -> tuple[str, ...]:
 def _of_tfds(
     name: str, limit: int | None, data_dir: str | Path | None
 ) -> tuple[np.ndarray, np.ndarray]:
+    import tensorflow as tf
+
     if name in DATASETS:
         found = load.load_split(name, "test", data_dir=data_dir, limit=limit)
         return found.images, found.labels

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tensorflow as tf
 from absl import logging
 
 from alp_repro import files, shipped
@@ -167,6 +166,8 @@ def _require_writable(data_dir: Path) -> None:
 @contextlib.contextmanager
 def _temporary_folder(data_dir: Path, name: str) -> Iterator[Path]:
     """A folder that goes away however the work in it ends; a full disk is told in one line."""
+    import tensorflow as tf
+
     prefix = f".preparing-{name}-"
     # Nobody else holds the lock, so whatever carries the prefix was left by a killed process.
     for leftover in data_dir.glob(f"{prefix}*"):

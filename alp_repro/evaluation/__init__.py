@@ -1,11 +1,16 @@
 """Evaluation: a model, images and attacks in; adversarial accuracies out, kept on disk if asked."""
 
-from alp_repro.evaluation.evaluate import DEFAULT_BATCH, evaluate, predictions
-from alp_repro.evaluation.intervals import wilson_interval
-from alp_repro.evaluation.record import AttackRecord
-from alp_repro.evaluation.record_file import load_record, save_record
-from alp_repro.evaluation.restarts import Progress, attack_with_restarts
-from alp_repro.evaluation.store import attack_name, find_record
+from typing import TYPE_CHECKING
+
+from alp_repro.lazy_exports import export
+
+if TYPE_CHECKING:
+    from alp_repro.evaluation.evaluate import DEFAULT_BATCH, evaluate, predictions
+    from alp_repro.evaluation.intervals import wilson_interval
+    from alp_repro.evaluation.record import AttackRecord
+    from alp_repro.evaluation.record_file import load_record, save_record
+    from alp_repro.evaluation.restarts import Progress, attack_with_restarts
+    from alp_repro.evaluation.store import attack_name, find_record
 
 __all__ = [
     "DEFAULT_BATCH",
@@ -20,3 +25,28 @@ __all__ = [
     "save_record",
     "wilson_interval",
 ]
+
+export(
+    __name__,
+    {
+        "alp_repro.evaluation.evaluate": (
+            "DEFAULT_BATCH",
+            "evaluate",
+            "predictions",
+        ),
+        "alp_repro.evaluation.intervals": ("wilson_interval",),
+        "alp_repro.evaluation.record": ("AttackRecord",),
+        "alp_repro.evaluation.record_file": (
+            "load_record",
+            "save_record",
+        ),
+        "alp_repro.evaluation.restarts": (
+            "Progress",
+            "attack_with_restarts",
+        ),
+        "alp_repro.evaluation.store": (
+            "attack_name",
+            "find_record",
+        ),
+    },
+)

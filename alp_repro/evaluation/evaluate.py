@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from alp_repro.attacks.batches import DEFAULT_BATCH, Execution
 from alp_repro.attacks.rounding import rounding_notes
 from alp_repro.attacks.settings import Attack
-from alp_repro.classifiers import as_classifier
 from alp_repro.errors import InputError
 from alp_repro.evaluation.input_check import (
     check_is_keras,
@@ -32,6 +29,10 @@ from alp_repro.evaluation.restarts import Progress, attack_with_restarts
 from alp_repro.evaluation.store import attack_name, attack_results, described, keep, subject
 from alp_repro.model_copies import logits_function
 from alp_repro.program_cache import kept_for_models
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
 
 
 def evaluate(
@@ -164,6 +165,10 @@ def _as_crafted(attack: Attack) -> Attack:
 
 def _keras_model(model: Any, image_shape: tuple[int, ...]) -> keras.Model:
     """The model itself, or what a file or a function is as one."""
+    import keras
+
+    from alp_repro.classifiers import as_classifier
+
     is_model = any(base.__module__.split(".")[0] == "tf_keras" for base in type(model).__mro__)
     if (
         is_model
@@ -182,6 +187,8 @@ def predictions(model: keras.Model, images: np.ndarray, *, batch_size: int) -> n
     Raises:
       InputError: logits of an image are not finite; its index is told.
     """
+    import tensorflow as tf
+
     logits = _compiled_logits(model, images.shape[1:])
     batch_size = min(batch_size, len(images))
     found = []
@@ -205,4 +212,6 @@ def _compiled_logits(
     model: keras.Model, image_shape: tuple[int, ...]
 ) -> Callable[[tf.Tensor], tf.Tensor]:
     """Traced once for all attacks on a model."""
+    import tensorflow as tf
+
     return tf.function(logits_function(model))

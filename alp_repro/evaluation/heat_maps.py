@@ -10,25 +10,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from alp_repro import files
-from alp_repro.attacks import (
-    DEFAULT_BATCH,
-    Attack,
-    Execution,
-    GridOutcome,
-    WorkItems,
-    attack_program,
-    exact_bounds,
-    grid_program,
-    iterates_are_results,
-)
-from alp_repro.attacks.settings import MOST_STEPS
+from alp_repro.attacks.batches import DEFAULT_BATCH, Execution, GridOutcome, WorkItems, exact_bounds
+from alp_repro.attacks.programs import attack_program, grid_program, iterates_are_results
+from alp_repro.attacks.settings import MOST_STEPS, Attack
 from alp_repro.errors import InputError
 from alp_repro.evaluation.input_check import (
     check_is_keras,
@@ -42,6 +31,10 @@ from alp_repro.evaluation.input_check import (
 from alp_repro.evaluation.model_check import admitted_model, weights_kept
 from alp_repro.evaluation.store import Kind, keep, result_name, subject
 from alp_repro.plain_numbers import whole_number
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

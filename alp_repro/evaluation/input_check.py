@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
 from alp_repro import files
@@ -18,6 +17,9 @@ from alp_repro.data.own_arrays import range_advice
 from alp_repro.decoding import from_plain
 from alp_repro.errors import InputError, one_line
 from alp_repro.plain_numbers import whole_number
+
+if TYPE_CHECKING:
+    pass
 
 MOST_ITEMS = 1_000_000  # in a batch: a bound that no honest call reaches
 
@@ -135,6 +137,8 @@ def checked_details(details: Any) -> dict[str, Any]:
 
 def check_is_keras(model: Any) -> None:
     """InputError unless it is a Keras 3 model; says so where it is one of Keras 2."""
+    import keras
+
     if isinstance(model, keras.Model):
         return
     if any(base.__module__.split(".")[0] == "tf_keras" for base in type(model).__mro__):

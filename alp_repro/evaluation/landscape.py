@@ -9,11 +9,9 @@ import dataclasses
 import numbers
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from alp_repro import files, runs
 from alp_repro.attacks import Execution
@@ -30,6 +28,10 @@ from alp_repro.evaluation.model_check import admitted_model, weights_kept
 from alp_repro.evaluation.store import Kind, keep, result_name
 from alp_repro.model_copies import logits_function
 from alp_repro.plain_numbers import shown, whole_number
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
 
 DEFAULT_BATCH = 500
 _MOST_POINTS = 10_000  # a side: a bound that no honest call reaches
@@ -171,6 +173,8 @@ def loss_surfaces(
 def _program(
     model: keras.Model, image_shape: tuple[int, ...], batch: int, *, clip: bool, jit_compile: bool
 ) -> Callable[..., tf.Tensor]:
+    import tensorflow as tf
+
     logits = logits_function(model)
     like_image = tf.TensorSpec(image_shape, tf.float32)
     signature = [

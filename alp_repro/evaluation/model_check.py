@@ -10,14 +10,12 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from alp_repro.attacks.losses import attack_loss
 from alp_repro.attacks.settings import Attack
-from alp_repro.classifiers.heads import why_no_logits
 from alp_repro.errors import InputError, NoGradientError, one_line
 from alp_repro.evaluation.input_check import check_classes, check_is_keras
 from alp_repro.model_copies import (
@@ -29,6 +27,10 @@ from alp_repro.model_copies import (
 )
 from alp_repro.model_identity import architecture_hash
 from alp_repro.probes import full_float32, probe_images, rounding_explains
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
 
 _LOOKED_AT = 4  # images
 
@@ -103,6 +105,8 @@ def weights_kept(model: keras.Model, image_shape: tuple[int, ...]) -> Iterator[N
 
 def _build(model: keras.Model, image_shape: tuple[int, ...]) -> None:
     """Makes the weights without a call, which may already change them; what fails is told later."""
+    import tensorflow as tf
+
     trace = tf.function(logits_function(model))
     with contextlib.suppress(Exception):
         trace.get_concrete_function(tf.TensorSpec([None, *image_shape], tf.float32))
@@ -119,6 +123,10 @@ def checked_logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
       InputError: it is no Keras model, does not take such images, or gives no logits of two or
         more classes.
     """
+    import tensorflow as tf
+
+    from alp_repro.classifiers.heads import why_no_logits
+
     check_is_keras(model)
     first = tf.constant(images[:_LOOKED_AT])
     shape = getattr(model, "input_shape", None)
@@ -181,6 +189,8 @@ def why_no_function(model: keras.Model, images: np.ndarray) -> str | None:
       model: maps images to logits.
       images: float32 [n, height, width, channels] in [0, 1].
     """
+    import tensorflow as tf
+
     logits = logits_function(model)
     few = images[:_LOOKED_AT]
     with full_float32():
@@ -220,6 +230,8 @@ def check_gradient(
       NoGradientError: an InputError of its own, so that no other refusal is taken for it.
       InputError: the loss needs more classes.
     """
+    import tensorflow as tf
+
     points = tf.constant(np.concatenate([images[:_LOOKED_AT], probe_images(images.shape[1:])]))
     classes = tf.constant(np.resize(labels, len(points)))
     targets = None if attack.target == "none" else classes

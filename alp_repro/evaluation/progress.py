@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
 
-from alp_repro.attacks.settings import Attack
-from alp_repro.evaluation.restarts import Progress
+if TYPE_CHECKING:
+    from alp_repro.attacks.settings import Attack
+    from alp_repro.evaluation.restarts import Progress
 
 
 def someone_watches() -> bool:

@@ -9,8 +9,8 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 
 from alp_repro import files, runs, shipped
@@ -19,12 +19,14 @@ from alp_repro.data.images import Images, images_digest, unit_scale
 from alp_repro.decoding import from_plain
 from alp_repro.dtypes import Dtype
 from alp_repro.errors import InputError
-from alp_repro.evaluation.evaluate import evaluate
 from alp_repro.evaluation.record import AttackRecord
 from alp_repro.evaluation.record_file import load_record
 from alp_repro.evaluation.restarts import Progress, attack_with_restarts
 from alp_repro.model_copies import float32_model
 from alp_repro.model_identity import function_identity
+
+if TYPE_CHECKING:
+    import keras
 
 SCALE = "published"
 
@@ -190,6 +192,8 @@ def attack_again(
     Raises:
       InputError: the record's images are not in the split, or have other labels there.
     """
+    from alp_repro.evaluation.evaluate import evaluate
+
     _check_images(test, record)
     described = {**record.settings["attack"], "restarts": restarts}
     attack = from_plain(described, Attack, source="the record's attack")

@@ -13,16 +13,18 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 
 from alp_repro.attacks.batches import BatchOutcome, Execution, WorkItems, exact_bounds
-from alp_repro.attacks.search import end_of_kind, items_in_batch, restarts_program
 from alp_repro.attacks.settings import BUDGET_ROUNDS, Attack, restarts_cost
 from alp_repro.errors import InputError
 from alp_repro.evaluation.record import AttackRecord
 from alp_repro.model_copies import float32_model
+
+if TYPE_CHECKING:
+    import keras
 
 SAVE_SECONDS = 10.0
 _log = logging.getLogger(__name__)
@@ -74,6 +76,8 @@ def attack_with_restarts(
     Raises:
       InputError: an adversarial image or its logits are not finite, so that there is no verdict.
     """
+    from alp_repro.attacks.search import restarts_program
+
     loop = WorkList(model, images, record, attack, image_index)
     if record.complete_to(attack.restarts):
         return record
@@ -160,6 +164,8 @@ class WorkList:
         images: list[np.ndarray] = []
         restarts: list[np.ndarray] = []
         restart, found = int(self._begun[wanted].min()), 0
+        from alp_repro.attacks.search import end_of_kind, items_in_batch
+
         count = items_in_batch(self._attack, restart, count)
         end = end_of_kind(self._attack, restart, int(allowed.max()))
         while found < count and restart < end:

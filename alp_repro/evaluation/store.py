@@ -11,9 +11,8 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-import keras
 import numpy as np
 
 from alp_repro import files, runs
@@ -24,6 +23,9 @@ from alp_repro.errors import InputError
 from alp_repro.evaluation.record import AttackRecord
 from alp_repro.evaluation.record_file import load_record, save_record
 from alp_repro.model_identity import FunctionIdentity, function_identity
+
+if TYPE_CHECKING:
+    import keras
 
 # Left out of a file's name, so that a result of another model at this place is noticed.
 OF_THE_MODEL = ("model", "function")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from alp_repro import decoding
 from alp_repro.reporting.conditions import (
@@ -20,7 +20,9 @@ from alp_repro.reporting.conditions import (
     condition_text,
     tested_condition,
 )
-from alp_repro.reporting.differences import Difference
+
+if TYPE_CHECKING:
+    from alp_repro.reporting.differences import Difference
 
 Verdict = Literal["reproduced", "partly", "not", "undecided", "not yet tested"]
 ESTIMATED_ON = "on two cores at scale published, estimated"

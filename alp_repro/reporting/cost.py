@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alp_repro import files, runs
-from alp_repro.evaluation import AttackRecord
+
+if TYPE_CHECKING:
+    from alp_repro.evaluation import AttackRecord
 
 Session = Mapping[str, Any]
 

@@ -9,14 +9,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alp_repro.reporting.spread import Spread
-from alp_repro.reporting.stored_tables import StoredTable
 from alp_repro.reporting.table_files import sample_text
-from alp_repro.reporting.tables import Cell, TableRow
 from alp_repro.training.log import read_log
+
+if TYPE_CHECKING:
+    from alp_repro.reporting.spread import Spread
+    from alp_repro.reporting.stored_tables import StoredTable
+    from alp_repro.reporting.tables import Cell, TableRow
 
 _FEWEST_LOOKS = 3
 PAPERS_IMAGES = 1000

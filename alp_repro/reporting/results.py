@@ -6,19 +6,21 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-
-import keras
+from typing import TYPE_CHECKING, Any
 
 from alp_repro import files, runs
-from alp_repro.attacks import Attack
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, attack_name
 from alp_repro.evaluation.record_file import load_record
 from alp_repro.evaluation.store import described
 from alp_repro.model_copies import float32_model
-from alp_repro.model_identity import FunctionIdentity, function_identity
-from alp_repro.training import Recipe
+from alp_repro.model_file import file_identity
+from alp_repro.model_identity import FunctionIdentity, architecture_of, function_identity
 from alp_repro.training.ownership import Owner, check_owner
+
+if TYPE_CHECKING:
+    from alp_repro.attacks import Attack
+    from alp_repro.training import Recipe
 
 ImagesDigest = Callable[[int], str | None]
 
@@ -55,14 +57,28 @@ class Found:
 
 @dataclasses.dataclass(frozen=True)
 class _Model:
-    """What tells a model: its weights and, where a result asks for it, its function."""
+    """What tells a model: its weights and, where a result asks for it, its function.
 
+    architecture: hash of the layers, where the file alone tells it.
+    """
+
+    path: Path
     weights: str
-    model: keras.Model
+    architecture: str | None
+
+    def difference_from(self, kept: Any) -> str | None:
+        """How its function differs from the one of a result; None: not at all.
+
+        Plain layers of these settings with these weights are one function: nothing to compute.
+        """
+        if self.architecture is not None and self.architecture == architecture_of(kept):
+            return None
+        return self._function.difference_from(kept)
 
     @functools.cached_property
-    def function(self) -> FunctionIdentity:
-        return function_identity(float32_model(self.model), self.model.input_shape[1:])
+    def _function(self) -> FunctionIdentity:
+        model = runs.load_model(self.path)
+        return function_identity(float32_model(model), model.input_shape[1:])
 
 
 def weights_now(run: runs.RunDir) -> str:
@@ -72,13 +88,16 @@ def weights_now(run: runs.RunDir) -> str:
 
 def _model(run: runs.RunDir) -> _Model:
     stat = run.model.stat()
-    return _load(run.model, stat.st_mtime_ns, stat.st_size)
+    return _load(run, stat.st_mtime_ns, stat.st_size)
 
 
 @functools.lru_cache(maxsize=16)  # the rows of a table
-def _load(path: Path, _changed: int, _size: int) -> _Model:
-    model = runs.load_model(path)
-    return _Model(runs.weights_hash(model), model)
+def _load(run: runs.RunDir, _changed: int, _size: int) -> _Model:
+    found = file_identity(run.model)
+    # What is refused is refused on the word of the model itself.
+    if found is not None and run.recipe.exists() and found.weights == runs.describe(run).weights:
+        return _Model(run.model, found.weights, found.architecture)
+    return _Model(run.model, runs.weights_hash(runs.load_model(run.model)), None)
 
 
 def run_problem(run: runs.RunDir, recipe: Recipe | None = None) -> str:
@@ -178,7 +197,7 @@ def _record_problem(run: runs.RunDir, record: AttackRecord, wanted: Wanted) -> s
         return "its result is of another model (the weights differ)"
     function = record.settings.get("function")
     if function is not None:
-        difference = _model(run).function.difference_from(function)
+        difference = _model(run).difference_from(function)
         if difference is not None:
             return f"its result is of another model ({difference})"
     digest = wanted.digest(len(record.labels))

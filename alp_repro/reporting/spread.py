@@ -7,14 +7,17 @@ import dataclasses
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from alp_repro import decoding
 from alp_repro.errors import InputError
 from alp_repro.reporting.markdown import MISSING, line
-from alp_repro.reporting.stored_tables import StoredTable
 from alp_repro.reporting.tables import AT_CHANCE, TableRow
+
+if TYPE_CHECKING:
+    from alp_repro.reporting.stored_tables import StoredTable
 
 SCALE = "seeds"
 BESIDE = "Between trainings that differ in their seed (mean and range; scale seeds):"

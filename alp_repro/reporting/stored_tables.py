@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,13 +15,15 @@ from alp_repro import decoding, runs, shipped
 from alp_repro.attacks import EXECUTION
 from alp_repro.data import dataset_spec
 from alp_repro.errors import InputError
-from alp_repro.evaluation import AttackRecord
 from alp_repro.evaluation.published import SCALE, published_run, records_of
 from alp_repro.evaluation.record_file import load_record
 from alp_repro.reporting import results
 from alp_repro.reporting.table_check import check_rows
 from alp_repro.reporting.tables import Cell, Column, TableRow, load_paper_table
 from alp_repro.runs import RunDir
+
+if TYPE_CHECKING:
+    from alp_repro.evaluation import AttackRecord
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,12 +8,14 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alp_repro import files, runs
 from alp_repro.reporting.markdown import MISSING, line
 from alp_repro.reporting.spread import BESIDE, Spread, told_beside
-from alp_repro.reporting.tables import Cell, Column, TableRow
+
+if TYPE_CHECKING:
+    from alp_repro.reporting.tables import Cell, Column, TableRow
 
 LONG_RUN = (
     "Long run: the models that come with the project, trained longer and attacked on more images "

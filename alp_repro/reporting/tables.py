@@ -7,6 +7,7 @@ import dataclasses
 import io
 from collections.abc import Sequence
 from importlib import resources
+from typing import TYPE_CHECKING
 
 from alp_repro import runs
 from alp_repro.attacks import EXECUTION, Attack
@@ -14,7 +15,9 @@ from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, wilson_interval
 from alp_repro.reporting import results
 from alp_repro.reporting.cost import Cost, cost_of
-from alp_repro.reporting.results import Wanted
+
+if TYPE_CHECKING:
+    from alp_repro.reporting.results import Wanted
 
 TABLES = (1, 2, 3, 4, 5)
 AT_CHANCE = "its training stood at chance"

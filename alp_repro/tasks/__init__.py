@@ -4,7 +4,28 @@
 where `tasks.workers` also share the blocks of one attack.
 """
 
-from alp_repro.tasks.processes import here, in_processes
-from alp_repro.tasks.task import Ended, FolderTask, Task, outcome
+from typing import TYPE_CHECKING
+
+from alp_repro.lazy_exports import export
+
+if TYPE_CHECKING:
+    from alp_repro.tasks.processes import here, in_processes
+    from alp_repro.tasks.task import Ended, FolderTask, Task, outcome
 
 __all__ = ["Ended", "FolderTask", "Task", "here", "in_processes", "outcome"]
+
+export(
+    __name__,
+    {
+        "alp_repro.tasks.processes": (
+            "here",
+            "in_processes",
+        ),
+        "alp_repro.tasks.task": (
+            "Ended",
+            "FolderTask",
+            "Task",
+            "outcome",
+        ),
+    },
+)

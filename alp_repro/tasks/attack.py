@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 
 from alp_repro.attacks import Attack
@@ -14,6 +14,9 @@ from alp_repro.evaluation import AttackRecord, Progress
 from alp_repro.evaluation.restarts import SAVE_SECONDS, Items, WorkList, tell_of_gradients
 from alp_repro.tasks.plans import AttackBlock, AttackPlan, MapPlan, ModelFile
 from alp_repro.tasks.workers import Workers
+
+if TYPE_CHECKING:
+    import keras
 
 
 def attack_on_workers(

@@ -12,18 +12,21 @@ import hashlib
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import keras
 import numpy as np
 
 from alp_repro import runs
-from alp_repro.attacks import Attack
 from alp_repro.attacks.batches import BatchOutcome, Execution, WorkItems, exact_bounds
 from alp_repro.attacks.search import restarts_program
 from alp_repro.errors import InputError
 from alp_repro.evaluation.heat_maps import StepSize
 from alp_repro.model_copies import float32_model
+
+if TYPE_CHECKING:
+    import keras
+
+    from alp_repro.attacks import Attack
 
 # Blocks of an attack: the images and restarts of a batch of items.
 AttackBlock = tuple[np.ndarray, np.ndarray]

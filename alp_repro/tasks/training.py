@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import keras
-import tensorflow as tf
+from typing import TYPE_CHECKING, Any
 
 from alp_repro import training
 from alp_repro.data import Images
 from alp_repro.runs import RunDir
 from alp_repro.tasks.plans import ModelFile
 from alp_repro.training import Recipe, TrainingProgress, Watch
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,6 +47,8 @@ class Training:
 
     def run(self, tell: Callable[[str], None]) -> None:
         """Trains on the devices of this process, with XLA where there is a GPU."""
+        import tensorflow as tf
+
         self.train(tell, jit_compile=bool(tf.config.list_logical_devices("GPU")))
 
     def train(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
+import csv
+import io
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from alp_repro import runs
-from alp_repro.attacks import Attack, Execution, WorkItems, attack_program, exact_bounds
+from alp_repro import files, runs
+from alp_repro.attacks import Execution, WorkItems, attack_program, exact_bounds
 from alp_repro.data.images import unit_scale
 from alp_repro.errors import InputError
 from alp_repro.model_copies import float32_copy, float32_model, logits_function
+from alp_repro.training.log import read_rows
 from alp_repro.training.model import ACCURACIES
+from alp_repro.training.progress import TrainingProgress, Watch
 from alp_repro.training.recipe import Recipe
 
 
@@ -95,23 +99,6 @@ class StopAtStep(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Watch:
-    """Test images on which a training's clean and adversarial accuracy are logged now and then.
-
-    Attributes:
-      images: uint8 or float [n, height, width, channels], attacked as one batch.
-      labels: int [n].
-      attack: one restart of it is run.
-      every: epochs between two looks; the last epoch is always one.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    attack: Attack
-    every: int
-
-
 class LogTestAccuracy(keras.callbacks.Callback):
     """Adds `test_accuracy` and `test_adversarial_accuracy` to the logs of each epoch; NaN between.
 
@@ -188,3 +175,90 @@ class SaveRawWeights(keras.callbacks.Callback):
 def learning_rate_at(recipe: Recipe, epoch: int) -> float:
     """The recipe's rate, divided by 10 at each of its drops (epochs counted from 0)."""
     return recipe.learning_rate * 0.1 ** sum(epoch >= drop for drop in recipe.learning_rate_drops)
+
+
+class TrainingLog(keras.callbacks.Callback):
+    """Losses and accuracies by epoch, written anew and whole after each.
+
+    Keras' CSVLogger appends: a full disk leaves half a line, and an epoch that was begun twice two.
+    Columns of validation, which it adds to files of trainings without any, are dropped.
+    """
+
+    def __init__(self, path: Path, *, done: int) -> None:
+        """Keeps what the file tells of the epochs that are `done`.
+
+        Raises:
+          InputError: the file is no training log.
+        """
+        super().__init__()
+        self._path = path
+        found = read_rows(path) if done else {}
+        self.rows = {epoch: row for epoch, row in found.items() if epoch < done}
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Adds the epoch's line."""
+        values = {name: repr(float(value)) for name, value in sorted((logs or {}).items())}
+        self.rows[epoch] = {"epoch": str(epoch), **values}
+        columns = dict.fromkeys(name for row in self.rows.values() for name in row)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(columns), restval="nan", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows[each] for each in sorted(self.rows))
+        files.write_text(self._path, text.getvalue())
+
+
+class Report(keras.callbacks.Callback):
+    """Calls a function with a `TrainingProgress` after each step and each epoch.
+
+    It belongs at the end of the callbacks, behind the one that saves.
+    """
+
+    def __init__(
+        self,
+        report: Callable[[TrainingProgress], None],
+        recipe: Recipe,
+        *,
+        epochs: int,
+        steps: int,
+    ) -> None:
+        """Takes what to call, and how many epochs of how many steps there are."""
+        super().__init__()
+        self._report, self._batch, self._epochs, self._steps = (
+            report,
+            recipe.batch_size,
+            epochs,
+            steps,
+        )
+        self._last = recipe.max_steps or epochs * steps
+        self._epoch, self._loss = 0, float("nan")
+        self._first: float | None = None
+        self._done = 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Notes the epoch."""
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Tells of a step."""
+        self._loss = float((logs or {}).get("loss", self._loss))
+        if self._first is None:
+            self._first = time.monotonic()
+        else:
+            self._done += 1
+        self._tell(batch + 1)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Tells of an epoch."""
+        self._tell(self._steps)
+
+    def _tell(self, step: int) -> None:
+        rate = left = None
+        if self._first is not None and self._done:
+            per_step = (time.monotonic() - self._first) / self._done
+            rate = self._batch / per_step
+            left = (self._last - self._epoch * self._steps - step) * per_step
+        self._report(
+            TrainingProgress(
+                self._epoch + 1, self._epochs, step, self._steps, self._loss, rate, left
+            )
+        )

@@ -3,45 +3,11 @@
 from __future__ import annotations
 
 import csv
-import io
 from pathlib import Path
-from typing import Any
 
-import keras
 import numpy as np
 
-from alp_repro import files
 from alp_repro.errors import InputError
-
-
-class TrainingLog(keras.callbacks.Callback):
-    """Losses and accuracies by epoch, written anew and whole after each.
-
-    Keras' CSVLogger appends: a full disk leaves half a line, and an epoch that was begun twice two.
-    Columns of validation, which it adds to files of trainings without any, are dropped.
-    """
-
-    def __init__(self, path: Path, *, done: int) -> None:
-        """Keeps what the file tells of the epochs that are `done`.
-
-        Raises:
-          InputError: the file is no training log.
-        """
-        super().__init__()
-        self._path = path
-        found = read_rows(path) if done else {}
-        self.rows = {epoch: row for epoch, row in found.items() if epoch < done}
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Adds the epoch's line."""
-        values = {name: repr(float(value)) for name, value in sorted((logs or {}).items())}
-        self.rows[epoch] = {"epoch": str(epoch), **values}
-        columns = dict.fromkeys(name for row in self.rows.values() for name in row)
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(columns), restval="nan", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows[each] for each in sorted(self.rows))
-        files.write_text(self._path, text.getvalue())
 
 
 def read_rows(path: Path) -> dict[int, dict[str, str]]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
-
-import keras
+from typing import TYPE_CHECKING, Any
 
 from alp_repro import decoding, runs
 from alp_repro.errors import InputError
 from alp_repro.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    import keras
 
 _ELSEWHERE = "name another run folder, or remove this one"
 

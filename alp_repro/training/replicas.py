@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import tensorflow as tf
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
@@ -24,6 +25,8 @@ def spans_machines(strategy: tf.distribute.Strategy) -> bool:
 
 def replica_slice(draw: Any, images: tf.Tensor) -> tf.Tensor:
     """This replica's rows of what the whole batch draws, so that replicas change no result."""
+    import tensorflow as tf
+
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     if replicas == 1:
         return draw(tf.shape(images))

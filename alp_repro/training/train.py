@@ -16,20 +16,21 @@ from alp_repro.errors import InputError
 from alp_repro.training.backup import Backup
 from alp_repro.training.callbacks import (
     LogTestAccuracy,
+    Report,
     SaveRawWeights,
     StopAtStep,
     StopWhenNotFinite,
+    TrainingLog,
     WarnAtChance,
     Watch,
     is_at_chance,
     learning_rate_at,
     save_classifier,
 )
-from alp_repro.training.log import TrainingLog
 from alp_repro.training.model import LogitPairingModel, compiled_model
 from alp_repro.training.order import EpochOrder, first_images
 from alp_repro.training.ownership import Owner, check_owner, finished_model
-from alp_repro.training.progress import Report, TrainingProgress
+from alp_repro.training.progress import TrainingProgress
 from alp_repro.training.recipe import Recipe
 from alp_repro.training.replicas import is_chief, spans_machines
 

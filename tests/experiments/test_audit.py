@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from absl import flags
 
-import alp_repro
+import alp_repro.auditing
 from alp_repro.errors import InputError
 from experiments import audit, classifier_flags, verify_adversarial
 from tests.auditing import fixtures
@@ -91,7 +91,7 @@ def test_verdict_and_numbers_are_there_when_the_page_cannot_be_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     np.savez(tmp_path / "d.npz", x=np.zeros((2, 8, 8), np.uint8), y=[0, 1])
-    monkeypatch.setattr(audit, "audit", lambda *_, **__: Unpictured())
+    monkeypatch.setattr(alp_repro.auditing, "audit", lambda *_, **__: Unpictured())
     values = flags.FlagValues()
     audit.define_flags(values)
     given = ["--model=m", f"--data={tmp_path}/d.npz", f"--out={tmp_path}", "--save_adversarial"]

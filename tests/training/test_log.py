@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from alp_repro.errors import InputError
-from alp_repro.training.log import TrainingLog
+from alp_repro.training.callbacks import TrainingLog
 
 
 def test_a_line_an_epoch(tmp_path: Path) -> None:

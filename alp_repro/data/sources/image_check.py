@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorflow as tf
 
 from alp_repro.data.sources.file_trees import DamagedFile, FileTree
 from alp_repro.errors import InputError
+
+if TYPE_CHECKING:
+    pass
 
 _NAMED = 3
 
@@ -31,6 +34,8 @@ class ImageChecker:
 
     def read(self, name: str) -> tuple[bytes, np.ndarray] | None:
         """The encoded bytes and the uint8 pixels of an image; None when it is damaged."""
+        import tensorflow as tf
+
         self.total += 1
         try:
             encoded = self.tree.read(name)

@@ -4,18 +4,23 @@ Every function takes results and gives a matplotlib `Figure`; `save_figure` writ
 caption. What they share is in `figures.mplstyle`. Perturbation sizes are drawn on the 0–255 scale.
 """
 
-from alp_repro.reporting.figures.curves import restart_curves, training_curves
-from alp_repro.reporting.figures.heat_maps import heat_map_panels
-from alp_repro.reporting.figures.histograms import (
-    CASES,
-    CERTAIN_LOSS,
-    loss_histograms,
-    recorded_losses,
-    typical_cases,
-)
-from alp_repro.reporting.figures.positions import parse_positions, pick_images
-from alp_repro.reporting.figures.style import WIDTH, figure_style, save_figure
-from alp_repro.reporting.figures.surfaces import surface_panels
+from typing import TYPE_CHECKING
+
+from alp_repro.lazy_exports import export
+
+if TYPE_CHECKING:
+    from alp_repro.reporting.figures.curves import restart_curves, training_curves
+    from alp_repro.reporting.figures.heat_maps import heat_map_panels
+    from alp_repro.reporting.figures.histograms import (
+        CASES,
+        CERTAIN_LOSS,
+        loss_histograms,
+        recorded_losses,
+        typical_cases,
+    )
+    from alp_repro.reporting.figures.positions import parse_positions, pick_images
+    from alp_repro.reporting.figures.style import WIDTH, figure_style, save_figure
+    from alp_repro.reporting.figures.surfaces import surface_panels
 
 __all__ = [
     "CASES",
@@ -33,3 +38,31 @@ __all__ = [
     "training_curves",
     "typical_cases",
 ]
+
+export(
+    __name__,
+    {
+        "alp_repro.reporting.figures.curves": (
+            "restart_curves",
+            "training_curves",
+        ),
+        "alp_repro.reporting.figures.heat_maps": ("heat_map_panels",),
+        "alp_repro.reporting.figures.histograms": (
+            "CASES",
+            "CERTAIN_LOSS",
+            "loss_histograms",
+            "recorded_losses",
+            "typical_cases",
+        ),
+        "alp_repro.reporting.figures.positions": (
+            "parse_positions",
+            "pick_images",
+        ),
+        "alp_repro.reporting.figures.style": (
+            "WIDTH",
+            "figure_style",
+            "save_figure",
+        ),
+        "alp_repro.reporting.figures.surfaces": ("surface_panels",),
+    },
+)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from alp_repro.evaluation.heat_maps import HeatMap
 from alp_repro.reporting.figures.style import RED, WIDTH, figure_style, percent
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from alp_repro.evaluation.heat_maps import HeatMap
 
 
 @figure_style()

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from alp_repro.errors import InputError
-from alp_repro.evaluation import AttackRecord
 from alp_repro.reporting.figures.style import RED, WIDTH, figure_style, percent
+
+if TYPE_CHECKING:
+    from alp_repro.evaluation import AttackRecord
 
 # From this cross-entropy on the true class of ten has a probability of at most 0.1, so that
 # another class must be ahead (or all ten are level).

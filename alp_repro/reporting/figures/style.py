@@ -9,13 +9,15 @@ import os
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.style
-from matplotlib.figure import Figure
 
 from alp_repro import files, runs
 from alp_repro.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Embedding a font in a PDF needs no telling.
 logging.getLogger("fontTools").setLevel(logging.WARNING)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator
-from mpl_toolkits.mplot3d import Axes3D
 
 from alp_repro.reporting.figures.style import RED, WIDTH, figure_style
+
+if TYPE_CHECKING:
+    from mpl_toolkits.mplot3d import Axes3D
 
 _SURFACE_LINES = 110  # a panel of some centimetres shows no more
 
