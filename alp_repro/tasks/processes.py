@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
-from typing import Any
 
+from alp_repro import interrupts
 from alp_repro.orphans import STOP_SECONDS, end_after
 from alp_repro.tasks.task import Ended, Lines, Task, outcome
 
@@ -32,7 +32,7 @@ def in_processes(
     jobs: int,
     tell: Callable[[Task, str], None],
     say: Callable[[Task, str], None],
-    preload: str | None,
+    preload: Sequence[str] | None,
 ) -> Iterator[Ended]:
     """Does up to `jobs` tasks at a time, each in a process of its own, and yields them as they end.
 
@@ -44,7 +44,7 @@ def in_processes(
       jobs: how many at a time.
       tell: called with a task and what it tells of its progress.
       say: called with a task and each line that it prints.
-      preload: a module to import once, in a server that the processes are forked from; None: each
+      preload: modules to import once, in a server that the processes are forked from; None: each
         process begins afresh, as GPU libraries need it.
     """
     context = _context(preload)
@@ -123,18 +123,18 @@ def _stop(children: list[_Child]) -> None:
             child.process.join()
 
 
-def _context(preload: str | None) -> SpawnContext | ForkServerContext:
+def _context(preload: Sequence[str] | None) -> SpawnContext | ForkServerContext:
     if preload is None:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([preload])
+    context.set_forkserver_preload(list(preload))
     return context
 
 
 def _work(task: Task, pipe: Connection) -> None:
     """The life of a child process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us too; our parent decides
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupts.raise_interrupt)
     parent = multiprocessing.parent_process()
     assert parent is not None
     end_after(lambda: wait([parent.sentinel]))
@@ -150,8 +150,3 @@ def _work(task: Task, pipe: Connection) -> None:
         sys.exit(130)
     send("end", error)
     pipe.close()
-
-
-def _interrupt(_signal: int, _frame: Any) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not tear up the way out
-    raise KeyboardInterrupt
