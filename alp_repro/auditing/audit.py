@@ -12,7 +12,7 @@ import numpy as np
 
 from alp_repro import runs
 from alp_repro.attacks import Attack
-from alp_repro.auditing import course, measurements
+from alp_repro.auditing import course, measurements, sanity
 from alp_repro.auditing import indicators as judge
 from alp_repro.auditing.attacked import GRADIENT_PASSES, VERDICT_PASSES, Attacked, attacked
 from alp_repro.auditing.folder import own_folder
@@ -107,7 +107,7 @@ def audit(
         fitting = max(1, _PIXELS_IN_A_BATCH // math.prod(shape))
         batch_size = min(_LARGEST_BATCH, len(images), fitting)
     if stages is None:
-        stages = attack_stages(attack, classes=classifier.classes)
+        stages = sanity.with_checks(attack_stages(attack, classes=classifier.classes))
     stages = _checked_stages(stages, eps)
     with exits_refused("the model"), own_folder(folder) as place:
         subject = attacked(classifier, guide, images, batch_size=batch_size)
@@ -130,11 +130,15 @@ def audit(
                 report(f"{one.title}: {one.saw}")
         if why or not work.correct.any():
             found = course.not_attacked(work, why)
+            checks = sanity.not_judged(why or "no image is classified correctly")
         else:
+            # A heat map and a surface are of single passes.
+            closer_look = closer_look and not subject.random
             found = course.attacked(work, stages, closer_look=closer_look)
+            checks = sanity.checks(work, found.found)
     return dataclasses.replace(
         found,
-        indicators=(*first, *found.indicators),
+        indicators=(*first, *found.indicators, *checks),
         notes=(*image_notes, *label_notes, *classifier.notes, *_how_judged(subject, guide)),
         settings={
             "model": Path(name).name or classifier.model.name,
