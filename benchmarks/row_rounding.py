@@ -8,6 +8,7 @@ counts the rows whose bits differ. 0 everywhere: the operation is exact on this 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -42,17 +43,25 @@ def operations(random: np.random.Generator) -> dict[str, tuple[Operation, tuple[
     }
     for rows, columns in ((784, 10), (3136, 1024), (1024, 10)):
         matrix = weights(rows, columns)
-        product: Operation = lambda x, w=matrix: x @ w  # noqa: E731
+        product = functools.partial(_product, weights=matrix)
         found[f"product {rows} × {columns}"] = product, (rows,)
         found[f"its gradient {rows} × {columns}"] = _gradient(product, columns, random), (rows,)
     for size, inputs, outputs in ((28, 1, 32), (14, 32, 64)):
         kernel = weights(3, 3, inputs, outputs)
-        convolution: Operation = lambda x, w=kernel: tf.nn.conv2d(x, w, 1, "SAME")  # noqa: E731
+        convolution = functools.partial(_convolution, weights=kernel)
         name = f"{size} × {size}, {inputs} to {outputs}"
         shape = (size, size, inputs)
         found[f"convolution {name}"] = convolution, shape
         found[f"its gradient {name}"] = _gradient(convolution, outputs, random), shape
     return found
+
+
+def _product(rows: tf.Tensor, *, weights: tf.Tensor) -> tf.Tensor:
+    return rows @ weights
+
+
+def _convolution(images: tf.Tensor, *, weights: tf.Tensor) -> tf.Tensor:
+    return tf.nn.conv2d(images, weights, 1, "SAME")
 
 
 def _gradient(function: Operation, channels: int, random: np.random.Generator) -> Operation:
