@@ -84,14 +84,15 @@ class Penalty:
 
     Attributes:
       label: its name in legends.
-      function: logits, one argument for each of `needs`, to the penalty of a batch.
-      needs: whose logits it takes, in the order of its arguments.
+      function: one argument for each of `needs` to the penalty of a batch.
+      needs: what it takes, in the order of its arguments: the logits of the clean or of the
+        adversarial images, or the labels, int32 [batch].
       pairs: compares the first half of a batch with the second, so that two images are needed.
     """
 
     label: str
     function: Callable[..., tf.Tensor]
-    needs: tuple[Literal["clean", "adversarial"], ...] = ("clean",)
+    needs: tuple[Literal["clean", "adversarial", "labels"], ...] = ("clean",)
     pairs: bool = False
 
 

@@ -120,8 +120,14 @@ def define_recipe_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     choice = functools.partial(flags.DEFINE_enum, flag_values=values)
     choice("model", None, list(MODELS), "Architecture (default: the paper's for the data set).")
     count("model_width", None, "Narrower model; default: the paper's width.")
-    choice("regularizer", "none", ["none", *PENALTIES], "Logit-pairing penalty.")
-    number("regularizer_weight", 0.0, "Its weight λ.")
+    flags.DEFINE_string(
+        "regularizer",
+        "none",
+        f"Logit-pairing penalty: none, {', '.join(PENALTIES)}; or several with their weights λ, as "
+        "in alp:0.5,lsq:0.1.",
+        flag_values=values,
+    )
+    number("regularizer_weight", 0.0, "The weight λ of a penalty that is given without one.")
     number(
         "adversarial_fraction",
         0.0,
