@@ -204,7 +204,7 @@ def _training_attack(values: flags.FlagValues, *, needed: bool) -> Attack | None
         steps alone may be given then, since a scale gives them to all rows.
     """
     if not needed:
-        for name in ("train_eps", "train_target", "joint_batch"):
+        for name in ("train_eps", "train_target", "joint_batch", "crafting"):
             if values[name].value != values[name].default:
                 raise InputError(
                     f"--{name}={values[name].value}: nothing here uses adversarial images; "

@@ -14,9 +14,13 @@ from alp_repro.model_copies import (
     crafting_copy,
     logits_function,
 )
+from alp_repro.training.divergence import climb_divergence
 from alp_repro.training.objective import Objective
 from alp_repro.training.passes import averages_of, logits_in_shares
 from alp_repro.training.replicas import replica_slice
+
+_N_FGSM_NOISE = 2  # half-width of the start in units of eps (de Jorge et al. 2022)
+_TRADES_NOISE = 0.001  # deviation of the start (Zhang et al. 2019)
 
 
 class Crafter:
@@ -72,21 +76,38 @@ class Crafter:
         if objective.attack_warmup_steps:
             scale = tf.cast(step + 1, tf.float32) / objective.attack_warmup_steps
             scale = tf.minimum(scale, 1.0)
-        starts = images
-        if attack.random_start:
-            noise = replica_slice(
-                lambda shape: stateless_random.uniform(shape, seed, low=-1.0, high=1.0), images
-            )
-            starts = tf.clip_by_value(images + attack.eps * scale * noise, 0.0, 1.0)
+        starts = self._starts(images, scale, seed) if attack.random_start else images
+        ball = attack.eps
+        if objective.crafting == "n_fgsm":  # as far as noise and step reach
+            ball = _N_FGSM_NOISE * attack.eps + attack.eps_iter
+        sizes = StepSizes(ball * scale, attack.eps_iter * scale, attack.nb_iter)
+        if objective.crafting == "trades":
+            return climb_divergence(logits, images, starts=starts, sizes=sizes)
         return craft(
             logits,
             images,
             labels,
             attack=attack,
             starts=starts,
-            sizes=StepSizes(attack.eps * scale, attack.eps_iter * scale, attack.nb_iter),
+            sizes=sizes,
             targets=self._targets(images, labels, seed),
         )
+
+    def _starts(self, images: tf.Tensor, scale: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        crafting, attack = self._objective.crafting, self._objective.attack
+        assert attack is not None
+        if crafting == "trades":
+            return images + replica_slice(
+                lambda shape: tf.random.stateless_normal(
+                    shape, seed, stddev=_TRADES_NOISE, alg="philox"
+                ),
+                images,
+            )
+        width = attack.eps * (_N_FGSM_NOISE if crafting == "n_fgsm" else 1)
+        noise = replica_slice(
+            lambda shape: stateless_random.uniform(shape, seed, low=-1.0, high=1.0), images
+        )
+        return tf.clip_by_value(images + width * scale * noise, 0.0, 1.0)
 
     def _targets(self, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor | None:
         attack = self._objective.attack

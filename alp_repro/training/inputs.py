@@ -1,4 +1,4 @@
-"""What a training is given: batches of any form as images and integer labels, checked."""
+"""What a training is given: a model, batches of any form as images and integer labels; checked."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from alp_repro.classifiers.heads import GIVE_LOGITS
 from alp_repro.errors import InputError
 from alp_repro.losses import PENALTIES
+from alp_repro.model_copies import logits_function
+from alp_repro.probes import probe_images
 from alp_repro.training.objective import Objective
 
 _ROUNDING = 1e-3  # of pixels that were resized or normalised
+_OF_A_SUM = 1e-2  # rounding of a row of probabilities, in bfloat16 too
 _WORDS = "expected images in [0, 1]", "expected labels from 0 to"
 
 
@@ -127,3 +131,20 @@ def told_in_one_line() -> Iterator[None]:
                 told = message[message.index(words) :].partition("\n")[0]
                 raise InputError(told.replace("] [", " ").rstrip("] [")) from error
         raise
+
+
+def classes_of(model: keras.Model, image_shape: tuple[int, ...]) -> int:
+    """Return the number of classes of a built model, by what it gives for a few images.
+
+    Raises:
+      InputError: it gives no logits of two or more classes, but a softmax's outputs, say.
+    """
+    outputs = logits_function(model)(tf.constant(probe_images(image_shape))).numpy()
+    if outputs.ndim != 2 or outputs.shape[1] < 2:
+        raise InputError(
+            f"the model gives outputs of shape {(None, *outputs.shape[1:])}: expected logits "
+            "[batch, classes] of two or more classes"
+        )
+    if outputs.min() >= 0 and np.abs(outputs.sum(axis=1) - 1).max() < _OF_A_SUM:
+        raise InputError(f"the model's outputs are probabilities: {GIVE_LOGITS}")
+    return int(outputs.shape[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,25 +10,21 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from alp_repro import losses
 from alp_repro.attacks.settings import Attack
-from alp_repro.classifiers.heads import GIVE_LOGITS
 from alp_repro.errors import InputError
-from alp_repro.losses import PENALTIES
 from alp_repro.model_copies import logits_function
 from alp_repro.plain_numbers import number, whole_number
-from alp_repro.probes import probe_images
 from alp_repro.training import inputs
 from alp_repro.training.crafter import Crafter
-from alp_repro.training.objective import Objective
-from alp_repro.training.passes import Passed, averages_of, halves, in_shares
+from alp_repro.training.loss_terms import forward, weighted_terms
+from alp_repro.training.objective import Objective, given_once
+from alp_repro.training.passes import Passed, averages_of, in_shares
 from alp_repro.training.replicas import replica_slice, spans_machines
 from alp_repro.training.seeds import NOISE, START, step_seed
 
 ACCURACIES = ("accuracy", "adversarial_accuracy")
 # The losses that layers bring along: kernel_regularizer, add_loss.
 _OF_LAYERS = "regularization"
-_OF_A_SUM = 1e-2  # rounding of a row of probabilities, in bfloat16 too
 
 
 @keras.saving.register_keras_serializable(package="alp_repro")
@@ -107,8 +104,7 @@ class LogitPairing(keras.Model):
             "label_smoothing": label_smoothing,
             "weight_decay": weight_decay,
         }
-        _check_given_once(settings, objective)
-        self.objective = objective or Objective(**settings)
+        self.objective = given_once(settings, objective)
         self.seed = whole_number(seed, name="seed", low=0, high=2**31 - 1)
         self.check_inputs = check_inputs
         self.classifier = model
@@ -129,7 +125,7 @@ class LogitPairing(keras.Model):
         """Looks at what a built classifier gives, and copies it where the attack needs a copy."""
         known = isinstance(input_shape, tuple) and None not in input_shape[1:]
         if self.check_inputs and self._classes is None and known:
-            self._classes = _classes_of(self.classifier, input_shape[1:])
+            self._classes = inputs.classes_of(self.classifier, input_shape[1:])
         if self._crafter is None:
             self._crafter = Crafter(self.classifier, self.objective)
         self.built = True
@@ -191,7 +187,7 @@ class LogitPairing(keras.Model):
         variables = self.classifier.trainable_variables
         with tf.GradientTape() as tape:
             passed = in_shares(
-                self._forward,
+                functools.partial(forward, self._logits, self.objective),
                 (clean, adversarial),
                 shares=self.objective.virtual_replicas,
                 averages=averages_of(self.classifier),
@@ -223,13 +219,15 @@ class LogitPairing(keras.Model):
 
     def _checked_labels(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """Integer labels; where asked for, of a batch whose values are checked in the graph."""
-        inputs.check_shapes(images, self.objective)
+        if self.check_inputs:
+            inputs.check_shapes(images, self.objective)
         if getattr(self, "loss", None) is not None:
             raise InputError("compile(loss=...): expected no loss, the objective is the loss")
-        with tf.init_scope():
-            if not self.classifier.built:
-                self.classifier(np.zeros((1, *images.shape[1:]), np.float32))
-            self._prepare((None, *images.shape[1:]))
+        if tf.distribute.get_strategy().num_replicas_in_sync == 1:  # of several, Keras builds it
+            with tf.init_scope():
+                if not self.classifier.built:
+                    self.classifier(np.zeros((1, *images.shape[1:]), np.float32))
+                self._prepare((None, *images.shape[1:]))
         classes = self._classes or labels.shape[-1]
         labels = inputs.integer_labels(labels, classes=classes)
         if self.check_inputs and self._classes and not self.jit_compile:
@@ -245,28 +243,10 @@ class LogitPairing(keras.Model):
             with self.distribute_strategy.scope():
                 self._prepare(None)
 
-    def _forward(self, clean: tf.Tensor, adversarial: tf.Tensor | None) -> Passed:
-        """The passes of one share of a batch."""
-        objective = self.objective
-        if objective.joint_batch and adversarial is not None:
-            both = self._logits(tf.concat([clean, adversarial], axis=0))
-            halves_of_both = tf.split(both, 2)
-            return Passed(halves_of_both[0], halves_of_both[1], {})
-        clean_logits = self._logits(clean) if objective.uses_clean else None
-        alone = {}
-        for name in objective.penalties if objective.separate_passes else ():
-            penalty = PENALTIES[name]
-            if "adversarial" not in penalty.needs and "clean" in penalty.needs:
-                parts = halves(clean) if penalty.pairs else (clean,)
-                alone[name] = tf.concat([self._logits(part) for part in parts], axis=0)
-        return Passed(
-            clean_logits, None if adversarial is None else self._logits(adversarial), alone
-        )
-
     def _terms(self, labels: tf.Tensor, passed: list[Passed]) -> dict[str, tf.Tensor]:
         """Weighted terms of the total loss, those with weight 0 left out; the mean over shares."""
         terms = [
-            self._terms_of_share(part, share)
+            weighted_terms(self.objective, part, share)
             for part, share in zip(tf.split(labels, len(passed)), passed, strict=True)
         ]
         means = {name: tf.add_n([each[name] for each in terms]) / len(terms) for name in terms[0]}
@@ -277,22 +257,6 @@ class LogitPairing(keras.Model):
             self._layers_have_losses = True
             means[_OF_LAYERS] = tf.add_n([tf.cast(v, tf.float32) for v in self.classifier.losses])
         return means
-
-    def _terms_of_share(self, labels: tf.Tensor, share: Passed) -> dict[str, tf.Tensor]:
-        objective, smoothing = self.objective, self.objective.label_smoothing
-        terms = {}
-        if objective.clean_weight:
-            value = losses.cross_entropy(labels, share.clean, label_smoothing=smoothing)
-            terms["clean_ce"] = objective.clean_weight * value
-        if objective.adversarial_weight:
-            value = losses.cross_entropy(labels, share.adversarial, label_smoothing=smoothing)
-            terms["adversarial_ce"] = objective.adversarial_weight * value
-        of_kind = {"clean": share.clean, "adversarial": share.adversarial, "labels": labels}
-        for name, weight in objective.penalties.items():
-            penalty = PENALTIES[name]
-            given = of_kind | ({"clean": share.alone[name]} if name in share.alone else {})
-            terms[name] = weight * penalty.function(*(given[kind] for kind in penalty.needs))
-        return terms
 
     def _update_compiled(self, clean: tf.Tensor, labels: tf.Tensor, passed: list[Passed]) -> None:
         """Updates the metrics of `compile` on the clean images, which may have to pass for them."""
@@ -366,33 +330,6 @@ class LogitPairing(keras.Model):
             check_inputs=config["check_inputs"],
             name=config["name"],
         )
-
-
-def _check_given_once(settings: dict[str, Any], objective: Objective | None) -> None:
-    """Refuse settings beside an objective that has them all."""
-    if objective is None:
-        return
-    defaults = Objective()
-    for name, value in settings.items():
-        if value != getattr(defaults, name):
-            raise InputError(f"{name} is given beside an objective: expected it in the objective")
-
-
-def _classes_of(model: keras.Model, image_shape: tuple[int, ...]) -> int:
-    """The number of classes of a built model, whose outputs for a few images are looked at.
-
-    Raises:
-      InputError: it gives no logits of two or more classes, but a softmax's outputs, say.
-    """
-    outputs = logits_function(model)(tf.constant(probe_images(image_shape))).numpy()
-    if outputs.ndim != 2 or outputs.shape[1] < 2:
-        raise InputError(
-            f"the model gives outputs of shape {(None, *outputs.shape[1:])}: expected logits "
-            "[batch, classes] of two or more classes"
-        )
-    if outputs.min() >= 0 and np.abs(outputs.sum(axis=1) - 1).max() < _OF_A_SUM:
-        raise InputError(f"the model's outputs are probabilities: {GIVE_LOGITS}")
-    return int(outputs.shape[1])
 
 
 def _results(metrics: list[keras.metrics.Metric]) -> dict[str, tf.Tensor]:

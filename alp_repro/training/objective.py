@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 from alp_repro import decoding
 from alp_repro.attacks.settings import Attack
@@ -12,6 +12,7 @@ from alp_repro.errors import InputError
 from alp_repro.losses import PENALTIES
 from alp_repro.plain_numbers import number, whole_number
 
+Crafting = Literal["attack", "n_fgsm", "trades"]
 _WEIGHTS = ("clean_weight", "adversarial_weight", "weight_decay")
 _LARGEST_WEIGHT = 1e6
 _LARGEST_NOISE = 100.0
@@ -32,6 +33,11 @@ class Objective:
       noise_stddev: σ of the Gaussian added to every clean image, [0, 1] scale.
       clip_noise: noisy images are clipped to [0, 1] (MNIST, CIFAR-10) or not (Tiny ImageNet).
       attack: crafts the adversarial images; sizes on the [0, 1] scale; None when none are used.
+      crafting: how adversarial images are made with the sizes of the attack: `attack`, as it says;
+        `n_fgsm`, a single step from noise of twice its ball, which is not taken back into the ball
+        (de Jorge et al. 2022, arXiv:2202.01181, eps_iter = eps; fast adversarial training is an
+        attack of one step of 1.25 eps); `trades`, up the divergence from the clean prediction,
+        from the image plus 0.001 · N(0, 1) (Zhang et al. 2019, arXiv:1901.08573).
       attack_warmup_steps: eps and eps_iter grow linearly over this many first steps (0: the paper).
       attack_batch_statistics: while crafting, batch norm uses the batch's statistics (training
         mode: MNIST, CIFAR-10) or its moving averages (Tiny ImageNet).
@@ -54,6 +60,7 @@ class Objective:
     noise_stddev: float = 0.0
     clip_noise: bool = True
     attack: Attack | None = None
+    crafting: Crafting = "attack"
     attack_warmup_steps: int = 0
     attack_batch_statistics: bool = True
     joint_batch: bool = False
@@ -74,6 +81,10 @@ class Objective:
 
     def _check_attack(self) -> None:
         attack = self.attack
+        if self.crafting not in get_args(Crafting):
+            raise InputError(f"crafting {self.crafting!r}: one of {', '.join(get_args(Crafting))}")
+        if self.crafting != "attack":
+            self._check_crafting()
         if attack is None:
             if self.uses_adversarial:
                 raise InputError("adversarial images are used but no training attack is given")
@@ -100,6 +111,15 @@ class Objective:
                 "a training attack is one run with one kind of target: restarts, "
                 "gradient_noise and the targets each and rotate are for evaluations"
             )
+
+    def _check_crafting(self) -> None:
+        attack, only = self.attack, ("random_start", "dtype", "loss")
+        if attack is None:
+            raise InputError(f"crafting {self.crafting}: no training attack is given")
+        if departures := attack.departures_text(leaving_out=only):
+            raise InputError(f"crafting {self.crafting}: {departures} is PGD's own: leave it out")
+        if self.crafting == "n_fgsm" and attack.nb_iter != 1:
+            raise InputError(f"crafting n_fgsm: expected nb_iter 1, got {attack.nb_iter}")
 
     @property
     def uses_adversarial(self) -> bool:
@@ -139,13 +159,31 @@ class Objective:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data that `json` writes, and that `from_json` reads."""
-        return dataclasses.asdict(self)
+        described = dataclasses.asdict(self)
+        if self.crafting == "attack":
+            del described["crafting"]  # as before there was another: what is stored stays the same
+        return described
 
     @classmethod
     def from_json(cls, found: Any, *, source: str) -> Objective:
         """Return what `to_json` described; InputError, in one line, where it is no objective."""
         objective: Objective = decoding.from_plain(found, cls, source=source)
         return objective
+
+
+def given_once(settings: Mapping[str, Any], objective: Objective | None) -> Objective:
+    """Return the objective, or the one of these settings where there is none.
+
+    Raises:
+      InputError: settings beside an objective, which has them all.
+    """
+    if objective is None:
+        return Objective(**settings)
+    defaults = Objective()
+    for name, value in settings.items():
+        if value != getattr(defaults, name):
+            raise InputError(f"{name} is given beside an objective: expected it in the objective")
+    return objective
 
 
 def _checked_numbers(objective: Objective) -> dict[str, Any]:

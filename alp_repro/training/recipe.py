@@ -12,6 +12,7 @@ from alp_repro.training.objective import Objective
 from alp_repro.training.schedule import Schedule
 
 P = TypeVar("P")
+_ALWAYS_STORED = ("clp", "lsq", "alp")
 _LARGEST_WIDTH = 4096
 _LARGEST_SEED = 2**31 - 1
 
@@ -84,15 +85,19 @@ class Recipe(Schedule, Objective, Subject):
     def to_json(self) -> dict[str, Any]:
         """Plain data that `json` writes and that tells two recipes apart.
 
-        Every known penalty is a key of its own, 0 for one that is not used.
+        A penalty is a key of its own; the paper's are there, as 0, where they are not used.
         """
-        described = dataclasses.asdict(self)
+        described = super().to_json()
         weights, seed = described.pop("penalties"), described.pop("seed")
         # The seed comes last, as it always has: captions tell settings in this order.
         return {
             **described,
             "seed": seed,
-            **{name: weights.get(name, 0.0) for name in PENALTIES},
+            **{
+                name: weights.get(name, 0.0)
+                for name in PENALTIES
+                if name in weights or name in _ALWAYS_STORED
+            },
         }
 
     @classmethod

@@ -106,9 +106,10 @@ def test_an_ensemble_has_to_be_withstood_as_a_whole() -> None:
         images(), labels(), attack=[harmless, attack], stronger=None
     )
     alone = alp_repro.RobustAccuracy(images(), labels(), attack=attack, stronger=None)
-    assert fitted(by_rows(), callback)["robust_accuracy"] == fitted(by_rows(), alone)[
-        "robust_accuracy"
-    ]
+    assert (
+        fitted(by_rows(), callback)["robust_accuracy"]
+        == fitted(by_rows(), alone)["robust_accuracy"]
+    )
 
 
 def test_logits_that_collapsed_end_no_training() -> None:

@@ -125,9 +125,7 @@ def test_our_rows_are_trained_by_the_same_class_bit_for_bit(penalty: str, tmp_pa
     data = Images(pixels, np.arange(20, dtype=np.int32) % 10, np.arange(20), "made up")
     expected = train(recipe, runs.RunDir(tmp_path), data, verbose=0)
 
-    model = build_model(
-        "lenet", image_shape=(28, 28, 1), num_classes=10, width=1, weight_seed=3
-    )
+    model = build_model("lenet", image_shape=(28, 28, 1), num_classes=10, width=1, weight_seed=3)
     robust = LogitPairing(model, **SETTINGS[penalty], seed=3)
     robust.compile(optimizer=FusedAdam(0.001, epsilon=1e-6))
     order = EpochOrder(data, recipe)
@@ -172,9 +170,7 @@ def test_arrays_and_datasets_of_integer_and_one_hot_labels_train_alike() -> None
 
 def test_metrics_and_validation_are_about_clean_images() -> None:
     x, y = images(), labels()
-    robust = compiled(
-        linear(), metrics=["accuracy"], attack=ATTACK, adversarial_fraction=1.0
-    )
+    robust = compiled(linear(), metrics=["accuracy"], attack=ATTACK, adversarial_fraction=1.0)
     history = robust.fit(
         x, y, batch_size=3, validation_data=(x, y), validation_batch_size=3, verbose=0
     ).history
@@ -303,11 +299,15 @@ def softmax() -> keras.Model:
     return linear(activation="softmax")
 
 
+def without_head() -> keras.Model:
+    return keras.Sequential([keras.Input(SHAPE), keras.layers.ReLU()])
+
+
 @pytest.mark.parametrize(
     ("make", "settings", "message"),
     [
         (softmax, ALP, "outputs are probabilities"),
-        (lambda: keras.Sequential([keras.Input(SHAPE), keras.layers.ReLU()]), ALP, "expected logits"),
+        (without_head, ALP, "expected logits"),
         (lambda: None, ALP, "expected a Keras model"),
         (linear, {"penalties": {"alp": 0.5}}, "no training attack is given"),
         (linear, {"penalties": {"clq": 0.5}}, "unknown penalty 'clq'"),
