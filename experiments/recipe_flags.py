@@ -60,6 +60,12 @@ def define_recipe_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     choice("train_attack_dtype", "float32", DTYPES, "Dtype of the training attack's passes.")
     choice("crafting", "attack", get_args(Crafting), "How the training attack's sizes are used.")
     count("attack_warmup_steps", 0, "Training attack: ε and step grow linearly over these steps.")
+    count(
+        "attack_warmup_nb_iter",
+        None,
+        "Iterations of the training attack during these steps (default: --train_nb_iter).",
+        lower_bound=1,
+    )
     switch("attack_batch_statistics", True, "Batch norm uses batch statistics while crafting.")
     switch("joint_batch", False, "Clean and adversarial images pass the model as one batch.")
     switch(

@@ -157,7 +157,7 @@ def recipe(values: flags.FlagValues) -> Recipe:
         "penalties": penalties,
     }
     if attack is None:
-        settings["attack_warmup_steps"] = 0
+        settings |= {"attack_warmup_steps": 0, "attack_warmup_nb_iter": None}
     return Recipe(**settings)
 
 

@@ -80,7 +80,10 @@ class Crafter:
         ball = attack.eps
         if objective.crafting == "n_fgsm":  # as far as noise and step reach
             ball = _N_FGSM_NOISE * attack.eps + attack.eps_iter
-        sizes = StepSizes(ball * scale, attack.eps_iter * scale, attack.nb_iter)
+        iterations = attack.nb_iter
+        if objective.attack_warmup_nb_iter is not None:
+            iterations = tf.where(scale < 1, objective.attack_warmup_nb_iter, iterations)
+        sizes = StepSizes(ball * scale, attack.eps_iter * scale, iterations)
         if objective.crafting == "trades":
             return climb_divergence(logits, images, starts=starts, sizes=sizes)
         return craft(

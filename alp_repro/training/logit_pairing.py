@@ -182,6 +182,7 @@ class LogitPairing(keras.Model):
         clean = self._noisy(inputs.unit_scale(images))
         adversarial = None
         if self.objective.uses_adversarial:
+            assert self._crafter is not None
             step, seed = self.optimizer.iterations, self._seed(START)
             adversarial = self._crafter.craft(clean, labels, step=step, seed=seed)
         variables = self.classifier.trainable_variables

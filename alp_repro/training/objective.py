@@ -39,6 +39,8 @@ class Objective:
         attack of one step of 1.25 eps); `trades`, up the divergence from the clean prediction,
         from the image plus 0.001 · N(0, 1) (Zhang et al. 2019, arXiv:1901.08573).
       attack_warmup_steps: eps and eps_iter grow linearly over this many first steps (0: the paper).
+      attack_warmup_nb_iter: iterations of the attack during these steps (None: as many as later);
+        one is enough while the ball grows (docs/performance.md).
       attack_batch_statistics: while crafting, batch norm uses the batch's statistics (training
         mode: MNIST, CIFAR-10) or its moving averages (Tiny ImageNet).
       joint_batch: clean and adversarial images pass through the model as one batch, so that batch
@@ -62,6 +64,7 @@ class Objective:
     attack: Attack | None = None
     crafting: Crafting = "attack"
     attack_warmup_steps: int = 0
+    attack_warmup_nb_iter: int | None = None
     attack_batch_statistics: bool = True
     joint_batch: bool = False
     separate_passes: bool = False
@@ -88,7 +91,7 @@ class Objective:
         if attack is None:
             if self.uses_adversarial:
                 raise InputError("adversarial images are used but no training attack is given")
-            for name in ("attack_warmup_steps", "joint_batch"):
+            for name in ("attack_warmup_steps", "attack_warmup_nb_iter", "joint_batch"):
                 if getattr(self, name):
                     raise InputError(f"{name}: no adversarial images are used")
             return
@@ -101,6 +104,8 @@ class Objective:
             raise InputError(
                 f"training attack {attack.method} has no gradient steps: use pgd or apgd"
             )
+        if self.attack_warmup_nb_iter is not None and attack.method != "pgd":
+            raise InputError(f"attack_warmup_nb_iter: {attack.method} always takes its nb_iter")
         if attack.engine != "loop":
             raise InputError(
                 f"training attack engine={attack.engine} is for evaluations: a "
@@ -162,6 +167,8 @@ class Objective:
         described = dataclasses.asdict(self)
         if self.crafting == "attack":
             del described["crafting"]  # as before there was another: what is stored stays the same
+        if self.attack_warmup_nb_iter is None:
+            del described["attack_warmup_nb_iter"]
         return described
 
     @classmethod
@@ -196,6 +203,10 @@ def _checked_numbers(objective: Objective) -> dict[str, Any]:
         ("virtual_replicas", 1, _MOST_REPLICAS),
     ):
         found[name] = whole_number(getattr(objective, name), name=name, low=low, high=high)
+    if (iterations := objective.attack_warmup_nb_iter) is not None:
+        found["attack_warmup_nb_iter"] = whole_number(
+            iterations, name="attack_warmup_nb_iter", low=1, high=_LARGEST_COUNT
+        )
     found["label_smoothing"] = number(
         objective.label_smoothing, name="label_smoothing", low=0, high=1, below=True
     )

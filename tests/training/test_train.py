@@ -296,6 +296,21 @@ def test_a_warm_up_grows_the_ball_linearly(batch: Any) -> None:
         assert 0.9 * eps < np.abs(adversarial - clean).max() <= eps + 1e-6
 
 
+def test_a_warm_up_may_have_fewer_iterations(batch: Any) -> None:
+    counts = []
+    for iterations in (None, 1):
+        settings = recipe(
+            alp=1.0, attack=ATTACK, attack_warmup_steps=3, attack_warmup_nb_iter=iterations
+        )
+        model = spied(settings)
+        counts.append([])
+        for _ in range(4):
+            before = len(model.classifier.calls)
+            model.train_step(batch)
+            counts[-1].append(len(model.classifier.calls) - before - 2)
+    assert counts == [[ATTACK.nb_iter] * 4, [1, 1, ATTACK.nb_iter, ATTACK.nb_iter]]
+
+
 @pytest.mark.parametrize("batch_statistics", [True, False])
 def test_crafting_sees_the_model_in_the_mode_that_is_asked_for(
     batch: Any, batch_statistics: bool
