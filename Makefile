@@ -96,7 +96,8 @@ claims: $(READY)
 verify: $(READY)
 	@$(RUN) -m experiments.verify $(if $(ROWS),--rows=$(ROWS)) $(FLAGS)
 
-PYTEST = $(RUN) -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder --durations=15
+# Two tests at a time have one core each: threads of NumPy's would wait for each other, busily.
+PYTEST = OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder --durations=25
 
 test: $(READY)
 	@$(PYTEST) -m 'not slow'
@@ -106,8 +107,8 @@ test-all: $(READY)
 	@$(PYTEST)
 
 # What rounds otherwise under other kernels: for ONEDNN_MAX_CPU_ISA=... make test-numeric.
-NUMERIC = tests/attacks tests/test_models.py tests/training/test_passes.py \
-	tests/evaluation/test_restarts.py tests/evaluation/test_stored.py tests/evaluation/test_budget.py
+NUMERIC = $(addprefix tests/,$(addprefix attacks/test_,apgd.py attacks.py losses.py programs.py rounding.py square.py) \
+	$(addprefix evaluation/test_,budget.py restarts.py stored.py) test_models.py training/test_passes.py)
 
 test-numeric: $(READY)
 	@$(PYTEST) -m 'not slow' $(NUMERIC)
