@@ -107,8 +107,8 @@ test-all: $(READY)
 	@$(PYTEST)
 
 # What rounds otherwise under other kernels: for ONEDNN_MAX_CPU_ISA=... make test-numeric.
-NUMERIC = $(addprefix tests/,$(addprefix attacks/test_,apgd.py attacks.py losses.py programs.py rounding.py square.py) \
-	$(addprefix evaluation/test_,budget.py restarts.py stored.py) test_models.py training/test_passes.py)
+NUMERIC = tests/attacks tests/test_models.py tests/training/test_passes.py \
+	tests/evaluation/test_restarts.py tests/evaluation/test_stored.py tests/evaluation/test_budget.py
 
 test-numeric: $(READY)
 	@$(PYTEST) -m 'not slow' $(NUMERIC)
