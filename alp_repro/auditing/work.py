@@ -138,7 +138,7 @@ class Work:
         x, y = tf.constant(self.images[chosen]), tf.constant(self.labels[chosen])
         logits = measurements.logits_function(self.model)
 
-        @tf.function
+        @tf.function(autograph=False)
         def gradient(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
             if blind:
                 return logits(x)

@@ -163,7 +163,9 @@ def estimate_seconds(
     batch = min(recipe.batch_size, len(data.labels))
     batch -= batch % recipe.virtual_replicas
     images, labels = tf.constant(data.images[:batch]), tf.constant(data.labels[:batch], tf.int32)
-    step = tf.function(lambda: model.train_step((images, labels)), jit_compile=jit_compile)
+    step = tf.function(
+        lambda: model.train_step((images, labels)), jit_compile=jit_compile, autograph=False
+    )
     step()
     started = time.monotonic()
     seconds, done = 0.0, 0
