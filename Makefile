@@ -39,7 +39,7 @@ help:
 
 setup: $(READY)
 
-$(READY): setup.py constraints.txt
+$(READY): pyproject.toml setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 		|| { echo "error: $$($(PYTHON) --version) is too old: Python 3.10 or newer is needed (make PYTHON=...)"; exit 2; }
 	@echo "setting up $(VENV) (2 GB, some minutes, once)"

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
+import jsonschema
 import keras
 import numpy as np
 import pytest
 from absl import flags
 
 import alp_repro.auditing
+from alp_repro.auditing import image_table
+from alp_repro.auditing.schema import audit_schema
 from alp_repro.errors import InputError
 from experiments import audit, classifier_flags, verify_adversarial
 from tests import command_runner
@@ -52,6 +57,8 @@ def ended(folder: Path) -> command_runner.Ends:
             "--minutes=60",
             "--fail_below=99",
             "--save_adversarial",
+            f"--junit={folder}/reports/audit.xml",
+            f"--model_card={folder}/card.md",
         ],
         "not measured": [
             "experiments.audit",
@@ -90,11 +97,62 @@ def test_one_command_makes_page_and_verdict(folder: Path, ended: command_runner.
     assert "Traceback" not in output
 
 
+def test_what_a_pipeline_reads(folder: Path, ended: command_runner.Ends) -> None:
+    """The numbers have their schema; the failed bound is a failure in JUnit's XML."""
+    assert ended["audit"][0] == audit.EXIT_BELOW
+    numbers = json.loads((folder / "out" / "audit.json").read_text(encoding="utf-8"))
+    jsonschema.validate(numbers, audit_schema())
+    assert numbers["settings"]["data"].endswith("d.npz")
+    suite = ElementTree.parse(folder / "reports" / "audit.xml").getroot()[0]
+    cases = {case.get("name"): case for case in suite.iter("testcase")}
+    assert set(cases) == {"robust_accuracy", *(one["key"] for one in numbers["indicators"])}
+    assert "below the bound of 99%" in cases["robust_accuracy"].find("failure").get("message")
+    card = (folder / "card.md").read_text(encoding="utf-8")
+    assert numbers["verdict"] in card
+    (row, *_) = list(csv.DictReader((folder / "out" / "images.csv").open(encoding="utf-8")))
+    assert tuple(row) == image_table.COLUMNS
+
+
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        (["--junit={}/report.txt"], r"\.xml"),
+        (["--junit={}/folder.xml"], r"\.xml"),
+        (["--model_card={}/card"], r"\.md"),
+        (["--model_card={}/README.md"], "left as it is"),
+        (["--junit={}/README.md/report.xml"], "cannot write"),
+    ],
+)
+def test_files_that_cannot_be_written_are_told_before_the_audit(
+    given: list[str], what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder.xml").mkdir()
+    (tmp_path / "README.md").write_text("My model", encoding="utf-8")
+    own = values("--model=m", "--data=d", *(flag.format(tmp_path) for flag in given))
+    monkeypatch.setattr(audit, "FLAGS", own)
+    monkeypatch.setattr(alp_repro.auditing, "audit", lambda *_, **__: pytest.fail("audited"))
+    with pytest.raises(InputError, match=what):
+        audit.main([])
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == "My model"
+
+
+def test_help_tells_the_exit_codes() -> None:
+    told = " ".join((audit.__doc__ or "").split())
+    for code, meaning in (
+        (0, "passed"),
+        (1, "below"),
+        (2, "bad input"),
+        (3, "could not be judged"),
+    ):
+        assert f"{code} {meaning}" in told
+
+
 @dataclasses.dataclass(frozen=True)
 class Unpictured:
     """An audit whose page cannot be made."""
 
     notes: tuple[str, ...] = ()
+    settings: dict[str, str] = dataclasses.field(default_factory=dict)
     indicators = raised = left_out = ()
     verdict = "the verdict"
     worst_accuracy = 0.5
