@@ -2,6 +2,7 @@ r"""Audits an evaluation of any classifier: what it leaves, what survives, what 
 
     alp-audit --model=my_model.keras --data=my_images.npz --eps=8 --out=audit/
     alp-audit --model=old.h5 --pixel_range=-1,1 --data=photos/ --eps=4 --minutes=30 --out=audit/
+    alp-audit --model=m.py:rounding --surrogate=m.py:without --data=photos/ --eps=4
     alp-audit --model=package.module:build --data=cifar10 --num_images=200 --fail_below=30
     alp-audit --model=m.keras --data=d.npz --fail_below=30 --junit=audit.xml --model_card=card.md
 
@@ -10,8 +11,8 @@ command goes on where it was stopped, and takes seconds when all is there. A fol
 another audit is refused. Sizes are on the 0-255 scale.
 
 Exit codes: 0 passed (or no --fail_below was given), 1 below --fail_below, 2 bad input, 3 could not
-be judged: nothing was attacked (random outputs, another pixel range, no gradient and no time), so
-there is no number; --fail_below or not.
+be judged: nothing was attacked (outputs that depend on the batch, another pixel range, no gradient and
+and no time), so there is no number; --fail_below or not.
 """
 
 from __future__ import annotations
@@ -47,6 +48,11 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
         flags.DEFINE_string(name, default, what, flag_values=values)
 
     define_classifier_flags(values)
+    text(
+        "surrogate",
+        "A classifier as --model, of the same pixels, whose gradients are followed where the model "
+        "has none: the model itself without that step, or another one. The model judges.",
+    )
     text("data_dir", "Folder of the TFDS datasets.")
     define_num_images(values, 200, "So many images, evenly over the classes, or all of them.")
     text("out", "Folder of the page, the numbers and every stage's result.", "audit")
@@ -112,6 +118,7 @@ def main(_: list[str]) -> int:
         minutes=FLAGS.minutes,
         folder=FLAGS.out,
         pixels=pixels(FLAGS),
+        surrogate=FLAGS.surrogate,
         seed=FLAGS.seed,
         trust_code=FLAGS.trust_code,
         report=lambda line: print(line, flush=True),

@@ -14,6 +14,7 @@ from alp_repro import runs
 from alp_repro.attacks import Attack
 from alp_repro.auditing import course, measurements
 from alp_repro.auditing import indicators as judge
+from alp_repro.auditing.attacked import GRADIENT_PASSES, VERDICT_PASSES, Attacked, attacked
 from alp_repro.auditing.folder import own_folder
 from alp_repro.auditing.kinds import Indicator
 from alp_repro.auditing.result import Audit
@@ -29,7 +30,6 @@ from alp_repro.classifiers import (
 )
 from alp_repro.data.own_arrays import class_numbers, unit_images
 from alp_repro.errors import InputError, exits_refused
-from alp_repro.evaluation.model_check import why_no_function
 
 if TYPE_CHECKING:
     import keras
@@ -49,6 +49,7 @@ def audit(
     minutes: float = 10.0,
     folder: str | Path | None = None,
     pixels: PixelScale = UNIT_PIXELS,
+    surrogate: str | Path | keras.Model | Callable[..., Any] | None = None,
     seed: int = 0,
     batch_size: int | None = None,
     trust_code: bool = False,
@@ -73,6 +74,9 @@ def audit(
         folder goes on, with more minutes further.
       folder: where every stage's result is kept, of one audit; None: nowhere.
       pixels: what the model's own pixels are.
+      surrogate: a classifier as `model`, of the same pixels, whose gradients attacks follow in the
+        place of the model's, which judges: for a model that has none. Best is the model itself,
+        the step without a gradient replaced by the identity, backwards at least (BPDA).
       seed: of starts and targets.
       batch_size: images in a batch; None: by their size.
       trust_code: run Python code that a model file carries.
@@ -92,6 +96,9 @@ def audit(
         model = load_function_or_model(model, trust_code=trust_code)
     shape = (images.shape[1], images.shape[2], images.shape[3])
     classifier = as_classifier(model, image_shape=shape, pixels=pixels)
+    guide = None
+    if surrogate is not None:
+        guide = as_classifier(surrogate, image_shape=shape, pixels=pixels, trust_code=trust_code)
     if labels.max() >= classifier.classes:
         raise InputError(
             f"labels up to {labels.max()}: the model has classes 0 to {classifier.classes - 1}"
@@ -103,8 +110,9 @@ def audit(
         stages = attack_stages(attack, classes=classifier.classes)
     stages = _checked_stages(stages, eps)
     with exits_refused("the model"), own_folder(folder) as place:
+        subject = attacked(classifier, guide, images, batch_size=batch_size)
         work = Work(
-            classifier.model,
+            subject,
             images,
             labels,
             attack=attack,
@@ -115,6 +123,8 @@ def audit(
             report=report,
         )
         first, why = _first_look(work, classifier, model, pixels)
+        if guide is not None:
+            first = (*first, _agreement(work, guide))
         for one in first:
             if one.raised:
                 report(f"{one.title}: {one.saw}")
@@ -125,13 +135,14 @@ def audit(
     return dataclasses.replace(
         found,
         indicators=(*first, *found.indicators),
-        notes=(*image_notes, *label_notes, *classifier.notes),
+        notes=(*image_notes, *label_notes, *classifier.notes, *_how_judged(subject, guide)),
         settings={
             "model": Path(name).name or classifier.model.name,
             "minutes": minutes,
             "seed": seed,
             "batch_size": batch_size,
             "pixels": pixels.name,
+            "surrogate": None if guide is None else guide.model.name,
         },
         provenance=runs.provenance(),
     )
@@ -177,10 +188,7 @@ def _first_look(
     pixels: PixelScale,
 ) -> tuple[tuple[Indicator, ...], str | None]:
     """Return what the clean images tell, and why attacks would mean nothing; None: they would."""
-    moved_by = why_no_function(classifier.model, work.images)
-    moved = measurements.randomness(
-        classifier.model, work.images, work.logits, batch_size=work.batch_size
-    )
+    moved, moved_by = work.attacked.changes, work.attacked.no_function
     accuracy = float(work.correct.mean())
     chance = judge.near_chance(accuracy, work.labels, classifier.classes, likely="")
     other_range = False
@@ -189,7 +197,12 @@ def _first_look(
             work, given, pixels, accuracy, classes=classifier.classes
         )
         chance = judge.near_chance(accuracy, work.labels, classifier.classes, likely=likely)
-    random = judge.random_outputs(moved["repeated"], moved["batch"], why=moved_by)
+    random = judge.random_outputs(
+        moved["repeated"],
+        moved["batch"],
+        why=moved_by,
+        passes=VERDICT_PASSES if work.attacked.random else None,
+    )
     few = judge.few_classes(
         classifier.classes, work.attack.loss, targeted=work.attack.target != "none"
     )
@@ -201,11 +214,31 @@ def _first_look(
         few,
     )
     reasons = {
-        "the model's outputs are random": random.raised,
+        "an image's logits depend on its batch": random.raised,
         "the pixel range is plainly another": other_range,
         "the evaluation under audit has a loss that needs more classes": few.raised,
     }
     return found, next((why for why, holds in reasons.items() if holds), None)
+
+
+def _agreement(work: Work, guide: Classifier) -> Indicator:
+    """How often the surrogate predicts what the model does."""
+    logits = measurements.clean_logits(guide.model, work.images, batch_size=work.batch_size)
+    return judge.surrogate_differs(float((logits.argmax(axis=1) != work.predictions).mean()))
+
+
+def _how_judged(subject: Attacked, guide: Classifier | None) -> tuple[str, ...]:
+    notes = []
+    if guide is not None:
+        notes.append(
+            f"attacks follow the gradients of the surrogate {guide.model.name}; the model judges"
+        )
+    if subject.random:
+        notes.append(
+            f"the model is random: gradients are the mean of {GRADIENT_PASSES} passes, an image's "
+            f"prediction is the one that most of {VERDICT_PASSES} fresh passes give"
+        )
+    return tuple(notes)
 
 
 def _likely_range(

@@ -136,11 +136,17 @@ def gradients_at_starts(
 
 
 def instability(
-    model: keras.Model, images: np.ndarray, labels: np.ndarray, *, seed: int, batch_size: int
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    seed: int,
+    batch_size: int,
+    radius: float = STABILITY_RADIUS,
 ) -> Numbers:
     """Mean relative change of the cross-entropy at random points very near the images.
 
-    The mean over images and over `STABILITY_POINTS` points within `STABILITY_RADIUS` of each, of
+    The mean over images and over `STABILITY_POINTS` points within `radius` of each, of
     min(1, |loss at the point - loss at the image| / |loss at the image|).
     """
     logits = logits_function(model)
@@ -155,7 +161,7 @@ def instability(
                 image_index=index,
                 restart=tf.fill(tf.shape(index), point),
                 seed=tf.constant(seed),
-                eps=tf.constant(STABILITY_RADIUS),
+                eps=tf.constant(radius),
             )
             there = attack_loss("cross_entropy", labels=y, logits=logits(near))
             moved = tf.math.divide_no_nan(tf.abs(there - here), tf.abs(here))

@@ -11,6 +11,7 @@ import numpy as np
 from alp_repro import files
 from alp_repro.attacks import Attack
 from alp_repro.auditing import image_table, junit, model_card
+from alp_repro.auditing.attacked import Votes
 from alp_repro.auditing.kinds import Indicator
 from alp_repro.auditing.planted import PlantedResult
 from alp_repro.auditing.schema import SCHEMA_VERSION
@@ -91,6 +92,7 @@ class Audit:
         nothing or none was run; None: it was measured.
       left_out: what did not fit into the time, one line each.
       notes: what was done to model and data, one line each.
+      votes: of a random model, the passes behind each image's verdict; None: it is not random.
       heat_map, surface, restarts, planted: what was looked at closely; None: it was not.
       settings: model, data, time and seed as they were given.
       provenance: see `runs.provenance`.
@@ -108,6 +110,7 @@ class Audit:
     not_measured: str | None = None
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    votes: Votes | None = None
     heat_map: HeatMap | None = None
     surface: Surface | None = None
     restarts: Restarts | None = None
@@ -137,6 +140,18 @@ class Audit:
         None: it was not measured; `not_measured` says why.
         """
         return None if self.not_measured else float(self.robust.mean())
+
+    @property
+    def chance_interval(self) -> tuple[float, float] | None:
+        """What `worst_accuracy` may be for all that the passes over a random model tell.
+
+        An image that they leave open (`Votes.undecided`) counts as broken at the one end, and as
+        left at the other. None: the model is not random, or nothing was measured.
+        """
+        if self.votes is None or self.not_measured:
+            return None
+        ends = (self.robust & ~self.votes.undecided, self.robust | self.votes.undecided)
+        return float(ends[0].mean()), float(ends[1].mean())
 
     @property
     def default_accuracy(self) -> float | None:
@@ -173,12 +188,22 @@ class Audit:
         sentences = [
             f"The evaluation under audit leaves {self._with_interval(default)}.",
             f"At most {self._with_interval(worst)} survives all attacks.",
+            *self._chance_words(),
         ]
         points = round((default - worst) * 100)
         if any(one.key == "overestimate" for one in self.raised):
             sentences.append(f"The evaluation overestimates by {points} points.")
         sentences.append(self._raised_words())
         return " ".join(sentences)
+
+    def _chance_words(self) -> list[str]:
+        ends = self.chance_interval
+        if ends is None or self.votes is None:
+            return []
+        return [
+            f"The model is random: each image is judged by what most of {self.votes.passes} passes "
+            f"give; by those that they leave open it may be {ends[0]:.1%} to {ends[1]:.1%}."
+        ]
 
     def _raised_words(self) -> str:
         if not self.raised:
@@ -279,6 +304,8 @@ class Audit:
             "default_accuracy": self.default_accuracy,
             "worst_accuracy": worst,
             "worst_interval": None if worst is None else list(self.interval(worst)),
+            "passes": None if self.votes is None else self.votes.passes,
+            "chance_interval": None if self.chance_interval is None else list(self.chance_interval),
             "raised": [one.key for one in self.raised],
             "indicators": [dataclasses.asdict(one) for one in self.indicators],
             "attacks": [self._attack_json(i, one) for i, one in enumerate(self.attacks)],

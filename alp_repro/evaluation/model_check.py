@@ -215,6 +215,22 @@ def why_no_function(model: keras.Model, images: np.ndarray) -> str | None:
     return None
 
 
+def changes_each_time(model: keras.Model, images: np.ndarray) -> bool:
+    """Return whether the first few images get other logits in another pass over them.
+
+    Args:
+      model: maps images to logits.
+      images: float32 [n, height, width, channels] in [0, 1].
+    """
+    import tensorflow as tf
+
+    logits, few = logits_function(model), tf.constant(images[:_LOOKED_AT])
+    with full_float32():
+        once, again = logits(few).numpy(), logits(few).numpy()
+    dtype = "float32" if computes_in_float32(model) else "bfloat16"
+    return not rounding_explains(again, once, dtype=dtype)
+
+
 def check_gradient(
     model: keras.Model, images: np.ndarray, labels: np.ndarray, attack: Attack
 ) -> None:
