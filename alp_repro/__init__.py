@@ -13,23 +13,26 @@ from typing import TYPE_CHECKING
 
 from alp_repro import environment as environment  # first: it sets TensorFlow and Keras up
 from alp_repro.lazy_exports import export
+from alp_repro.versions import __version__ as __version__
 
 if TYPE_CHECKING:
     from alp_repro.attacks import Attack, strong_attack
     from alp_repro.auditing import Audit, audit
     from alp_repro.data.load import load_evaluation_set
     from alp_repro.errors import InputError
-    from alp_repro.evaluation import AttackRecord, evaluate, load_record
+    from alp_repro.evaluation import AttackRecord, RobustAccuracy, evaluate, load_record
     from alp_repro.evaluation.published import load_published
     from alp_repro.runs import load_model
-    from alp_repro.training import Recipe, train
+    from alp_repro.training import LogitPairing, Recipe, train
 
 __all__ = [
     "Attack",
     "AttackRecord",
     "Audit",
     "InputError",
+    "LogitPairing",
     "Recipe",
+    "RobustAccuracy",
     "audit",
     "evaluate",
     "load_evaluation_set",
@@ -55,12 +58,14 @@ export(
         "alp_repro.errors": ("InputError",),
         "alp_repro.evaluation": (
             "AttackRecord",
+            "RobustAccuracy",
             "evaluate",
             "load_record",
         ),
         "alp_repro.evaluation.published": ("load_published",),
         "alp_repro.runs": ("load_model",),
         "alp_repro.training": (
+            "LogitPairing",
             "Recipe",
             "train",
         ),

@@ -229,8 +229,8 @@ _HEAVY = ("tensorflow", "alp_repro.training.train")
 def rows_here(several: list[Job], work: Work, display: Display) -> Iterator[tasks.Ended]:
     """Makes rows on this machine."""
 
-    def tell(task: tasks.Task, text: str) -> None:
-        display.tell(task.name, text)
+    def tell(task: tasks.Task, status: tasks.Status) -> None:
+        display.tell(task.name, status)
 
     def say(task: tasks.Task, text: str) -> None:
         display.print(f"{task.name}: {text}")

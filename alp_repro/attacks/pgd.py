@@ -48,7 +48,9 @@ def loss_and_gradient(
 
     if not tf.inside_function():
         return value_and_gradient
-    return tf.function(value_and_gradient, experimental_attributes={"_noinline": True})
+    return tf.function(
+        value_and_gradient, experimental_attributes={"_noinline": True}, autograph=False
+    )
 
 
 def pgd_step(

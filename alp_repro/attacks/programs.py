@@ -179,6 +179,7 @@ def _compiled(
     ]
 
     @tf.function(
+        autograph=False,
         input_signature=[_signature(image_shape, rows), sizes_spec],
         jit_compile=execution.xla,
     )
@@ -208,7 +209,7 @@ def _eager_program(
     """
     engine = cleverhans_spsa if attack.method == "spsa" else cleverhans_pgd
     by_cleverhans = engine(model, attack, seed)
-    judge = tf.function(judge_of(model), jit_compile=execution.xla)
+    judge = tf.function(judge_of(model), jit_compile=execution.xla, autograph=False)
     signature = _signature(image_shape, execution.batch_size)
 
     def program(items: WorkItems) -> BatchOutcome:

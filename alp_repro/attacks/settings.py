@@ -154,12 +154,14 @@ class Attack:
                 f"attack eps {self.eps * 255:g}: 0, or a size up to 255 on the 0-255 scale that "
                 "float32 holds, is needed"
             )
-        # APGD has steps of its own, SPSA takes it for a learning rate.
-        within = smallest <= self.eps_iter <= self.eps if self.eps else 0 <= self.eps_iter <= 1
+        # APGD has steps of its own, SPSA takes it for a learning rate. A single step may cross the
+        # ball from a random start: fast adversarial training has 1.25·eps (Wong et al. 2020).
+        longest = self.eps * (2 if self.nb_iter == 1 else 1)
+        within = smallest <= self.eps_iter <= longest if self.eps else 0 <= self.eps_iter <= 1
         if not within and self.method == "pgd":
             raise InputError(
-                f"attack eps_iter {self.eps_iter * 255:g}: a step in (0, eps] is needed; eps is "
-                f"{self.eps * 255:g} (0-255 scale)"
+                f"attack eps_iter {self.eps_iter * 255:g}: a step in (0, eps], or (0, 2 eps] where "
+                f"it is the only one, is needed; eps is {self.eps * 255:g} (0-255 scale)"
             )
         if not np.isfinite(self.eps_iter):
             raise InputError(f"attack eps_iter {self.eps_iter:g}: a finite number is needed")

@@ -52,7 +52,7 @@ def clean_logits(model: keras.Model, images: np.ndarray, *, batch_size: int) -> 
 
     Raises InputError when some are not finite, with the first such image's place.
     """
-    (logits,) = batched(tf.function(logits_function(model)), batch_size, images)
+    (logits,) = batched(tf.function(logits_function(model), autograph=False), batch_size, images)
     bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
     if len(bad):
         raise InputError(
@@ -71,7 +71,7 @@ def randomness(
     over the images in another order. A model that draws random numbers, or whose batch norm or
     dropout is in training mode, moves.
     """
-    program = tf.function(logits_function(model))
+    program = tf.function(logits_function(model), autograph=False)
     (again,), (more,) = (batched(program, batch_size, images) for _ in range(2))
     order = np.random.default_rng(0).permutation(len(images))
     (shuffled,) = batched(program, batch_size, images[order])
@@ -97,7 +97,7 @@ def gradients_at_starts(
     """
     logits = logits_function(model)
 
-    @tf.function
+    @tf.function(autograph=False)
     def zero(x: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> list[tf.Tensor]:
         points = random_starts(
             x,
@@ -151,11 +151,11 @@ def instability(
     """
     logits = logits_function(model)
 
-    @tf.function
+    @tf.function(autograph=False)
     def change(x: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         here = attack_loss("cross_entropy", labels=y, logits=logits(x))
-        total = tf.zeros_like(here)
-        for point in tf.range(STABILITY_POINTS):
+
+        def add(point: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             near = random_starts(
                 x,
                 image_index=index,
@@ -164,7 +164,12 @@ def instability(
                 eps=tf.constant(radius),
             )
             there = attack_loss("cross_entropy", labels=y, logits=logits(near))
-            total += tf.minimum(1.0, tf.math.divide_no_nan(tf.abs(there - here), tf.abs(here)))
+            moved = tf.math.divide_no_nan(tf.abs(there - here), tf.abs(here))
+            return point + 1, total + tf.minimum(1.0, moved)
+
+        _, total = tf.while_loop(
+            lambda point, _: point < STABILITY_POINTS, add, (tf.constant(0), tf.zeros_like(here))
+        )
         return total / STABILITY_POINTS
 
     (changes,) = batched(change, batch_size, images, labels, np.arange(len(images)))
@@ -188,7 +193,7 @@ def way_of_an_attack(
     gradient_logits = logits_function(model)
     steps = attack.nb_iter
 
-    @tf.function
+    @tf.function(autograph=False)
     def way(x: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> list[tf.Tensor]:
         value_and_gradient = loss_and_gradient(gradient_logits, y, loss=attack.loss)
         points = x
@@ -261,7 +266,7 @@ def broken_by_starts(
     """
     logits = logits_function(model)
 
-    @tf.function
+    @tf.function(autograph=False)
     def starts(x: tf.Tensor, index: tf.Tensor, restart: tf.Tensor) -> list[tf.Tensor]:
         points = random_starts(
             x,

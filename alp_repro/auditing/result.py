@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from alp_repro import files
 from alp_repro.attacks import Attack
+from alp_repro.auditing import image_table, junit, model_card
 from alp_repro.auditing.attacked import Votes
 from alp_repro.auditing.kinds import Indicator
 from alp_repro.auditing.planted import PlantedResult
+from alp_repro.auditing.schema import SCHEMA_VERSION
 from alp_repro.errors import InputError
 from alp_repro.evaluation import wilson_interval
 from alp_repro.evaluation.heat_maps import HeatMap
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,6 +35,7 @@ class AttackResult:
       spent: what its record counts, all images together: gradients (queries for Square), a query
         of the search of another attack being half a gradient.
       seconds: that the attack itself took, in all sessions.
+      costs: int [k], what each image took of `spent`.
     """
 
     name: str
@@ -41,6 +47,12 @@ class AttackResult:
     first_break: np.ndarray
     spent: int
     seconds: float
+    costs: np.ndarray
+
+    @property
+    def unit(self) -> Literal["gradients", "queries"]:
+        """What `spent` and `costs` count."""
+        return "queries" if self.attack.method == "square" else "gradients"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -207,9 +219,15 @@ class Audit:
         return f"{accuracy:.1%} [{low * 100:.1f}, {high * 100:.1f}]"
 
     def save(self, path: str | Path) -> None:
-        """Writes the page (`.html`), the numbers (`.json`) or the adversarial images (`.npz`).
+        """Write the page, the numbers, or another form of the audit, by the path's ending.
 
-        Raises InputError for another ending, or when the file cannot be written.
+        `.html`: the page; `.json`: the numbers, see `schema`; `.csv`: the table of images, see
+        `image_table`; `.npz`: the adversarial images; `.xml`: JUnit, see `junit`; `.md`: a model
+        card, see `model_card`.
+
+        Raises:
+          InputError: another ending, a file that cannot be written, or a `.md` file that is not a
+            model card of an audit.
         """
         path = files.expanded(path)
         if path.suffix == ".html":
@@ -218,10 +236,37 @@ class Audit:
             files.write_text(path, render(self))
         elif path.suffix == ".json":
             files.write_json(path, self.to_json())
+        elif path.suffix == ".csv":
+            files.write_text(path, image_table.to_csv(self))
         elif path.suffix == ".npz":
             files.write_arrays(path, self.adversarial_arrays(), eps_255=self.eps * 255)
+        elif path.suffix == ".xml":
+            files.write_text(path, junit.to_junit(self))
+        elif path.suffix == ".md":
+            model_card.write_model_card(path, self)
         else:
-            raise InputError(f"audit {path}: a file ending in .html, .json or .npz is needed")
+            raise InputError(
+                f"audit {path}: a file ending in .html, .json, .csv, .npz, .xml or .md is needed"
+            )
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """Return one row an image: who was broken by what, at which cost; see `image_table`.
+
+        Raises:
+          InputError: pandas is not installed.
+        """
+        return image_table.to_dataframe(self)
+
+    def __repr__(self) -> str:
+        """One line: the model, the images, ε and the verdict."""
+        of = f" of {self.settings['model']}" if "model" in self.settings else ""
+        return f"<Audit{of}: {len(self.labels)} images, eps={self.eps * 255:g}. {self.verdict}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the verdict, the attacks, and what is raised."""
+        from alp_repro.auditing.page import render_summary
+
+        return render_summary(self)
 
     def adversarial_arrays(self) -> dict[str, np.ndarray]:
         """Return the images that broke, as leaderboards ask for them.
@@ -242,12 +287,14 @@ class Audit:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but images and pictures as plain data; sizes on the 0-255 scale.
+        """Return everything but images and pictures as plain data; see `schema.audit_schema`.
 
-        Accuracies that were not measured are None.
+        Sizes are on the 0-255 scale, but for the settings of attacks, which `Attack` takes as they
+        are. Accuracies that were not measured are None.
         """
         worst = self.worst_accuracy
         return {
+            "schema_version": SCHEMA_VERSION,
             "verdict": self.verdict,
             "measured": worst is not None,
             "not_measured": self.not_measured,
@@ -279,7 +326,7 @@ class Audit:
             "broken": int(one.broken.sum()),
             "accuracy": self.accuracy_of(one) if one.scope == "correct" else None,
             "worst_so_far": self.worst_after(place + 1),
-            "gradients": one.spent if one.attack.method != "square" else 0,
-            "queries": one.spent if one.attack.method == "square" else 0,
+            "gradients": one.spent if one.unit == "gradients" else 0,
+            "queries": one.spent if one.unit == "queries" else 0,
             "seconds": round(one.seconds, 1),
         }

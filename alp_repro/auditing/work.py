@@ -156,7 +156,7 @@ class Work:
         x, y = tf.constant(self.images[chosen]), tf.constant(self.labels[chosen])
         logits = measurements.logits_function(self.model)
 
-        @tf.function
+        @tf.function(autograph=False)
         def gradient(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
             if blind:
                 return logits(x)
@@ -237,7 +237,8 @@ class Work:
         )
         restarts = stage.attack.restarts
         first = np.where(record.first_break < restarts, record.first_break, -1)
-        spent = int(record.gradients_spent(restarts).sum())
+        costs = record.gradients_spent(restarts)
+        spent = int(costs.sum())
         took = float(sum(session.get("seconds", 0.0) for session in record.sessions))
         kept = self.kept(name)
         if kept is None:
@@ -246,7 +247,7 @@ class Work:
         else:  # a record that went on with more restarts has more seconds than this stage took
             took = float(kept.get("seconds", took))
         assert record.adversarial is not None
-        self._note(stage, places, first, record.adversarial, spent=spent, seconds=took)
+        self._note(stage, places, first, record.adversarial, costs=costs, seconds=took)
 
     def run_without_gradient(self, stage: Stage) -> None:
         """The evaluation under audit where it has no gradient to follow: its starts are judged."""
@@ -259,7 +260,7 @@ class Work:
             seed=self.seed,
             batch_size=self.batch_size,
         )
-        self._note(stage, places, first, found, spent=0, seconds=0.0)
+        self._note(stage, places, first, found, costs=np.zeros(len(places), int), seconds=0.0)
 
     def _confirmed(
         self, name: str, places: np.ndarray, first: np.ndarray, found: np.ndarray
@@ -296,7 +297,7 @@ class Work:
         first: np.ndarray,
         found: np.ndarray,
         *,
-        spent: int,
+        costs: np.ndarray,
         seconds: float,
     ) -> None:
         """Takes in what a stage did to the images at these places."""
@@ -314,8 +315,9 @@ class Work:
                 places,
                 broken,
                 first,
-                spent,
+                int(costs.sum()),
                 seconds,
+                costs,
             )
         )
         self.report(

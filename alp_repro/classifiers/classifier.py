@@ -229,7 +229,7 @@ class FunctionModel(keras.Model):
         if not self._in_numpy:
             try:
                 spec = tf.TensorSpec([None, *images.shape[1:]], tf.float32)
-                tf.function(self.call).get_concrete_function(spec)
+                tf.function(self.call, autograph=False).get_concrete_function(spec)
             except Exception:  # what cannot be traced can still be called from a graph
                 self._in_numpy = True
 

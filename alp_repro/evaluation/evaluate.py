@@ -232,4 +232,4 @@ def _compiled_logits(
     """Traced once for all attacks on a model."""
     import tensorflow as tf
 
-    return tf.function(logits_function(model))
+    return tf.function(logits_function(model), autograph=False)

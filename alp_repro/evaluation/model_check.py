@@ -107,7 +107,7 @@ def _build(model: keras.Model, image_shape: tuple[int, ...]) -> None:
     """Makes the weights without a call, which may already change them; what fails is told later."""
     import tensorflow as tf
 
-    trace = tf.function(logits_function(model))
+    trace = tf.function(logits_function(model), autograph=False)
     with contextlib.suppress(Exception):
         trace.get_concrete_function(tf.TensorSpec([None, *image_shape], tf.float32))
 
@@ -254,7 +254,8 @@ def check_gradient(
     logits = logits_function(model)
     attack_loss(attack.loss, labels=classes, logits=logits(points), targets=targets)
 
-    @tf.function  # TensorFlow's eager gradient of some convolutions corrupts the memory (2.21)
+    # TensorFlow's eager gradient of some convolutions corrupts the memory (2.21).
+    @tf.function(autograph=False)
     def gradient_at_points() -> tf.Tensor | None:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(points)

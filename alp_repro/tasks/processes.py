@@ -15,10 +15,10 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnC
 
 from alp_repro import interrupts
 from alp_repro.orphans import STOP_SECONDS, end_after
-from alp_repro.tasks.task import Ended, Lines, Task, outcome
+from alp_repro.tasks.task import Ended, Lines, Status, Task, outcome
 
 
-def here(tasks: Sequence[Task], *, tell: Callable[[Task, str], None]) -> Iterator[Ended]:
+def here(tasks: Sequence[Task], *, tell: Callable[[Task, Status], None]) -> Iterator[Ended]:
     """Does the tasks one after the other in this process; one that fails leaves the others be."""
     for task in tasks:
         started = time.monotonic()
@@ -30,7 +30,7 @@ def in_processes(
     tasks: Sequence[Task],
     *,
     jobs: int,
-    tell: Callable[[Task, str], None],
+    tell: Callable[[Task, Status], None],
     say: Callable[[Task, str], None],
     preload: Sequence[str] | None,
 ) -> Iterator[Ended]:
@@ -84,19 +84,19 @@ class _Child:
         return cls(task, process, ours, time.monotonic())
 
     def hear(
-        self, tell: Callable[[Task, str], None], say: Callable[[Task, str], None]
+        self, tell: Callable[[Task, Status], None], say: Callable[[Task, str], None]
     ) -> Ended | None:
         """Passes one message on; the task's end when that is what it is."""
         try:
-            kind, text = self.pipe.recv()
+            kind, content = self.pipe.recv()
         except (EOFError, OSError):
             self.process.join()
-            kind, text = "end", f"its process ended with {_cause(self.process.exitcode)}"
+            kind, content = "end", f"its process ended with {_cause(self.process.exitcode)}"
         if kind == "end":
             self.process.join()
             self.pipe.close()
-            return Ended(self.task, time.monotonic() - self.started, text)
-        (tell if kind == "tell" else say)(self.task, text)
+            return Ended(self.task, time.monotonic() - self.started, content)
+        (tell if kind == "tell" else say)(self.task, content)
         return None
 
 
@@ -139,13 +139,13 @@ def _work(task: Task, pipe: Connection) -> None:
     assert parent is not None
     end_after(lambda: wait([parent.sentinel]))
 
-    def send(kind: str, text: str | None) -> None:
+    def send(kind: str, content: Status | str | None) -> None:
         with contextlib.suppress(BrokenPipeError):
-            pipe.send((kind, text))
+            pipe.send((kind, content))
 
     try:
         with contextlib.redirect_stdout(Lines(lambda line: send("say", line))):
-            error = outcome(task, lambda text: send("tell", text))
+            error = outcome(task, lambda status: send("tell", status))
     except KeyboardInterrupt:
         sys.exit(130)
     send("end", error)
