@@ -10,6 +10,7 @@ import dataclasses
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from alp_repro.auditing import kinds, measurements
 from alp_repro.classifiers import Classifier
@@ -50,6 +51,13 @@ class Attacked:
     def random(self) -> bool:
         """Whether the same images get other logits each time."""
         return self.verdicts is not None
+
+    def fresh_counts(self, images: np.ndarray, *, batch_size: int) -> np.ndarray:
+        """Return how many of new passes over a random model give each class, int [n, classes]."""
+        assert self.verdicts is not None
+        program = tf.function(self.verdicts.votes)
+        (counts,) = measurements.batched(program, min(batch_size, len(images)), images)
+        return counts.round().astype(np.int64)
 
 
 def attacked(
@@ -112,6 +120,12 @@ class Votes:
             low, high = wilson_interval(right, max(right + other, 1))
             found.append(low <= 0.5 <= high)
         return np.array(found, bool)
+
+    def with_new(self, places: np.ndarray, votes: Votes) -> Votes:
+        """Return the votes with others for the images at these places."""
+        right, other = self.right.copy(), self.other.copy()
+        right[places], other[places] = votes.right, votes.other
+        return Votes(self.passes, right, other)
 
 
 def votes_of(counts: np.ndarray, labels: np.ndarray) -> Votes:
