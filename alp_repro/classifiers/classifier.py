@@ -38,6 +38,7 @@ class Classifier:
     notes: tuple[str, ...] = ()
 
 
+@exits_refused("the model's code")
 def as_classifier(
     source: str | Path | keras.Model | Callable[..., Any],
     *,

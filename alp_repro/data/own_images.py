@@ -9,6 +9,7 @@ import dataclasses
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +20,10 @@ from alp_repro.data.specs import DATASETS
 from alp_repro.data.store import quiet_tfds
 from alp_repro.errors import InputError, reason
 from alp_repro.files import expanded
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
 
 # Pairs of names of images and labels, as published .npz files have them; the test split first.
 NAMES = (
@@ -66,8 +71,7 @@ def read_own_images(
     Args:
       source: an `.npz` file with images and labels under common names (`NAMES`); a folder with one
         folder of images a class; a name that TFDS knows.
-      limit: so many, of a file or a folder spread evenly over the classes (`evenly`), of TFDS the
-        first. None: all.
+      limit: so many, spread evenly over the classes (`evenly`). None: all.
       data_dir: of TFDS.
       class_names: the order of a folder's folders, see `read_folder`.
 
@@ -130,7 +134,7 @@ def _of_tfds(
     import tensorflow as tf
 
     if name in DATASETS:
-        found = load.load_split(name, "test", data_dir=data_dir, limit=limit)
+        found = load.load_split(name, "test", data_dir=data_dir)
         return found.images, found.labels
     if not name.replace("_", "").replace("/", "").replace(":", "").replace(".", "").isalnum() or (
         Path(name).suffix or name.startswith("/")
@@ -145,8 +149,7 @@ def _of_tfds(
                 raise InputError(f"data {name}: a TFDS data set without images and labels")
             split = next(s for s in ("test", "validation", "train") if s in builder.info.splits)
             builder.download_and_prepare()
-            dataset = builder.as_dataset(split=split).take(-1 if limit is None else limit)
-            rows = list(tfds.as_numpy(dataset))
+            rows = _rows(builder, split, limit)
     except (tfds.core.DatasetNotFoundError, StopIteration) as error:
         raise InputError(
             f"data {name} is neither a file, a folder, nor a data set that TFDS knows"
@@ -159,3 +162,26 @@ def _of_tfds(
     if len({row["image"].shape for row in rows}) != 1:
         raise InputError(f"data {name}: images of different shapes; one shape is needed")
     return np.stack([row["image"] for row in rows]), np.array([row["label"] for row in rows])
+
+
+def _rows(
+    builder: tfds.core.DatasetBuilder, split: str, limit: int | None
+) -> list[dict[str, np.ndarray]]:
+    """Images and labels of a split, or of so many of them spread evenly over the classes."""
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    def examples(**options: Any) -> tf.data.Dataset:
+        # Both passes must come in one order.
+        config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+        return builder.as_dataset(split=split, shuffle_files=False, read_config=config, **options)
+
+    if limit is None:
+        return list(tfds.as_numpy(examples()))
+    undecoded = examples(decoders={"image": tfds.decode.SkipDecoding()})
+    labels = np.array(list(tfds.as_numpy(undecoded.map(lambda row: row["label"]))))
+    chosen = evenly(class_numbers(labels, len(labels), where=builder.name)[0], limit)
+    wanted = tf.constant(np.isin(np.arange(len(labels)), chosen))
+    taken = examples().enumerate().filter(lambda i, _: wanted[i]).map(lambda _, row: row)
+    found = list(tfds.as_numpy(taken))
+    return [found[i] for i in np.searchsorted(np.sort(chosen), chosen)]

@@ -17,10 +17,13 @@ from alp_repro.evaluation.input_check import (
     checked_batch_size,
     checked_details,
     checked_folder,
+    checked_function,
     checked_images,
     checked_indices,
     checked_labels,
     checked_seed,
+    checked_strategy,
+    checked_switch,
 )
 from alp_repro.evaluation.model_check import admitted_model, weights_kept
 from alp_repro.evaluation.progress import progress_bar
@@ -95,6 +98,16 @@ def evaluate(
     seed, batch_size = checked_seed(seed), checked_batch_size(batch_size)
     indices, details = checked_indices(indices, len(images)), checked_details(details)
     folder = None if folder is None else checked_folder(folder)
+    run_restarts = checked_function(run_restarts, name="run_restarts")
+    report = None if report is None else checked_function(report, name="report")
+    record_losses = checked_switch(record_losses, name="record_losses")
+    save_adversarial = checked_switch(save_adversarial, name="save_adversarial")
+    allow_random = checked_switch(allow_random, name="allow_random")
+    execution = Execution(
+        batch_size=batch_size,
+        strategy=checked_strategy(strategy),
+        jit_compile=None if jit_compile is None else checked_switch(jit_compile, name="jit_compile"),
+    )
     if not isinstance(attack, Attack):
         raise InputError(f"attack is a {type(attack).__name__}: an Attack is needed")
     if attack.budget and record_losses:
@@ -102,7 +115,6 @@ def evaluate(
             "record_losses: under a budget images do not get the same restarts; budget=0 works"
         )
     model = _keras_model(model, images.shape[1:])
-    execution = Execution(batch_size=batch_size, strategy=strategy, jit_compile=jit_compile)
 
     with (
         weights_kept(model, images.shape[1:]),

@@ -6,6 +6,7 @@ What does not pass is an `InputError` of one line.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,10 @@ from alp_repro.data.images import unit_scale
 from alp_repro.data.own_arrays import range_advice
 from alp_repro.decoding import from_plain
 from alp_repro.errors import InputError, one_line
-from alp_repro.plain_numbers import whole_number
+from alp_repro.plain_numbers import shown, whole_number
 
 if TYPE_CHECKING:
-    pass
+    import tensorflow as tf
 
 MOST_ITEMS = 1_000_000  # in a batch: a bound that no honest call reaches
 
@@ -133,6 +134,33 @@ def checked_details(details: Any) -> dict[str, Any]:
       InputError: it holds what JSON has not; it could not be saved with the result.
     """
     return {} if details is None else from_plain(details, dict[str, Any], source="details")
+
+
+def checked_function(value: Any, *, name: str) -> Callable[..., Any]:
+    """Return what can be called; InputError when it cannot."""
+    if not callable(value):
+        raise InputError(f"{name} is a {type(value).__name__}: expected a function")
+    return value  # type: ignore[no-any-return]
+
+
+def checked_strategy(strategy: Any) -> tf.distribute.Strategy | None:
+    """Return a strategy of `tf.distribute`, or None; InputError when it is neither."""
+    if strategy is None:
+        return None
+    import tensorflow as tf
+
+    if not isinstance(strategy, tf.distribute.Strategy):
+        raise InputError(
+            f"strategy is a {type(strategy).__name__}: expected a tf.distribute.Strategy, or None"
+        )
+    return strategy
+
+
+def checked_switch(value: Any, *, name: str) -> bool:
+    """Return a truth value as plain Python has it; InputError when it is none, as "no" is."""
+    if not isinstance(value, bool | np.bool_):
+        raise InputError(f"{name} {shown(value)}: expected True or False")
+    return bool(value)
 
 
 def check_is_keras(model: Any) -> None:
