@@ -20,11 +20,13 @@ from alp_repro.data.specs import DATASETS
 from alp_repro.data.store import quiet_tfds
 from alp_repro.errors import InputError, reason
 from alp_repro.files import expanded
+from alp_repro.plain_numbers import shown, whole_number
 
 if TYPE_CHECKING:
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
+MOST_IMAGES = 10**9  # a bound that no honest call reaches
 # Pairs of names of images and labels, as published .npz files have them; the test split first.
 NAMES = (
     ("x_test", "y_test"),
@@ -78,8 +80,13 @@ def read_own_images(
     Raises:
       InputError: there are none, they are damaged, or labels do not fit images.
     """
-    if limit is not None and limit < 1:
-        raise InputError(f"number of images {limit}: 1 or more is needed")
+    if limit is not None:
+        limit = whole_number(limit, name="number of images", low=1, high=MOST_IMAGES)
+    if class_names is not None and not (
+        isinstance(class_names, list | tuple | str)
+        and all(isinstance(name, str) for name in class_names)
+    ):
+        raise InputError(f"class_names {shown(class_names)}: expected names of folders")
     path = expanded(source)
     notes: tuple[str, ...] = ()
     if class_names and not path.is_dir():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from alp_repro.arguments import checked_function, checked_strategy, checked_switch
 from alp_repro.attacks.batches import DEFAULT_BATCH, Execution
 from alp_repro.attacks.rounding import rounding_notes
 from alp_repro.attacks.settings import Attack
@@ -17,13 +18,10 @@ from alp_repro.evaluation.input_check import (
     checked_batch_size,
     checked_details,
     checked_folder,
-    checked_function,
     checked_images,
     checked_indices,
     checked_labels,
     checked_seed,
-    checked_strategy,
-    checked_switch,
 )
 from alp_repro.evaluation.model_check import admitted_model, weights_kept
 from alp_repro.evaluation.progress import progress_bar
@@ -106,7 +104,9 @@ def evaluate(
     execution = Execution(
         batch_size=batch_size,
         strategy=checked_strategy(strategy),
-        jit_compile=None if jit_compile is None else checked_switch(jit_compile, name="jit_compile"),
+        jit_compile=None
+        if jit_compile is None
+        else checked_switch(jit_compile, name="jit_compile"),
     )
     if not isinstance(attack, Attack):
         raise InputError(f"attack is a {type(attack).__name__}: an Attack is needed")

@@ -6,21 +6,18 @@ What does not pass is an `InputError` of one line.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from alp_repro import files
+from alp_repro.arguments import checked_array
 from alp_repro.data.images import unit_scale
 from alp_repro.data.own_arrays import range_advice
 from alp_repro.decoding import from_plain
-from alp_repro.errors import InputError, one_line
-from alp_repro.plain_numbers import shown, whole_number
-
-if TYPE_CHECKING:
-    import tensorflow as tf
+from alp_repro.errors import InputError
+from alp_repro.plain_numbers import whole_number
 
 MOST_ITEMS = 1_000_000  # in a batch: a bound that no honest call reaches
 
@@ -34,10 +31,7 @@ def checked_images(images: Any) -> np.ndarray:
     Raises:
       InputError: another shape, type or range; an image with values that are not finite.
     """
-    try:
-        images = np.asarray(images)
-    except ValueError as error:
-        raise InputError(f"images that are no array ({one_line(error)})") from error
+    images = checked_array(images, name="images")
     if images.ndim != 4 or images.size == 0:
         raise InputError(
             f"images of shape {images.shape}: [n, height, width, channels] with n > 0 is needed"
@@ -66,10 +60,7 @@ def checked_labels(labels: Any, num_images: int) -> np.ndarray:
     Raises:
       InputError: another shape or type.
     """
-    try:
-        labels = np.asarray(labels)
-    except ValueError as error:
-        raise InputError(f"labels that are no array ({one_line(error)})") from error
+    labels = checked_array(labels, name="labels")
     if labels.shape != (num_images,) or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(
             f"labels of shape {labels.shape} and type {labels.dtype}: {num_images} integers needed"
@@ -95,7 +86,7 @@ def checked_indices(indices: Any, num_images: int) -> np.ndarray:
     """
     if indices is None:
         return np.arange(num_images)
-    indices = np.asarray(indices)
+    indices = checked_array(indices, name="indices")
     if indices.shape != (num_images,) or not np.issubdtype(indices.dtype, np.integer):
         raise InputError(
             f"indices of shape {indices.shape} and type {indices.dtype}: one whole number for each "
@@ -134,33 +125,6 @@ def checked_details(details: Any) -> dict[str, Any]:
       InputError: it holds what JSON has not; it could not be saved with the result.
     """
     return {} if details is None else from_plain(details, dict[str, Any], source="details")
-
-
-def checked_function(value: Any, *, name: str) -> Callable[..., Any]:
-    """Return what can be called; InputError when it cannot."""
-    if not callable(value):
-        raise InputError(f"{name} is a {type(value).__name__}: expected a function")
-    return value  # type: ignore[no-any-return]
-
-
-def checked_strategy(strategy: Any) -> tf.distribute.Strategy | None:
-    """Return a strategy of `tf.distribute`, or None; InputError when it is neither."""
-    if strategy is None:
-        return None
-    import tensorflow as tf
-
-    if not isinstance(strategy, tf.distribute.Strategy):
-        raise InputError(
-            f"strategy is a {type(strategy).__name__}: expected a tf.distribute.Strategy, or None"
-        )
-    return strategy
-
-
-def checked_switch(value: Any, *, name: str) -> bool:
-    """Return a truth value as plain Python has it; InputError when it is none, as "no" is."""
-    if not isinstance(value, bool | np.bool_):
-        raise InputError(f"{name} {shown(value)}: expected True or False")
-    return bool(value)
 
 
 def check_is_keras(model: Any) -> None:
