@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 _PIXELS_IN_A_BATCH = 2_500_000  # bounds the memory of large images
 _LARGEST_BATCH = 200
 _RANGE_IMAGES = 100
+_STAGE_NAME = re.compile(r"[A-Za-z0-9_-]{1,60}")
 MOST_MINUTES = 1_000_000  # a bound that no honest call reaches
 
 
@@ -176,10 +177,10 @@ def _checked_stages(stages: Sequence[Stage], eps: float) -> tuple[Stage, ...]:
         raise InputError(f"stages {shown(stages)}: expected a list of Stage")
     for stage in stages:
         checked_instance(stage.attack, Attack, name=f"the attack of stage {shown(stage.name)}")
-        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,60}", str(stage.name)) or ".." in str(stage.name):
+        if not (isinstance(stage.name, str) and _STAGE_NAME.fullmatch(stage.name)):
             raise InputError(
-                f"stage {shown(stage.name)}: expected a name of letters, digits, _, - and ., which "
-                "a file can be called"
+                f"stage {shown(stage.name)}: expected a name of letters, digits, _ and -, which a "
+                "file can be called"
             )
     names = [stage.name for stage in stages]
     if not names or len(set(names)) < len(names):

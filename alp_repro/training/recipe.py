@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from alp_repro import decoding
+from alp_repro.arguments import checked_instance, checked_switch
 from alp_repro.attacks.settings import Attack, Dtype
 from alp_repro.errors import InputError
 from alp_repro.losses import PENALTIES
-from alp_repro.plain_numbers import number, whole_number
+from alp_repro.plain_numbers import number, shown, whole_number
 
 # The least and the largest value of a count; the largest is one that no honest training reaches.
 _COUNTS = {
@@ -25,6 +26,10 @@ _COUNTS = {
 }
 _OPTIONAL = ("max_steps", "train_images", "model_width")
 _WEIGHTS = ("clean_weight", "adversarial_weight", "weight_decay")
+_SWITCHES = (
+    *("clip_noise", "attack_batch_statistics", "joint_batch", "separate_passes", "augment"),
+    "round_weights",
+)
 _LARGEST_WEIGHT = 1e6
 _LARGEST_NOISE = 100.0
 _POSITIVE = (("learning_rate", 1e-12, 1e3), ("adam_epsilon", 1e-30, 1.0))
@@ -105,6 +110,13 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Makes plain numbers of all numbers, and checks each and that they agree."""
+        for name in ("dataset", "model"):
+            checked_instance(getattr(self, name), str, name=f"recipe {name}")
+        for name in _SWITCHES:
+            value = checked_switch(getattr(self, name), name=f"recipe {name}")
+            object.__setattr__(self, name, value)
+        if self.attack is not None:
+            checked_instance(self.attack, Attack, name="recipe attack")
         for name, value in _checked_numbers(self).items():
             object.__setattr__(self, name, value)
         if self.dtype not in get_args(Dtype):
@@ -216,6 +228,11 @@ def _checked_numbers(recipe: Recipe) -> dict[str, Any]:
         recipe.noise_stddev, name="recipe noise_stddev", low=0, high=_LARGEST_NOISE
     )
     found["penalties"] = _checked_penalties(recipe.penalties)
+    if not isinstance(recipe.learning_rate_drops, list | tuple):
+        raise InputError(
+            f"recipe learning_rate_drops {shown(recipe.learning_rate_drops)}: expected epochs, as "
+            "in (10, 20)"
+        )
     drops = tuple(
         whole_number(drop, name="recipe learning_rate_drops", low=1, high=_COUNTS["epochs"][1])
         for drop in recipe.learning_rate_drops
@@ -229,6 +246,8 @@ def _checked_numbers(recipe: Recipe) -> dict[str, Any]:
 
 def _checked_penalties(weights: Mapping[str, float]) -> dict[str, float]:
     """λ of the penalties that are used, in the order of the registry."""
+    if not isinstance(weights, Mapping):
+        raise InputError(f"recipe penalties {shown(weights)}: expected names with weights")
     for name in weights:
         if name not in PENALTIES:
             raise InputError(f"unknown penalty {name!r}: one of {', '.join(PENALTIES)}")

@@ -85,6 +85,7 @@ def train(
     """
     recipe = checked_instance(recipe, Recipe, name="recipe")
     run = checked_instance(run, runs.RunDir, name="run")
+    files.expanded(run.path)  # a path that no file can have is told here
     data = checked_training_set(data, recipe)
     if init_from is not None:
         checked_instance(init_from, keras.Model, name="init_from")
@@ -94,7 +95,9 @@ def train(
         checked_function(report, name="report")
     jit_compile = checked_switch(jit_compile, name="jit_compile")
     tensorboard = checked_switch(tensorboard, name="tensorboard")
-    details = decoding.from_plain(details or {}, dict[str, Any], source="details")
+    details = decoding.from_plain(
+        {} if details is None else details, dict[str, Any], source="details"
+    )
     strategy = checked_strategy(strategy) or tf.distribute.get_strategy()
     if recipe.attack is not None and recipe.attack.dtype != "float32" and spans_machines(strategy):
         raise InputError(
