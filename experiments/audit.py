@@ -11,7 +11,7 @@ command goes on where it was stopped, and takes seconds when all is there. A fol
 another audit is refused. Sizes are on the 0-255 scale.
 
 Exit codes: 0 passed (or no --fail_below was given), 1 below --fail_below, 2 bad input, 3 could not
-be judged: nothing was attacked (outputs that depend on the batch, another pixel range, no gradient and
+be judged: nothing was attacked (outputs that depend on the batch, another pixel range, no gradient
 and no time), so there is no number; --fail_below or not.
 """
 
