@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alp_repro import runs
+from alp_repro.arguments import (
+    checked_array,
+    checked_function,
+    checked_instance,
+    checked_switch,
+)
 from alp_repro.attacks import Attack
 from alp_repro.auditing import course, measurements, sanity
 from alp_repro.auditing import indicators as judge
@@ -30,6 +37,8 @@ from alp_repro.classifiers import (
 )
 from alp_repro.data.own_arrays import class_numbers, unit_images
 from alp_repro.errors import InputError, exits_refused
+from alp_repro.evaluation.input_check import MOST_ITEMS
+from alp_repro.plain_numbers import number, shown, whole_number
 
 if TYPE_CHECKING:
     import keras
@@ -37,6 +46,8 @@ if TYPE_CHECKING:
 _PIXELS_IN_A_BATCH = 2_500_000  # bounds the memory of large images
 _LARGEST_BATCH = 200
 _RANGE_IMAGES = 100
+_STAGE_NAME = re.compile(r"[A-Za-z0-9_-]{1,60}")
+MOST_MINUTES = 1_000_000  # a bound that no honest call reaches
 
 
 def audit(
@@ -88,9 +99,15 @@ def audit(
       InputError: a model, images, labels, eps, minutes or stages that cannot be; a folder with
         results of another audit, or one that another process works in.
     """
-    images, image_notes = unit_images(np.asarray(images))
-    labels, label_notes = class_numbers(np.asarray(labels), len(images))
-    attack = _checked(eps, attack, minutes, seed)
+    images, image_notes = unit_images(checked_array(images, name="images"))
+    labels, label_notes = class_numbers(checked_array(labels, name="labels"), len(images))
+    eps, attack = _checked_attack(eps, attack)
+    minutes = number(minutes, name="minutes", low=0, high=MOST_MINUTES, above=True)
+    seed = whole_number(seed, name="seed", low=0, high=2**31 - 1)
+    pixels = checked_instance(pixels, PixelScale, name="pixels")
+    report = checked_function(report, name="report")
+    closer_look = checked_switch(closer_look, name="closer_look")
+    trust_code = checked_switch(trust_code, name="trust_code")
     name = str(model) if isinstance(model, str | Path) else ""
     if isinstance(model, str | Path):
         model = load_function_or_model(model, trust_code=trust_code)
@@ -106,6 +123,7 @@ def audit(
     if batch_size is None:
         fitting = max(1, _PIXELS_IN_A_BATCH // math.prod(shape))
         batch_size = min(_LARGEST_BATCH, len(images), fitting)
+    batch_size = whole_number(batch_size, name="batch_size", low=1, high=MOST_ITEMS)
     if stages is None:
         stages = sanity.with_checks(attack_stages(attack, classes=classifier.classes))
     stages = _checked_stages(stages, eps)
@@ -152,27 +170,33 @@ def audit(
     )
 
 
-def _checked(eps: float, attack: Attack | None, minutes: float, seed: int) -> Attack:
-    if not (np.isfinite(eps) and 0 < eps <= 1):
-        raise InputError(
-            f"eps {eps * 255:g}: a size in (0, 255] on the 0-255 scale, (0, 1] in the library"
-        )
-    if not (math.isfinite(minutes) and minutes > 0):
-        raise InputError(f"minutes {minutes:g}: a time above 0 is needed")
-    if not 0 <= seed < 2**31:
-        raise InputError(f"seed {seed}: a number in [0, 2^31) is needed")
+def _checked_attack(eps: Any, attack: Any) -> tuple[float, Attack]:
+    try:
+        eps = number(eps, name="eps", low=0, high=1, above=True)
+    except InputError as error:
+        raise InputError(f"{error}; on the 0-255 scale a size in (0, 255]") from None
     if attack is None:
-        return default_attack(eps)
+        return eps, default_attack(eps)
+    attack = checked_instance(attack, Attack, name="attack")
     if not math.isclose(attack.eps, eps):
         raise InputError(
             f"the attack's eps {attack.eps * 255:g} and the audit's {eps * 255:g} (0-255 scale): "
             "one and the same is needed"
         )
-    return attack
+    return eps, attack
 
 
 def _checked_stages(stages: Sequence[Stage], eps: float) -> tuple[Stage, ...]:
     """Return the stages with a cost each."""
+    if not isinstance(stages, Sequence) or not all(isinstance(one, Stage) for one in stages):
+        raise InputError(f"stages {shown(stages)}: expected a list of Stage")
+    for stage in stages:
+        checked_instance(stage.attack, Attack, name=f"the attack of stage {shown(stage.name)}")
+        if not (isinstance(stage.name, str) and _STAGE_NAME.fullmatch(stage.name)):
+            raise InputError(
+                f"stage {shown(stage.name)}: expected a name of letters, digits, _ and -, which a "
+                "file can be called"
+            )
     names = [stage.name for stage in stages]
     if not names or len(set(names)) < len(names):
         raise InputError(f"stages {names}: expected one or more, each with a name of its own")

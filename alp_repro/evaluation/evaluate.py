@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alp_repro import runs
+from alp_repro.arguments import checked_function, checked_strategy, checked_switch
 from alp_repro.attacks.batches import DEFAULT_BATCH, Execution
 from alp_repro.attacks.rounding import rounding_notes
 from alp_repro.attacks.settings import Attack
@@ -100,6 +101,18 @@ def evaluate(
     seed, batch_size = checked_seed(seed), checked_batch_size(batch_size)
     indices, details = checked_indices(indices, len(images)), checked_details(details)
     folder = None if folder is None else checked_folder(folder)
+    run_restarts = checked_function(run_restarts, name="run_restarts")
+    report = None if report is None else checked_function(report, name="report")
+    record_losses = checked_switch(record_losses, name="record_losses")
+    save_adversarial = checked_switch(save_adversarial, name="save_adversarial")
+    allow_random = checked_switch(allow_random, name="allow_random")
+    execution = Execution(
+        batch_size=batch_size,
+        strategy=checked_strategy(strategy),
+        jit_compile=None
+        if jit_compile is None
+        else checked_switch(jit_compile, name="jit_compile"),
+    )
     if not isinstance(attack, Attack):
         raise InputError(f"attack is a {type(attack).__name__}: an Attack is needed")
     if attack.budget and record_losses:
@@ -110,7 +123,6 @@ def evaluate(
     guide = None if surrogate is None else _keras_model(surrogate, images.shape[1:])
     if guide is not None:
         model = _crafted_on(model, guide, images)
-    execution = Execution(batch_size=batch_size, strategy=strategy, jit_compile=jit_compile)
 
     with (
         weights_kept(model, images.shape[1:]),

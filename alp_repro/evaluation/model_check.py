@@ -16,7 +16,7 @@ import numpy as np
 
 from alp_repro.attacks.losses import attack_loss
 from alp_repro.attacks.settings import Attack
-from alp_repro.errors import InputError, NoGradientError, one_line
+from alp_repro.errors import InputError, NoGradientError, exits_refused, one_line
 from alp_repro.evaluation.input_check import check_classes, check_is_keras
 from alp_repro.model_copies import (
     check_copy,
@@ -140,8 +140,10 @@ def checked_logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
             "scaled by a Rescaling layer"
         )
     try:
-        with full_float32():
+        with full_float32(), exits_refused("the model"):
             outputs = model(tf.cast(first, model.compute_dtype), training=False)
+    except InputError:
+        raise
     except Exception as error:  # Keras and the user's layers raise errors of many kinds
         raise InputError(
             f"the model does not take images of shape {images.shape[1:]}: {one_line(error)}"
