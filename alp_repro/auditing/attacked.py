@@ -83,7 +83,9 @@ def attacked(
     changes = measurements.randomness(given, images, logits, batch_size=batch_size)
     moved = max(changes.values()) > kinds.RANDOM_CHANGE
     random = changes["repeated"] > kinds.RANDOM_CHANGE or changes_each_time(given, images)
-    why, judge, verdicts = None, given, None
+    judge: keras.Model = given
+    verdicts: Voting | None = None
+    why: str | None = None
     if random:
         judge = voting(given, classes=classifier.classes, passes=GRADIENT_PASSES)
         verdicts = voting(given, classes=classifier.classes, passes=VERDICT_PASSES)
