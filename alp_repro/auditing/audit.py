@@ -190,6 +190,16 @@ def _checked_stages(stages: Sequence[Stage], eps: float) -> tuple[Stage, ...]:
     """Return the stages with a cost each."""
     if not isinstance(stages, Sequence) or not all(isinstance(one, Stage) for one in stages):
         raise InputError(f"stages {shown(stages)}: expected a list of Stage")
+    for stage in stages:
+        checked_instance(stage.attack, Attack, name=f"the attack of stage {shown(stage.name)}")
+        if not (isinstance(stage.name, str) and _STAGE_NAME.fullmatch(stage.name)):
+            raise InputError(
+                f"stage {shown(stage.name)}: expected a name of letters, digits, _ and -, which a "
+                "file can be called"
+            )
+    names = [stage.name for stage in stages]
+    if not names or len(set(names)) < len(names):
+        raise InputError(f"stages {names}: expected one or more, each with a name of its own")
     for place, stage in enumerate(stages):
         inside = place > 0 and stage.attack.eps < eps  # what it breaks, the audit's ball holds
         if not (inside or math.isclose(stage.attack.eps, eps)):
