@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from alp_repro import Attack, evaluate, load_published, strong_attack
+from alp_repro import PGD, evaluate, load_published, strong_attack
 from alp_repro.errors import InputError
 from alp_repro.evaluation.record_file import load_record
 from alp_repro.runs import load_model
@@ -29,7 +29,7 @@ def test_what_is_no_path_is_told_in_a_line(read: Any, value: Any) -> None:
 )
 def test_what_evaluate_cannot_take_is_told_in_a_line(argument: dict[str, Any], told: str) -> None:
     model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten()])
-    given = {"labels": [0, 1], "attack": Attack(eps=0.1, eps_iter=0.1, nb_iter=1), **argument}
+    given = {"labels": [0, 1], "attack": PGD(eps=0.1, eps_iter=0.1, nb_iter=1), **argument}
     with pytest.raises(InputError, match=told):
         evaluate(model, IMAGES, **given)
 
@@ -37,13 +37,13 @@ def test_what_evaluate_cannot_take_is_told_in_a_line(argument: dict[str, Any], t
 @pytest.mark.parametrize("name", ["nb_iter", "restarts", "budget", "search"])
 def test_a_count_that_is_out_of_reach_is_told_in_a_short_line(name: str) -> None:
     with pytest.raises(InputError, match=name) as caught:
-        Attack(**{"eps": 0.1, "eps_iter": 0.1, "nb_iter": 1, name: 10**400})
+        PGD(**{"eps": 0.1, "eps_iter": 0.1, "nb_iter": 1, name: 10**400})
     assert len(str(caught.value)) < 200
 
 
 def test_a_size_that_float32_cannot_hold_is_told_as_that() -> None:
     with pytest.raises(InputError, match="float32"):
-        Attack(eps=1e-300, eps_iter=1e-300, nb_iter=1)
+        PGD(eps=1e-300, eps_iter=1e-300, nb_iter=1)
 
 
 @pytest.mark.parametrize("eps", [{}, object(), "0.1", None, True])

@@ -17,7 +17,7 @@ from alp_repro.auditing import indicators as judge
 from alp_repro.auditing.folder import own_folder
 from alp_repro.auditing.kinds import Indicator
 from alp_repro.auditing.result import Audit
-from alp_repro.auditing.stages import Stage, attack_stages, default_attack, passes
+from alp_repro.auditing.stages import Stage, attack_stages, default_attack
 from alp_repro.auditing.work import Work
 from alp_repro.classifiers import (
     UNIT_PIXELS,
@@ -157,7 +157,6 @@ def _checked(eps: float, attack: Attack | None, minutes: float, seed: int) -> At
 
 
 def _checked_stages(stages: Sequence[Stage], eps: float) -> tuple[Stage, ...]:
-    """Return the stages with a cost each."""
     names = [stage.name for stage in stages]
     if not names or len(set(names)) < len(names):
         raise InputError(f"stages {names}: expected one or more, each with a name of its own")
@@ -167,7 +166,7 @@ def _checked_stages(stages: Sequence[Stage], eps: float) -> tuple[Stage, ...]:
                 f"stage {stage.name}: its eps {stage.attack.eps * 255:g} is not the audit's "
                 f"{eps * 255:g} (0-255 scale): expected one and the same"
             )
-    return tuple(dataclasses.replace(s, cost=s.cost or passes(s.attack)) for s in stages)
+    return tuple(stages)
 
 
 def _first_look(
@@ -190,9 +189,7 @@ def _first_look(
         )
         chance = judge.near_chance(accuracy, work.labels, classifier.classes, likely=likely)
     random = judge.random_outputs(moved["repeated"], moved["batch"], why=moved_by)
-    few = judge.few_classes(
-        classifier.classes, work.attack.loss, targeted=work.attack.target != "none"
-    )
+    few = judge.few_classes(classifier.classes, work.attack)
     found = (
         chance,
         random,

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from alp_repro.attacks import QUERY_COST
 from alp_repro.auditing import pictures
 from alp_repro.auditing.result import Audit
 from alp_repro.reporting.pages import render_page
@@ -66,7 +67,8 @@ def _row(audit: Audit, place: int) -> Row:
     one = audit.attacks[place]
     so_far = audit.worst_after(place + 1)
     low, high = audit.interval(so_far)
-    unit = "queries" if one.attack.method == "square" else "gradients"
+    gradients = one.attack.needs_gradient
+    spent = f"{one.spent:,} gradients" if gradients else f"{one.spent / QUERY_COST:,.0f} queries"
     return Row(
         title=one.title,
         settings=str(one.attack),
@@ -75,7 +77,7 @@ def _row(audit: Audit, place: int) -> Row:
         alone=f"{audit.accuracy_of(one):.1%}" if one.scope == "correct" else "–",
         so_far=f"{so_far:.1%}",
         interval=f"{low * 100:.1f} – {high * 100:.1f}",
-        spent=f"{one.spent:,} {unit}",
+        spent=spent,
         seconds=f"{one.seconds:,.0f} s",
     )
 

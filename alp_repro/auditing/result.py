@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from alp_repro import files
-from alp_repro.attacks import Attack
+from alp_repro.attacks import QUERY_COST, Attack
 from alp_repro.auditing.kinds import Indicator
 from alp_repro.auditing.planted import PlantedResult
 from alp_repro.errors import InputError
@@ -26,8 +26,7 @@ class AttackResult:
       attacked: int [k], places of the images that it was run on.
       broken: bool [k].
       first_break: int [k], restart that broke each, -1: none.
-      spent: what its record counts, all images together: gradients (queries for Square), a query
-        of the search of another attack being half a gradient.
+      spent: what its record counts, all images together: gradients, a query being half a one.
       seconds: that the attack itself took, in all sessions.
     """
 
@@ -247,12 +246,12 @@ class Audit:
         return {
             "name": one.name,
             "title": one.title,
-            "settings": dataclasses.asdict(one.attack),
+            "settings": one.attack.to_json(),
             "attacked": len(one.attacked),
             "broken": int(one.broken.sum()),
             "accuracy": self.accuracy_of(one) if one.scope == "correct" else None,
             "worst_so_far": self.worst_after(place + 1),
-            "gradients": one.spent if one.attack.method != "square" else 0,
-            "queries": one.spent if one.attack.method == "square" else 0,
+            "gradients": one.spent if one.attack.needs_gradient else 0,
+            "queries": 0 if one.attack.needs_gradient else int(one.spent / QUERY_COST),
             "seconds": round(one.seconds, 1),
         }

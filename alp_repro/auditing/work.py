@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import time
@@ -15,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from alp_repro import evaluation, files, runs
-from alp_repro.attacks import QUERY_COST, Attack
+from alp_repro.attacks import QUERY_COST, Attack, GradientAttack
 from alp_repro.auditing import measurements, stages
 from alp_repro.auditing.folder import claim, subject
 from alp_repro.auditing.kinds import Indicator
@@ -78,7 +77,7 @@ class Work:
         digest = hashlib.sha256(runs.weights_hash(self.model).encode())
         for array in (self.logits, self.images, self.labels):
             digest.update(np.ascontiguousarray(array).tobytes())
-        settings = {**dataclasses.asdict(self.attack), "seed": self.seed}
+        settings = {**self.attack.to_json(), "seed": self.seed}
         digest.update(json.dumps(settings, sort_keys=True).encode())
         return digest.hexdigest()[:16]
 
@@ -230,6 +229,7 @@ class Work:
     def run_without_gradient(self, stage: Stage) -> None:
         """The evaluation under audit where it has no gradient to follow: its starts are judged."""
         places = np.flatnonzero(self.correct)
+        assert isinstance(stage.attack, GradientAttack)
         first, found = measurements.broken_by_starts(
             self.model,
             self.images[places],
@@ -281,8 +281,8 @@ class Work:
         earlier stage or by a process that was stopped.
         """
         working = seconds - sessions * stages.COMPILATION_SECONDS
-        if working > stages.COMPILATION_SECONDS and stage.attack.method != "square":
-            self._passes_a_second = stages.in_gradients(stage.attack, spent) / working
+        if working > stages.COMPILATION_SECONDS and stage.attack.needs_gradient:
+            self._passes_a_second = spent / working
 
     def further_rounds(self) -> None:
         """More rounds of the strongest attack while they find something and there is time."""

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from alp_repro import stateless_random
-from alp_repro.attacks import StepSizes, choose_targets, craft
+from alp_repro.attacks import Draws, GradientAttack, choose_targets
 from alp_repro.model_copies import copy_weights, crafting_copy, logits_function
 from alp_repro.training.passes import logits_in_shares
 from alp_repro.training.recipe import Recipe
@@ -36,7 +36,7 @@ class Crafter:
         `step` counts the optimizer's steps (for the warm-up), `seed` is a stateless one.
         """
         attack = self._recipe.attack
-        assert attack is not None
+        assert isinstance(attack, GradientAttack)
         if self._copy is not None:
             copy_weights(self._classifier, self._copy)
         logits = logits_function(
@@ -54,19 +54,12 @@ class Crafter:
                 lambda shape: stateless_random.uniform(shape, seed, low=-1.0, high=1.0), images
             )
             starts = tf.clip_by_value(images + attack.eps * scale * noise, 0.0, 1.0)
-        return craft(
-            logits,
-            images,
-            labels,
-            attack=attack,
-            starts=starts,
-            sizes=StepSizes(attack.eps * scale, attack.eps_iter * scale, attack.nb_iter),
-            targets=self._targets(images, labels, seed),
-        )
+        draws = Draws(starts, self._targets(images, labels, seed))
+        return attack.scaled(scale).ascend(logits, images, labels, draws).adversarial
 
     def _targets(self, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor | None:
         attack = self._recipe.attack
-        assert attack is not None
+        assert isinstance(attack, GradientAttack)
         if attack.target == "none":
             return None
         positions = replica_slice(lambda shape: tf.range(shape[0]), images)

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from alp_repro import decoding
-from alp_repro.attacks.settings import Attack, Dtype
+from alp_repro.attacks.ascent import GradientAttack
+from alp_repro.attacks.base import Attack
+from alp_repro.dtypes import Dtype
 from alp_repro.errors import InputError
 from alp_repro.losses import PENALTIES
 from alp_repro.plain_numbers import number, whole_number
@@ -140,16 +142,16 @@ class Recipe:
                 "recipe: a training attack is given but nothing uses its images: "
                 "an adversarial_weight or a penalty such as alp does"
             )
-        if attack.method not in ("pgd", "apgd"):
+        if not isinstance(attack, GradientAttack):
             raise InputError(
-                f"recipe: training attack {attack.method} has no gradient steps: use pgd or apgd"
+                f"recipe: training attack {attack.name} has no gradient steps: use pgd or apgd"
             )
-        if attack.engine != "loop":
+        if not attack.compiled:
             raise InputError(
-                f"recipe: training attack engine={attack.engine} is for evaluations: a "
-                "training step crafts with engine=loop, which takes the same steps"
+                f"recipe: training attack {attack} is for evaluations: a training step crafts with "
+                "engine=loop, which takes the same steps"
             )
-        if attack.restarts > 1 or attack.gradient_noise or attack.target in ("each", "rotate"):
+        if attack.restarts > 1 or attack.draws_noise or attack.target in ("each", "rotate"):
             raise InputError(
                 "recipe: a training attack is one run with one kind of target: restarts, "
                 "gradient_noise and the targets each and rotate are for evaluations"
@@ -174,6 +176,7 @@ class Recipe:
         Every known penalty is a key of its own, 0 for one that is not used.
         """
         described = dataclasses.asdict(self)
+        described["attack"] = None if self.attack is None else self.attack.to_json()
         weights = described.pop("penalties")
         return {**described, **{name: weights.get(name, 0.0) for name in PENALTIES}}
 
