@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from alp_repro.auditing import Audit, audit
     from alp_repro.data.load import load_evaluation_set
     from alp_repro.errors import InputError
-    from alp_repro.evaluation import AttackRecord, evaluate, load_record
+    from alp_repro.evaluation import AttackRecord, RobustAccuracy, evaluate, load_record
     from alp_repro.evaluation.published import load_published
     from alp_repro.runs import load_model
-    from alp_repro.training import Recipe, train
+    from alp_repro.training import LogitPairing, Recipe, train
 
 __all__ = [
     "APGD",
@@ -32,7 +32,9 @@ __all__ = [
     "AttackRecord",
     "Audit",
     "InputError",
+    "LogitPairing",
     "Recipe",
+    "RobustAccuracy",
     "Square",
     "audit",
     "evaluate",
@@ -56,12 +58,14 @@ export(
         "alp_repro.errors": ("InputError",),
         "alp_repro.evaluation": (
             "AttackRecord",
+            "RobustAccuracy",
             "evaluate",
             "load_record",
         ),
         "alp_repro.evaluation.published": ("load_published",),
         "alp_repro.runs": ("load_model",),
         "alp_repro.training": (
+            "LogitPairing",
             "Recipe",
             "train",
         ),

@@ -21,12 +21,12 @@ from typing import Any
 import keras
 import numpy as np
 from absl import app, flags
-from alp_repro.attacks.settings import Dtype
 from ray.cluster_utils import Cluster as RayCluster
 
 from alp_repro import machine
 from alp_repro.attacks import PGD, Attack
 from alp_repro.attacks.batches import Execution
+from alp_repro.dtypes import Dtype
 from alp_repro.evaluation.record import new_record
 from alp_repro.models import build_model
 from alp_repro.tasks import cluster

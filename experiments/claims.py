@@ -32,7 +32,14 @@ if TYPE_CHECKING:
     from alp_repro.reporting.stored_tables import StoredTable
 
 # Settings of a training that make it another one than the paper's, not the same in other numbers.
-LESS = ("epochs", "model_width", "train_nb_iter", "train_eps_iter", "attack_warmup_steps")
+LESS = (
+    "epochs",
+    "model_width",
+    "train_nb_iter",
+    "train_eps_iter",
+    "attack_warmup_steps",
+    "attack_warmup_nb_iter",
+)
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("runs_dir", "runs", "Folder of all runs.")

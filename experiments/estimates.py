@@ -6,7 +6,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Hashable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -56,8 +56,8 @@ class Clock:
         """Notes that a row is over."""
         self._spent[row] = seconds
 
-    def left(self) -> str:
-        """Rows and time that are left."""
+    def left(self, running: float = 0.0) -> str:
+        """Rows and time that are left; no less than what the rows at work say of themselves."""
         rows = self._rows - set(self._spent)
         if not rows:
             return "no rows left"
@@ -65,8 +65,9 @@ class Clock:
         seconds = self.seconds_left(time.monotonic() - self._started)
         if seconds is None:
             return counted
+        seconds = max(seconds, running)
         return f"{counted}, " + (
-            f"about {duration(seconds)}" if seconds else "longer than foretold"
+            f"about {duration(seconds)}" if seconds else "longer than estimated"
         )
 
     def seconds_left(self, elapsed: float) -> float | None:
@@ -95,10 +96,11 @@ def announce(jobs: list[Job], devices: Devices, *, at_a_time: int) -> Clock:
         values, recipe = job.values, settings.recipe(job.values)
         train = 0.0
         if not job.run.finished:
-            kind = _kind(recipe)
-            if kind not in steps:
-                steps[kind] = step_seconds(values, recipe, devices)
-            train = steps[kind] * _steps_left(job, recipe)
+            for part, count in _parts_left(job, recipe):
+                kind = _kind(part)
+                if kind not in steps:
+                    steps[kind] = step_seconds(values, part, devices)
+                train += steps[kind] * count
         key = (values.model, values.model_width, values.num_images, tuple(job.columns))
         if key not in evaluations:
             evaluations[key] = attack_seconds(values, job.columns, devices)
@@ -129,16 +131,33 @@ def _kind(recipe: Recipe) -> Hashable:
     )
 
 
-def _steps_left(job: Job, recipe: Recipe) -> int:
-    """Steps of a training that are still to do."""
+def _parts_left(job: Job, recipe: Recipe) -> list[tuple[Recipe, int]]:
+    """Recipes whose steps all cost the same, each with how many are still to do."""
+    whole, iterations = _steps_left(job, recipe), recipe.attack_warmup_nb_iter
+    if iterations is None or recipe.attack is None:
+        return [(recipe, whole.left)]
+    warm = min(max(recipe.attack_warmup_steps - whole.done, 0), whole.left)
+    plain = dataclasses.replace(recipe, attack_warmup_nb_iter=None)
+    short = dataclasses.replace(recipe.attack, nb_iter=iterations)
+    return [(dataclasses.replace(plain, attack=short), warm), (plain, whole.left - warm)]
+
+
+class _Steps(NamedTuple):
+    done: int
+    left: int
+
+
+def _steps_left(job: Job, recipe: Recipe) -> _Steps:
+    """Steps of a training that are done and still to do."""
     images = recipe.train_images or len(training_set(recipe.dataset, job.values.data_dir).labels)
     log = job.run.log
-    done = (
+    epochs = (
         len(log.read_text(encoding="utf-8").splitlines()) - 1
         if job.run.backup.exists() and log.exists()
         else 0
     )
-    return max(steps_of(recipe, images) - done * -(-images // recipe.batch_size), 0)
+    done = epochs * -(-images // recipe.batch_size)
+    return _Steps(done, max(steps_of(recipe, images) - done, 0))
 
 
 def steps_of(recipe: Recipe, images: int) -> int:

@@ -191,11 +191,6 @@ class Attack(abc.ABC):
             object.__setattr__(held, name, value)
         return held
 
-    def scaled(self, scale: tf.Tensor) -> Self:
-        """Return the same attack in a ball that is `scale` times as large, for a graph."""
-        sizes = [name for name in self.numbers if name in size_settings(type(self))]
-        return self.holding(**{name: getattr(self, name) * scale for name in sizes})
-
     def departures(self, *, leaving_out: Collection[str] = ()) -> dict[str, Any]:
         """How this attack differs from the paper's PGD: {setting: value}, sizes on [0, 1].
 

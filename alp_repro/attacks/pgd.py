@@ -89,10 +89,13 @@ class PGD(GradientAttack):
         """Refuse settings out of range, or that contradict each other."""
         super().check()
         smallest = float(np.finfo(np.float32).tiny)
-        if not (smallest <= self.eps_iter <= self.eps if self.eps else 0 <= self.eps_iter <= 1):
+        # A single step may cross the ball from a random start: fast adversarial training has
+        # 1.25·eps (Wong et al. 2020).
+        longest = self.eps * (2 if self.nb_iter == 1 else 1)
+        if not (smallest <= self.eps_iter <= longest if self.eps else 0 <= self.eps_iter <= 1):
             raise InputError(
-                f"attack eps_iter {self.eps_iter * 255:g}: a step in (0, eps] is needed; eps is "
-                f"{self.eps * 255:g} (0-255 scale)"
+                f"attack eps_iter {self.eps_iter * 255:g}: a step in (0, eps], or (0, 2 eps] where "
+                f"it is the only one, is needed; eps is {self.eps * 255:g} (0-255 scale)"
             )
         most = BUDGET_ROUNDS[-1]
         if not 0 <= self.budget <= MOST_STEPS or (self.budget and self.restarts > most):

@@ -27,7 +27,8 @@ from alp_repro.training.callbacks import (
     learning_rate_at,
     save_classifier,
 )
-from alp_repro.training.model import LogitPairingModel, compiled_model
+from alp_repro.training.logit_pairing import LogitPairing
+from alp_repro.training.model import compiled_model
 from alp_repro.training.order import EpochOrder, first_images
 from alp_repro.training.ownership import Owner, check_owner, finished_model
 from alp_repro.training.progress import TrainingProgress
@@ -137,7 +138,7 @@ def train(
         return trained
 
 
-def _callbacks(recipe: Recipe, model: LogitPairingModel) -> list[keras.callbacks.Callback]:
+def _callbacks(recipe: Recipe, model: LogitPairing) -> list[keras.callbacks.Callback]:
     """What every process of a training does besides its steps."""
     callbacks = [
         StopWhenNotFinite(),

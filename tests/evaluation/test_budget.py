@@ -9,9 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from alp_repro.attacks.settings import BUDGET_ROUNDS, SEARCH_RESTART
 
 from alp_repro.attacks import PGD, Attack, strong_attack
+from alp_repro.attacks.pgd import BUDGET_ROUNDS, SEARCH_RESTART
 from alp_repro.attacks.search import SEARCH_BATCH, search_attack
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, Progress, evaluate

@@ -95,6 +95,7 @@ def test_a_scale_changes_no_method(dataset: str, row: str, scale: str) -> None:
             "train_images",
             "batch_size",
             "attack_warmup_steps",
+            "attack_warmup_nb_iter",
             "train_eps_iter",
             "train_nb_iter",
             "train_dtype",

@@ -79,6 +79,11 @@ def test_the_rows_of_table_1_are_recipes(
         ({"weight_decay": -1e-4}, "weight_decay -0.0001"),
         ({"alp": 1.0, "attack": ATTACK, "attack_warmup_steps": -1}, "attack_warmup_steps -1"),
         ({"attack_warmup_steps": 600}, "attack_warmup_steps: no adversarial images are used"),
+        ({"attack_warmup_nb_iter": 1}, "attack_warmup_nb_iter: no adversarial images are used"),
+        (
+            {"alp": 1.0, "attack": ATTACK, "attack_warmup_nb_iter": 0},
+            "attack_warmup_nb_iter 0: a whole number from 1",
+        ),
         ({"joint_batch": True}, "joint_batch: no adversarial images are used"),
         ({"attack": ATTACK}, "a training attack is given but nothing uses its images"),
         (
