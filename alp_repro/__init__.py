@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from alp_repro import environment as environment  # first: it sets TensorFlow and Keras up
 from alp_repro.lazy_exports import export
+from alp_repro.versions import __version__ as __version__
 
 if TYPE_CHECKING:
     from alp_repro.attacks import APGD, PGD, SPSA, Attack, Square, strong_attack

@@ -39,7 +39,7 @@ def image_count(values: flags.FlagValues) -> int:
         return values.num_images
     if not _is_prepared(values.dataset, values.data_dir):
         return dataset_spec(values.dataset).test_size
-    return load.split_sizes(values.dataset, data_dir=values.data_dir)["test"]
+    return load.evaluation_split_size(values.dataset, data_dir=values.data_dir)
 
 
 @functools.lru_cache(maxsize=8)
@@ -55,8 +55,8 @@ def evaluation_digest(
     """
     if not _is_prepared(dataset, data_dir):
         return None
-    whole = whole_split and load.split_sizes(dataset, data_dir=data_dir)["test"] == num_images
-    return evaluation_set(dataset, "all" if whole else num_images, data_dir).digest
+    whole = whole_split and load.evaluation_split_size(dataset, data_dir=data_dir) == num_images
+    return load.evaluation_digest(dataset, "all" if whole else num_images, data_dir=data_dir)
 
 
 def _is_prepared(dataset: str, data_dir: str | None) -> bool:

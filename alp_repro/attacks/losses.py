@@ -169,7 +169,9 @@ def loss_and_gradient(
 
     if not tf.inside_function():
         return value_and_gradient
-    return tf.function(value_and_gradient, experimental_attributes={"_noinline": True})
+    return tf.function(
+        value_and_gradient, experimental_attributes={"_noinline": True}, autograph=False
+    )
 
 
 def finite_gradient(gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

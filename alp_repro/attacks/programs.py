@@ -151,6 +151,7 @@ def _compiled(
     shapes = {"nb_iter": [] if counts is None else [counts]}
 
     @tf.function(
+        autograph=False,
         input_signature=[
             _signature(image_shape, rows),
             [tf.TensorSpec(shapes.get(name, []), dtype) for name, dtype in spec.items()],
@@ -184,7 +185,7 @@ def _eager_program(
     A gradient of theirs that is not finite ends in an image that is not, which has no verdict.
     """
     logits = logits_function(model)
-    judge = tf.function(judge_of(model), jit_compile=execution.xla)
+    judge = tf.function(judge_of(model), jit_compile=execution.xla, autograph=False)
     signature = _signature(image_shape, execution.batch_size)
 
     def program(items: WorkItems) -> BatchOutcome:

@@ -76,15 +76,25 @@ def gradients(work: Work, places: np.ndarray, *, blind: bool) -> list[Indicator]
     change = work.once(
         "instability",
         measurements.Numbers,
-        lambda: measurements.instability(
-            work.model, x, y, seed=work.seed, batch_size=work.batch_size
-        ),
+        lambda: _instability(work, x, y),
     )
     return [
         none,
         judge.zero_gradients(shares["cross_entropy"]),
         judge.unstable_gradients(change["mean_change"]),
     ]
+
+
+def _instability(work: Work, x: np.ndarray, y: np.ndarray) -> measurements.Numbers:
+    """How unsteady the loss is, less what a random model's loss changes at one point."""
+    radii = [measurements.STABILITY_RADIUS, *([0.0] if work.attacked.random else [])]
+    changes = [
+        measurements.instability(
+            work.model, x, y, seed=work.seed, batch_size=work.batch_size, radius=radius
+        )["mean_change"]
+        for radius in radii
+    ]
+    return {"mean_change": max(0.0, changes[0] - sum(changes[1:]))}
 
 
 def way(work: Work, places: np.ndarray, *, blind: bool) -> list[Indicator]:
@@ -111,6 +121,8 @@ def way(work: Work, places: np.ndarray, *, blind: bool) -> list[Indicator]:
     forgotten = judge.forgotten_success(seen["forgotten"])
     if attack.success == "any":
         forgotten = kinds.FORGOTTEN.not_judged("every iterate is judged")
+    if work.attacked.random:
+        forgotten = kinds.FORGOTTEN.not_judged("chance decides about an iterate near the boundary")
     broken = {one.name: int(one.broken.sum()) for one in work.attacks}
     more = None
     if {"default", "iterations"} <= broken.keys():
@@ -135,6 +147,7 @@ def unbounded(work: Work, places: np.ndarray, *, blind: bool) -> Indicator:
             attack=attack,
             seed=work.seed,
             batch_size=min(work.batch_size, len(chosen)),
+            allow_random=work.attacked.random,
             jit_compile=work.jit_compile,
             progress=False,
         )
@@ -257,6 +270,7 @@ def histograms(work: Work) -> Restarts | None:
         folder=work.folder / "attacks",
         indices=places,
         record_losses=True,
+        allow_random=work.attacked.random,
         jit_compile=work.jit_compile,
         progress=False,
     )
@@ -270,8 +284,11 @@ def judge_disagrees(work: Work, found: np.ndarray) -> Indicator:
 
     `found`: int [n], the given model's predictions on the adversarial images.
     """
-    copy = float32_model(work.model)
-    if copy is work.model:
+    if work.attacked.random:
+        return kinds.JUDGE.not_judged("each pass over a random model has its own verdict")
+    given = work.attacked.given
+    copy = float32_model(given)
+    if copy is given:
         return kinds.JUDGE.judged(False, "they are one model, in float32")
     broken = work.broken_by >= 0
     images = np.concatenate([work.images, work.adversarial[broken]])

@@ -109,7 +109,9 @@ def planted_examples(
       seed: of the points.
       batch_size: images in a batch.
     """
-    program = tf.function(lambda x: tf.cast(features(x, training=False), tf.float32))
+    program = tf.function(
+        lambda x: tf.cast(features(x, training=False), tf.float32), autograph=False
+    )
     heads = [
         _head(program, image, eps=attack.eps, seed=seed, index=i) for i, image in enumerate(images)
     ]
@@ -168,7 +170,7 @@ def _head(
 
 
 def _search(features: keras.Model, attack: GradientAttack, seed: int):  # type: ignore[no-untyped-def]
-    @tf.function
+    @tf.function(autograph=False)
     def found(x: tf.Tensor, w: tf.Tensor, b: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         def logits(points: tf.Tensor) -> tf.Tensor:
             vectors = tf.cast(features(points, training=False), tf.float32)
@@ -176,8 +178,8 @@ def _search(features: keras.Model, attack: GradientAttack, seed: int):  # type: 
             return tf.stack([tf.zeros_like(value), value], axis=1)
 
         labels = tf.zeros_like(index, tf.int32)
-        broken = tf.fill(tf.shape(b), False)
-        for restart in tf.range(attack.restarts):
+
+        def attacked(restart: tf.Tensor, broken: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             starts = random_starts(
                 x,
                 image_index=index,
@@ -186,17 +188,21 @@ def _search(features: keras.Model, attack: GradientAttack, seed: int):  # type: 
                 eps=tf.constant(attack.eps, tf.float32),
             )
             crafted = attack.ascend(logits, x, labels, Draws(starts)).adversarial
-            broken |= logits(crafted)[:, 1] > 0
-        return broken
+            return restart + 1, broken | (logits(crafted)[:, 1] > 0)
+
+        return tf.while_loop(
+            lambda restart, _: restart < attack.restarts,
+            attacked,
+            (tf.constant(0), tf.fill(tf.shape(b), False)),
+        )[1]
 
     return found
 
 
 def _chance(features: keras.Model, attack: GradientAttack, seed: int):  # type: ignore[no-untyped-def]
-    @tf.function
+    @tf.function(autograph=False)
     def found(x: tf.Tensor, w: tf.Tensor, b: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-        lucky = tf.fill(tf.shape(b), False)
-        for draw in tf.range(attack.gradients):
+        def drawn(draw: tf.Tensor, lucky: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             points = random_starts(
                 x,
                 image_index=index,
@@ -206,7 +212,12 @@ def _chance(features: keras.Model, attack: GradientAttack, seed: int):  # type: 
             )
             points = tf.clip_by_value(x + attack.eps * tf.sign(points - x), 0.0, 1.0)
             vectors = tf.cast(features(points, training=False), tf.float32)
-            lucky |= tf.reduce_sum(vectors * w, axis=1) + b > 0
-        return lucky
+            return draw + 1, lucky | (tf.reduce_sum(vectors * w, axis=1) + b > 0)
+
+        return tf.while_loop(
+            lambda draw, _: draw < attack.gradients,
+            drawn,
+            (tf.constant(0), tf.fill(tf.shape(b), False)),
+        )[1]
 
     return found

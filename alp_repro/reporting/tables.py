@@ -315,9 +315,20 @@ def _adversarial_cell(
 
 def _by_paper(paper: PaperTable, printed: PaperRow | None, column: Column) -> float | None:
     """The paper's number for this attack; None where the paper ran no such attack."""
-    attack = column.attack
     if printed is None or column.ours_only:
         return None
+    place = paper_place(paper, column.attack, column.grid_restarts)
+    return None if place is None else printed.adversarial[place]
+
+
+def paper_place(paper: PaperTable, attack: Attack, grid_restarts: int) -> int | None:
+    """Return the place, from 0, of the paper's column of this attack; None: there is none.
+
+    Args:
+      paper: the table.
+      attack: how it is run, but for
+      grid_restarts: its restarts before a scale's bound.
+    """
     known = ("target", *EXECUTION)
     if not isinstance(attack, PGD) or attack.departures(leaving_out=known):
         return None
@@ -325,12 +336,10 @@ def _by_paper(paper: PaperTable, printed: PaperRow | None, column: Column) -> fl
         eps=round(attack.eps * 255, 4),
         eps_iter=round(attack.eps_iter * 255, 4),
         nb_iter=attack.nb_iter,
-        restarts=column.grid_restarts,
+        restarts=grid_restarts,
         target=attack.target,
     )
-    if mine not in paper.columns:
-        return None
-    return printed.adversarial[paper.columns.index(mine)]
+    return paper.columns.index(mine) if mine in paper.columns else None
 
 
 def _cell(

@@ -32,7 +32,9 @@ def climb_divergence(
         return tape.gradient(values, points)
 
     if tf.inside_function():  # see `attacks.loss_and_gradient`
-        gradient_at = tf.function(gradient_at, experimental_attributes={"_noinline": True})
+        gradient_at = tf.function(
+            gradient_at, experimental_attributes={"_noinline": True}, autograph=False
+        )
 
     def step(i: tf.Tensor, points: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         gradient, _ = finite_gradient(gradient_at(points))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 from alp_repro import decoding
+from alp_repro.arguments import checked_instance, checked_switch
 from alp_repro.attacks.ascent import GradientAttack
 from alp_repro.attacks.base import Attack
 from alp_repro.attacks.pgd import PGD
@@ -16,6 +17,7 @@ from alp_repro.plain_numbers import number, whole_number
 
 Crafting = Literal["attack", "n_fgsm", "trades"]
 _WEIGHTS = ("clean_weight", "adversarial_weight", "weight_decay")
+_SWITCHES = ("clip_noise", "attack_batch_statistics", "joint_batch", "separate_passes")
 _LARGEST_WEIGHT = 1e6
 _LARGEST_NOISE = 100.0
 _LARGEST_COUNT = 10**9
@@ -76,6 +78,11 @@ class Objective:
 
     def __post_init__(self) -> None:
         """Makes plain numbers of all numbers, and checks each and that they agree."""
+        for name in _SWITCHES:
+            value = checked_switch(getattr(self, name), name=name)
+            object.__setattr__(self, name, value)
+        if self.attack is not None:
+            checked_instance(self.attack, Attack, name="attack")
         for name, value in _checked_numbers(self).items():
             object.__setattr__(self, name, value)
         if self.clean_weight + self.adversarial_weight == 0:

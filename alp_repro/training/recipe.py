@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any, TypeVar
 
 from alp_repro import decoding
+from alp_repro.arguments import checked_instance, checked_switch
 from alp_repro.losses import PENALTIES
 from alp_repro.plain_numbers import whole_number
 from alp_repro.training.objective import Objective
@@ -39,6 +40,9 @@ class Subject:
 
     def __post_init__(self) -> None:
         """Makes plain numbers of all numbers, and checks each."""
+        for name in ("dataset", "model"):
+            checked_instance(getattr(self, name), str, name=name)
+        object.__setattr__(self, "augment", checked_switch(self.augment, name="augment"))
         if self.model_width is not None:
             width = whole_number(self.model_width, name="model_width", low=1, high=_LARGEST_WIDTH)
             object.__setattr__(self, "model_width", width)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import get_args
 
+from alp_repro.arguments import checked_switch
 from alp_repro.dtypes import Dtype
 from alp_repro.errors import InputError
-from alp_repro.plain_numbers import number, whole_number
+from alp_repro.plain_numbers import number, shown, whole_number
 
 _MOST_EPOCHS = 10**6
 # The least and the largest value of a count; the largest is one that no honest training reaches.
@@ -60,15 +61,22 @@ class Schedule:
         decay = number(self.average_decay, name="average_decay", low=0, high=1, below=True)
         object.__setattr__(self, "average_decay", decay)
         object.__setattr__(self, "learning_rate_drops", self._checked_drops())
+        rounded = checked_switch(self.round_weights, name="round_weights")
+        object.__setattr__(self, "round_weights", rounded)
         if self.dtype not in get_args(Dtype):
             raise InputError(f"dtype {self.dtype!r}: one of {', '.join(get_args(Dtype))}")
 
     def _checked_drops(self) -> tuple[int, ...]:
+        if not isinstance(self.learning_rate_drops, list | tuple):
+            raise InputError(
+                f"learning_rate_drops {shown(self.learning_rate_drops)}: expected epochs, as in "
+                "(10, 20)"
+            )
         drops = tuple(
             whole_number(drop, name="learning_rate_drops", low=1, high=_MOST_EPOCHS)
             for drop in self.learning_rate_drops
         )
         if list(drops) != sorted(set(drops)):
-            shown = ", ".join(map(str, drops))
-            raise InputError(f"learning_rate_drops {shown}: epochs that grow are needed")
+            given = ", ".join(map(str, drops))
+            raise InputError(f"learning_rate_drops {given}: epochs that grow are needed")
         return drops

@@ -64,8 +64,8 @@ FOOLING = {
     "a saturated softmax": (lambda: fixtures.times(1e4), {"zero_gradients"}),
     "tiny logits": (lambda: fixtures.times(1e-6), {"tiny_logits"}),
     "a quantised input": (lambda: fixtures.After(before=quantised), {"no_gradient"}),
-    "noise at inference": (lambda: fixtures.After(before=noisy), {"random_outputs"}),
-    "dropout left on": (fixtures.DropoutLeftOn, {"random_outputs"}),
+    "noise at inference": (lambda: fixtures.After(before=noisy), set()),
+    "batch norm in training mode": (fixtures.BatchStatistics, {"random_outputs"}),
     "a ReLU on the logits": (
         lambda: fixtures.After(after=rectified, sharpness=5.0),
         {"relu_logits"},
