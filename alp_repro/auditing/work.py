@@ -96,7 +96,7 @@ class Work:
     def _counts(self, images: np.ndarray) -> np.ndarray:
         """How many of fresh passes over a random model give each class, int [n, classes]."""
         assert self.attacked.verdicts is not None
-        program = tf.function(self.attacked.verdicts.votes)
+        program = tf.function(self.attacked.verdicts.votes, autograph=False)
         (counts,) = measurements.batched(program, min(self.batch_size, len(images)), images)
         return counts.round().astype(np.int64)
 
