@@ -25,7 +25,7 @@ from alp_repro.auditing.attacked import GRADIENT_PASSES, VERDICT_PASSES, Attacke
 from alp_repro.auditing.folder import own_folder
 from alp_repro.auditing.kinds import Indicator
 from alp_repro.auditing.result import Audit
-from alp_repro.auditing.stages import Stage, attack_stages, default_attack, passes
+from alp_repro.auditing.stages import Stage, attack_stages, default_attack
 from alp_repro.auditing.work import Work
 from alp_repro.classifiers import (
     UNIT_PIXELS,
@@ -187,7 +187,6 @@ def _checked_attack(eps: Any, attack: Any) -> tuple[float, Attack]:
 
 
 def _checked_stages(stages: Sequence[Stage], eps: float) -> tuple[Stage, ...]:
-    """Return the stages with a cost each."""
     if not isinstance(stages, Sequence) or not all(isinstance(one, Stage) for one in stages):
         raise InputError(f"stages {shown(stages)}: expected a list of Stage")
     for stage in stages:
@@ -208,7 +207,7 @@ def _checked_stages(stages: Sequence[Stage], eps: float) -> tuple[Stage, ...]:
                 f"{eps * 255:g} (0-255 scale): expected one and the same, or a smaller one after "
                 "the first stage"
             )
-    return tuple(dataclasses.replace(s, cost=s.cost or passes(s.attack)) for s in stages)
+    return tuple(stages)
 
 
 def _first_look(
@@ -233,9 +232,7 @@ def _first_look(
         why=moved_by,
         passes=VERDICT_PASSES if work.attacked.random else None,
     )
-    few = judge.few_classes(
-        classifier.classes, work.attack.loss, targeted=work.attack.target != "none"
-    )
+    few = judge.few_classes(classifier.classes, work.attack)
     found = (
         chance,
         random,

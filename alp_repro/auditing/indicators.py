@@ -6,6 +6,7 @@ Nothing is measured here; what each indicator means is in `kinds`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from alp_repro.auditing import kinds
 from alp_repro.auditing.kinds import Indicator
 from alp_repro.auditing.planted import PlantedResult
 from alp_repro.probes import deciding_spreads
+
+if TYPE_CHECKING:
+    from alp_repro.attacks import Attack
 
 
 def percent(share: float) -> str:
@@ -120,10 +124,12 @@ def black_box_stronger(broken: int, attacked: int, correct: int) -> Indicator:
     )
 
 
-def few_classes(classes: int, loss: str, *, targeted: bool) -> Indicator:
-    """Of the model, and the loss of the evaluation under audit."""
-    needed = {"dlr": 4 if targeted else 3}.get(loss, 2)
-    return kinds.FEW_CLASSES.judged(classes < needed, f"{classes} classes, loss {loss}")
+def few_classes(classes: int, attack: Attack) -> Indicator:
+    """Of the model, and the evaluation under audit."""
+    needed = attack.least_classes
+    return kinds.FEW_CLASSES.judged(
+        classes < needed, f"{classes} classes, and the attack is defined for {needed} or more"
+    )
 
 
 def restarts(first_break: np.ndarray, total: int, images: int) -> Indicator:

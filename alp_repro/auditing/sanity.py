@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from alp_repro import evaluation
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD, Attack, Square
 from alp_repro.auditing import indicators as judge
-from alp_repro.auditing import kinds, stages
+from alp_repro.auditing import kinds
 from alp_repro.auditing.kinds import Indicator
 from alp_repro.auditing.result import AttackResult
 from alp_repro.auditing.stages import Stage, default_attack
@@ -34,23 +34,14 @@ def with_checks(plan: Sequence[Stage]) -> tuple[Stage, ...]:
     attack = dataclasses.replace(default.attack, restarts=1)
     eps = attack.eps
     # A query of Square from its first point, stripes of ±ε at random: nothing is followed.
-    noise = Attack(
-        eps=eps,
-        eps_iter=eps,
-        nb_iter=1,
-        restarts=NOISE_POINTS,
-        method="square",
-        loss="margin",
-    )
+    noise = Square(eps=eps, nb_iter=1, restarts=NOISE_POINTS)
     found = [Stage("noise", f"{NOISE_POINTS} random points", noise)]
-    if stages.needs_gradient(attack):
-        one_step = default_attack(eps)
-        if attack.method == "pgd":
-            one_step = attack
-        one_step = dataclasses.replace(one_step, eps_iter=eps, nb_iter=1)
+    if attack.needs_gradient:
+        many = attack if isinstance(attack, PGD) else default_attack(eps)
+        one_step = dataclasses.replace(many, eps_iter=eps, nb_iter=1)
         found.append(Stage("one_step", "One step of ε", one_step))
         found.append(Stage("half", "Default in half the ball", scaled(attack, eps / 2)))
-    return default, *(dataclasses.replace(s, cost=stages.passes(s.attack)) for s in found), *others
+    return default, *found, *others
 
 
 def not_judged(why: str) -> tuple[Indicator, ...]:
@@ -93,13 +84,13 @@ def noise(work: Work) -> Indicator:
 def eps_grid(work: Work) -> Indicator:
     """The evaluation under audit in growing balls, up to every image there is."""
     default = work.attacks[0]
-    if stages.needs_gradient(work.attack) and not default.spent:
+    if work.attack.needs_gradient and not default.spent:
         return kinds.EPS_GRID.not_judged("there is no gradient to follow")
     chosen = default.attacked[:_GRID_IMAGES]
     eps = work.attack.eps
     larger = [eps * factor for factor in GRID_FACTORS if eps * factor < 1] + [1.0] * (eps < 1)
     grid = [scaled(work.attack, size) for size in larger]
-    cost = sum(stages.passes(attack) for attack in grid)
+    cost = sum(attack.gradients for attack in grid)
     if not work.fits("eps_grid", "Balls of other sizes", cost, len(chosen)):
         return kinds.EPS_GRID.not_judged("no time was left")
 
@@ -128,6 +119,8 @@ def _left(work: Work, places: np.ndarray, attack: Attack) -> int:
 
 def scaled(attack: Attack, eps: float) -> Attack:
     """Return the attack in a ball of another size, its steps as large in proportion."""
+    if not isinstance(attack, PGD):
+        return dataclasses.replace(attack, eps=eps)
     share = eps / attack.eps
     return dataclasses.replace(attack, eps=eps, eps_iter=min(attack.eps_iter * share, eps))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import time
@@ -14,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from alp_repro import evaluation, files, runs
-from alp_repro.attacks import QUERY_COST, Attack
+from alp_repro.attacks import QUERY_COST, Attack, GradientAttack
 from alp_repro.auditing import measurements, stages
 from alp_repro.auditing.attacked import Attacked, Votes, votes_of
 from alp_repro.auditing.folder import claim, subject
@@ -81,7 +80,7 @@ class Work:
         logits = () if self.attacked.random else (self.logits,)
         for array in (*logits, self.images, self.labels):
             digest.update(np.ascontiguousarray(array).tobytes())
-        settings = {**dataclasses.asdict(self.attack), "seed": self.seed}
+        settings = {**self.attack.to_json(), "seed": self.seed}
         digest.update(json.dumps(settings, sort_keys=True).encode())
         return digest.hexdigest()[:16]
 
@@ -221,7 +220,7 @@ class Work:
             return
         if not admitted and not self.fits(name, stage.title, stage.cost, len(places)):
             return
-        follows = stages.needs_gradient(stage.attack)
+        follows = stage.attack.needs_gradient
         record = evaluation.evaluate(
             self.model if follows else self.attacked.judge,
             self.images[places],
@@ -238,12 +237,13 @@ class Work:
         )
         restarts = stage.attack.restarts
         first = np.where(record.first_break < restarts, record.first_break, -1)
-        costs = record.gradients_spent(restarts)
+        unit = 1 if follows else QUERY_COST
+        costs = (record.gradients_spent(restarts) / unit).astype(np.int64)
         spent = int(costs.sum())
         took = float(sum(session.get("seconds", 0.0) for session in record.sessions))
         kept = self.kept(name)
         if kept is None:
-            self._learn_speed(spent, stage, took, sessions=len(record.sessions))
+            self._learn_speed(int(spent * unit), stage, took, sessions=len(record.sessions))
             self.keep(name, {"broken": int((first >= 0).sum()), "spent": spent, "seconds": took})
         else:  # a record that went on with more restarts has more seconds than this stage took
             took = float(kept.get("seconds", took))
@@ -253,6 +253,7 @@ class Work:
     def run_without_gradient(self, stage: Stage) -> None:
         """The evaluation under audit where it has no gradient to follow: its starts are judged."""
         places = np.flatnonzero(self.correct)
+        assert isinstance(stage.attack, GradientAttack)
         first, found = measurements.broken_by_starts(
             self.model,
             self.images[places],
@@ -328,8 +329,8 @@ class Work:
         earlier stage or by a process that was stopped.
         """
         working = seconds - sessions * stages.COMPILATION_SECONDS
-        if working > stages.COMPILATION_SECONDS and stage.attack.method != "square":
-            self._passes_a_second = stages.in_gradients(stage.attack, spent) / working
+        if working > stages.COMPILATION_SECONDS and stage.attack.needs_gradient:
+            self._passes_a_second = spent / working
 
     def further_rounds(self) -> None:
         """More rounds of the strongest attack while they find something and there is time."""

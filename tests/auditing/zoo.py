@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD, Attack, Square
 from tests.auditing import fixtures
 
 SHAPE, CLASSES = fixtures.SHAPE, fixtures.CLASSES
@@ -27,18 +27,18 @@ EPS = 0.07
 
 def pgd(eps: float, **changes: Any) -> Attack:
     """Steps of a tenth of the ball."""
-    return Attack(**{"eps": eps, "eps_iter": eps / 10, "nb_iter": 40, **changes})
+    return PGD(**{"eps": eps, "eps_iter": eps / 10, "nb_iter": 40, **changes})
 
 
 def square(eps: float, queries: int) -> Attack:
-    return Attack(eps=eps, eps_iter=eps, nb_iter=queries, method="square", loss="margin")
+    return Square(eps=eps, nb_iter=queries)
 
 
 def changed(attack: Attack, **changes: Any) -> Attack:
     return dataclasses.replace(attack, **changes)
 
 
-PGD = pgd(EPS)
+PLAIN = pgd(EPS)
 
 
 def labelled(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -68,7 +68,7 @@ class Animal:
 
     make: Callable[[], Any]
     flags: frozenset[str] = frozenset()
-    attack: Attack = PGD
+    attack: Attack = PLAIN
     labels: np.ndarray = dataclasses.field(default_factory=lambda: LABELS)
 
 
