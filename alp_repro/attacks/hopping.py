@@ -13,34 +13,38 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from alp_repro.attacks.apgd import ValueAndGradient, linf_bounds
+from alp_repro.attacks.apgd import linf_bounds
 from alp_repro.attacks.draws import item_noise
-from alp_repro.attacks.losses import finite_gradient, misclassified
+from alp_repro.attacks.losses import finite_gradient, margin, misclassified
+from alp_repro.attacks.pgd import loss_and_gradient
 from alp_repro.errors import InputError
+from alp_repro.model_copies import LogitsFunction
 
+_FIRST_STEP = 0.25  # of a climb, of ε; the steps fall linearly
 _MOMENTUM = 0.75
+_LEAST_SHAKE, _MOST_SHAKE = 0.05, 0.3  # of the pixels
+_MOST_AIMED = 9  # climbs towards one class each
 _LEAST_SUM = 1e-12  # keeps a gradient of zeros from being divided by zero
 
 
 class HoppingResult(NamedTuple):
     """What a run of `basin_hopping` found, for each image of the batch.
 
-    adversarial: float32 like the images, the first misclassified point, or the one of the highest
-    value where there was none; value: float32 [batch], of that point; nonfinite_gradients: int32
+    adversarial: float32 like the images, the first misclassified point, or the one of the largest
+    margin where there was none; margin: float32 [batch], of that point; nonfinite_gradients: int32
     [batch], steps whose gradient had entries that are not finite; they count as 0.
     """
 
     adversarial: tf.Tensor
-    value: tf.Tensor
+    margin: tf.Tensor
     nonfinite_gradients: tf.Tensor
 
 
-class _State(NamedTuple):
-    """Between two climbs."""
+class _Best(NamedTuple):
+    """The point that an image has come to."""
 
-    climb: tf.Tensor
     points: tf.Tensor
-    value: tf.Tensor
+    margin: tf.Tensor
     broken: tf.Tensor
     nonfinite_gradients: tf.Tensor
 
@@ -49,44 +53,37 @@ class _Climb(NamedTuple):
     step: tf.Tensor
     points: tf.Tensor
     direction: tf.Tensor
-    best: tf.Tensor
-    value: tf.Tensor
-    broken: tf.Tensor  # `best` is misclassified
-    nonfinite_gradients: tf.Tensor
 
 
 def basin_hopping(
-    value_and_gradient: ValueAndGradient,
+    logits: LogitsFunction,
     images: tf.Tensor,
     labels: tf.Tensor,
     *,
-    starts: tf.Tensor,
+    ranking: tf.Tensor,
     eps: tf.Tensor | float,
-    eps_iter: tf.Tensor | float,
     nb_iter: tf.Tensor | int,
     climbs: tf.Tensor | int,
-    least_share: float,
-    most_share: float,
     image_index: tf.Tensor,
     restart: tf.Tensor,
     seed: tf.Tensor,
 ) -> HoppingResult:
-    """Climb from each start, then from shaken copies of the best point so far.
+    """Climb towards each wrong class, then up the margin from shaken copies of the best point.
 
-    Shaking sets a random share of the pixels to an end of the ball each. A climb is `nb_iter` sign
-    steps with momentum, from `eps_iter` down to nothing. An image whose point is misclassified is
-    left alone. What is drawn depends on (seed, restart, image index) alone.
+    The first climbs begin anywhere in the ball, each aimed at one of the first nine classes of
+    `ranking`; the others aim at none. Shaking sets 5 to 30% of the pixels to an end of the ball
+    each. A climb is sign steps with momentum, from ε/4 down to nothing. An image whose point is
+    misclassified is left alone. What is drawn depends on (seed, restart, image index) alone.
 
     Args:
-      value_and_gradient: maps points to (logits, value [batch], gradient like the points); asked
-        `climbs · nb_iter` times. Must treat the images of a batch independently.
+      logits: the crafting model; `climbs · nb_iter` gradients are taken. Must treat the images of a
+        batch independently.
       images: float32 [batch, ...] in [0, 1].
       labels, image_index, restart: int [batch].
-      starts: like the images, projected first.
-      eps, eps_iter: input scale.
+      ranking: int [batch, classes], wrong classes (`wrong_classes`).
+      eps: input scale.
       nb_iter: gradients of one climb.
-      climbs: the first one included.
-      least_share, most_share: of the pixels that a shake sets; drawn evenly between them.
+      climbs: those that are aimed at a class included.
       seed: int scalar below 2³¹.
 
     Raises:
@@ -96,76 +93,71 @@ def basin_hopping(
         if isinstance(count, int) and count < 1:
             raise InputError(f"basin hopping: {name} {count}; a count of 1 or more is right")
     lower, upper = linf_bounds(images, eps=eps)
+    ranking = ranking[:, :_MOST_AIMED]
+    aimed = ranking.shape[1]
     pixels = images.shape[1:].num_elements()
     noise = item_noise((pixels + 1,), image_index=image_index, restart=restart, seed=seed)
 
-    def shaken(state: _State) -> tf.Tensor:
-        drawn = noise(state.climb)
-        of_pixels, of_item = drawn[:, :pixels], 0.5 * (drawn[:, pixels:] + 1.0)
-        of_pixels = tf.reshape(of_pixels, tf.shape(images))
-        share = _per_image(least_share + (most_share - least_share) * of_item, images)
+    def start(climb: tf.Tensor, best: _Best) -> tf.Tensor:
+        drawn = noise(climb)
+        of_pixels, of_item = tf.reshape(drawn[:, :pixels], tf.shape(images)), drawn[:, pixels]
+        share = _LEAST_SHAKE + (_MOST_SHAKE - _LEAST_SHAKE) * 0.5 * (of_item + 1.0)
+        shaken = tf.abs(of_pixels) < _per_image(share, images)
         ends = tf.where(of_pixels > 0, upper, lower)
-        moved = tf.where(tf.abs(of_pixels) < share, ends, state.points)
-        return tf.where(state.climb == 0, state.points, moved)
+        anywhere = tf.clip_by_value(images + eps * of_pixels, lower, upper)
+        return tf.where(climb < aimed, anywhere, tf.where(shaken, ends, best.points))
 
-    def step(climb: _Climb) -> tuple[_Climb]:
-        logits, value, gradient = value_and_gradient(climb.points)
-        gradient, nonfinite = finite_gradient(gradient)
-        value = tf.where(tf.math.is_nan(value), -np.inf, tf.cast(value, tf.float32))
-        wrong = misclassified(logits, labels)
-        better = ~climb.broken & (wrong | (value > climb.value))
-        total = tf.reduce_sum(tf.abs(gradient), axis=_pixel_axes(images), keepdims=True)
-        direction = _MOMENTUM * climb.direction + gradient / (total + _LEAST_SUM)
-        left = 1.0 - tf.cast(climb.step, tf.float32) / tf.cast(nb_iter, tf.float32)
-        moved = climb.points + eps_iter * left * tf.sign(direction)
-        return (
-            _Climb(
-                step=climb.step + 1,
-                points=tf.clip_by_value(moved, lower, upper),
-                direction=direction,
-                best=tf.where(_per_image(better, images), climb.points, climb.best),
-                value=tf.where(better, value, climb.value),
-                broken=climb.broken | wrong,
-                nonfinite_gradients=climb.nonfinite_gradients
-                + tf.cast(nonfinite & ~climb.broken, tf.int32),
-            ),
-        )
+    def hop(climb: tf.Tensor, best: _Best) -> tuple[tf.Tensor, _Best]:
+        aim = tf.gather(ranking, tf.minimum(climb, aimed - 1), axis=1)
+        targets = tf.where(climb < aimed, aim, -1)
+        value_and_gradient = loss_and_gradient(logits, labels, loss="margin", targets=targets)
 
-    def hop(state: _State) -> tuple[_State]:
-        first = _Climb(
-            step=tf.constant(0),
-            points=shaken(state),
-            direction=tf.zeros_like(images),
-            best=state.points,
-            value=state.value,
-            broken=state.broken,
-            nonfinite_gradients=state.nonfinite_gradients,
-        )
-        (last,) = tf.while_loop(
-            lambda climb: climb.step < nb_iter, step, (first,), parallel_iterations=1
-        )
-        return (
-            _State(state.climb + 1, last.best, last.value, last.broken, last.nonfinite_gradients),
-        )
+        def step(state: _Climb, best: _Best) -> tuple[_Climb, _Best]:
+            outputs, _, gradient = value_and_gradient(state.points)
+            gradient, nonfinite = finite_gradient(gradient)
+            best = _visited(best, state.points, outputs, labels, nonfinite)
+            left = 1.0 - tf.cast(state.step, tf.float32) / tf.cast(nb_iter, tf.float32)
+            direction = _MOMENTUM * state.direction + _of_sum_one(gradient)
+            moved = state.points + _FIRST_STEP * eps * left * tf.sign(direction)
+            points = tf.clip_by_value(moved, lower, upper)
+            return _Climb(state.step + 1, points, direction), best
 
-    first = _State(
-        climb=tf.constant(0),
-        points=tf.clip_by_value(starts, lower, upper),
-        value=tf.fill(tf.shape(labels), -np.inf),
-        broken=tf.zeros_like(labels, tf.bool),
-        nonfinite_gradients=tf.zeros_like(labels, tf.int32),
-    )
-    (last,) = tf.while_loop(
-        lambda state: (state.climb < climbs) & ~tf.reduce_all(state.broken),
+        first = _Climb(tf.constant(0), start(climb, best), tf.zeros_like(images))
+        _, best = tf.while_loop(
+            lambda state, _: state.step < nb_iter, step, (first, best), parallel_iterations=1
+        )
+        return climb + 1, best
+
+    zeros = tf.zeros_like(labels, tf.int32)
+    nothing = _Best(images, tf.fill(tf.shape(labels), -np.inf), zeros > 0, zeros)
+    _, best = tf.while_loop(
+        lambda climb, best: (climb < climbs) & ~tf.reduce_all(best.broken),
         hop,
-        (first,),
+        (tf.constant(0), nothing),
         parallel_iterations=1,
     )
-    return HoppingResult(last.points, last.value, last.nonfinite_gradients)
+    return HoppingResult(best.points, best.margin, best.nonfinite_gradients)
 
 
-def _pixel_axes(images: tf.Tensor) -> list[int]:
-    return list(range(1, images.shape.rank))
+def _visited(
+    best: _Best, points: tf.Tensor, outputs: tf.Tensor, labels: tf.Tensor, nonfinite: tf.Tensor
+) -> _Best:
+    """The best point after these, of images that are not broken yet."""
+    found = margin(labels=labels, logits=outputs)
+    wrong = misclassified(outputs, labels)
+    better = ~best.broken & (wrong | (found > best.margin))
+    return _Best(
+        points=tf.where(_per_image(better, points), points, best.points),
+        margin=tf.where(better, found, best.margin),
+        broken=best.broken | wrong,
+        nonfinite_gradients=best.nonfinite_gradients + tf.cast(nonfinite & ~best.broken, tf.int32),
+    )
+
+
+def _of_sum_one(gradient: tf.Tensor) -> tf.Tensor:
+    """Gradients over the sum of their entries' sizes, so that steep places do not outweigh."""
+    axes = list(range(1, gradient.shape.rank))
+    return gradient / (tf.reduce_sum(tf.abs(gradient), axis=axes, keepdims=True) + _LEAST_SUM)
 
 
 def _per_image(values: tf.Tensor, images: tf.Tensor) -> tf.Tensor:

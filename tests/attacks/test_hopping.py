@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from alp_repro.attacks.draws import random_starts
+from alp_repro.attacks.draws import wrong_classes
 from alp_repro.attacks.hopping import basin_hopping
 from alp_repro.attacks.losses import margin
-from alp_repro.attacks.pgd import loss_and_gradient
 from alp_repro.errors import InputError
 from alp_repro.model_copies import logits_function
 
@@ -23,26 +22,22 @@ def run(
     *,
     index=None,
     restart=0,
-    climbs=6,
+    climbs=14,
     nb_iter=5,
     eps=EPS,
-    shares=(0.05, 0.3),
     jit_compile=False,
 ):
     def attack(images, labels, index):
         restarts = tf.fill([images.shape[0]], restart)
         of_items = {"image_index": index, "restart": restarts, "seed": tf.constant(3)}
         return basin_hopping(
-            loss_and_gradient(logits, labels, loss="margin"),
+            logits,
             images,
             labels,
-            starts=random_starts(images, eps=eps, **of_items),
+            ranking=wrong_classes(logits(images), labels),
             eps=eps,
-            eps_iter=eps / 4,
             nb_iter=nb_iter,
             climbs=climbs,
-            least_share=shares[0],
-            most_share=shares[1],
             **of_items,
         )
 
@@ -65,7 +60,7 @@ def test_it_stays_in_the_ball_and_tells_the_margin_of_its_point(model, images, l
 
 def test_each_climb_can_only_better_what_stands(model, images, labels) -> None:
     logits = logits_function(model)
-    values = np.array([run(logits, images, labels, climbs=n)[1] for n in (1, 2, 10)])
+    values = np.array([run(logits, images, labels, climbs=n)[1] for n in (9, 12, 24)])
     standing = values[-1] <= 0
     assert 0 < standing.sum() < len(images)
     assert (np.diff(values[:, standing], axis=0) >= 0).all()
@@ -75,8 +70,8 @@ def test_each_climb_can_only_better_what_stands(model, images, labels) -> None:
 
 def test_what_is_broken_is_left_alone(model, images, labels) -> None:
     logits = logits_function(model)
-    early, value, _ = run(logits, images, labels, climbs=1)
-    late, _, _ = run(logits, images, labels, climbs=4)
+    early, value, _ = run(logits, images, labels, climbs=2)
+    late, _, _ = run(logits, images, labels, climbs=11)
     assert (value > 0).any()
     np.testing.assert_array_equal(late[value > 0], early[value > 0])
 
@@ -95,7 +90,7 @@ def test_hops_leave_a_low_hill() -> None:
     _, one, _ = run(two_hills, images, labels, eps=0.2, climbs=1, nb_iter=8)
     _, many, _ = run(two_hills, images, labels, eps=0.2, climbs=60, nb_iter=8)
     assert one.mean() < -0.72
-    np.testing.assert_allclose(many, -0.7, atol=0.005)
+    assert (many > -0.72).all() and many.mean() > -0.71
 
 
 def test_an_item_does_not_depend_on_its_batch(model, images, labels) -> None:
@@ -126,7 +121,7 @@ def test_gradients_that_are_not_finite_count_as_zero() -> None:
     images = np.full((3, 4, 4, 1), 0.5, np.float32)
     found, value, nonfinite = run(rooted, images, np.zeros(3, np.int32))
     assert np.isfinite(found).all() and np.isfinite(value).all()
-    np.testing.assert_array_equal(nonfinite, 30)
+    np.testing.assert_array_equal(nonfinite, 70)
 
 
 @pytest.mark.parametrize("counts", [{"climbs": 0}, {"nb_iter": 0}])
