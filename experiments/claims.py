@@ -32,7 +32,14 @@ if TYPE_CHECKING:
     from alp_repro.reporting.stored_tables import StoredTable
 
 # Settings of a training that make it another one than the paper's, not the same in other numbers.
-LESS = ("epochs", "model_width", "train_nb_iter", "train_eps_iter", "attack_warmup_steps")
+LESS = (
+    "epochs",
+    "model_width",
+    "train_nb_iter",
+    "train_eps_iter",
+    "attack_warmup_steps",
+    "attack_warmup_nb_iter",
+)
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("runs_dir", "runs", "Folder of all runs.")
@@ -81,14 +88,18 @@ def main(_: list[str]) -> None:
 
 
 def read_tables(runs_dir: Path, scales: list[str]) -> dict[int, StoredTable]:
-    """Of each table the first scale's that has it, without numbers of models that are gone."""
+    """Of each table the first scale's that has it, without numbers of models that are gone.
+
+    Its columns are in the paper's order, by which claims name them, whatever grid it was made with.
+    """
     found = {}
     for number in TABLES:
         for scale in scales:
             file = stored_tables.table_file(runs_dir / scale, number)
             if file.exists():
                 models = runs_dir / scale / load_paper_table(number).dataset
-                found[number] = stored_tables.current(stored_tables.read_table(file), models)
+                table = stored_tables.current(stored_tables.read_table(file), models)
+                found[number] = stored_tables.in_papers_order(table)
                 break
     return found
 
@@ -99,7 +110,7 @@ def evidence_of(tables: dict[int, StoredTable], runs_dir: Path) -> conditions.Ev
     for number, table in tables.items():
         models = runs_dir / table.scale / load_paper_table(number).dataset
         for row in table.rows:
-            if row.complete and RunDir(models / row.row).finished:
+            if row.clean.ours is not None and RunDir(models / row.row).finished:
                 records = records_of(RunDir(models / row.row))
                 for i, standing in stored_tables.outcomes(table, row, records).items():
                     outcomes[conditions.Number(table=number, row=row.row, column=i + 1)] = standing

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Hashable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from alp_repro import evaluation, training
+from alp_repro.attacks import PGD
 from alp_repro.data import load
 from alp_repro.errors import InputError
 
@@ -54,8 +56,8 @@ class Clock:
         """Notes that a row is over."""
         self._spent[row] = seconds
 
-    def left(self) -> str:
-        """Rows and time that are left."""
+    def left(self, running: float = 0.0) -> str:
+        """Rows and time that are left; no less than what the rows at work say of themselves."""
         rows = self._rows - set(self._spent)
         if not rows:
             return "no rows left"
@@ -63,8 +65,9 @@ class Clock:
         seconds = self.seconds_left(time.monotonic() - self._started)
         if seconds is None:
             return counted
+        seconds = max(seconds, running)
         return f"{counted}, " + (
-            f"about {duration(seconds)}" if seconds else "longer than foretold"
+            f"about {duration(seconds)}" if seconds else "longer than estimated"
         )
 
     def seconds_left(self, elapsed: float) -> float | None:
@@ -93,10 +96,11 @@ def announce(jobs: list[Job], devices: Devices, *, at_a_time: int) -> Clock:
         values, recipe = job.values, settings.recipe(job.values)
         train = 0.0
         if not job.run.finished:
-            kind = _kind(recipe)
-            if kind not in steps:
-                steps[kind] = step_seconds(values, recipe, devices)
-            train = steps[kind] * _steps_left(job, recipe)
+            for part, count in _parts_left(job, recipe):
+                kind = _kind(part)
+                if kind not in steps:
+                    steps[kind] = step_seconds(values, part, devices)
+                train += steps[kind] * count
         key = (values.model, values.model_width, values.num_images, tuple(job.columns))
         if key not in evaluations:
             evaluations[key] = attack_seconds(values, job.columns, devices)
@@ -127,16 +131,33 @@ def _kind(recipe: Recipe) -> Hashable:
     )
 
 
-def _steps_left(job: Job, recipe: Recipe) -> int:
-    """Steps of a training that are still to do."""
+def _parts_left(job: Job, recipe: Recipe) -> list[tuple[Recipe, int]]:
+    """Recipes whose steps all cost the same, each with how many are still to do."""
+    whole, iterations = _steps_left(job, recipe), recipe.attack_warmup_nb_iter
+    if iterations is None or recipe.attack is None:
+        return [(recipe, whole.left)]
+    warm = min(max(recipe.attack_warmup_steps - whole.done, 0), whole.left)
+    plain = dataclasses.replace(recipe, attack_warmup_nb_iter=None)
+    short = dataclasses.replace(recipe.attack, nb_iter=iterations)
+    return [(dataclasses.replace(plain, attack=short), warm), (plain, whole.left - warm)]
+
+
+class _Steps(NamedTuple):
+    done: int
+    left: int
+
+
+def _steps_left(job: Job, recipe: Recipe) -> _Steps:
+    """Steps of a training that are done and still to do."""
     images = recipe.train_images or len(training_set(recipe.dataset, job.values.data_dir).labels)
     log = job.run.log
-    done = (
+    epochs = (
         len(log.read_text(encoding="utf-8").splitlines()) - 1
         if job.run.backup.exists() and log.exists()
         else 0
     )
-    return max(steps_of(recipe, images) - done * -(-images // recipe.batch_size), 0)
+    done = epochs * -(-images // recipe.batch_size)
+    return _Steps(done, max(steps_of(recipe, images) - done, 0))
 
 
 def steps_of(recipe: Recipe, images: int) -> int:
@@ -198,6 +219,7 @@ def attack_seconds(
     seconds: dict[Attack, float] = {}
     for attack in attacks_of(columns):
         stamps: list[float] = []
+        timed = _shortened(attack)
 
         def stamp(_: Progress, stamps: list[float] = stamps) -> None:
             stamps.append(time.monotonic())
@@ -206,15 +228,25 @@ def attack_seconds(
             model,
             images,
             labels,
-            attack=dataclasses.replace(
-                attack, nb_iter=_TIMED_ITERATIONS, restarts=_TIMED_BATCHES, budget=0
-            ),
+            attack=timed,
             batch_size=batch,
             record_losses=True,  # so that broken images are attacked again
             report=stamp,
         )
         # From the end of the first batch, which was traced and compiled, to that of the last.
         per_batch = (stamps[-1] - stamps[0]) / (len(stamps) - 1)
-        batches = -(-count * attack.gradients // (attack.nb_iter * batch))
-        seconds[attack] = per_batch / _TIMED_ITERATIONS * attack.nb_iter * batches
+        runs = attack.gradients / _of_one_run(attack)
+        per_run = per_batch * _of_one_run(attack) / _of_one_run(timed)
+        seconds[attack] = per_run * math.ceil(count * runs / batch)
     return seconds
+
+
+def _shortened(attack: Attack) -> Attack:
+    short: dict[str, Any] = {"restarts": _TIMED_BATCHES}
+    short |= {"nb_iter": _TIMED_ITERATIONS} if "nb_iter" in attack.varied else {}
+    short |= {"budget": 0} if isinstance(attack, PGD) else {}
+    return dataclasses.replace(attack, **short)
+
+
+def _of_one_run(attack: Attack) -> int:
+    return dataclasses.replace(attack, restarts=1).gradients

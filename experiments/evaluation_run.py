@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from alp_repro import evaluation, runs
 from alp_repro.data import Images, dataset_spec, load, prepare, store
+from alp_repro.tasks import Status
 
 from . import settings
 from .display import duration, shown
@@ -38,7 +39,7 @@ def image_count(values: flags.FlagValues) -> int:
         return values.num_images
     if not _is_prepared(values.dataset, values.data_dir):
         return dataset_spec(values.dataset).test_size
-    return load.split_sizes(values.dataset, data_dir=values.data_dir)["test"]
+    return load.evaluation_split_size(values.dataset, data_dir=values.data_dir)
 
 
 @functools.lru_cache(maxsize=8)
@@ -54,8 +55,8 @@ def evaluation_digest(
     """
     if not _is_prepared(dataset, data_dir):
         return None
-    whole = whole_split and load.split_sizes(dataset, data_dir=data_dir)["test"] == num_images
-    return evaluation_set(dataset, "all" if whole else num_images, data_dir).digest
+    whole = whole_split and load.evaluation_split_size(dataset, data_dir=data_dir) == num_images
+    return load.evaluation_digest(dataset, "all" if whole else num_images, data_dir=data_dir)
 
 
 def _is_prepared(dataset: str, data_dir: str | None) -> bool:
@@ -74,7 +75,7 @@ def attack_run(
     data: Images | None = None,
     record_losses: bool = False,
     details: dict[str, Any] | None = None,
-    tell: Callable[[str], None] | None = None,
+    tell: Callable[[Status], None] | None = None,
     run_restarts: Callable[..., AttackRecord] = evaluation.attack_with_restarts,
 ) -> AttackRecord:
     """The result of one attack on a run's model, computed as far as it is not on disk.
@@ -98,7 +99,7 @@ def attack_run(
             save_adversarial=values.save_adversarial,
             strategy=devices.strategy,
             jit_compile=devices.jit_compile,
-            report=lambda progress: tell(told(attack, progress)),
+            report=lambda progress: tell(Status(told(attack, progress), progress.seconds_left)),
             run_restarts=run_restarts,
             details={
                 "device": devices.description,

@@ -188,6 +188,29 @@ def test_no_circle() -> None:
         done |= ready
 
 
+def test_no_trace_goes_through_autograph() -> None:
+    """Which takes most of the time of a trace, for loops that `tf.while_loop` says as well."""
+    found = []
+    for source, tree in MODULES.items():
+        told = {
+            id(node.func)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call)
+            and any(
+                word.arg == "autograph" and ast.unparse(word.value) == "False"
+                for word in node.keywords
+            )
+        }
+        found += [
+            f"{source}:{node.lineno}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute)
+            and ast.unparse(node) == "tf.function"
+            and id(node) not in told
+        ]
+    assert not found
+
+
 def test_the_library_knows_no_flags_and_no_binaries() -> None:
     for source, tree in MODULES.items():
         for node in ast.walk(tree):

@@ -17,7 +17,7 @@ from alp_repro.data.images import images_digest
 from alp_repro.errors import InputError
 
 # What binaries and users save beside the stages.
-_RESULTS = ("audit.json", "audit.html", "adversarial.npz")
+_RESULTS = ("audit.json", "audit.html", "images.csv", "adversarial.npz")
 
 
 @contextlib.contextmanager

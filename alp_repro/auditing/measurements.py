@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from alp_repro.attacks import Attack, loss_and_gradient, pgd_step, random_starts
+from alp_repro.attacks import PGD, GradientAttack, loss_and_gradient, pgd_step, random_starts
 from alp_repro.attacks.losses import attack_loss
 from alp_repro.errors import InputError
 from alp_repro.model_copies import logits_function
@@ -52,7 +52,7 @@ def clean_logits(model: keras.Model, images: np.ndarray, *, batch_size: int) -> 
 
     Raises InputError when some are not finite, with the first such image's place.
     """
-    (logits,) = batched(tf.function(logits_function(model)), batch_size, images)
+    (logits,) = batched(tf.function(logits_function(model), autograph=False), batch_size, images)
     bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
     if len(bad):
         raise InputError(
@@ -71,7 +71,7 @@ def randomness(
     over the images in another order. A model that draws random numbers, or whose batch norm or
     dropout is in training mode, moves.
     """
-    program = tf.function(logits_function(model))
+    program = tf.function(logits_function(model), autograph=False)
     (again,), (more,) = (batched(program, batch_size, images) for _ in range(2))
     order = np.random.default_rng(0).permutation(len(images))
     (shuffled,) = batched(program, batch_size, images[order])
@@ -97,7 +97,7 @@ def gradients_at_starts(
     """
     logits = logits_function(model)
 
-    @tf.function
+    @tf.function(autograph=False)
     def zero(x: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> list[tf.Tensor]:
         points = random_starts(
             x,
@@ -136,29 +136,40 @@ def gradients_at_starts(
 
 
 def instability(
-    model: keras.Model, images: np.ndarray, labels: np.ndarray, *, seed: int, batch_size: int
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    seed: int,
+    batch_size: int,
+    radius: float = STABILITY_RADIUS,
 ) -> Numbers:
     """Mean relative change of the cross-entropy at random points very near the images.
 
-    The mean over images and over `STABILITY_POINTS` points within `STABILITY_RADIUS` of each, of
+    The mean over images and over `STABILITY_POINTS` points within `radius` of each, of
     min(1, |loss at the point - loss at the image| / |loss at the image|).
     """
     logits = logits_function(model)
 
-    @tf.function
+    @tf.function(autograph=False)
     def change(x: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         here = attack_loss("cross_entropy", labels=y, logits=logits(x))
-        total = tf.zeros_like(here)
-        for point in tf.range(STABILITY_POINTS):
+
+        def add(point: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             near = random_starts(
                 x,
                 image_index=index,
                 restart=tf.fill(tf.shape(index), point),
                 seed=tf.constant(seed),
-                eps=tf.constant(STABILITY_RADIUS),
+                eps=tf.constant(radius),
             )
             there = attack_loss("cross_entropy", labels=y, logits=logits(near))
-            total += tf.minimum(1.0, tf.math.divide_no_nan(tf.abs(there - here), tf.abs(here)))
+            moved = tf.math.divide_no_nan(tf.abs(there - here), tf.abs(here))
+            return point + 1, total + tf.minimum(1.0, moved)
+
+        _, total = tf.while_loop(
+            lambda point, _: point < STABILITY_POINTS, add, (tf.constant(0), tf.zeros_like(here))
+        )
         return total / STABILITY_POINTS
 
     (changes,) = batched(change, batch_size, images, labels, np.arange(len(images)))
@@ -170,7 +181,7 @@ def way_of_an_attack(
     images: np.ndarray,
     labels: np.ndarray,
     *,
-    attack: Attack,
+    attack: PGD,
     seed: int,
     batch_size: int,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -182,7 +193,7 @@ def way_of_an_attack(
     gradient_logits = logits_function(model)
     steps = attack.nb_iter
 
-    @tf.function
+    @tf.function(autograph=False)
     def way(x: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> list[tf.Tensor]:
         value_and_gradient = loss_and_gradient(gradient_logits, y, loss=attack.loss)
         points = x
@@ -243,7 +254,7 @@ def broken_by_starts(
     images: np.ndarray,
     labels: np.ndarray,
     *,
-    attack: Attack,
+    attack: GradientAttack,
     seed: int,
     batch_size: int,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -255,7 +266,7 @@ def broken_by_starts(
     """
     logits = logits_function(model)
 
-    @tf.function
+    @tf.function(autograph=False)
     def starts(x: tf.Tensor, index: tf.Tensor, restart: tf.Tensor) -> list[tf.Tensor]:
         points = random_starts(
             x,

@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from alp_repro import evaluation, files, runs
-from alp_repro.attacks import QUERY_COST, Attack
+from alp_repro.attacks import QUERY_COST, Attack, GradientAttack
 from alp_repro.auditing import measurements, stages
+from alp_repro.auditing.attacked import Attacked, Votes, votes_of
 from alp_repro.auditing.folder import claim, subject
 from alp_repro.auditing.kinds import Indicator
 from alp_repro.auditing.result import AttackResult, Audit
@@ -34,7 +34,7 @@ class Work:
 
     def __init__(
         self,
-        model: keras.Model,
+        attacked: Attacked,
         images: np.ndarray,
         labels: np.ndarray,
         *,
@@ -48,25 +48,26 @@ class Work:
         """Takes the clean images in; nothing is attacked yet.
 
         Raises:
-          InputError: the model's logits are not finite, or the folder is another audit's.
+          InputError: the folder is another audit's.
         """
         self.images, self.labels, self.attack = images, labels, attack
         self.seed, self.batch_size = seed, batch_size
-        self.model, self.report = model, report
+        self.attacked, self.model, self.report = attacked, attacked.model, report
         # What cannot be taken apart may hold operations that XLA does not know.
-        self.jit_compile = None if is_graph(model) else False
+        self.jit_compile = None if is_graph(self.model) else False
         self._started, self._seconds = time.monotonic(), seconds
         self.folder = folder
         files.make_folder(folder)
-        self.logits = measurements.clean_logits(model, images, batch_size=batch_size)
-        self.predictions = self.logits.argmax(axis=1).astype(np.int32)
-        self.correct = self.predictions == labels
+        self.logits = attacked.logits
         self._identity = self._hash_of_everything()
         claim(
             folder,
-            subject(model, images, labels, attack=attack, seed=seed),
+            subject(self.model, images, labels, attack=attack, seed=seed),
             ours=any(self.kept(path.stem) for path in folder.glob("stages/[!.]*.json")),
         )
+        self.predictions, self.votes = self._judged_clean()
+        self.correct = self.predictions == labels
+        self._found = np.full(len(labels), -1, np.int32)
         self._passes_a_second = 0.0
         self.broken_by = np.full(len(labels), -1)
         self.adversarial = np.zeros_like(images)
@@ -76,11 +77,28 @@ class Work:
     def _hash_of_everything(self) -> str:
         """What a kept stage belongs to: the function, the images, the evaluation under audit."""
         digest = hashlib.sha256(runs.weights_hash(self.model).encode())
-        for array in (self.logits, self.images, self.labels):
+        # A random model's logits are others each time.
+        logits = () if self.attacked.random else (self.logits,)
+        for array in (*logits, self.images, self.labels):
             digest.update(np.ascontiguousarray(array).tobytes())
-        settings = {**dataclasses.asdict(self.attack), "seed": self.seed}
+        settings = {**self.attack.to_json(), "seed": self.seed}
         digest.update(json.dumps(settings, sort_keys=True).encode())
         return digest.hexdigest()[:16]
+
+    def _judged_clean(self) -> tuple[np.ndarray, Votes | None]:
+        """Predictions int32 [n] on the clean images; of a random model, the votes for them too."""
+        if not self.attacked.random:
+            return self.logits.argmax(axis=1).astype(np.int32), None
+        kept = self.once("clean_votes", list[list[int]], lambda: self._counts(self.images).tolist())
+        counts = np.array(kept)
+        return counts.argmax(axis=1).astype(np.int32), votes_of(counts, self.labels)
+
+    def _counts(self, images: np.ndarray) -> np.ndarray:
+        """How many of fresh passes over a random model give each class, int [n, classes]."""
+        assert self.attacked.verdicts is not None
+        program = tf.function(self.attacked.verdicts.votes)
+        (counts,) = measurements.batched(program, min(self.batch_size, len(images)), images)
+        return counts.round().astype(np.int64)
 
     # --- stages that are kept
 
@@ -138,7 +156,7 @@ class Work:
         x, y = tf.constant(self.images[chosen]), tf.constant(self.labels[chosen])
         logits = measurements.logits_function(self.model)
 
-        @tf.function
+        @tf.function(autograph=False)
         def gradient(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
             if blind:
                 return logits(x)
@@ -172,10 +190,10 @@ class Work:
     def result(self, found: tuple[Indicator, ...]) -> Audit:
         """What has come of it so far."""
         broken = self.broken_by >= 0
-        predicted = np.full(len(self.labels), -1, np.int32)
-        if broken.any():
+        predicted = self._found.copy()
+        if broken.any() and not self.attacked.random:
             logits = measurements.clean_logits(
-                self.model, self.adversarial[broken], batch_size=self.batch_size
+                self.attacked.given, self.adversarial[broken], batch_size=self.batch_size
             )
             predicted[broken] = logits.argmax(axis=1)
         return Audit(
@@ -189,6 +207,7 @@ class Work:
             adversarial=self.adversarial,
             found=predicted,
             left_out=tuple(self.left_out),
+            votes=self.votes,
         )
 
     def run(self, stage: Stage) -> None:
@@ -201,8 +220,9 @@ class Work:
             return
         if not admitted and not self.fits(name, stage.title, stage.cost, len(places)):
             return
+        follows = stage.attack.needs_gradient
         record = evaluation.evaluate(
-            self.model,
+            self.model if follows else self.attacked.judge,
             self.images[places],
             self.labels[places],
             attack=stage.attack,
@@ -211,25 +231,29 @@ class Work:
             folder=self.folder / "attacks",
             indices=places,
             save_adversarial=True,
+            allow_random=self.attacked.random,
             progress=False,
             jit_compile=self.jit_compile,
         )
         restarts = stage.attack.restarts
         first = np.where(record.first_break < restarts, record.first_break, -1)
-        spent = int(record.gradients_spent(restarts).sum())
+        unit = 1 if follows else QUERY_COST
+        costs = (record.gradients_spent(restarts) / unit).astype(np.int64)
+        spent = int(costs.sum())
         took = float(sum(session.get("seconds", 0.0) for session in record.sessions))
         kept = self.kept(name)
         if kept is None:
-            self._learn_speed(spent, stage, took, sessions=len(record.sessions))
+            self._learn_speed(int(spent * unit), stage, took, sessions=len(record.sessions))
             self.keep(name, {"broken": int((first >= 0).sum()), "spent": spent, "seconds": took})
         else:  # a record that went on with more restarts has more seconds than this stage took
             took = float(kept.get("seconds", took))
         assert record.adversarial is not None
-        self._note(stage, places, first, record.adversarial, spent=spent, seconds=took)
+        self._note(stage, places, first, record.adversarial, costs=costs, seconds=took)
 
     def run_without_gradient(self, stage: Stage) -> None:
         """The evaluation under audit where it has no gradient to follow: its starts are judged."""
         places = np.flatnonzero(self.correct)
+        assert isinstance(stage.attack, GradientAttack)
         first, found = measurements.broken_by_starts(
             self.model,
             self.images[places],
@@ -238,7 +262,35 @@ class Work:
             seed=self.seed,
             batch_size=self.batch_size,
         )
-        self._note(stage, places, first, found, spent=0, seconds=0.0)
+        self._note(stage, places, first, found, costs=np.zeros(len(places), int), seconds=0.0)
+
+    def _confirmed(
+        self, name: str, places: np.ndarray, first: np.ndarray, found: np.ndarray
+    ) -> np.ndarray:
+        """Return the first breaks, int [k], less those that were luck, as fresh passes tell.
+
+        The votes for what holds are taken in.
+        """
+        broken = np.flatnonzero(first >= 0)
+        if not self.attacked.random or not len(broken):
+            return first
+        kept = self.once(
+            f"votes_{name}", list[list[int]], lambda: self._counts(found[broken]).tolist()
+        )
+        counts = np.array(kept)
+        predicted = counts.argmax(axis=1)
+        held = predicted != self.labels[places[broken]]
+        first = first.copy()
+        first[broken[~held]] = -1
+        new = held & (self.broken_by[places[broken]] < 0)
+        taken = places[broken[new]]
+        self._found[taken] = predicted[new]
+        assert self.votes is not None
+        votes = votes_of(counts[new], self.labels[taken])
+        right, other = self.votes.right.copy(), self.votes.other.copy()
+        right[taken], other[taken] = votes.right, votes.other
+        self.votes = dataclasses.replace(self.votes, right=right, other=other)
+        return first
 
     def _note(
         self,
@@ -247,10 +299,11 @@ class Work:
         first: np.ndarray,
         found: np.ndarray,
         *,
-        spent: int,
+        costs: np.ndarray,
         seconds: float,
     ) -> None:
         """Takes in what a stage did to the images at these places."""
+        first = self._confirmed(stage.name, places, first, found)
         broken = first >= 0
         new = broken & (self.broken_by[places] < 0)
         self.broken_by[places[new]] = len(self.attacks)
@@ -264,8 +317,9 @@ class Work:
                 places,
                 broken,
                 first,
-                spent,
+                int(costs.sum()),
                 seconds,
+                costs,
             )
         )
         self.report(
@@ -281,8 +335,8 @@ class Work:
         earlier stage or by a process that was stopped.
         """
         working = seconds - sessions * stages.COMPILATION_SECONDS
-        if working > stages.COMPILATION_SECONDS and stage.attack.method != "square":
-            self._passes_a_second = stages.in_gradients(stage.attack, spent) / working
+        if working > stages.COMPILATION_SECONDS and stage.attack.needs_gradient:
+            self._passes_a_second = spent / working
 
     def further_rounds(self) -> None:
         """More rounds of the strongest attack while they find something and there is time."""

@@ -10,12 +10,14 @@ if TYPE_CHECKING:
     from alp_repro.evaluation.record import AttackRecord
     from alp_repro.evaluation.record_file import load_record, save_record
     from alp_repro.evaluation.restarts import Progress, attack_with_restarts
+    from alp_repro.evaluation.robust_accuracy import RobustAccuracy
     from alp_repro.evaluation.store import attack_name, find_record
 
 __all__ = [
     "DEFAULT_BATCH",
     "AttackRecord",
     "Progress",
+    "RobustAccuracy",
     "attack_name",
     "attack_with_restarts",
     "evaluate",
@@ -44,6 +46,7 @@ export(
             "Progress",
             "attack_with_restarts",
         ),
+        "alp_repro.evaluation.robust_accuracy": ("RobustAccuracy",),
         "alp_repro.evaluation.store": (
             "attack_name",
             "find_record",

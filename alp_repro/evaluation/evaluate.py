@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from alp_repro import runs
+from alp_repro.arguments import checked_function, checked_strategy, checked_switch
+from alp_repro.attacks.base import Attack
 from alp_repro.attacks.batches import DEFAULT_BATCH, Execution
+from alp_repro.attacks.pgd import PGD
 from alp_repro.attacks.rounding import rounding_notes
-from alp_repro.attacks.settings import Attack
 from alp_repro.errors import InputError
 from alp_repro.evaluation.input_check import (
     check_is_keras,
@@ -22,7 +25,7 @@ from alp_repro.evaluation.input_check import (
     checked_labels,
     checked_seed,
 )
-from alp_repro.evaluation.model_check import admitted_model, weights_kept
+from alp_repro.evaluation.model_check import admitted_model, checked_logits, weights_kept
 from alp_repro.evaluation.progress import progress_bar
 from alp_repro.evaluation.record import AttackRecord, new_record
 from alp_repro.evaluation.restarts import Progress, attack_with_restarts
@@ -47,6 +50,7 @@ def evaluate(
     indices: np.ndarray | None = None,
     record_losses: bool = False,
     save_adversarial: bool = False,
+    surrogate: keras.Model | str | Path | Callable[..., Any] | None = None,
     allow_random: bool = False,
     strategy: tf.distribute.Strategy | None = None,
     jit_compile: bool | None = None,
@@ -74,6 +78,9 @@ def evaluate(
       indices: int [n], places of the images in their data set, for the record.
       record_losses: note the loss after every restart of every image, broken ones too.
       save_adversarial: keep the images that broke.
+      surrogate: what the gradients are taken of, as `model`, where the model has none: the model
+        itself without the step that has no gradient (BPDA), or another one (a transfer attack).
+        The model judges every point; losses in the record are the surrogate's.
       allow_random: evaluate a model that is no function of an image (noise or dropout in inference,
         batch statistics). Each restart then is a new draw, an image counts as broken when one draw
         of them is misclassified, so the accuracy falls with restarts whatever the attack does;
@@ -95,14 +102,28 @@ def evaluate(
     seed, batch_size = checked_seed(seed), checked_batch_size(batch_size)
     indices, details = checked_indices(indices, len(images)), checked_details(details)
     folder = None if folder is None else checked_folder(folder)
+    run_restarts = checked_function(run_restarts, name="run_restarts")
+    report = None if report is None else checked_function(report, name="report")
+    record_losses = checked_switch(record_losses, name="record_losses")
+    save_adversarial = checked_switch(save_adversarial, name="save_adversarial")
+    allow_random = checked_switch(allow_random, name="allow_random")
+    execution = Execution(
+        batch_size=batch_size,
+        strategy=checked_strategy(strategy),
+        jit_compile=None
+        if jit_compile is None
+        else checked_switch(jit_compile, name="jit_compile"),
+    )
     if not isinstance(attack, Attack):
         raise InputError(f"attack is a {type(attack).__name__}: an Attack is needed")
-    if attack.budget and record_losses:
+    if getattr(attack, "budget", 0) and record_losses:
         raise InputError(
             "record_losses: under a budget images do not get the same restarts; budget=0 works"
         )
     model = _keras_model(model, images.shape[1:])
-    execution = Execution(batch_size=batch_size, strategy=strategy, jit_compile=jit_compile)
+    guide = None if surrogate is None else _keras_model(surrogate, images.shape[1:])
+    if guide is not None:
+        model = _crafted_on(model, guide, images)
 
     with (
         weights_kept(model, images.shape[1:]),
@@ -117,6 +138,8 @@ def evaluate(
             "batch_size": batch_size,
             **subject(model, images, labels, judge=judge),
         }
+        if guide is not None:  # in the name too: the model's own record may lie beside it
+            settings["surrogate"] = runs.weights_hash(guide) if guide.weights else guide.name
         settings |= {"losses": record_losses, "adversarial": save_adversarial}
         if chance is not None:
             settings |= {"random": chance, "function": {**settings["function"], "logits": []}}
@@ -160,7 +183,7 @@ def _as_crafted(attack: Attack) -> Attack:
     """Where the ball is a point, every attack ends in the image itself: one step does."""
     if attack.eps > 0:
         return attack
-    return Attack(eps=0.0, eps_iter=0.0, nb_iter=1, restarts=attack.restarts, random_start=False)
+    return PGD(eps=0.0, eps_iter=0.0, nb_iter=1, restarts=attack.restarts, random_start=False)
 
 
 def _keras_model(model: Any, image_shape: tuple[int, ...]) -> keras.Model:
@@ -179,6 +202,14 @@ def _keras_model(model: Any, image_shape: tuple[int, ...]) -> keras.Model:
         return model
     height, width, channels = image_shape
     return as_classifier(model, image_shape=(height, width, channels)).model
+
+
+def _crafted_on(model: keras.Model, guide: keras.Model, images: np.ndarray) -> keras.Model:
+    from alp_repro.classifiers.decisions import crafted_on
+
+    for one in (model, guide):
+        checked_logits(one, images)
+    return crafted_on(model, guide, image_shape=images.shape[1:])
 
 
 def predictions(model: keras.Model, images: np.ndarray, *, batch_size: int) -> np.ndarray:
@@ -214,4 +245,4 @@ def _compiled_logits(
     """Traced once for all attacks on a model."""
     import tensorflow as tf
 
-    return tf.function(logits_function(model))
+    return tf.function(logits_function(model), autograph=False)

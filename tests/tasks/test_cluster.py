@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, evaluate
 from alp_repro.evaluation.heat_maps import heat_map
@@ -32,7 +32,7 @@ from tests.tasks.small_tasks import Count, Write  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
-ATTACK = Attack(eps=0.05, eps_iter=0.02, nb_iter=3, restarts=30)
+ATTACK = PGD(eps=0.05, eps_iter=0.02, nb_iter=3, restarts=30)
 SETTING = {"attack": ATTACK, "batch_size": 16, "seed": 2}
 
 
@@ -227,7 +227,7 @@ def test_tasks_end_as_on_this_machine_and_one_that_dies_goes_on(
     assert pids[0] == pids[1] != pids[2] == pids[3]
     assert not (tmp_path / "count/counted").exists()
     news = running.news()
-    assert news.told["a"] == "working" and ("a", "a says") in news.said
+    assert news.told["a"].text == "working" and ("a", "a says") in news.said
 
 
 @pytest.mark.parametrize("workers", [1], indirect=True)

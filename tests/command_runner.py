@@ -1,6 +1,6 @@
 """Runs commands of ours one after the other, each in a fork of a process that has the libraries.
 
-    python -m tests.readme_runner < commands.json
+    python -m tests.command_runner < commands.json
 
 TensorFlow is imported once instead of once a command; the forks begin before it touches a device.
 Reads a JSON list of [name, what, argument, …], where `what` is a module or a file of Python code,
@@ -12,15 +12,36 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import subprocess
 import sys
 import tempfile
 import traceback
 from pathlib import Path
 from typing import NoReturn
 
-import alp_repro  # noqa: F401 (the imports that the forks shall have)
-import experiments
-from alp_repro.reporting import report  # noqa: F401
+Ends = dict[str, tuple[int, str]]
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run_all(commands: list[list[str]], *, cwd: Path, **environment: str) -> Ends:
+    """Run this file as a process.
+
+    Args:
+      commands: [name, what, argument, …] each.
+      cwd: the folder in which they run.
+      environment: variables besides those of this process.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.command_runner"],
+        input=json.dumps(commands),
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", **environment},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    found: Ends = {name: (code, output) for name, (code, output) in json.loads(done.stdout).items()}
+    return found
 
 
 def run(what: str, arguments: list[str]) -> tuple[int, str]:
@@ -57,8 +78,16 @@ def become(what: str, arguments: list[str]) -> NoReturn:
 
 
 def main() -> None:
+    # What the forks shall have. Not at the top: a test takes `run_all` from here.
+    import keras  # noqa: F401
+
+    import alp_repro.attacks.programs
+    import alp_repro.auditing.audit
+    import alp_repro.evaluation.evaluate
+    import alp_repro.reporting.report
+    import alp_repro.training.train  # noqa: F401
+
     commands = json.load(sys.stdin)
-    assert Path(experiments.__file__).is_file()
     ended = {name: run(what, arguments) for name, what, *arguments in commands}
     json.dump(ended, sys.stdout)
 
