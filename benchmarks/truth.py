@@ -17,23 +17,12 @@ import numpy as np
 from absl import flags
 
 from alp_repro import runs
-from alp_repro.attacks import APGD, FAB, Attack, BasinHopping, Square, strong_attack
+from alp_repro.attacks import Attack, BasinHopping, autoattack, strong_attack
 from alp_repro.evaluation import evaluate
 from benchmarks import timing, truth_models
 from experiments import app
 
 FLAGS = flags.FLAGS
-_CLASSES = 10
-
-
-def autoattack_parts(eps: float) -> dict[str, Attack]:
-    """AutoAttack's standard version, in its order."""
-    return {
-        "APGD-CE": APGD(eps=eps),
-        "APGD-T": APGD(eps=eps, loss="dlr", target="each", restarts=_CLASSES - 1),
-        "FAB-T": FAB(eps=eps, restarts=_CLASSES - 1),
-        "Square": Square(eps=eps, nb_iter=5000),
-    }
 
 
 def attacks_alone(eps: float) -> dict[str, Attack]:
@@ -66,7 +55,7 @@ def row(case: truth_models.Case) -> list[str]:
     """A line of the table."""
     count = len(case.labels)
     standing, cells = np.arange(count), [case.name, str(count), case.truth]
-    for name, attack in autoattack_parts(case.eps).items():
+    for name, attack in autoattack(case.eps).items():
         if len(standing):
             standing = left_by(attack, case, standing, name)
         cells.append(f"{100 * len(standing) / count:.2f}")
@@ -82,7 +71,7 @@ def main(_: list[str]) -> None:
     found = truth_models.cases(
         Path(FLAGS.truth_dir), data_dir=FLAGS.data_dir, trades_images=FLAGS.trades_images
     )
-    parts, alone = autoattack_parts(0.1), attacks_alone(0.1)
+    parts, alone = autoattack(0.1), attacks_alone(0.1)
     heads = ["percent left standing", "images", "truth", *parts, "gradients"]
     heads += [head for name in alone for head in (name, "gradients")]
     rows = []

@@ -8,21 +8,73 @@ misclassified is noted if it is the closest, and pulled back to the image.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import tensorflow as tf
+import dataclasses
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from alp_repro import stateless_random
 from alp_repro.attacks.apgd import ValueAndGradient
-from alp_repro.attacks.draws import item_seed
-from alp_repro.attacks.losses import finite_gradient, margin
+from alp_repro.attacks.base import STEPS, Attack, Cost, Crafted
+from alp_repro.attacks.draws import item_seed, wrong_classes
+from alp_repro.attacks.losses import finite_gradient, loss_and_gradient, margin
 from alp_repro.errors import InputError
-from alp_repro.model_copies import LogitsFunction
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from alp_repro.attacks.batches import CraftItems
+    from alp_repro.model_copies import LogitsFunction
+else:
+    from alp_repro.lazy_tensorflow import tf
 
 _MOST_BIAS = 0.1  # α_max: the largest share of the step that starts at the image
 _OVERSHOOT = 1.05  # η: beyond the plane
 _KEPT = 0.9  # β: the share of the way from the image that a misclassified point keeps
 _FINAL_STEPS = 3  # of the final search
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FAB(Attack):
+    """The closest point beyond the boundary towards one class (Croce & Hein 2020, FAB).
+
+    Restart r aims at the wrong class of rank r (modulo their number) of the clean prediction. The
+    first of a class begins at the image, further ones at a distance of ε/2.
+
+    Attributes:
+      nb_iter: steps of one restart.
+    """
+
+    nb_iter: int = dataclasses.field(default=100, metadata=STEPS)
+
+    name: ClassVar[str] = "fab"
+    numbers: ClassVar[tuple[str, ...]] = ("eps", "nb_iter")
+
+    @property
+    def cost(self) -> Cost:
+        """Its steps, and after each a look at where it led."""
+        return Cost(gradients=self.nb_iter, queries=self.nb_iter + _FINAL_STEPS + 2)
+
+    def craft(self, logits: LogitsFunction, items: CraftItems) -> Crafted:
+        """Craft a batch; see `Attack.craft`."""
+        images, labels = items.images, items.labels
+        ranking = wrong_classes(items.clean_logits(images), labels)
+        turn = items.restart % ranking.shape[1]
+        starts = fab_starts(
+            images,
+            eps=self.eps,
+            from_image=items.restart < ranking.shape[1],
+            **items.what_draws_depend_on,
+        )
+        targets = tf.gather(ranking, turn, axis=1, batch_dims=1)
+        found = fab_attack(
+            logits,
+            loss_and_gradient(logits, labels, loss="margin", targets=targets),
+            images,
+            labels,
+            starts=starts,
+            nb_iter=self.nb_iter,
+            enough=self.eps,
+        )
+        return Crafted(tf.stop_gradient(found.adversarial), found.nonfinite_gradients)
 
 
 class FabResult(NamedTuple):

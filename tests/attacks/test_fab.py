@@ -8,8 +8,7 @@ import tensorflow as tf
 
 from alp_repro.attacks.draws import choose_targets
 from alp_repro.attacks.fab import fab_attack, fab_starts, linf_projection
-from alp_repro.attacks.losses import margin
-from alp_repro.attacks.pgd import loss_and_gradient
+from alp_repro.attacks.losses import loss_and_gradient, margin
 from alp_repro.errors import InputError
 from alp_repro.model_copies import logits_function
 
