@@ -24,8 +24,8 @@ def autoattack(
     `standard`: APGD on the cross-entropy, APGD on the DLR and FAB aimed at nine wrong classes each,
     Square with 5,000 queries. `plus`: APGD on both losses with five restarts before these; FAB
     without a target, which the authors have too, is left out, since it takes a gradient of each
-    class for a step of the aimed one's. `rand`: APGD on both losses, for a random model whose logits
-    and gradients are means over passes (`classifiers.voting`, the authors' 20).
+    class for a step of the aimed one's. `rand`: APGD on both losses, for a random model whose
+    logits and gradients are means over passes (`classifiers.voting`, the authors' 20).
 
     Args:
       eps: radius of the ball, on the model's input scale.
