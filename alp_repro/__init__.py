@@ -71,6 +71,7 @@ export(
             "Attack",
             "BasinHopping",
             "Square",
+            "autoattack",
             "strong_attack",
         ),
         "alp_repro.auditing": (

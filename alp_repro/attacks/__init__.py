@@ -7,7 +7,7 @@ from alp_repro.lazy_exports import export
 if TYPE_CHECKING:
     from alp_repro.attacks.apgd import APGD
     from alp_repro.attacks.ascent import GradientAttack
-    from alp_repro.attacks.autoattack import autoattack
+    from alp_repro.attacks.auto_attack import autoattack
     from alp_repro.attacks.base import EXECUTION, QUERY_COST, Attack, Cost, Crafted
     from alp_repro.attacks.batches import (
         DEFAULT_BATCH,
@@ -85,7 +85,7 @@ export(
     {
         "alp_repro.attacks.apgd": ("APGD",),
         "alp_repro.attacks.ascent": ("GradientAttack",),
-        "alp_repro.attacks.autoattack": ("autoattack",),
+        "alp_repro.attacks.auto_attack": ("autoattack",),
         "alp_repro.attacks.base": (
             "EXECUTION",
             "QUERY_COST",
