@@ -50,22 +50,23 @@ def cases(folder: Path, *, data_dir: str | None = None, trades_images: int = 10_
     found = []
     test = data.load_split("mnist", "test", data_dir=data_dir)
 
-    def mnist(name: str, model: str, chosen: np.ndarray, low: float | None, high: float) -> None:
+    def mnist(name: str, model: str, chosen: str | int, low: float | None, high: float) -> None:
         if (folder / f"{model}.keras").exists():
-            images, labels = test.unit_scale[chosen], test.labels[chosen]
+            places = np.arange(chosen) if isinstance(chosen, int) else positions(chosen)
+            images, labels = test.unit_scale[places], test.labels[places]
             found.append(Case(name, folder / f"{model}.keras", images, labels, 0.3, low, high))
 
     def positions(name: str) -> np.ndarray:
         return np.loadtxt(folder / name, dtype=np.int64, ndmin=1).reshape(-1)
 
-    mnist("MNIST CNN-A", "mnist_cnn_a_adv", positions("mnist_200_indices.txt"), 76.0, 76.5)
+    mnist("MNIST CNN-A", "mnist_cnn_a_adv", "mnist_200_indices.txt", 76.0, 76.5)
     if (folder / "cifar_cnn_a_adv.keras").exists():
         with np.load(folder / "cifar_200.npz") as file:
             images, labels = file["x"], file["y"]
         model = folder / "cifar_cnn_a_adv.keras"
         found.append(Case("CIFAR-10 CNN-A", model, images, labels, 2 / 255, 48.5, 50.0))
     for name, model in (("hard, CNN-A", "mnist_cnn_a_adv"), ("hard, Madry", "madry_tiny")):
-        mnist(name, model, positions(f"hard_{model}.txt"), 0.0, 0.0)
+        mnist(name, model, f"hard_{model}.txt", 0.0, 0.0)
     # AutoAttack leaves 92.81% of the 10,000, the A³ attack 92.71%.
-    mnist("TRADES", "trades_mnist", np.arange(trades_images), None, 92.71)
+    mnist("TRADES", "trades_mnist", trades_images, None, 92.71)
     return found
