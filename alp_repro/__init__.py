@@ -16,7 +16,17 @@ from alp_repro.lazy_exports import export
 from alp_repro.versions import __version__ as __version__
 
 if TYPE_CHECKING:
-    from alp_repro.attacks import APGD, PGD, SPSA, Attack, Square, strong_attack
+    from alp_repro.attacks import (
+        APGD,
+        FAB,
+        PGD,
+        SPSA,
+        Attack,
+        BasinHopping,
+        Square,
+        autoattack,
+        strong_attack,
+    )
     from alp_repro.auditing import Audit, audit
     from alp_repro.data.load import load_evaluation_set
     from alp_repro.errors import InputError
@@ -27,17 +37,20 @@ if TYPE_CHECKING:
 
 __all__ = [
     "APGD",
+    "FAB",
     "PGD",
     "SPSA",
     "Attack",
     "AttackRecord",
     "Audit",
+    "BasinHopping",
     "InputError",
     "LogitPairing",
     "Recipe",
     "RobustAccuracy",
     "Square",
     "audit",
+    "autoattack",
     "evaluate",
     "load_evaluation_set",
     "load_model",
@@ -50,7 +63,17 @@ __all__ = [
 export(
     __name__,
     {
-        "alp_repro.attacks": ("APGD", "PGD", "SPSA", "Attack", "Square", "strong_attack"),
+        "alp_repro.attacks": (
+            "APGD",
+            "FAB",
+            "PGD",
+            "SPSA",
+            "Attack",
+            "BasinHopping",
+            "Square",
+            "autoattack",
+            "strong_attack",
+        ),
         "alp_repro.auditing": (
             "Audit",
             "audit",

@@ -134,7 +134,7 @@ def _kind(recipe: Recipe) -> Hashable:
 def _parts_left(job: Job, recipe: Recipe) -> list[tuple[Recipe, int]]:
     """Recipes whose steps all cost the same, each with how many are still to do."""
     whole, iterations = _steps_left(job, recipe), recipe.attack_warmup_nb_iter
-    if iterations is None or recipe.attack is None:
+    if iterations is None or not isinstance(recipe.attack, PGD):
         return [(recipe, whole.left)]
     warm = min(max(recipe.attack_warmup_steps - whole.done, 0), whole.left)
     plain = dataclasses.replace(recipe, attack_warmup_nb_iter=None)

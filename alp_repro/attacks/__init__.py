@@ -7,6 +7,7 @@ from alp_repro.lazy_exports import export
 if TYPE_CHECKING:
     from alp_repro.attacks.apgd import APGD
     from alp_repro.attacks.ascent import GradientAttack
+    from alp_repro.attacks.auto_attack import autoattack
     from alp_repro.attacks.base import EXECUTION, QUERY_COST, Attack, Cost, Crafted
     from alp_repro.attacks.batches import (
         DEFAULT_BATCH,
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
         items_without_noise,
         random_starts,
     )
+    from alp_repro.attacks.fab import FAB
+    from alp_repro.attacks.hopping import BasinHopping
     from alp_repro.attacks.losses import LOSSES, attack_loss, loss_and_gradient
     from alp_repro.attacks.pgd import PGD, pgd_step
     from alp_repro.attacks.programs import AttackProgram, attack_program, grid_program
@@ -39,12 +42,14 @@ __all__ = [
     "ATTACKS",
     "DEFAULT_BATCH",
     "EXECUTION",
+    "FAB",
     "LOSSES",
     "PGD",
     "QUERY_COST",
     "SPSA",
     "Attack",
     "AttackProgram",
+    "BasinHopping",
     "BatchOutcome",
     "Cost",
     "CraftItems",
@@ -60,6 +65,7 @@ __all__ = [
     "attack_from_json",
     "attack_loss",
     "attack_program",
+    "autoattack",
     "choose_targets",
     "exact_bounds",
     "grid_program",
@@ -79,6 +85,7 @@ export(
     {
         "alp_repro.attacks.apgd": ("APGD",),
         "alp_repro.attacks.ascent": ("GradientAttack",),
+        "alp_repro.attacks.auto_attack": ("autoattack",),
         "alp_repro.attacks.base": (
             "EXECUTION",
             "QUERY_COST",
@@ -103,6 +110,8 @@ export(
             "items_without_noise",
             "random_starts",
         ),
+        "alp_repro.attacks.fab": ("FAB",),
+        "alp_repro.attacks.hopping": ("BasinHopping",),
         "alp_repro.attacks.losses": (
             "LOSSES",
             "attack_loss",

@@ -133,11 +133,23 @@ def choose_targets(
         seeds = item_seed(seed, image_index, tf.constant(-1))
         uniform = stateless_random.uniform_from_bits(stateless_random.bits_of_each(seeds, []))
         return tf.cast(uniform * classes, tf.int32)
-    true_class = tf.one_hot(labels, classes, on_value=True, off_value=False)
-    wrong_logits = tf.where(true_class, -np.inf, clean_logits)
-    ranking = tf.argsort(wrong_logits, axis=1, direction="DESCENDING", stable=True)
+    ranking = wrong_classes(clean_logits, labels)
     turn = tf.cast(restart, tf.int32)
     if target == "each":
         return tf.gather(ranking, turn % (classes - 1), axis=1, batch_dims=1)
     aims = tf.gather(ranking, turn // _ROTATION % (classes - 1), axis=1, batch_dims=1)
     return tf.where(turn % _ROTATION == 1, -1, aims)
+
+
+def wrong_classes(clean_logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Return each item's wrong classes by their logit, the largest first: int32 [batch, k - 1].
+
+    Args:
+      clean_logits: float32 [batch, k] on the clean images.
+      labels: int [batch].
+    """
+    classes = clean_logits.shape[-1]
+    true_class = tf.one_hot(labels, classes, on_value=True, off_value=False)
+    wrong_logits = tf.where(true_class, -np.inf, clean_logits)
+    ranking = tf.argsort(wrong_logits, axis=1, direction="DESCENDING", stable=True)
+    return ranking[:, : classes - 1]

@@ -54,7 +54,7 @@ class Attacked:
     def fresh_counts(self, images: np.ndarray, *, batch_size: int) -> np.ndarray:
         """Return how many of new passes over a random model give each class, int [n, classes]."""
         assert self.verdicts is not None
-        program = tf.function(self.verdicts.votes)
+        program = tf.function(self.verdicts.votes, autograph=False)
         (counts,) = measurements.batched(program, min(batch_size, len(images)), images)
         return counts.round().astype(np.int64)
 

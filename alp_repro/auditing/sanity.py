@@ -37,8 +37,8 @@ def with_checks(plan: Sequence[Stage]) -> tuple[Stage, ...]:
     noise = Square(eps=eps, nb_iter=1, restarts=NOISE_POINTS)
     found = [Stage("noise", f"{NOISE_POINTS} random points", noise)]
     if attack.needs_gradient:
-        steps = attack if isinstance(attack, PGD) else default_attack(eps)
-        one_step = dataclasses.replace(steps, eps_iter=eps, nb_iter=1)
+        many = attack if isinstance(attack, PGD) else default_attack(eps)
+        one_step = dataclasses.replace(many, eps_iter=eps, nb_iter=1)
         found.append(Stage("one_step", "One step of ε", one_step))
         found.append(Stage("half", "Default in half the ball", scaled(attack, eps / 2)))
     return default, *found, *others

@@ -62,7 +62,7 @@ def ended(folder: Path) -> command_runner.Ends:
         ],
         "not measured": [
             "experiments.audit",
-            "--model=tests.auditing.fixtures:DropoutLeftOn",
+            "--model=tests.auditing.fixtures:BatchStatistics",
             f"--data={folder}/floats.npz",
             f"--out={folder}/not_measured",
             "--fail_below=0",
