@@ -16,7 +16,7 @@ from alp_repro.lazy_exports import export
 from alp_repro.versions import __version__ as __version__
 
 if TYPE_CHECKING:
-    from alp_repro.attacks import APGD, PGD, SPSA, Attack, Square, strong_attack
+    from alp_repro.attacks import APGD, PGD, SPSA, Attack, Ensemble, Phase, Square, strong_attack
     from alp_repro.auditing import Audit, audit
     from alp_repro.data.load import load_evaluation_set
     from alp_repro.errors import InputError
@@ -32,8 +32,10 @@ __all__ = [
     "Attack",
     "AttackRecord",
     "Audit",
+    "Ensemble",
     "InputError",
     "LogitPairing",
+    "Phase",
     "Recipe",
     "RobustAccuracy",
     "Square",
@@ -50,7 +52,10 @@ __all__ = [
 export(
     __name__,
     {
-        "alp_repro.attacks": ("APGD", "PGD", "SPSA", "Attack", "Square", "strong_attack"),
+        "alp_repro.attacks": (
+            *("APGD", "PGD", "SPSA", "Attack", "Ensemble", "Phase", "Square"),
+            "strong_attack",
+        ),
         "alp_repro.auditing": (
             "Audit",
             "audit",

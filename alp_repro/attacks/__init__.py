@@ -22,16 +22,17 @@ if TYPE_CHECKING:
         choose_targets,
         item_noise,
         item_seed,
-        items_without_noise,
         random_starts,
     )
     from alp_repro.attacks.losses import LOSSES, attack_loss, loss_and_gradient
     from alp_repro.attacks.pgd import PGD, pgd_step
+    from alp_repro.attacks.phases import Ensemble, Phase, attack_of, ensemble_of
+    from alp_repro.attacks.presets import PRESETS, attack_named, strong_attack
     from alp_repro.attacks.programs import AttackProgram, attack_program, grid_program
     from alp_repro.attacks.registry import ATTACKS, attack_class, attack_from_json, register
     from alp_repro.attacks.spsa import SPSA
     from alp_repro.attacks.square import Square
-    from alp_repro.attacks.strong import strong_attack
+    from alp_repro.attacks.turns import Turns
     from alp_repro.dtypes import Dtype, resolve_dtype
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "EXECUTION",
     "LOSSES",
     "PGD",
+    "PRESETS",
     "QUERY_COST",
     "SPSA",
     "Attack",
@@ -51,21 +53,26 @@ __all__ = [
     "Crafted",
     "Draws",
     "Dtype",
+    "Ensemble",
     "Execution",
     "GradientAttack",
     "GridOutcome",
+    "Phase",
     "Square",
+    "Turns",
     "WorkItems",
     "attack_class",
     "attack_from_json",
     "attack_loss",
+    "attack_named",
+    "attack_of",
     "attack_program",
     "choose_targets",
+    "ensemble_of",
     "exact_bounds",
     "grid_program",
     "item_noise",
     "item_seed",
-    "items_without_noise",
     "loss_and_gradient",
     "pgd_step",
     "random_starts",
@@ -100,7 +107,6 @@ export(
             "choose_targets",
             "item_noise",
             "item_seed",
-            "items_without_noise",
             "random_starts",
         ),
         "alp_repro.attacks.losses": (
@@ -112,6 +118,8 @@ export(
             "PGD",
             "pgd_step",
         ),
+        "alp_repro.attacks.phases": ("Ensemble", "Phase", "attack_of", "ensemble_of"),
+        "alp_repro.attacks.turns": ("Turns",),
         "alp_repro.attacks.programs": (
             "AttackProgram",
             "attack_program",
@@ -125,7 +133,7 @@ export(
         ),
         "alp_repro.attacks.spsa": ("SPSA",),
         "alp_repro.attacks.square": ("Square",),
-        "alp_repro.attacks.strong": ("strong_attack",),
+        "alp_repro.attacks.presets": ("PRESETS", "attack_named", "strong_attack"),
         "alp_repro.dtypes": (
             "Dtype",
             "resolve_dtype",

@@ -5,6 +5,8 @@ A program maps a batch of (image, restart) items to `BatchOutcome`s, whatever th
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -18,6 +20,7 @@ from alp_repro import kernels
 from alp_repro.attacks.base import Attack
 from alp_repro.attacks.batches import BatchOutcome, CraftItems, Execution, GridOutcome, WorkItems
 from alp_repro.attacks.pgd import PGD, Iterate, PgdRun
+from alp_repro.attacks.phases import Ensemble, Phase
 from alp_repro.attacks.placing import BatchFunction, filled_up, on_replicas
 from alp_repro.attacks.rounding import find_rounding
 from alp_repro.model_copies import LogitsFunction, copy_weights, crafting_copy, logits_function
@@ -53,6 +56,40 @@ def attack_program(
     update()
     numbers = [_as_array(getattr(attack, name)) for name in attack.numbers]
     return lambda items: BatchOutcome(*program(items, numbers))
+
+
+def phases_program(
+    model: keras.Model,
+    *,
+    attack: Ensemble,
+    image_shape: tuple[int, ...],
+    seed: int,
+    execution: Execution,
+) -> AttackProgram:
+    """A function of `WorkItems` whose restarts are of one phase, as many as `items_in_batch` says.
+
+    Each phase is compiled when its first batch comes.
+    """
+
+    @functools.cache
+    def program(place: int) -> AttackProgram:
+        phase = attack.phases[place]
+        return attack_program(
+            model,
+            attack=phase.attack,
+            image_shape=image_shape,
+            seed=seed,
+            execution=execution_of(phase, execution),
+        )
+
+    return lambda items: program(attack.phase_at(int(items.restart[0])))(items)
+
+
+def execution_of(phase: Phase, execution: Execution) -> Execution:
+    """How a phase's batches are computed; one device does for a few items."""
+    if phase.batch_size is None:
+        return execution
+    return dataclasses.replace(execution, batch_size=phase.batch_size, strategy=None)
 
 
 def grid_program(
@@ -105,7 +142,7 @@ def _signature(image_shape: tuple[int, ...], batch_size: int) -> WorkItems:
     )
 
 
-@kept_for_models(maxsize=2)
+@kept_for_models(maxsize=4)
 def _compiled(
     model: keras.Model,
     image_shape: tuple[int, ...],

@@ -15,6 +15,7 @@ from alp_repro.auditing import kinds, measurements
 from alp_repro.classifiers import Classifier
 from alp_repro.classifiers.decisions import Voting, crafted_on, voting
 from alp_repro.evaluation import wilson_interval
+from alp_repro.evaluation.clean import clean_logits
 from alp_repro.evaluation.model_check import changes_each_time, why_no_function
 
 # Of an attack on a random model: AutoAttack's version "rand" averages over as many.
@@ -71,7 +72,7 @@ def attacked(
       InputError: its logits are not finite; the surrogate has another number of classes.
     """
     given = classifier.model
-    logits = measurements.clean_logits(given, images, batch_size=batch_size)
+    logits = clean_logits(given, images, batch_size=batch_size)
     changes = measurements.randomness(given, images, logits, batch_size=batch_size)
     moved = max(changes.values()) > kinds.RANDOM_CHANGE
     random = changes["repeated"] > kinds.RANDOM_CHANGE or changes_each_time(given, images)
