@@ -16,7 +16,19 @@ from alp_repro.lazy_exports import export
 from alp_repro.versions import __version__ as __version__
 
 if TYPE_CHECKING:
-    from alp_repro.attacks import APGD, PGD, SPSA, Attack, Ensemble, Phase, Square, strong_attack
+    from alp_repro.attacks import (
+        APGD,
+        FAB,
+        PGD,
+        SPSA,
+        Attack,
+        BasinHopping,
+        Ensemble,
+        Phase,
+        Square,
+        autoattack,
+        strong_attack,
+    )
     from alp_repro.auditing import Audit, audit
     from alp_repro.data.load import load_evaluation_set
     from alp_repro.errors import InputError
@@ -27,11 +39,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "APGD",
+    "FAB",
     "PGD",
     "SPSA",
     "Attack",
     "AttackRecord",
     "Audit",
+    "BasinHopping",
     "Ensemble",
     "InputError",
     "LogitPairing",
@@ -40,6 +54,7 @@ __all__ = [
     "RobustAccuracy",
     "Square",
     "audit",
+    "autoattack",
     "evaluate",
     "load_evaluation_set",
     "load_model",
@@ -53,7 +68,16 @@ export(
     __name__,
     {
         "alp_repro.attacks": (
-            *("APGD", "PGD", "SPSA", "Attack", "Ensemble", "Phase", "Square"),
+            "APGD",
+            "FAB",
+            "PGD",
+            "SPSA",
+            "Attack",
+            "BasinHopping",
+            "Ensemble",
+            "Phase",
+            "Square",
+            "autoattack",
             "strong_attack",
         ),
         "alp_repro.auditing": (

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from alp_repro import evaluation, training
+from alp_repro.attacks import PGD
 from alp_repro.attacks.phases import ensemble_of
 from alp_repro.data import load
 from alp_repro.errors import InputError
@@ -134,7 +135,7 @@ def _kind(recipe: Recipe) -> Hashable:
 def _parts_left(job: Job, recipe: Recipe) -> list[tuple[Recipe, int]]:
     """Recipes whose steps all cost the same, each with how many are still to do."""
     whole, iterations = _steps_left(job, recipe), recipe.attack_warmup_nb_iter
-    if iterations is None or recipe.attack is None:
+    if iterations is None or not isinstance(recipe.attack, PGD):
         return [(recipe, whole.left)]
     warm = min(max(recipe.attack_warmup_steps - whole.done, 0), whole.left)
     plain = dataclasses.replace(recipe, attack_warmup_nb_iter=None)

@@ -7,6 +7,7 @@ from alp_repro.lazy_exports import export
 if TYPE_CHECKING:
     from alp_repro.attacks.apgd import APGD
     from alp_repro.attacks.ascent import GradientAttack
+    from alp_repro.attacks.auto_attack import autoattack
     from alp_repro.attacks.base import EXECUTION, QUERY_COST, Attack, Cost, Crafted
     from alp_repro.attacks.batches import (
         DEFAULT_BATCH,
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
         item_seed,
         random_starts,
     )
+    from alp_repro.attacks.fab import FAB
+    from alp_repro.attacks.hopping import BasinHopping
     from alp_repro.attacks.losses import LOSSES, attack_loss, loss_and_gradient
     from alp_repro.attacks.pgd import PGD, pgd_step
     from alp_repro.attacks.phases import Ensemble, Phase, attack_of, ensemble_of
@@ -40,6 +43,7 @@ __all__ = [
     "ATTACKS",
     "DEFAULT_BATCH",
     "EXECUTION",
+    "FAB",
     "LOSSES",
     "PGD",
     "PRESETS",
@@ -47,6 +51,7 @@ __all__ = [
     "SPSA",
     "Attack",
     "AttackProgram",
+    "BasinHopping",
     "BatchOutcome",
     "Cost",
     "CraftItems",
@@ -67,6 +72,7 @@ __all__ = [
     "attack_named",
     "attack_of",
     "attack_program",
+    "autoattack",
     "choose_targets",
     "ensemble_of",
     "exact_bounds",
@@ -86,6 +92,7 @@ export(
     {
         "alp_repro.attacks.apgd": ("APGD",),
         "alp_repro.attacks.ascent": ("GradientAttack",),
+        "alp_repro.attacks.auto_attack": ("autoattack",),
         "alp_repro.attacks.base": (
             "EXECUTION",
             "QUERY_COST",
@@ -109,6 +116,8 @@ export(
             "item_seed",
             "random_starts",
         ),
+        "alp_repro.attacks.fab": ("FAB",),
+        "alp_repro.attacks.hopping": ("BasinHopping",),
         "alp_repro.attacks.losses": (
             "LOSSES",
             "attack_loss",

@@ -128,8 +128,19 @@ def choose_targets(
         seeds = item_seed(seed, image_index, tf.constant(-1))
         uniform = stateless_random.uniform_from_bits(stateless_random.bits_of_each(seeds, []))
         return tf.cast(uniform * classes, tf.int32)
+    rank = tf.cast(restart, tf.int32) % (classes - 1)
+    return tf.gather(wrong_classes(clean_logits, labels), rank, axis=1, batch_dims=1)
+
+
+def wrong_classes(clean_logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Return each item's wrong classes by their logit, the largest first: int32 [batch, k - 1].
+
+    Args:
+      clean_logits: float32 [batch, k] on the clean images.
+      labels: int [batch].
+    """
+    classes = clean_logits.shape[-1]
     true_class = tf.one_hot(labels, classes, on_value=True, off_value=False)
     wrong_logits = tf.where(true_class, -np.inf, clean_logits)
     ranking = tf.argsort(wrong_logits, axis=1, direction="DESCENDING", stable=True)
-    rank = tf.cast(restart, tf.int32) % (classes - 1)
-    return tf.gather(ranking, rank, axis=1, batch_dims=1)
+    return ranking[:, : classes - 1]

@@ -1,7 +1,7 @@
 """Ensembles: attacks one after the other, each on the images that those before it left.
 
 Runs of an ensemble are numbered through all of its phases, from 0, as the restarts of one attack
-are; that number is what an attack's random numbers depend on.
+are. An attack counts its own restarts in each phase, and its random numbers depend on these.
 """
 
 from __future__ import annotations
@@ -34,12 +34,15 @@ class Phase:
         this one and those on the same images may take; a query counts as half a gradient.
       batch_size: items in a batch at the most, where few images come so far: a batch that fillers
         fill up costs as much as a full one.
+      first: the number of the attack's first restart here, where it goes on with what it did in an
+        earlier phase.
     """
 
     attack: Attack
     on: On = "standing"
     budget: int = 0
     batch_size: int | None = None
+    first: int = 0
 
     def __post_init__(self) -> None:
         """Refuses what is no phase."""
@@ -104,6 +107,11 @@ class Ensemble:
     def end_of(self, phase: int) -> int:
         """Return the number of runs up to the end of a phase."""
         return int(self._ends[phase])
+
+    def restarts_of(self, phase: int, runs: np.ndarray) -> np.ndarray:
+        """Return which of a phase's attack's own restarts these runs are, like `runs`."""
+        one = self.phases[phase]
+        return runs - (self.end_of(phase) - one.attack.restarts) + one.first
 
     @property
     def _rounds(self) -> list[tuple[int, int, int]]:
@@ -238,7 +246,12 @@ class Ensemble:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; see `Attack.to_json`."""
-        phases = [{**vars(phase), "attack": phase.attack.to_json()} for phase in self.phases]
+        defaults = {f.name: f.default for f in dataclasses.fields(Phase)}
+        phases = [
+            {n: v for n, v in vars(phase).items() if v != defaults[n]}
+            | {"attack": phase.attack.to_json()}
+            for phase in self.phases
+        ]
         told = {"method": self.name, "eps": self.eps, "dtype": self.dtype}
         return {**told, "restarts": self.restarts, "phases": phases}
 

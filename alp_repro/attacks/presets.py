@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
+from alp_repro.attacks.auto_attack import autoattack
 from alp_repro.attacks.base import Attack
 from alp_repro.attacks.phases import Ensemble, Phase
 from alp_repro.attacks.registry import attack_class, usual
@@ -48,15 +50,25 @@ def strong_attack(eps: float, *, dtype: Dtype = "float32") -> Ensemble:
         "strong",
         (
             Phase(runs(2)),
-            Phase(runs(4), on="closest", budget=BUDGET),
-            Phase(Square(eps=eps, nb_iter=5000), on="same", batch_size=16),
-            Phase(runs(12), on="closest", budget=BUDGET),
+            Phase(runs(4), on="closest", budget=BUDGET, first=2),
+            Phase(Square(eps=eps, nb_iter=5000), on="same", batch_size=16, first=6),
+            Phase(runs(12), on="closest", budget=BUDGET, first=7),
         ),
     )
 
 
+def autoattack_phases(eps: float, *, dtype: Dtype = "float32") -> Ensemble:
+    """Return AutoAttack in its standard version, each part on what those before it left."""
+    parts = autoattack(eps).values()
+    phases = [Phase(dataclasses.replace(part, dtype=dtype)) for part in parts]
+    return Ensemble("autoattack", tuple(phases))
+
+
 # By name: a function of eps and dtype.
-PRESETS: dict[str, Callable[..., Ensemble]] = {"strong": strong_attack}
+PRESETS: dict[str, Callable[..., Ensemble]] = {
+    "strong": strong_attack,
+    "autoattack": autoattack_phases,
+}
 
 
 def attack_named(name: str, *, eps: float | None) -> Attack | Ensemble:

@@ -18,7 +18,14 @@ import tensorflow as tf
 
 from alp_repro import kernels
 from alp_repro.attacks.base import Attack
-from alp_repro.attacks.batches import BatchOutcome, CraftItems, Execution, GridOutcome, WorkItems
+from alp_repro.attacks.batches import (
+    BatchOutcome,
+    CraftItems,
+    Execution,
+    GridOutcome,
+    WorkItems,
+    work_items,
+)
 from alp_repro.attacks.pgd import PGD, Iterate, PgdRun
 from alp_repro.attacks.phases import Ensemble, Phase
 from alp_repro.attacks.placing import BatchFunction, filled_up, on_replicas
@@ -60,15 +67,26 @@ def attack_program(
 
 def phases_program(
     model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
     *,
     attack: Ensemble,
-    image_shape: tuple[int, ...],
     seed: int,
     execution: Execution,
-) -> AttackProgram:
-    """A function of `WorkItems` whose restarts are of one phase, as many as `items_in_batch` says.
+    image_index: np.ndarray | None = None,
+) -> Callable[[np.ndarray, np.ndarray], BatchOutcome]:
+    """A function of a batch's places among the images and numbers of runs, all of one phase.
 
-    Each phase is compiled when its first batch comes.
+    It takes as many as `execution_of` the phase says. Each phase is compiled when its first batch
+    comes.
+
+    Args:
+      model: float32, images to logits.
+      images: float32 [n, height, width, channels] in [0, 1].
+      labels: int32 [n].
+      attack: phases.
+      seed, execution: see `attack_program`.
+      image_index: int [n], what an image's random numbers depend on; None: its place.
     """
 
     @functools.cache
@@ -77,12 +95,19 @@ def phases_program(
         return attack_program(
             model,
             attack=phase.attack,
-            image_shape=image_shape,
+            image_shape=images.shape[1:],
             seed=seed,
             execution=execution_of(phase, execution),
         )
 
-    return lambda items: program(attack.phase_at(int(items.restart[0])))(items)
+    def outcome(image: np.ndarray, run: np.ndarray) -> BatchOutcome:
+        place = attack.phase_at(int(run[0]))
+        restart = attack.restarts_of(place, run)
+        return program(place)(
+            work_items(images, labels, image, restart, eps=attack.eps, image_index=image_index)
+        )
+
+    return outcome
 
 
 def execution_of(phase: Phase, execution: Execution) -> Execution:

@@ -20,6 +20,8 @@ from typing import Any, TypeVar
 from alp_repro.attacks import base
 from alp_repro.attacks.apgd import APGD
 from alp_repro.attacks.base import Attack
+from alp_repro.attacks.fab import FAB
+from alp_repro.attacks.hopping import BasinHopping
 from alp_repro.attacks.pgd import PGD
 from alp_repro.attacks.spsa import SPSA
 from alp_repro.attacks.square import Square
@@ -28,7 +30,9 @@ from alp_repro.errors import InputError
 from alp_repro.plain_numbers import shown
 
 ENTRY_POINTS = "alp_repro.attacks"
-ATTACKS: dict[str, type[Attack]] = {one.name: one for one in (PGD, APGD, SPSA, Square, Turns)}
+ATTACKS: dict[str, type[Attack]] = {
+    one.name: one for one in (PGD, APGD, FAB, SPSA, Square, BasinHopping, Turns)
+}
 
 A = TypeVar("A", bound=type[Attack])
 

@@ -19,7 +19,7 @@ from alp_repro.arguments import (
     checked_switch,
 )
 from alp_repro.attacks import Attack, Ensemble
-from alp_repro.auditing import course
+from alp_repro.auditing import course, sanity
 from alp_repro.auditing import indicators as judge
 from alp_repro.auditing.attacked import GRADIENT_PASSES, VERDICT_PASSES, Attacked, attacked
 from alp_repro.auditing.folder import own_folder
@@ -126,7 +126,7 @@ def audit(
         batch_size = min(_LARGEST_BATCH, len(images), fitting)
     batch_size = whole_number(batch_size, name="batch_size", low=1, high=MOST_ITEMS)
     if stages is None:
-        stages = attack_stages(attack, classes=classifier.classes)
+        stages = sanity.with_checks(attack_stages(attack, classes=classifier.classes))
     stages = _checked_stages(stages, eps)
     with exits_refused("the model"), own_folder(folder) as place:
         subject = attacked(classifier, guide, images, batch_size=batch_size)
@@ -149,11 +149,15 @@ def audit(
                 report(f"{one.title}: {one.saw}")
         if why or not work.correct.any():
             found = course.not_attacked(work, why)
+            checks = sanity.not_judged(why or "no image is classified correctly")
         else:
+            # A heat map and a surface are of single passes.
+            closer_look = closer_look and not subject.random
             found = course.attacked(work, stages, closer_look=closer_look)
+            checks = sanity.checks(work, found.found)
     return dataclasses.replace(
         found,
-        indicators=(*first, *found.indicators),
+        indicators=(*first, *found.indicators, *checks),
         notes=(*image_notes, *label_notes, *classifier.notes, *_how_judged(subject, guide)),
         settings={
             "model": Path(name).name or classifier.model.name,
@@ -198,11 +202,13 @@ def _checked_stages(stages: Sequence[Stage], eps: float) -> tuple[Stage, ...]:
     names = [stage.name for stage in stages]
     if not names or len(set(names)) < len(names):
         raise InputError(f"stages {names}: expected one or more, each with a name of its own")
-    for stage in stages:
-        if not math.isclose(stage.attack.eps, eps):
+    for place, stage in enumerate(stages):
+        inside = place > 0 and stage.attack.eps < eps  # what it breaks, the audit's ball holds
+        if not (inside or math.isclose(stage.attack.eps, eps)):
             raise InputError(
                 f"stage {stage.name}: its eps {stage.attack.eps * 255:g} is not the audit's "
-                f"{eps * 255:g} (0-255 scale): expected one and the same"
+                f"{eps * 255:g} (0-255 scale): expected one and the same, or a smaller one after "
+                "the first stage"
             )
     return tuple(stages)
 

@@ -86,7 +86,7 @@ def attacked(work: Work, plan: Sequence[Stage], *, closer_look: bool) -> Audit:
         looks.of_restarts(work, blind=blind),
         looks.of_grid(grid, work, blind=blind),
         looks.black_box(work),
-        looks.of_unit_test(test, blind=blind),
+        looks.of_unit_test(test, work, blind=blind),
         looks.overestimate(work),
     ]
     result = work.result(tuple(found))

@@ -316,8 +316,10 @@ def of_grid(grid: HeatMap | None, work: Work, *, blind: bool) -> Indicator:
     return judge.step_size(float(accuracy[row, column]), float(accuracy[best]), cell)
 
 
-def of_unit_test(test: planted.PlantedResult | None, *, blind: bool) -> Indicator:
+def of_unit_test(test: planted.PlantedResult | None, work: Work, *, blind: bool) -> Indicator:
     """How many planted examples were found."""
+    if test is not None and not (work.correct & (work.broken_by < 0)).any():
+        return kinds.PLANTED.judged(False, "no image is left that attacks could have missed")
     if test is None or not test.images:
         return kinds.PLANTED.not_judged(
             _why(True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import time
@@ -24,7 +23,7 @@ from alp_repro.auditing.stages import Stage
 from alp_repro.classifiers.heads import is_graph
 from alp_repro.decoding import from_plain, read_json
 from alp_repro.errors import InputError
-from alp_repro.evaluation.clean import batched, clean_logits
+from alp_repro.evaluation.clean import clean_logits
 from alp_repro.model_copies import logits_function
 
 _MOST_ROUNDS = 20
@@ -91,16 +90,8 @@ class Work:
         """Predictions int32 [n] on the clean images; of a random model, the votes for them too."""
         if not self.attacked.random:
             return self.logits.argmax(axis=1).astype(np.int32), None
-        kept = self.once("clean_votes", list[list[int]], lambda: self._counts(self.images).tolist())
-        counts = np.array(kept)
+        counts = self._counted("clean_votes", self.images)
         return counts.argmax(axis=1).astype(np.int32), votes_of(counts, self.labels)
-
-    def _counts(self, images: np.ndarray) -> np.ndarray:
-        """How many of fresh passes over a random model give each class, int [n, classes]."""
-        assert self.attacked.verdicts is not None
-        program = tf.function(self.attacked.verdicts.votes)
-        (counts,) = batched(program, min(self.batch_size, len(images)), images)
-        return counts.round().astype(np.int64)
 
     # --- stages that are kept
 
@@ -121,6 +112,15 @@ class Work:
         result = compute()
         self.keep(name, result)
         return result
+
+    def _counted(self, name: str, images: np.ndarray) -> np.ndarray:
+        """How many of fresh passes over these images give each class, kept as a stage."""
+
+        def compute() -> list[list[int]]:
+            found = self.attacked.fresh_counts(images, batch_size=self.batch_size)
+            return list(found.tolist())
+
+        return np.array(self.once(name, list[list[int]], compute))
 
     def keep(self, name: str, result: Any) -> None:
         """Notes that a stage is done, so that it takes no time again."""
@@ -274,10 +274,7 @@ class Work:
         broken = np.flatnonzero(first >= 0)
         if not self.attacked.random or not len(broken):
             return first
-        kept = self.once(
-            f"votes_{name}", list[list[int]], lambda: self._counts(found[broken]).tolist()
-        )
-        counts = np.array(kept)
+        counts = self._counted(f"votes_{name}", found[broken])
         predicted = counts.argmax(axis=1)
         held = predicted != self.labels[places[broken]]
         first = first.copy()
@@ -286,10 +283,7 @@ class Work:
         taken = places[broken[new]]
         self._found[taken] = predicted[new]
         assert self.votes is not None
-        votes = votes_of(counts[new], self.labels[taken])
-        right, other = self.votes.right.copy(), self.votes.other.copy()
-        right[taken], other[taken] = votes.right, votes.other
-        self.votes = dataclasses.replace(self.votes, right=right, other=other)
+        self.votes = self.votes.with_new(taken, votes_of(counts[new], self.labels[taken]))
         return first
 
     def _note(

@@ -225,4 +225,5 @@ def _crafted_on(model: keras.Model, guide: keras.Model, images: np.ndarray) -> k
 
     for one in (model, guide):
         checked_logits(one, images)
-    return crafted_on(model, guide, image_shape=images.shape[1:])
+    height, width, channels = images.shape[1:]
+    return crafted_on(model, guide, image_shape=(height, width, channels))

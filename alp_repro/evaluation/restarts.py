@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alp_repro.attacks.base import Attack
-from alp_repro.attacks.batches import BatchOutcome, Execution, WorkItems, work_items
+from alp_repro.attacks.batches import BatchOutcome, Execution
 from alp_repro.attacks.phases import Ensemble, ensemble_of
 from alp_repro.errors import InputError
 from alp_repro.evaluation.record import AttackRecord
@@ -81,17 +81,6 @@ class Work:
     image_index: np.ndarray | None = None
     keep_adversarial: bool = False
 
-    def inputs(self, items: Items) -> WorkItems:
-        """What a program takes for these items."""
-        return work_items(
-            self.images,
-            self.labels,
-            items.image,
-            items.restart,
-            eps=self.attack.eps,
-            image_index=self.image_index,
-        )
-
 
 # What computes the batches of `Work`: asks for them one by one, and yields the outcomes in any
 # order, each with its batch's number from 0.
@@ -106,16 +95,18 @@ def in_this_process(
 
     program = phases_program(
         float32_model(work.model),
+        work.images,
+        work.labels,
         attack=work.attack,
-        image_shape=work.images.shape[1:],
         seed=work.seed,
         execution=work.execution,
+        image_index=work.image_index,
     )
     for number in itertools.count():
         items = next_items()
         if items is None:
             return
-        yield number, program(work.inputs(items))
+        yield number, program(items.image, items.restart)
 
 
 def attack_with_restarts(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from alp_repro import runs
-from alp_repro.attacks.batches import BatchOutcome, Execution, work_items
+from alp_repro.attacks.batches import BatchOutcome, Execution
 from alp_repro.attacks.programs import phases_program
 from alp_repro.errors import InputError
 from alp_repro.evaluation.heat_maps import StepSize
@@ -115,16 +115,15 @@ class AttackPlan:
         """Compiles the attack, with XLA where there is a GPU."""
         program = phases_program(
             self.model.load(),
+            self.images,
+            self.labels,
             attack=self.attack,
-            image_shape=self.images.shape[1:],
             seed=self.seed,
             execution=Execution(batch_size=self.batch_size),
         )
 
         def block(items: AttackBlock) -> BatchOutcome:
-            image, restart = items
-            given = work_items(self.images, self.labels, image, restart, eps=self.attack.eps)
-            outcome = program(given)
+            outcome = program(*items)
             if self.keep_adversarial:
                 return outcome
             return outcome._replace(adversarial=outcome.adversarial[:0])

@@ -61,7 +61,7 @@ def rectified(logits: tf.Tensor) -> tf.Tensor:
 FOOLING = {
     "an honest model": (fixtures.honest, set()),
     "constant logits": (fixtures.constant, {"no_gradient"}),
-    "a saturated softmax": (lambda: fixtures.times(1e4), {"zero_gradients"}),
+    "a saturated softmax": (lambda: fixtures.times(1e4), {"zero_gradients", "eps_grid"}),
     "tiny logits": (lambda: fixtures.times(1e-6), {"tiny_logits"}),
     "a quantised input": (lambda: fixtures.After(before=quantised), {"no_gradient"}),
     "noise at inference": (lambda: fixtures.After(before=noisy), set()),

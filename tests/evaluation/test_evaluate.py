@@ -441,6 +441,7 @@ def drain(reports: Any) -> Iterator[int]:
         return
 
 
+@pytest.mark.slow
 def test_kill_9_at_random_moments_twenty_times_changes_nothing(
     processes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
