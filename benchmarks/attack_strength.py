@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from alp_repro import evaluation, files, runs
-from alp_repro.attacks import Attack, Dtype, resolve_dtype, strong_attack
+from alp_repro.attacks import APGD, PGD, Attack, Dtype, resolve_dtype, strong_attack
 from alp_repro.data import load
 from alp_repro.evaluation import AttackRecord
 from alp_repro.reporting.figures import figure_style
@@ -59,10 +59,13 @@ def contenders(eps: float, *, dtype: Dtype, budget: int) -> dict[str, Attack]:
     def pgd(nb_iter: int = 200, **settings: Any) -> Attack:
         defaults: dict[str, Any] = {"eps_iter": eps, "step_schedule": "linear", "dtype": dtype}
         restarts = budget // nb_iter
-        return Attack(eps=eps, nb_iter=nb_iter, restarts=restarts, **defaults | settings)
+        return PGD(eps=eps, nb_iter=nb_iter, restarts=restarts, **defaults | settings)
 
     constant: dict[str, Any] = {"step_schedule": "constant", "eps_iter": 50 / 255}
-    apgd: dict[str, Any] = {"method": "apgd", "step_schedule": "constant", "dtype": "float32"}
+
+    def apgd(**settings: Any) -> APGD:
+        return APGD(eps=eps, restarts=budget // 100, **settings)
+
     each: dict[str, Any] = {"target": "each", "plain_step": 1.0, "search": 0, "budget": 0}
     each_margin: dict[str, Any] = {"target": "each", "loss": "margin"}
     return {
@@ -85,9 +88,9 @@ def contenders(eps: float, *, dtype: Dtype, budget: int) -> dict[str, Attack]:
         "falling step, margin, noise and momentum": pgd(
             loss="margin", gradient_noise=noise, momentum=momentum
         ),
-        "APGD, CE, n 100": pgd(100, **apgd),
-        "APGD, DLR, n 100": pgd(100, **apgd, loss="dlr"),
-        "APGD, each target, DLR, n 100": pgd(100, **apgd, loss="dlr", target="each"),
+        "APGD, CE, n 100": apgd(),
+        "APGD, DLR, n 100": apgd(loss="dlr"),
+        "APGD, each target, DLR, n 100": apgd(loss="dlr", target="each"),
         PRESET: strong,
         "strong, no budget": dataclasses.replace(strong, budget=0),
         "strong, n 200, 10 restarts": dataclasses.replace(
@@ -104,8 +107,8 @@ def curve(name: str, record: AttackRecord, attack: Attack, seconds: float) -> Cu
     """The accuracy after each restart."""
     restarts = np.arange(1, attack.restarts + 1)
     accuracy = np.array([record.accuracy_at(int(r)) for r in restarts])
-    spent = restarts * attack.nb_iter
-    if attack.budget:  # on average over the images
+    spent = attack.cost_of(restarts)
+    if getattr(attack, "budget", 0):  # on average over the images
         spent = np.array([record.gradients_spent(int(r)).mean() for r in restarts])
     return Curve(name, np.rint(spent).astype(int), accuracy, seconds)
 

@@ -24,9 +24,9 @@ from absl import app, flags
 from ray.cluster_utils import Cluster as RayCluster
 
 from alp_repro import machine
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD, Attack
 from alp_repro.attacks.batches import Execution
-from alp_repro.attacks.settings import Dtype
+from alp_repro.dtypes import Dtype
 from alp_repro.evaluation.record import new_record
 from alp_repro.models import build_model
 from alp_repro.tasks import cluster
@@ -76,9 +76,7 @@ def main(_: list[str]) -> None:
     """Measures and prints."""
     cluster.use_threads(cluster.Share())
     dtype: Dtype = FLAGS.dtype
-    attack = Attack(
-        eps=0.3, eps_iter=0.01, nb_iter=FLAGS.nb_iter, restarts=FLAGS.blocks, dtype=dtype
-    )
+    attack = PGD(eps=0.3, eps_iter=0.01, nb_iter=FLAGS.nb_iter, restarts=FLAGS.blocks, dtype=dtype)
     counts = [int(count) for count in FLAGS.workers]
     model = build_model("lenet", image_shape=(28, 28, 1), num_classes=10)
     images = np.random.default_rng(0).uniform(0, 1, (_BATCH, 28, 28, 1)).astype(np.float32)

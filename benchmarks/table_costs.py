@@ -157,7 +157,7 @@ def tell_hours(counts: dict[tuple[str, str], Count]) -> None:
 
 def _steps_of(recipe: training.Recipe) -> int:
     """Gradients that an image of a training gets."""
-    return recipe.attack.nb_iter if recipe.attack and recipe.uses_adversarial else 0
+    return recipe.attack.gradients if recipe.attack and recipe.uses_adversarial else 0
 
 
 def _scales(number: int) -> list[str]:

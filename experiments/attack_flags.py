@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from alp_repro import attacks
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD, Attack
+from alp_repro.attacks.base import kinds, size_settings
+from alp_repro.attacks.registry import attack_class
 from alp_repro.data import dataset_spec
 from alp_repro.errors import InputError
 
-from .definitions import METHODS, SIZES, attack_keys, parse
+from .definitions import STRONG, parse
 from .flagfiles import one_of
 
 if TYPE_CHECKING:
     from absl import flags
+
+# Flags that say a setting for every attack that has it with the flag's own default.
+SHARED = {
+    "loss": "loss",
+    "step_schedule": "step_schedule",
+    "success": "success",
+    "engine": "attack_engine",
+    "dtype": "attack_dtype",
+}
 
 
 def attack_grid(values: flags.FlagValues) -> list[Attack]:
@@ -46,6 +57,10 @@ def parse_attack(spec: str, values: flags.FlagValues) -> Attack:
     What it leaves out comes from --loss, --step_schedule and their like, and ε from the data set.
     """
     method, *pairs = spec.split(",")
+    try:
+        attack = PGD if method == STRONG else attack_class(method)
+    except InputError as error:
+        raise InputError(f"--attack={spec}: {error}, {STRONG}") from None
     settings: dict[str, Any] = {}
     for pair in pairs:
         key, separator, value = pair.partition("=")
@@ -53,34 +68,22 @@ def parse_attack(spec: str, values: flags.FlagValues) -> Attack:
             raise InputError(f"--attack={spec}: {pair!r} is no KEY=VALUE")
         if key in settings:
             raise InputError(f"--attack={spec}: {key} is there twice")
-        settings[key] = _parse_value(spec, key, value)
+        settings[key] = _parse_value(spec, attack, key, value)
     eps = settings.pop("eps", dataset_spec(values.dataset).eps / 255)
-    shared = {
-        "loss": values.loss,
-        "step_schedule": values.step_schedule,
-        "success": values.success,
-        "engine": values.attack_engine,
-        "dtype": attacks.resolve_dtype(values.attack_dtype),
-    }
-    if method == "strong":
+    shared: dict[str, Any] = {name: values[flag].value for name, flag in SHARED.items()}
+    shared["dtype"] = attacks.resolve_dtype(shared["dtype"])
+    if method == STRONG:
         return dataclasses.replace(attacks.strong_attack(eps, dtype=shared["dtype"]), **settings)
-    defaults = {
-        "pgd": {"eps_iter": eps / 4, "nb_iter": 40},
-        "apgd": {"eps_iter": 2 * eps, "nb_iter": 100},
-        # The margin is its authors' loss, and there is no step.
-        "square": {"eps_iter": eps, "nb_iter": 1000, "loss": "margin"},
-        # The protocol's SPSA: 40 iterations, learning rate 0.01.
-        "spsa": {"eps_iter": 0.01, "nb_iter": 40, "dtype": "float32", "engine": "loop"},
-    }
-    if method not in METHODS:
-        raise InputError(f"--attack={spec}: unknown method {method!r}; one of {', '.join(METHODS)}")
-    chosen: dict[str, Any] = {
-        "method": method,
-        "eps": eps,
-        **shared,
-        **defaults.get(method, defaults["pgd"]),
-    }
-    return Attack(**{**chosen, **settings})
+    # Where an attack has no default of its own.
+    needed: dict[str, Any] = {"eps": eps, "eps_iter": eps / 4, "nb_iter": 40}
+    chosen: dict[str, Any] = {}
+    for field in dataclasses.fields(attack):
+        if field.default is dataclasses.MISSING and field.name in needed:
+            chosen[field.name] = needed[field.name]
+        elif field.name in shared and shared[field.name] in get_args(kinds(attack)[field.name]):
+            default = values[SHARED[field.name]].default
+            chosen |= {field.name: shared[field.name]} if field.default == default else {}
+    return attack(**{**chosen, **settings})
 
 
 def watch_attack(values: flags.FlagValues) -> Attack:
@@ -97,14 +100,15 @@ def watch_attack(values: flags.FlagValues) -> Attack:
     return parse_attack(values.watch_attack, parse([f"--dataset={values.dataset}"]))
 
 
-def _parse_value(spec: str, key: str, value: str) -> Any:
-    if key not in attack_keys():
-        raise InputError(f"--attack={spec}: unknown {key!r}; one of {', '.join(attack_keys())}")
-    kind = get_type_hints(Attack)[key]
+def _parse_value(spec: str, attack: type[Attack], key: str, value: str) -> Any:
+    kind = kinds(attack).get(key)
+    if kind is None:
+        known = ", ".join(kinds(attack))
+        raise InputError(f"--attack={spec}: unknown {key!r}; one of {known}")
     try:
         if kind is float:
-            number = float(value)
-            return unit_size(f"--attack={spec}: {key}={value}", number) if key in SIZES else number
+            number, sizes = float(value), size_settings(attack)
+            return unit_size(f"--attack={spec}: {key}={value}", number) if key in sizes else number
         if kind is int:
             return int(value)
         if kind is bool:

@@ -14,15 +14,9 @@ from typing import TYPE_CHECKING, get_args
 from absl import flags
 
 from alp_repro import shipped
-from alp_repro.attacks.settings import (
-    Attack,
-    Engine,
-    Loss,
-    Method,
-    StepSchedule,
-    Success,
-    size_settings,
-)
+from alp_repro.attacks.losses import Loss
+from alp_repro.attacks.pgd import Engine, StepSchedule, Success
+from alp_repro.attacks.registry import ATTACKS, attack_class, size_settings
 from alp_repro.data import DATASETS
 from alp_repro.errors import InputError
 
@@ -36,8 +30,8 @@ if TYPE_CHECKING:
 flags.disclaim_key_flags()
 
 SCALES = ("smoke", "quick", "seeds", "published", "paper")
-# What --attack may name: the library's methods, and its preset.
-METHODS = (*get_args(Method), "strong")
+# What --attack may name beside the attacks that are known: the library's preset.
+STRONG = "strong"
 # Settings of an attack that flags have on the 0-255 scale.
 SIZES = size_settings()
 _LARGEST_BATCH = 1_000_000
@@ -81,9 +75,9 @@ def define_num_images(
     )
 
 
-def attack_keys() -> list[str]:
-    """What --attack may set: the fields of `Attack`, but for the method that comes first."""
-    return [field.name for field in dataclasses.fields(Attack) if field.name != "method"]
+def attack_keys(method: str) -> list[str]:
+    """What --attack may set of a method: the fields of its attack."""
+    return [field.name for field in dataclasses.fields(attack_class(method))]
 
 
 def define_run_flags(values: flags.FlagValues = flags.FLAGS) -> None:
@@ -114,10 +108,10 @@ def define_attack_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     flags.DEFINE_multi_string(
         "attack",
         [],
-        "One column of the attack grid, repeatable: METHOD[,KEY=VALUE...] with METHOD "
-        f"{', '.join(METHODS)} and KEY {', '.join(attack_keys())}; "
-        f"{', '.join(sorted(SIZES))} on the 0-255 scale (SPSA's eps_iter, the "
-        "learning rate, too). Example: pgd,eps=76.5,eps_iter=50,nb_iter=200,restarts=10",
+        "One column of the attack grid, repeatable: METHOD[,KEY=VALUE...] with METHOD and its KEYs "
+        f"{'; '.join(f'{name}: ' + ', '.join(attack_keys(name)) for name in ATTACKS)}; or strong, "
+        f"our preset; {', '.join(sorted(SIZES))} on the 0-255 scale. "
+        "Example: pgd,eps=76.5,eps_iter=50,nb_iter=200,restarts=10",
         flag_values=values,
     )
     flags.DEFINE_string(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Hashable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from alp_repro import evaluation, training
+from alp_repro.attacks import PGD
 from alp_repro.data import load
 from alp_repro.errors import InputError
 
@@ -132,7 +134,7 @@ def _kind(recipe: Recipe) -> Hashable:
 def _parts_left(job: Job, recipe: Recipe) -> list[tuple[Recipe, int]]:
     """Recipes whose steps all cost the same, each with how many are still to do."""
     whole, iterations = _steps_left(job, recipe), recipe.attack_warmup_nb_iter
-    if iterations is None or recipe.attack is None:
+    if iterations is None or not isinstance(recipe.attack, PGD):
         return [(recipe, whole.left)]
     warm = min(max(recipe.attack_warmup_steps - whole.done, 0), whole.left)
     plain = dataclasses.replace(recipe, attack_warmup_nb_iter=None)
@@ -217,6 +219,7 @@ def attack_seconds(
     seconds: dict[Attack, float] = {}
     for attack in attacks_of(columns):
         stamps: list[float] = []
+        timed = _shortened(attack)
 
         def stamp(_: Progress, stamps: list[float] = stamps) -> None:
             stamps.append(time.monotonic())
@@ -225,15 +228,25 @@ def attack_seconds(
             model,
             images,
             labels,
-            attack=dataclasses.replace(
-                attack, nb_iter=_TIMED_ITERATIONS, restarts=_TIMED_BATCHES, budget=0
-            ),
+            attack=timed,
             batch_size=batch,
             record_losses=True,  # so that broken images are attacked again
             report=stamp,
         )
         # From the end of the first batch, which was traced and compiled, to that of the last.
         per_batch = (stamps[-1] - stamps[0]) / (len(stamps) - 1)
-        batches = -(-count * attack.gradients // (attack.nb_iter * batch))
-        seconds[attack] = per_batch / _TIMED_ITERATIONS * attack.nb_iter * batches
+        runs = attack.gradients / _of_one_run(attack)
+        per_run = per_batch * _of_one_run(attack) / _of_one_run(timed)
+        seconds[attack] = per_run * math.ceil(count * runs / batch)
     return seconds
+
+
+def _shortened(attack: Attack) -> Attack:
+    short: dict[str, Any] = {"restarts": _TIMED_BATCHES}
+    short |= {"nb_iter": _TIMED_ITERATIONS} if "nb_iter" in attack.varied else {}
+    short |= {"budget": 0} if isinstance(attack, PGD) else {}
+    return dataclasses.replace(attack, **short)
+
+
+def _of_one_run(attack: Attack) -> int:
+    return dataclasses.replace(attack, restarts=1).gradients

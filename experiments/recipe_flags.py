@@ -7,7 +7,7 @@ from typing import get_args
 
 from absl import flags
 
-from alp_repro.attacks.settings import Target
+from alp_repro.attacks.draws import Target
 from alp_repro.dtypes import Dtype
 from alp_repro.losses import PENALTIES
 from alp_repro.models import MODELS

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alp_repro import attacks
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD, Attack
 from alp_repro.data import dataset_spec
 from alp_repro.errors import InputError
 from alp_repro.losses import PENALTIES
@@ -214,7 +214,7 @@ def _training_attack(values: flags.FlagValues, *, needed: bool) -> Attack | None
     for name in ("train_eps", "train_eps_iter", "train_nb_iter"):
         if values[name].value is None:
             raise InputError(f"--{name} is needed: this recipe trains on adversarial images")
-    return Attack(
+    return PGD(
         eps=values.train_eps / 255,
         eps_iter=values.train_eps_iter / 255,
         nb_iter=values.train_nb_iter,

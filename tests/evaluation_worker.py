@@ -14,12 +14,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from alp_repro.attacks import Attack, BatchOutcome, WorkItems, search
+from alp_repro.attacks import PGD, BatchOutcome, WorkItems, search
 from alp_repro.evaluation import AttackRecord, evaluate, restarts
 from experiments import app
 from tests.small_model import CLASSES, IMAGE_SHAPE, small_images, small_labels, small_model
 
-ATTACK = Attack(eps=0.05, eps_iter=0.02, nb_iter=3, restarts=30)
+ATTACK = PGD(eps=0.05, eps_iter=0.02, nb_iter=3, restarts=30)
 BATCH = 100
 IMAGES = 1000
 

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from alp_repro import Attack, audit, evaluate, load_published, strong_attack
+from alp_repro import PGD, audit, evaluate, load_published, strong_attack
 from alp_repro.auditing import Stage
 from alp_repro.classifiers import as_classifier
 from alp_repro.data.images import Images
@@ -22,7 +22,7 @@ from alp_repro.runs import RunDir, load_model
 from alp_repro.training import Recipe, train
 
 IMAGES = np.zeros((2, 4, 4, 1), np.float32)
-SMALL = Attack(eps=0.1, eps_iter=0.1, nb_iter=1)
+SMALL = PGD(eps=0.1, eps_iter=0.1, nb_iter=1)
 
 
 LINEAR = keras.Sequential(
@@ -90,13 +90,13 @@ def test_a_model_that_exits_is_told_in_a_line(use: Any) -> None:
 @pytest.mark.parametrize("name", ["nb_iter", "restarts", "budget", "search"])
 def test_a_count_that_is_out_of_reach_is_told_in_a_short_line(name: str) -> None:
     with pytest.raises(InputError, match=name) as caught:
-        Attack(**{"eps": 0.1, "eps_iter": 0.1, "nb_iter": 1, name: 10**400})
+        PGD(**{"eps": 0.1, "eps_iter": 0.1, "nb_iter": 1, name: 10**400})
     assert len(str(caught.value)) < 200
 
 
 def test_a_size_that_float32_cannot_hold_is_told_as_that() -> None:
     with pytest.raises(InputError, match="float32"):
-        Attack(eps=1e-300, eps_iter=1e-300, nb_iter=1)
+        PGD(eps=1e-300, eps_iter=1e-300, nb_iter=1)
 
 
 RECIPE = Recipe(dataset="mnist", model="lenet", model_width=2, epochs=1, batch_size=2)

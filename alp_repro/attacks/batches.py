@@ -10,6 +10,8 @@ import numpy as np
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from alp_repro.model_copies import LogitsFunction
+
 DEFAULT_BATCH = 200
 
 
@@ -27,6 +29,25 @@ class WorkItems(NamedTuple):
     restart: Any
     lower: Any
     upper: Any
+
+
+class CraftItems(NamedTuple):
+    """A batch of work items, as an attack crafts them: see `WorkItems`.
+
+    seed: int scalar below 2³¹; clean_logits: the model that judges, of which targets are chosen.
+    """
+
+    images: tf.Tensor
+    labels: tf.Tensor
+    image_index: tf.Tensor
+    restart: tf.Tensor
+    seed: tf.Tensor
+    clean_logits: LogitsFunction
+
+    @property
+    def what_draws_depend_on(self) -> dict[str, tf.Tensor]:
+        """An item's own numbers, as `draws` takes them."""
+        return {"image_index": self.image_index, "restart": self.restart, "seed": self.seed}
 
 
 class BatchOutcome(NamedTuple):

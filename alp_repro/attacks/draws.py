@@ -6,16 +6,34 @@ Each depends on (seed, restart, image index) alone, whatever the batch.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
-import tensorflow as tf
-from cleverhans.tf2.utils import clip_eta
 
 from alp_repro import stateless_random
-from alp_repro.attacks.settings import Target
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+else:
+    from alp_repro.lazy_tensorflow import tf
+
+Target = Literal["none", "random", "least_likely", "each", "rotate"]
 _ROTATION = 3  # restarts in a turn of target=rotate
-NoiseFunction = Callable[[tf.Tensor], tf.Tensor]
+NoiseFunction = Callable[["tf.Tensor"], "tf.Tensor"]
+
+
+class Draws(NamedTuple):
+    """What an attack drew or chose for a batch.
+
+    starts: like the images, inside the ball; targets: int [batch], -1: this item has none, or None;
+    noise: needed by an attack with `gradient_noise`; plain_items: bool [batch], items that take
+    neither the attack's noise nor its momentum, and steps of its `plain_step`, or None.
+    """
+
+    starts: tf.Tensor
+    targets: tf.Tensor | None = None
+    noise: NoiseFunction | None = None
+    plain_items: tf.Tensor | None = None
 
 
 def random_starts(
@@ -34,6 +52,8 @@ def random_starts(
       seed: int scalar below 2³¹.
       eps: float scalar, input scale.
     """
+    from cleverhans.tf2.utils import clip_eta
+
     seeds = item_seed(seed, image_index, restart)
     words = stateless_random.bits_of_each(seeds, images.shape[1:])
     eta = eps * stateless_random.uniform_from_bits(words, low=-1.0, high=1.0)
@@ -98,7 +118,7 @@ def choose_targets(
     """The class each work item aims at, int32 [batch], -1: none; None for an untargeted attack.
 
     Args:
-      target: see `Attack`.
+      target: see `GradientAttack`.
       clean_logits: float32 [batch, classes] on the clean images.
       labels, image_index, restart: int [batch].
       seed: int scalar; the random target depends on it and the image's index alone.
@@ -113,11 +133,23 @@ def choose_targets(
         seeds = item_seed(seed, image_index, tf.constant(-1))
         uniform = stateless_random.uniform_from_bits(stateless_random.bits_of_each(seeds, []))
         return tf.cast(uniform * classes, tf.int32)
-    true_class = tf.one_hot(labels, classes, on_value=True, off_value=False)
-    wrong_logits = tf.where(true_class, -np.inf, clean_logits)
-    ranking = tf.argsort(wrong_logits, axis=1, direction="DESCENDING", stable=True)
+    ranking = wrong_classes(clean_logits, labels)
     turn = tf.cast(restart, tf.int32)
     if target == "each":
         return tf.gather(ranking, turn % (classes - 1), axis=1, batch_dims=1)
     aims = tf.gather(ranking, turn // _ROTATION % (classes - 1), axis=1, batch_dims=1)
     return tf.where(turn % _ROTATION == 1, -1, aims)
+
+
+def wrong_classes(clean_logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Return each item's wrong classes by their logit, the largest first: int32 [batch, k - 1].
+
+    Args:
+      clean_logits: float32 [batch, k] on the clean images.
+      labels: int [batch].
+    """
+    classes = clean_logits.shape[-1]
+    true_class = tf.one_hot(labels, classes, on_value=True, off_value=False)
+    wrong_logits = tf.where(true_class, -np.inf, clean_logits)
+    ranking = tf.argsort(wrong_logits, axis=1, direction="DESCENDING", stable=True)
+    return ranking[:, : classes - 1]

@@ -10,9 +10,11 @@ import dataclasses
 import functools
 from typing import TYPE_CHECKING
 
+from alp_repro.attacks.base import Attack
 from alp_repro.attacks.batches import Execution
+from alp_repro.attacks.pgd import PGD, SEARCH_RESTART
 from alp_repro.attacks.programs import AttackProgram, attack_program
-from alp_repro.attacks.settings import SEARCH_RESTART, Attack
+from alp_repro.attacks.square import Square
 
 if TYPE_CHECKING:
     import keras
@@ -22,7 +24,7 @@ SEARCH_BATCH = 16
 
 def searches_at(attack: Attack, restart: int) -> bool:
     """Whether this restart of the attack, from 0, is its search."""
-    return attack.search > 0 and restart == SEARCH_RESTART
+    return isinstance(attack, PGD) and attack.search > 0 and restart == SEARCH_RESTART
 
 
 def items_in_batch(attack: Attack, restart: int, batch_size: int) -> int:
@@ -32,20 +34,14 @@ def items_in_batch(attack: Attack, restart: int, batch_size: int) -> int:
 
 def end_of_kind(attack: Attack, restart: int, end: int) -> int:
     """Up to which restart a batch that begins with this one may go, of those before `end`."""
-    if not attack.search or restart > SEARCH_RESTART:
+    if not (isinstance(attack, PGD) and attack.search) or restart > SEARCH_RESTART:
         return end
     return min(end, SEARCH_RESTART + searches_at(attack, restart))
 
 
-def search_attack(attack: Attack) -> Attack:
+def search_attack(attack: PGD) -> Square:
     """The search as an attack of its own."""
-    return Attack(
-        eps=attack.eps,
-        eps_iter=attack.eps,
-        nb_iter=attack.search,
-        method="square",
-        loss="margin",
-    )
+    return Square(eps=attack.eps, nb_iter=attack.search)
 
 
 def restarts_program(
@@ -68,7 +64,7 @@ def restarts_program(
         small = dataclasses.replace(execution, batch_size=SEARCH_BATCH, strategy=None)
         return attack_program(
             model,
-            attack=search_attack(attack) if searches else attack,
+            attack=search_attack(attack) if searches and isinstance(attack, PGD) else attack,
             image_shape=image_shape,
             seed=seed,
             execution=small if searches else execution,

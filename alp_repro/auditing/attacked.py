@@ -10,6 +10,7 @@ import dataclasses
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from alp_repro.auditing import kinds, measurements
 from alp_repro.classifiers import Classifier
@@ -51,6 +52,13 @@ class Attacked:
         """Whether the same images get other logits each time."""
         return self.verdicts is not None
 
+    def fresh_counts(self, images: np.ndarray, *, batch_size: int) -> np.ndarray:
+        """Return how many of new passes over a random model give each class, int [n, classes]."""
+        assert self.verdicts is not None
+        program = tf.function(self.verdicts.votes, autograph=False)
+        (counts,) = measurements.batched(program, min(batch_size, len(images)), images)
+        return counts.round().astype(np.int64)
+
 
 def attacked(
     classifier: Classifier,
@@ -75,7 +83,9 @@ def attacked(
     changes = measurements.randomness(given, images, logits, batch_size=batch_size)
     moved = max(changes.values()) > kinds.RANDOM_CHANGE
     random = changes["repeated"] > kinds.RANDOM_CHANGE or changes_each_time(given, images)
-    why, judge, verdicts = None, given, None
+    judge: keras.Model = given
+    verdicts: Voting | None = None
+    why: str | None = None
     if random:
         judge = voting(given, classes=classifier.classes, passes=GRADIENT_PASSES)
         verdicts = voting(given, classes=classifier.classes, passes=VERDICT_PASSES)
@@ -112,6 +122,12 @@ class Votes:
             low, high = wilson_interval(right, max(right + other, 1))
             found.append(low <= 0.5 <= high)
         return np.array(found, bool)
+
+    def with_new(self, places: np.ndarray, votes: Votes) -> Votes:
+        """Return the votes with others for the images at these places."""
+        right, other = self.right.copy(), self.other.copy()
+        right[places], other[places] = votes.right, votes.other
+        return Votes(self.passes, right, other)
 
 
 def votes_of(counts: np.ndarray, labels: np.ndarray) -> Votes:

@@ -19,13 +19,13 @@ from alp_repro.arguments import (
     checked_switch,
 )
 from alp_repro.attacks import Attack
-from alp_repro.auditing import course, measurements
+from alp_repro.auditing import course, measurements, sanity
 from alp_repro.auditing import indicators as judge
 from alp_repro.auditing.attacked import GRADIENT_PASSES, VERDICT_PASSES, Attacked, attacked
 from alp_repro.auditing.folder import own_folder
 from alp_repro.auditing.kinds import Indicator
 from alp_repro.auditing.result import Audit
-from alp_repro.auditing.stages import Stage, attack_stages, default_attack, passes
+from alp_repro.auditing.stages import Stage, attack_stages, default_attack
 from alp_repro.auditing.work import Work
 from alp_repro.classifiers import (
     UNIT_PIXELS,
@@ -125,7 +125,7 @@ def audit(
         batch_size = min(_LARGEST_BATCH, len(images), fitting)
     batch_size = whole_number(batch_size, name="batch_size", low=1, high=MOST_ITEMS)
     if stages is None:
-        stages = attack_stages(attack, classes=classifier.classes)
+        stages = sanity.with_checks(attack_stages(attack, classes=classifier.classes))
     stages = _checked_stages(stages, eps)
     with exits_refused("the model"), own_folder(folder) as place:
         subject = attacked(classifier, guide, images, batch_size=batch_size)
@@ -148,11 +148,15 @@ def audit(
                 report(f"{one.title}: {one.saw}")
         if why or not work.correct.any():
             found = course.not_attacked(work, why)
+            checks = sanity.not_judged(why or "no image is classified correctly")
         else:
+            # A heat map and a surface are of single passes.
+            closer_look = closer_look and not subject.random
             found = course.attacked(work, stages, closer_look=closer_look)
+            checks = sanity.checks(work, found.found)
     return dataclasses.replace(
         found,
-        indicators=(*first, *found.indicators),
+        indicators=(*first, *found.indicators, *checks),
         notes=(*image_notes, *label_notes, *classifier.notes, *_how_judged(subject, guide)),
         settings={
             "model": Path(name).name or classifier.model.name,
@@ -183,7 +187,6 @@ def _checked_attack(eps: Any, attack: Any) -> tuple[float, Attack]:
 
 
 def _checked_stages(stages: Sequence[Stage], eps: float) -> tuple[Stage, ...]:
-    """Return the stages with a cost each."""
     if not isinstance(stages, Sequence) or not all(isinstance(one, Stage) for one in stages):
         raise InputError(f"stages {shown(stages)}: expected a list of Stage")
     for stage in stages:
@@ -196,13 +199,15 @@ def _checked_stages(stages: Sequence[Stage], eps: float) -> tuple[Stage, ...]:
     names = [stage.name for stage in stages]
     if not names or len(set(names)) < len(names):
         raise InputError(f"stages {names}: expected one or more, each with a name of its own")
-    for stage in stages:
-        if not math.isclose(stage.attack.eps, eps):
+    for place, stage in enumerate(stages):
+        inside = place > 0 and stage.attack.eps < eps  # what it breaks, the audit's ball holds
+        if not (inside or math.isclose(stage.attack.eps, eps)):
             raise InputError(
                 f"stage {stage.name}: its eps {stage.attack.eps * 255:g} is not the audit's "
-                f"{eps * 255:g} (0-255 scale): expected one and the same"
+                f"{eps * 255:g} (0-255 scale): expected one and the same, or a smaller one after "
+                "the first stage"
             )
-    return tuple(dataclasses.replace(s, cost=s.cost or passes(s.attack)) for s in stages)
+    return tuple(stages)
 
 
 def _first_look(
@@ -227,9 +232,7 @@ def _first_look(
         why=moved_by,
         passes=VERDICT_PASSES if work.attacked.random else None,
     )
-    few = judge.few_classes(
-        classifier.classes, work.attack.loss, targeted=work.attack.target != "none"
-    )
+    few = judge.few_classes(classifier.classes, work.attack)
     found = (
         chance,
         random,

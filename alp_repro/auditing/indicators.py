@@ -6,6 +6,7 @@ Nothing is measured here; what each indicator means is in `kinds`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from alp_repro.auditing import kinds
 from alp_repro.auditing.kinds import Indicator
 from alp_repro.auditing.planted import PlantedResult
 from alp_repro.probes import deciding_spreads
+
+if TYPE_CHECKING:
+    from alp_repro.attacks import Attack
 
 
 def percent(share: float) -> str:
@@ -120,10 +124,12 @@ def black_box_stronger(broken: int, attacked: int, correct: int) -> Indicator:
     )
 
 
-def few_classes(classes: int, loss: str, *, targeted: bool) -> Indicator:
-    """Of the model, and the loss of the evaluation under audit."""
-    needed = {"dlr": 4 if targeted else 3}.get(loss, 2)
-    return kinds.FEW_CLASSES.judged(classes < needed, f"{classes} classes, loss {loss}")
+def few_classes(classes: int, attack: Attack) -> Indicator:
+    """Of the model, and the evaluation under audit."""
+    needed = attack.least_classes
+    return kinds.FEW_CLASSES.judged(
+        classes < needed, f"{classes} classes, and the attack is defined for {needed} or more"
+    )
 
 
 def restarts(first_break: np.ndarray, total: int, images: int) -> Indicator:
@@ -188,9 +194,7 @@ def noise_stronger(missed: int, found: int, images: int) -> Indicator:
 def eps_grid(sizes: Sequence[float], left: Sequence[int], images: int) -> Indicator:
     """Of so many images each ball leaves some; sizes on the [0, 1] scale, ascending."""
     rise = max(later - min(left[: i + 1]) for i, later in enumerate(left))
-    raised = left[-1] > kinds.IMAGES_SHARE * images or rise > max(
-        1, kinds.CONTRADICTION_SHARE * images
-    )
+    raised = max(left[-1], rise) > max(1, kinds.CONTRADICTION_SHARE * images)
     told = ", ".join(f"{n} at {size * 255:.3g}" for n, size in zip(left, sizes, strict=True))
     return kinds.EPS_GRID.judged(raised, f"of {images} images {told}")
 

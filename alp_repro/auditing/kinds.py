@@ -269,8 +269,8 @@ EPS_GRID = Kind(
     "Images that the evaluation under audit leaves in balls of growing ε up to 1, any image at "
     "all, with steps as large in proportion.",
     f"{CARLINI}; threshold ours",
-    f"above {IMAGES_SHARE:.0%} left at ε = 1, or a larger ball that leaves above "
-    f"{CONTRADICTION_SHARE:.0%} of the images more than a smaller one",
+    f"above {CONTRADICTION_SHARE:.0%} of the images, and two or more, are left at ε = 1, or are "
+    "left more by a larger ball than by a smaller one",
     "A larger ball holds what a smaller one does, and the largest an image of every class. An "
     "attack that does not find them finds little in the ball that matters: more iterations, larger "
     "steps, a loss that does not saturate.",

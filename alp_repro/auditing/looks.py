@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alp_repro import evaluation
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD, GradientAttack
 from alp_repro.auditing import indicators as judge
 from alp_repro.auditing import kinds, measurements, planted, stages
 from alp_repro.auditing.kinds import Indicator
@@ -26,6 +26,8 @@ from alp_repro.model_copies import float32_model
 
 if TYPE_CHECKING:
     import keras
+
+    from alp_repro.attacks import Attack
 
 _PROBE_IMAGES = 200
 _UNBOUNDED_IMAGES = 50
@@ -97,8 +99,9 @@ def _instability(work: Work, x: np.ndarray, y: np.ndarray) -> measurements.Numbe
 
 def way(work: Work, places: np.ndarray, *, blind: bool) -> list[Indicator]:
     """The way of the default attack's first restart, and what more iterations break."""
-    plain = work.attack.method == "pgd" and work.attack.target == "none"
-    if blind or not plain or work.attack.momentum or work.attack.gradient_noise:
+    attack = work.attack
+    plain = isinstance(attack, PGD) and attack.target == "none" and not attack.momentum
+    if blind or not isinstance(attack, PGD) or not plain or attack.draws_noise:
         why = _why(blind) if blind else "the evaluation under audit is no plain PGD"
         return [kind.not_judged(why) for kind in (kinds.FORGOTTEN, kinds.INCOMPLETE)]
     chosen = places[:_PROBE_IMAGES]
@@ -108,7 +111,7 @@ def way(work: Work, places: np.ndarray, *, blind: bool) -> list[Indicator]:
             work.model,
             work.images[chosen],
             work.labels[chosen],
-            attack=work.attack,
+            attack=attack,
             seed=work.seed,
             batch_size=work.batch_size,
         )
@@ -116,7 +119,7 @@ def way(work: Work, places: np.ndarray, *, blind: bool) -> list[Indicator]:
 
     seen = work.once("way", measurements.Numbers, compute)
     forgotten = judge.forgotten_success(seen["forgotten"])
-    if work.attack.success == "any":
+    if attack.success == "any":
         forgotten = kinds.FORGOTTEN.not_judged("every iterate is judged")
     if work.attacked.random:
         forgotten = kinds.FORGOTTEN.not_judged("chance decides about an iterate near the boundary")
@@ -133,7 +136,7 @@ def unbounded(work: Work, places: np.ndarray, *, blind: bool) -> Indicator:
         return kinds.UNBOUNDED.not_judged(_why(blind))
     chosen = places[:_UNBOUNDED_IMAGES]
     attack = stages.unbounded_attack()
-    if not work.fits("unbounded", "An unbounded attack", stages.passes(attack), len(chosen)):
+    if not work.fits("unbounded", "An unbounded attack", attack.gradients, len(chosen)):
         return kinds.UNBOUNDED.not_judged("no time was left")
 
     def compute() -> int:
@@ -158,9 +161,10 @@ def unit_test(
 ) -> planted.PlantedResult | None:
     """Planted examples; None where they cannot be or do not fit."""
     chosen = places[:_PLANTED_IMAGES]
-    if work.attack.method not in ("pgd", "apgd") or work.attack.gradient_noise:
+    attack = work.attack
+    if not isinstance(attack, GradientAttack) or attack.draws_noise:
         return None
-    cost = planted.gradients(work.attack)
+    cost = planted.gradients(attack)
     if not work.fits("planted", "The attack unit test", cost, len(chosen)):
         return None
 
@@ -168,7 +172,7 @@ def unit_test(
         found = planted.planted_examples(
             features,
             work.images[chosen],
-            attack=work.attack,
+            attack=attack,
             seed=work.seed,
             batch_size=len(chosen),
         )
@@ -197,12 +201,17 @@ def black_box(work: Work) -> Indicator:
     )
 
 
+def _stepping(attack: Attack) -> PGD:
+    """The evaluation under audit, or the usual one where it has no step size."""
+    return attack if isinstance(attack, PGD) else stages.default_attack(attack.eps)
+
+
 def grid(work: Work, places: np.ndarray) -> HeatMap | None:
     """A small heat map around the default attack; None: there is no time for it."""
-    eps, default = work.attack.eps, work.attack
+    eps, default = work.attack.eps, _stepping(work.attack)
     steps = sorted({min(default.eps_iter, eps), eps / 10, eps / 3, eps})
     counts = sorted({10, default.nb_iter, 100})
-    plain = Attack(eps=eps, eps_iter=eps, nb_iter=1, loss=default.loss)
+    plain = PGD(eps=eps, eps_iter=eps, nb_iter=1, loss=default.loss)
     chosen = places[:_GRID_IMAGES]
     if not work.fits("grid", "The heat map", len(steps) * max(counts), len(chosen)):
         return None
@@ -249,7 +258,7 @@ def histograms(work: Work) -> Restarts | None:
     """Losses of many restarts of the default attack; None where they do not fit."""
     places = _interesting(work)[:_HISTOGRAM_IMAGES]
     attack = dataclasses.replace(work.attack, restarts=_HISTOGRAM_RESTARTS)
-    if not work.fits("histograms", "Histograms", stages.passes(attack), len(places)):
+    if not work.fits("histograms", "Histograms", attack.gradients, len(places)):
         return None
     record = evaluation.evaluate(
         work.model,
@@ -296,16 +305,20 @@ def of_grid(grid: HeatMap | None, work: Work, *, blind: bool) -> Indicator:
     """The default attack's cell against the best one."""
     if grid is None:
         return kinds.STEP_SIZE.not_judged(_why(blind))
-    accuracy = grid.accuracy
-    row = int(np.argmin(np.abs(grid.eps_iters - work.attack.eps_iter)))
-    column = int(np.argmin(np.abs(grid.nb_iters - work.attack.nb_iter)))
+    if not isinstance(work.attack, PGD):
+        return kinds.STEP_SIZE.not_judged("the evaluation under audit has no step size")
+    accuracy, default = grid.accuracy, _stepping(work.attack)
+    row = int(np.argmin(np.abs(grid.eps_iters - default.eps_iter)))
+    column = int(np.argmin(np.abs(grid.nb_iters - default.nb_iter)))
     best = np.unravel_index(int(np.argmin(accuracy)), accuracy.shape)
     cell = f"steps of {grid.eps_iters[best[0]] * 255:.3g}, {grid.nb_iters[best[1]]} iterations"
     return judge.step_size(float(accuracy[row, column]), float(accuracy[best]), cell)
 
 
-def of_unit_test(test: planted.PlantedResult | None, *, blind: bool) -> Indicator:
+def of_unit_test(test: planted.PlantedResult | None, work: Work, *, blind: bool) -> Indicator:
     """How many planted examples were found."""
+    if test is not None and not (work.correct & (work.broken_by < 0)).any():
+        return kinds.PLANTED.judged(False, "no image is left that attacks could have missed")
     if test is None or not test.images:
         return kinds.PLANTED.not_judged(
             _why(True)

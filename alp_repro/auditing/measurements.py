@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from alp_repro.attacks import Attack, loss_and_gradient, pgd_step, random_starts
+from alp_repro.attacks import PGD, GradientAttack, loss_and_gradient, pgd_step, random_starts
 from alp_repro.attacks.losses import attack_loss
 from alp_repro.errors import InputError
 from alp_repro.model_copies import logits_function
@@ -181,7 +181,7 @@ def way_of_an_attack(
     images: np.ndarray,
     labels: np.ndarray,
     *,
-    attack: Attack,
+    attack: PGD,
     seed: int,
     batch_size: int,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -254,7 +254,7 @@ def broken_by_starts(
     images: np.ndarray,
     labels: np.ndarray,
     *,
-    attack: Attack,
+    attack: GradientAttack,
     seed: int,
     batch_size: int,
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -20,7 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from alp_repro.attacks import Attack, craft, random_starts, strong_attack
+from alp_repro.attacks import PGD, Draws, GradientAttack, random_starts, strong_attack
 from alp_repro.auditing.measurements import batched
 from alp_repro.classifiers.heads import is_graph, last_operation
 
@@ -48,7 +48,7 @@ class PlantedResult:
     by_chance: int
 
 
-def strongest_attack(eps: float) -> Attack:
+def strongest_attack(eps: float) -> PGD:
     """What of `strong` two classes leave: runs without target of a step that falls from eps.
 
     Gradients are the point's own: a new last layer has no saturated loss to get around.
@@ -66,9 +66,12 @@ def strongest_attack(eps: float) -> Attack:
     )
 
 
-def gradients(attack: Attack) -> int:
+def gradients(attack: GradientAttack) -> int:
     """What a planted example costs at most, random points counted as gradients."""
-    return attack.nb_iter + 2 * strongest_attack(attack.eps).gradients
+    return (
+        dataclasses.replace(attack, restarts=1).gradients
+        + 2 * strongest_attack(attack.eps).gradients
+    )
 
 
 def features_of(model: keras.Model) -> keras.Model | None:
@@ -92,7 +95,7 @@ def planted_examples(
     features: keras.Model,
     images: np.ndarray,
     *,
-    attack: Attack,
+    attack: GradientAttack,
     seed: int,
     batch_size: int,
 ) -> PlantedResult:
@@ -118,12 +121,7 @@ def planted_examples(
     weights = np.stack([h[0] for h in heads if h is not None])
     biases = np.array([h[1] for h in heads if h is not None], np.float32)
     binary = dataclasses.replace(
-        attack,
-        loss="margin" if attack.loss == "dlr" else attack.loss,
-        target="none",
-        plain_step=1.0,
-        budget=0,
-        restarts=1,
+        attack, loss="margin" if attack.loss == "dlr" else attack.loss, target="none", restarts=1
     )
     strongest = strongest_attack(attack.eps)
     given = (batch_size, images[fitted], weights, biases, np.asarray(fitted, np.int64))
@@ -171,7 +169,7 @@ def _head(
     return weights.astype(np.float32), float(-threshold - centre @ weights)
 
 
-def _search(features: keras.Model, attack: Attack, seed: int):  # type: ignore[no-untyped-def]
+def _search(features: keras.Model, attack: GradientAttack, seed: int):  # type: ignore[no-untyped-def]
     @tf.function(autograph=False)
     def found(x: tf.Tensor, w: tf.Tensor, b: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         def logits(points: tf.Tensor) -> tf.Tensor:
@@ -189,7 +187,7 @@ def _search(features: keras.Model, attack: Attack, seed: int):  # type: ignore[n
                 seed=tf.constant(seed),
                 eps=tf.constant(attack.eps, tf.float32),
             )
-            crafted = craft(logits, x, labels, attack=attack, starts=starts)
+            crafted = attack.ascend(logits, x, labels, Draws(starts)).adversarial
             return restart + 1, broken | (logits(crafted)[:, 1] > 0)
 
         return tf.while_loop(
@@ -201,7 +199,7 @@ def _search(features: keras.Model, attack: Attack, seed: int):  # type: ignore[n
     return found
 
 
-def _chance(features: keras.Model, attack: Attack, seed: int):  # type: ignore[no-untyped-def]
+def _chance(features: keras.Model, attack: GradientAttack, seed: int):  # type: ignore[no-untyped-def]
     @tf.function(autograph=False)
     def found(x: tf.Tensor, w: tf.Tensor, b: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         def drawn(draw: tf.Tensor, lucky: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -32,8 +32,7 @@ class AttackResult:
       attacked: int [k], places of the images that it was run on.
       broken: bool [k].
       first_break: int [k], restart that broke each, -1: none.
-      spent: what its record counts, all images together: gradients (queries for Square), a query
-        of the search of another attack being half a gradient.
+      spent: what its record counts, all images together: gradients, a query being half a one.
       seconds: that the attack itself took, in all sessions.
       costs: int [k], what each image took of `spent`.
     """
@@ -52,7 +51,7 @@ class AttackResult:
     @property
     def unit(self) -> Literal["gradients", "queries"]:
         """What `spent` and `costs` count."""
-        return "queries" if self.attack.method == "square" else "gradients"
+        return "gradients" if self.attack.needs_gradient else "queries"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -321,7 +320,7 @@ class Audit:
         return {
             "name": one.name,
             "title": one.title,
-            "settings": dataclasses.asdict(one.attack),
+            "settings": one.attack.to_json(),
             "attacked": len(one.attacked),
             "broken": int(one.broken.sum()),
             "accuracy": self.accuracy_of(one) if one.scope == "correct" else None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import time
@@ -14,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from alp_repro import evaluation, files, runs
-from alp_repro.attacks import QUERY_COST, Attack
+from alp_repro.attacks import QUERY_COST, Attack, GradientAttack
 from alp_repro.auditing import measurements, stages
 from alp_repro.auditing.attacked import Attacked, Votes, votes_of
 from alp_repro.auditing.folder import claim, subject
@@ -81,7 +80,7 @@ class Work:
         logits = () if self.attacked.random else (self.logits,)
         for array in (*logits, self.images, self.labels):
             digest.update(np.ascontiguousarray(array).tobytes())
-        settings = {**dataclasses.asdict(self.attack), "seed": self.seed}
+        settings = {**self.attack.to_json(), "seed": self.seed}
         digest.update(json.dumps(settings, sort_keys=True).encode())
         return digest.hexdigest()[:16]
 
@@ -89,16 +88,8 @@ class Work:
         """Predictions int32 [n] on the clean images; of a random model, the votes for them too."""
         if not self.attacked.random:
             return self.logits.argmax(axis=1).astype(np.int32), None
-        kept = self.once("clean_votes", list[list[int]], lambda: self._counts(self.images).tolist())
-        counts = np.array(kept)
+        counts = self._counted("clean_votes", self.images)
         return counts.argmax(axis=1).astype(np.int32), votes_of(counts, self.labels)
-
-    def _counts(self, images: np.ndarray) -> np.ndarray:
-        """How many of fresh passes over a random model give each class, int [n, classes]."""
-        assert self.attacked.verdicts is not None
-        program = tf.function(self.attacked.verdicts.votes)
-        (counts,) = measurements.batched(program, min(self.batch_size, len(images)), images)
-        return counts.round().astype(np.int64)
 
     # --- stages that are kept
 
@@ -119,6 +110,15 @@ class Work:
         result = compute()
         self.keep(name, result)
         return result
+
+    def _counted(self, name: str, images: np.ndarray) -> np.ndarray:
+        """How many of fresh passes over these images give each class, kept as a stage."""
+
+        def compute() -> list[list[int]]:
+            found = self.attacked.fresh_counts(images, batch_size=self.batch_size)
+            return list(found.tolist())
+
+        return np.array(self.once(name, list[list[int]], compute))
 
     def keep(self, name: str, result: Any) -> None:
         """Notes that a stage is done, so that it takes no time again."""
@@ -220,7 +220,7 @@ class Work:
             return
         if not admitted and not self.fits(name, stage.title, stage.cost, len(places)):
             return
-        follows = stages.needs_gradient(stage.attack)
+        follows = stage.attack.needs_gradient
         record = evaluation.evaluate(
             self.model if follows else self.attacked.judge,
             self.images[places],
@@ -237,12 +237,13 @@ class Work:
         )
         restarts = stage.attack.restarts
         first = np.where(record.first_break < restarts, record.first_break, -1)
-        costs = record.gradients_spent(restarts)
+        unit = 1 if follows else QUERY_COST
+        costs = (record.gradients_spent(restarts) / unit).astype(np.int64)
         spent = int(costs.sum())
         took = float(sum(session.get("seconds", 0.0) for session in record.sessions))
         kept = self.kept(name)
         if kept is None:
-            self._learn_speed(spent, stage, took, sessions=len(record.sessions))
+            self._learn_speed(int(spent * unit), stage, took, sessions=len(record.sessions))
             self.keep(name, {"broken": int((first >= 0).sum()), "spent": spent, "seconds": took})
         else:  # a record that went on with more restarts has more seconds than this stage took
             took = float(kept.get("seconds", took))
@@ -252,6 +253,7 @@ class Work:
     def run_without_gradient(self, stage: Stage) -> None:
         """The evaluation under audit where it has no gradient to follow: its starts are judged."""
         places = np.flatnonzero(self.correct)
+        assert isinstance(stage.attack, GradientAttack)
         first, found = measurements.broken_by_starts(
             self.model,
             self.images[places],
@@ -272,10 +274,7 @@ class Work:
         broken = np.flatnonzero(first >= 0)
         if not self.attacked.random or not len(broken):
             return first
-        kept = self.once(
-            f"votes_{name}", list[list[int]], lambda: self._counts(found[broken]).tolist()
-        )
-        counts = np.array(kept)
+        counts = self._counted(f"votes_{name}", found[broken])
         predicted = counts.argmax(axis=1)
         held = predicted != self.labels[places[broken]]
         first = first.copy()
@@ -284,10 +283,7 @@ class Work:
         taken = places[broken[new]]
         self._found[taken] = predicted[new]
         assert self.votes is not None
-        votes = votes_of(counts[new], self.labels[taken])
-        right, other = self.votes.right.copy(), self.votes.other.copy()
-        right[taken], other[taken] = votes.right, votes.other
-        self.votes = dataclasses.replace(self.votes, right=right, other=other)
+        self.votes = self.votes.with_new(taken, votes_of(counts[new], self.labels[taken]))
         return first
 
     def _note(
@@ -333,8 +329,8 @@ class Work:
         earlier stage or by a process that was stopped.
         """
         working = seconds - sessions * stages.COMPILATION_SECONDS
-        if working > stages.COMPILATION_SECONDS and stage.attack.method != "square":
-            self._passes_a_second = stages.in_gradients(stage.attack, spent) / working
+        if working > stages.COMPILATION_SECONDS and stage.attack.needs_gradient:
+            self._passes_a_second = spent / working
 
     def further_rounds(self) -> None:
         """More rounds of the strongest attack while they find something and there is time."""

@@ -10,9 +10,10 @@ import numpy as np
 
 from alp_repro import runs
 from alp_repro.arguments import checked_function, checked_strategy, checked_switch
+from alp_repro.attacks.base import Attack
 from alp_repro.attacks.batches import DEFAULT_BATCH, Execution
+from alp_repro.attacks.pgd import PGD
 from alp_repro.attacks.rounding import rounding_notes
-from alp_repro.attacks.settings import Attack
 from alp_repro.errors import InputError
 from alp_repro.evaluation.input_check import (
     check_is_keras,
@@ -115,7 +116,7 @@ def evaluate(
     )
     if not isinstance(attack, Attack):
         raise InputError(f"attack is a {type(attack).__name__}: an Attack is needed")
-    if attack.budget and record_losses:
+    if getattr(attack, "budget", 0) and record_losses:
         raise InputError(
             "record_losses: under a budget images do not get the same restarts; budget=0 works"
         )
@@ -182,7 +183,7 @@ def _as_crafted(attack: Attack) -> Attack:
     """Where the ball is a point, every attack ends in the image itself: one step does."""
     if attack.eps > 0:
         return attack
-    return Attack(eps=0.0, eps_iter=0.0, nb_iter=1, restarts=attack.restarts, random_start=False)
+    return PGD(eps=0.0, eps_iter=0.0, nb_iter=1, restarts=attack.restarts, random_start=False)
 
 
 def _keras_model(model: Any, image_shape: tuple[int, ...]) -> keras.Model:
@@ -208,7 +209,8 @@ def _crafted_on(model: keras.Model, guide: keras.Model, images: np.ndarray) -> k
 
     for one in (model, guide):
         checked_logits(one, images)
-    return crafted_on(model, guide, image_shape=images.shape[1:])
+    height, width, channels = images.shape[1:]
+    return crafted_on(model, guide, image_shape=(height, width, channels))
 
 
 def predictions(model: keras.Model, images: np.ndarray, *, batch_size: int) -> np.ndarray:

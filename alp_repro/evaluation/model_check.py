@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alp_repro.attacks.losses import attack_loss
-from alp_repro.attacks.settings import Attack
+from alp_repro.attacks.base import Attack
 from alp_repro.errors import InputError, NoGradientError, exits_refused, one_line
 from alp_repro.evaluation.input_check import check_classes, check_is_keras
 from alp_repro.model_copies import (
@@ -251,10 +250,12 @@ def check_gradient(
     import tensorflow as tf
 
     points = tf.constant(np.concatenate([images[:_LOOKED_AT], probe_images(images.shape[1:])]))
-    classes = tf.constant(np.resize(labels, len(points)))
-    targets = None if attack.target == "none" else classes
     logits = logits_function(model)
-    attack_loss(attack.loss, labels=classes, logits=logits(points), targets=targets)
+    classes = logits(points).shape[1]
+    if classes < attack.least_classes:
+        raise InputError(
+            f"attack {attack}: {classes} classes; it needs {attack.least_classes} or more"
+        )
 
     # TensorFlow's eager gradient of some convolutions corrupts the memory (2.21).
     @tf.function(autograph=False)
@@ -272,7 +273,7 @@ def check_gradient(
         if "gradient registry" in str(error) or "No gradient defined" in str(error):
             raise _no_gradient(one_line(error)) from error
         raise
-    if attack.method not in ("pgd", "apgd"):
+    if not attack.needs_gradient:
         return
     if gradient is None:
         raise _no_gradient("a rounding, a cast to integers or stop_gradient lies between")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tqdm.auto import tqdm
 
 if TYPE_CHECKING:
-    from alp_repro.attacks.settings import Attack
+    from alp_repro.attacks.base import Attack
     from alp_repro.evaluation.restarts import Progress
 
 
@@ -33,7 +33,7 @@ def progress_bar(
     if not (report is None and someone_watches() if shown is None else shown):
         yield report or (lambda progress: None)
         return
-    with tqdm(total=attack.restarts, desc=attack.method, unit="restart") as bar:
+    with tqdm(total=attack.restarts, desc=attack.name, unit="restart") as bar:
 
         def tell(progress: Progress) -> None:
             bar.set_postfix_str(f"{progress.standing} of {progress.images} images standing")

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alp_repro import files, runs, shipped
-from alp_repro.attacks.settings import Attack, restarts_cost
+from alp_repro.attacks.base import Attack
+from alp_repro.attacks.pgd import PGD
 from alp_repro.data.images import Images, images_digest, unit_scale
-from alp_repro.decoding import from_plain
 from alp_repro.dtypes import Dtype
 from alp_repro.errors import InputError
 from alp_repro.evaluation.record import AttackRecord
@@ -195,8 +195,7 @@ def attack_again(
     from alp_repro.evaluation.evaluate import evaluate
 
     _check_images(test, record)
-    described = {**record.settings["attack"], "restarts": restarts}
-    attack = from_plain(described, Attack, source="the record's attack")
+    attack = dataclasses.replace(record.attack, restarts=restarts)
     crafted_as = dtype or attack.dtype
     # Each image gets the restarts that it got there: a budget would share out other ones here.
     allowed = record.allowed(restarts)[:num_images]
@@ -208,7 +207,7 @@ def attack_again(
             model,
             test.unit_scale[indices],
             test.labels[indices],
-            attack=dataclasses.replace(attack, restarts=count, budget=0, dtype=crafted_as),
+            attack=dataclasses.replace(_without_budget(attack), restarts=count, dtype=crafted_as),
             seed=record.settings["seed"],
             batch_size=record.settings["batch_size"],
             indices=indices,
@@ -227,10 +226,14 @@ def attack_again(
     )
 
 
+def _without_budget(attack: Attack) -> Attack:
+    return dataclasses.replace(attack, budget=0) if isinstance(attack, PGD) else attack
+
+
 def gradients_again(record: AttackRecord, *, restarts: int, num_images: int) -> int:
     """Return about how many gradients `attack_again` takes, by what the record took."""
     spent = record.restarts_spent(restarts)[:num_images]
-    return int(restarts_cost(record.settings["attack"], spent).sum())
+    return int(record.attack.cost_of(spent).sum())
 
 
 def _check_images(test: Images, record: AttackRecord) -> None:

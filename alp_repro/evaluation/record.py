@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alp_repro.attacks.settings import BUDGET_ROUNDS, Attack, restarts_cost
+from alp_repro.attacks.base import Attack
+from alp_repro.attacks.pgd import BUDGET_ROUNDS
+from alp_repro.attacks.registry import attack_from_json
 from alp_repro.errors import InputError
 from alp_repro.evaluation.intervals import wilson_interval
 
@@ -53,6 +56,11 @@ class AttackRecord:
     adversarial: np.ndarray | None = None
     closest: np.ndarray | None = None
 
+    @functools.cached_property
+    def attack(self) -> Attack:
+        """What was done, but for the number of its restarts."""
+        return attack_from_json(self.settings["attack"], extra_keys=True)
+
     @property
     def clean_correct(self) -> np.ndarray:
         """Bool [n]: the clean image is classified correctly."""
@@ -92,9 +100,9 @@ class AttackRecord:
         allowed = np.full(len(self.labels), first)
         standing = self.standing | (self.first_break >= first)
         order = np.argsort(np.where(standing, -self.closest, np.inf), kind="stable")
-        order, attack = order[: standing.sum()], self.settings["attack"]
-        spent = restarts_cost(attack, np.where(standing, first, self.first_break + 1)).sum()
-        left = attack["budget"] * len(self.labels) - spent
+        order = order[: standing.sum()]
+        spent = self.attack.cost_of(np.where(standing, first, self.first_break + 1)).sum()
+        left = self.settings["attack"]["budget"] * len(self.labels) - spent
         for begin, end in itertools.pairwise((first, *later)):
             if restarts <= begin or np.any(self.next_restart[order[self.standing[order]]] < begin):
                 break
@@ -110,10 +118,10 @@ class AttackRecord:
 
         settled: whether those that broke count with what they took; else with all restarts.
         """
-        attack, broke = self.settings["attack"], self.first_break[order]
-        before, whole = restarts_cost(attack, np.array([begin, end]))
+        attack, broke = self.attack, self.first_break[order]
+        before, whole = attack.cost_of(np.array([begin, end]))
         early = (broke >= begin) & (broke < end) & settled
-        taken = np.where(early, restarts_cost(attack, broke + 1), whole) - before
+        taken = np.where(early, attack.cost_of(broke + 1), whole) - before
         enough = np.cumsum(taken) - taken + (whole - before) <= left
         return order[enough], int(left - taken[enough].sum())
 
@@ -124,9 +132,9 @@ class AttackRecord:
 
     def gradients_missing(self, attack: Attack) -> int:
         """What is `missing` of an attack's restarts takes, if no further image breaks."""
-        stored, reached = attack.to_json(), self.next_restart
-        whole = restarts_cost(stored, reached + self.missing(attack.restarts))
-        return int((whole - restarts_cost(stored, reached)).sum())
+        reached = self.next_restart
+        whole = attack.cost_of(reached + self.missing(attack.restarts))
+        return int((whole - attack.cost_of(reached)).sum())
 
     def complete_to(self, restarts: int) -> bool:
         """Whether every image is broken or has seen so many restarts, or all that it may."""
@@ -148,7 +156,7 @@ class AttackRecord:
 
     def gradients_spent(self, restarts: int) -> np.ndarray:
         """Int [n]: what `restarts_spent` took of an image, a query counting as half a gradient."""
-        return restarts_cost(self.settings["attack"], self.restarts_spent(restarts))
+        return self.attack.cost_of(self.restarts_spent(restarts))
 
     def accuracy_at(self, restarts: int) -> float:
         """Adversarial accuracy after so many restarts: the share that none of them broke.

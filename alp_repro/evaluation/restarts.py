@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from alp_repro.attacks.base import Attack
 from alp_repro.attacks.batches import BatchOutcome, Execution, WorkItems, exact_bounds
-from alp_repro.attacks.settings import BUDGET_ROUNDS, Attack, restarts_cost
+from alp_repro.attacks.pgd import BUDGET_ROUNDS
 from alp_repro.errors import InputError
 from alp_repro.evaluation.record import AttackRecord
 from alp_repro.model_copies import float32_model
@@ -142,7 +143,7 @@ class WorkList:
         attack: Attack,
         image_index: np.ndarray | None,
     ) -> None:
-        self._images, self._attack, self._stored = images, attack, attack.to_json()
+        self._images, self._attack = images, attack
         self._index = np.arange(len(images)) if image_index is None else image_index
         self._gradients_done = 0
         self.record = _with_room(record, attack.restarts)
@@ -228,7 +229,7 @@ class WorkList:
             early = counts & (restart < BUDGET_ROUNDS[0])
             closest = closest.copy()
             np.maximum.at(closest, image[early], outcome.losses[: items.count][early])
-        cost = restarts_cost(self._stored, restart + 1) - restarts_cost(self._stored, restart)
+        cost = self._attack.cost_of(restart + 1) - self._attack.cost_of(restart)
         self._gradients_done += int(cost.sum())
         self.record = dataclasses.replace(
             old,
@@ -266,7 +267,7 @@ class WorkList:
             restarts_done=min(done, restarts),
             restarts=restarts,
             gradients_per_second=self._gradients_done / seconds,
-            seconds_left=left * seconds / self._gradients_done,
+            seconds_left=left * seconds / max(self._gradients_done, 1),
             nonfinite_gradients=int(record.nonfinite_gradients.sum()),
         )
 

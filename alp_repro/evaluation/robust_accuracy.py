@@ -11,8 +11,9 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
+from alp_repro.attacks.base import Attack
 from alp_repro.attacks.batches import DEFAULT_BATCH
-from alp_repro.attacks.settings import Attack, strong_attack
+from alp_repro.attacks.strong import strong_attack
 from alp_repro.errors import InputError, NoGradientError
 from alp_repro.evaluation.evaluate import evaluate
 from alp_repro.evaluation.input_check import checked_images, checked_labels

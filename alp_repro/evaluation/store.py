@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 
 from alp_repro import files, runs
-from alp_repro.attacks.settings import Attack
+from alp_repro.attacks.base import Attack
+from alp_repro.attacks.pgd import PGD
 from alp_repro.data.images import images_digest
 from alp_repro.effort import Clock
 from alp_repro.errors import InputError
@@ -163,8 +164,8 @@ def attack_name(settings: dict[str, Any]) -> str:
     parts = [
         attack["method"],
         f"eps{attack['eps'] * 255:g}",
-        f"step{attack['eps_iter'] * 255:g}",
-        f"n{attack['nb_iter']}",
+        *([f"step{attack['eps_iter'] * 255:g}"] if "eps_iter" in attack else []),
+        *([f"n{attack['nb_iter']}"] if "nb_iter" in attack else []),
         *_departures_in_name(attack),
         f"images{settings['num_images']}",
         *(["losses"] if settings.get("losses") else []),
@@ -183,7 +184,7 @@ _IN_NAMES = {
 
 def _departures_in_name(attack: dict[str, Any]) -> list[str]:
     """What a file's name tells of how an attack, as stored, differs from the paper's."""
-    papers = {field.name: field.default for field in dataclasses.fields(Attack)}
+    papers = {field.name: field.default for field in dataclasses.fields(PGD)}
     told = []
     for name, value in attack.items():
         form = _IN_NAMES.get(name, f"{name}-{{value}}")

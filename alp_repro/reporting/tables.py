@@ -10,7 +10,7 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from alp_repro import runs
-from alp_repro.attacks import EXECUTION, Attack
+from alp_repro.attacks import EXECUTION, PGD, Attack
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, wilson_interval
 from alp_repro.reporting import results
@@ -165,30 +165,34 @@ class Column:
         """As the paper heads it, if this is a column of the paper's; else all that differs."""
         attack = self.attack
         if self.ours_only:
-            mean = " on average" if attack.budget else ""
+            mean = " on average" if getattr(attack, "budget", 0) else ""
             return f"strong (ours, not the paper's): {attack.gradients} gradients{mean}"
-        sizes = []
-        if self.table_eps is not None and round(attack.eps * 255, 4) != self.table_eps:
-            sizes.append(f"ε={attack.eps * 255:g}")
-        if attack.method == "spsa":
-            sizes.append(f"learning rate {attack.eps_iter:g}")
-        elif attack.method == "pgd":
-            sizes.append(f"ε_i={attack.eps_iter * 255:g}")
-        sizes += [f"n={attack.nb_iter}", f"r={_thousands(self.grid_restarts)}"]
-        title = ", ".join(sizes)
+        sizes = attack.varied | {"restarts": _thousands(self.grid_restarts)}
+        if self.table_eps is None or round(attack.eps * 255, 4) == self.table_eps:
+            del sizes["eps"]
+        title = ", ".join(f"{_SYMBOLS[name]}{text}" for name, text in sizes.items())
         restarts = self.row_restarts or (attack.restarts,)
         if restarts != (self.grid_restarts,):
             title += f" (here r={' or '.join(map(str, restarts))})"
         if self._departures:
             title += f", ours: {self._departures}"
-        return ("" if attack.method == "pgd" else f"{attack.method}: ") + title
+        return ("" if attack.of_the_paper else f"{attack.name}: ") + title
 
     @property
     def _departures(self) -> str:
         said = ["method", *EXECUTION]  # before the title, and in the table's heading
-        if self.attack.target == self.table_target:
+        if self.attack.departures().get("target", "none") == self.table_target:
             said.append("target")
         return self.attack.departures_text(leaving_out=said)
+
+
+_SYMBOLS = {
+    "eps": "ε=",
+    "eps_iter": "ε_i=",
+    "learning_rate": "learning rate ",
+    "nb_iter": "n=",
+    "restarts": "r=",
+}
 
 
 def _thousands(count: int) -> str:
@@ -325,7 +329,8 @@ def paper_place(paper: PaperTable, attack: Attack, grid_restarts: int) -> int | 
       attack: how it is run, but for
       grid_restarts: its restarts before a scale's bound.
     """
-    if attack.departures(leaving_out=("target", *EXECUTION)):
+    known = ("target", *EXECUTION)
+    if not isinstance(attack, PGD) or attack.departures(leaving_out=known):
         return None
     mine = PaperColumn(
         eps=round(attack.eps * 255, 4),

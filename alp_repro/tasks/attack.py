@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD, Attack
 from alp_repro.attacks.batches import BatchOutcome, Execution
 from alp_repro.evaluation import AttackRecord, Progress
 from alp_repro.evaluation.restarts import SAVE_SECONDS, Items, WorkList, tell_of_gradients
@@ -101,7 +101,7 @@ def columns_on_workers(
         labels: np.ndarray,
         eps_iters: np.ndarray,
         *,
-        attack: Attack,
+        attack: PGD,
         counts: Sequence[int],
         seed: int,
         execution: Execution,

@@ -26,7 +26,7 @@ from alp_repro.model_copies import float32_model
 if TYPE_CHECKING:
     import keras
 
-    from alp_repro.attacks import Attack
+    from alp_repro.attacks import PGD, Attack
 
 # Blocks of an attack: the images and restarts of a batch of items.
 AttackBlock = tuple[np.ndarray, np.ndarray]
@@ -147,7 +147,7 @@ class MapPlan:
     model: ModelFile
     images: np.ndarray
     labels: np.ndarray
-    attack: Attack
+    attack: PGD
     nb_iters: tuple[int, ...]
     seed: int
     batch_size: int

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from alp_repro import stateless_random
-from alp_repro.attacks import StepSizes, choose_targets, craft
+from alp_repro.attacks import PGD, Draws, GradientAttack, choose_targets
 from alp_repro.classifiers.heads import is_graph
 from alp_repro.model_copies import (
     computes_in_float32,
@@ -68,7 +68,7 @@ class Crafter:
         seed: tf.Tensor,
     ) -> tf.Tensor:
         objective, attack = self._objective, self._objective.attack
-        assert attack is not None
+        assert isinstance(attack, GradientAttack)
         logits = logits_function(model, training=objective.attack_batch_statistics)
         if objective.attack_batch_statistics:
             logits = logits_in_shares(logits, shares=objective.virtual_replicas)
@@ -77,24 +77,21 @@ class Crafter:
             scale = tf.cast(step + 1, tf.float32) / objective.attack_warmup_steps
             scale = tf.minimum(scale, 1.0)
         starts = self._starts(images, scale, seed) if attack.random_start else images
-        ball = attack.eps
-        if objective.crafting == "n_fgsm":  # as far as noise and step reach
-            ball = _N_FGSM_NOISE * attack.eps + attack.eps_iter
-        iterations = attack.nb_iter
-        if objective.attack_warmup_nb_iter is not None:
-            iterations = tf.where(scale < 1, objective.attack_warmup_nb_iter, iterations)
-        sizes = StepSizes(ball * scale, attack.eps_iter * scale, iterations)
-        if objective.crafting == "trades":
-            return climb_divergence(logits, images, starts=starts, sizes=sizes)
-        return craft(
-            logits,
-            images,
-            labels,
-            attack=attack,
-            starts=starts,
-            sizes=sizes,
-            targets=self._targets(images, labels, seed),
-        )
+        held = attack.holding(eps=attack.eps * scale)
+        if isinstance(attack, PGD):
+            ball = attack.eps
+            if objective.crafting == "n_fgsm":  # as far as noise and step reach
+                ball = _N_FGSM_NOISE * attack.eps + attack.eps_iter
+            iterations = attack.nb_iter
+            if objective.attack_warmup_nb_iter is not None:
+                iterations = tf.where(scale < 1, objective.attack_warmup_nb_iter, iterations)
+            held = attack.holding(
+                eps=ball * scale, eps_iter=attack.eps_iter * scale, nb_iter=iterations
+            )
+            if objective.crafting == "trades":
+                return climb_divergence(logits, images, starts=starts, attack=held)
+        draws = Draws(starts, self._targets(images, labels, seed))
+        return held.ascend(logits, images, labels, draws).adversarial
 
     def _starts(self, images: tf.Tensor, scale: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         crafting, attack = self._objective.crafting, self._objective.attack
@@ -114,7 +111,7 @@ class Crafter:
 
     def _targets(self, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor | None:
         attack = self._objective.attack
-        assert attack is not None
+        assert isinstance(attack, GradientAttack)
         if attack.target == "none":
             return None
         positions = replica_slice(lambda shape: tf.range(shape[0]), images)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from alp_repro.attacks import StepSizes, pgd_step
+from alp_repro.attacks import PGD, pgd_step
 from alp_repro.attacks.losses import finite_gradient
 from alp_repro.model_copies import LogitsFunction
 
 
 def climb_divergence(
-    logits: LogitsFunction, images: tf.Tensor, *, starts: tf.Tensor, sizes: StepSizes
+    logits: LogitsFunction, images: tf.Tensor, *, starts: tf.Tensor, attack: PGD
 ) -> tf.Tensor:
     """Return images whose predictions diverge from the clean ones: sign steps up KL(p(x) ‖ p(x')).
 
@@ -21,7 +21,7 @@ def climb_divergence(
       logits: the crafting model.
       images: float32 [batch, height, width, channels] in [0, 1].
       starts: like the images; at an image itself the gradient is 0.
-      sizes: of ball and steps, and how many.
+      attack: has the sizes of ball and steps, and how many, as numbers or tensors.
     """
     clean = tf.stop_gradient(tf.nn.softmax(logits(images)))
 
@@ -38,10 +38,10 @@ def climb_divergence(
 
     def step(i: tf.Tensor, points: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         gradient, _ = finite_gradient(gradient_at(points))
-        moved = pgd_step(points, gradient, images=images, eps=sizes.eps, step_size=sizes.eps_iter)
+        moved = pgd_step(points, gradient, images=images, eps=attack.eps, step_size=attack.eps_iter)
         return i + 1, moved
 
     _, crafted = tf.while_loop(
-        lambda i, _: i < sizes.nb_iter, step, (tf.constant(0), starts), parallel_iterations=1
+        lambda i, _: i < attack.nb_iter, step, (tf.constant(0), starts), parallel_iterations=1
     )
     return tf.stop_gradient(crafted)

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from alp_repro.attacks.settings import Attack
+from alp_repro.attacks.base import Attack
 from alp_repro.errors import InputError
 from alp_repro.model_copies import logits_function
 from alp_repro.plain_numbers import number, whole_number
@@ -32,7 +32,7 @@ class LogitPairing(keras.Model):
     """A classifier whose training step pairs logits and trains on adversarial images.
 
         model = keras.Sequential([...])  # [0, 1] images to logits
-        attack = alp_repro.Attack(eps=8 / 255, eps_iter=2 / 255, nb_iter=10)
+        attack = alp_repro.PGD(eps=8 / 255, eps_iter=2 / 255, nb_iter=10)
         robust = alp_repro.LogitPairing(
             model, penalties={"alp": 0.5}, attack=attack, adversarial_fraction=0.5
         )

@@ -8,7 +8,9 @@ from typing import Any, Literal, get_args
 
 from alp_repro import decoding
 from alp_repro.arguments import checked_instance, checked_switch
-from alp_repro.attacks.settings import Attack
+from alp_repro.attacks.ascent import GradientAttack
+from alp_repro.attacks.base import Attack
+from alp_repro.attacks.pgd import PGD
 from alp_repro.errors import InputError
 from alp_repro.losses import PENALTIES
 from alp_repro.plain_numbers import number, whole_number
@@ -107,18 +109,18 @@ class Objective:
                 "a training attack is given but nothing uses its images: "
                 "an adversarial_weight or a penalty such as alp does"
             )
-        if attack.method not in ("pgd", "apgd"):
+        if not isinstance(attack, GradientAttack):
             raise InputError(
-                f"training attack {attack.method} has no gradient steps: use pgd or apgd"
+                f"training attack {attack.name} has no gradient steps: use pgd or apgd"
             )
-        if self.attack_warmup_nb_iter is not None and attack.method != "pgd":
-            raise InputError(f"attack_warmup_nb_iter: {attack.method} always takes its nb_iter")
-        if attack.engine != "loop":
+        if self.attack_warmup_nb_iter is not None and not isinstance(attack, PGD):
+            raise InputError(f"attack_warmup_nb_iter: {attack.name} always takes its nb_iter")
+        if not attack.compiled:
             raise InputError(
-                f"training attack engine={attack.engine} is for evaluations: a "
+                f"training attack {attack} is for evaluations: a "
                 "training step crafts with engine=loop, which takes the same steps"
             )
-        if attack.restarts > 1 or attack.gradient_noise or attack.target in ("each", "rotate"):
+        if attack.restarts > 1 or attack.draws_noise or attack.target in ("each", "rotate"):
             raise InputError(
                 "a training attack is one run with one kind of target: restarts, "
                 "gradient_noise and the targets each and rotate are for evaluations"
@@ -130,8 +132,8 @@ class Objective:
             raise InputError(f"crafting {self.crafting}: no training attack is given")
         if departures := attack.departures_text(leaving_out=only):
             raise InputError(f"crafting {self.crafting}: {departures} is PGD's own: leave it out")
-        if self.crafting == "n_fgsm" and attack.nb_iter != 1:
-            raise InputError(f"crafting n_fgsm: expected nb_iter 1, got {attack.nb_iter}")
+        if self.crafting == "n_fgsm" and attack.gradients != 1:
+            raise InputError(f"crafting n_fgsm: expected nb_iter 1, got {attack.gradients}")
 
     @property
     def uses_adversarial(self) -> bool:
@@ -172,6 +174,7 @@ class Objective:
     def to_json(self) -> dict[str, Any]:
         """Return plain data that `json` writes, and that `from_json` reads."""
         described = dataclasses.asdict(self)
+        described["attack"] = None if self.attack is None else self.attack.to_json()
         if self.crafting == "attack":
             del described["crafting"]  # as before there was another: what is stored stays the same
         if self.attack_warmup_nb_iter is None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import alp_repro
-from alp_repro.attacks import Attack, search
+from alp_repro.attacks import PGD, search
 from alp_repro.auditing import Audit, Stage, attack_stages, default_attack
 from alp_repro.errors import InputError
 from experiments import verify_adversarial
@@ -84,7 +84,7 @@ def test_it_is_kept_and_goes_on(found: Audit, folder: Path, monkeypatch) -> None
 
 def test_an_interrupted_audit_goes_on_where_it_was(tmp_path: Path, monkeypatch) -> None:
     """Ctrl-C in the last of three attacks; the first two are not run again."""
-    attacks = [Attack(eps=EPS, eps_iter=EPS / 4, nb_iter=steps) for steps in (3, 4, 5)]
+    attacks = [PGD(eps=EPS, eps_iter=EPS / 4, nb_iter=steps) for steps in (3, 4, 5)]
     stages = [Stage(f"steps{one.nb_iter}", f"{one.nb_iter} steps", one) for one in attacks]
     same, made = fixtures.After(), 0
 
@@ -212,7 +212,7 @@ def nan_outputs(images: np.ndarray) -> np.ndarray:
         ({"labels": LABELS + 1}, "classes 0 to 3"),
         ({"model": nan_outputs}, "not finite for .* the first being number"),
         ({"model": "nothing.keras"}, "is not there"),
-        ({"attack": Attack(eps=0.1, eps_iter=0.01, nb_iter=3)}, "one and the same is needed"),
+        ({"attack": PGD(eps=0.1, eps_iter=0.01, nb_iter=3)}, "one and the same is needed"),
     ],
 )
 def test_bad_input_is_one_line(change: dict, what: str) -> None:

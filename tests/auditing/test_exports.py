@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import yaml
 
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD, Attack, Square
 from alp_repro.auditing import AttackResult, Audit, Indicator, gate, image_table, kinds
 from alp_repro.auditing.junit import to_junit
 from alp_repro.auditing.model_card import to_model_card
@@ -24,8 +24,8 @@ from alp_repro.errors import InputError
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "how_to_read_an_audit.md"
 EPS = 8 / 255
-PGD = Attack(eps=EPS, eps_iter=EPS / 4, nb_iter=10, restarts=3)
-SQUARE = Attack(eps=EPS, eps_iter=EPS, nb_iter=100, method="square", loss="margin")
+PLAIN = PGD(eps=EPS, eps_iter=EPS / 4, nb_iter=10, restarts=3)
+SQUARE = Square(eps=EPS, nb_iter=100)
 
 
 def attack(name: str, settings: Attack, attacked: list[int], first: list[int], costs: list[int]):
@@ -55,7 +55,7 @@ def audit(**changed) -> Audit:  # type: ignore[no-untyped-def]
         labels=np.array([0, 1, 2, 0], np.int32),
         predictions=np.array([1, 1, 2, 0], np.int32),
         attacks=(
-            attack("default", PGD, [1, 2, 3], [1, -1, -1], [20, 30, 30]),
+            attack("default", PLAIN, [1, 2, 3], [1, -1, -1], [20, 30, 30]),
             attack("square", SQUARE, [2, 3], [0, -1], [100, 100]),
         ),
         indicators=(
@@ -231,7 +231,7 @@ def test_a_card_replaces_a_card_and_nothing_else(tmp_path: Path) -> None:
 
 def test_who_was_broken_by_what_at_which_cost() -> None:
     """What is spent on an image after it broke is no cost of breaking it."""
-    late = attack("late", PGD, [1, 3], [0, -1], [10, 30])
+    late = attack("late", PLAIN, [1, 3], [0, -1], [10, 30])
     found = audit(attacks=(*audit().attacks, late))
     rows = list(csv.DictReader(io.StringIO(image_table.to_csv(found))))
     assert [row["broken_by"] for row in rows] == ["", "default", "square", ""]

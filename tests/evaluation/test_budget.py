@@ -10,15 +10,15 @@ import keras
 import numpy as np
 import pytest
 
-from alp_repro.attacks import Attack, strong_attack
+from alp_repro.attacks import PGD, Attack, strong_attack
+from alp_repro.attacks.pgd import BUDGET_ROUNDS, SEARCH_RESTART
 from alp_repro.attacks.search import SEARCH_BATCH, search_attack
-from alp_repro.attacks.settings import BUDGET_ROUNDS, SEARCH_RESTART
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, Progress, evaluate
 from alp_repro.evaluation.record_file import load_record, save_record
 
 FIRST, SECOND, RESTARTS = BUDGET_ROUNDS
-FREE = Attack(eps=0.05, eps_iter=0.02, nb_iter=3, restarts=RESTARTS)
+FREE = PGD(eps=0.05, eps_iter=0.02, nb_iter=3, restarts=RESTARTS)
 ATTACK = dataclasses.replace(FREE, budget=15)
 SEARCHING = dataclasses.replace(FREE, search=50)
 SHOWN = ("first_break", "next_restart", "closest")

@@ -18,13 +18,13 @@ import numpy as np
 import pytest
 
 from alp_repro import evaluation, files, runs
-from alp_repro.attacks import Attack, WorkItems, search
+from alp_repro.attacks import APGD, PGD, Attack, WorkItems, search
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, evaluate, load_record, restarts
 from tests import evaluation_worker
 from tests.small_model import CLASSES, IMAGE_SHAPE, small_images, small_model
 
-ATTACK = Attack(eps=0.05, eps_iter=0.02, nb_iter=2, restarts=4)
+ATTACK = PGD(eps=0.05, eps_iter=0.02, nb_iter=2, restarts=4)
 ARRAYS = (
     "labels",
     "indices",
@@ -173,7 +173,7 @@ def test_a_result_is_extended_with_more_restarts(
         {"attack": attack(target="random")},
         {"attack": attack(random_start=False)},
         {"attack": attack(dtype="bfloat16")},
-        {"attack": attack(method="apgd")},
+        {"attack": APGD(eps=ATTACK.eps, nb_iter=ATTACK.nb_iter, restarts=ATTACK.restarts)},
         {"seed": 1},
         {"batch_size": 20},
         {"record_losses": True},
@@ -441,6 +441,7 @@ def drain(reports: Any) -> Iterator[int]:
         return
 
 
+@pytest.mark.slow
 def test_kill_9_at_random_moments_twenty_times_changes_nothing(
     processes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

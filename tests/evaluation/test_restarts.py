@@ -28,6 +28,7 @@ import pytest
 import tensorflow as tf
 
 from alp_repro.attacks import (
+    PGD,
     Attack,
     BatchOutcome,
     Execution,
@@ -46,7 +47,7 @@ from alp_repro.evaluation.store import described
 from alp_repro.models import build_model
 from tests.small_model import IMAGE_SHAPE
 
-ATTACK = Attack(eps=0.05, eps_iter=0.02, nb_iter=3, restarts=50)
+ATTACK = PGD(eps=0.05, eps_iter=0.02, nb_iter=3, restarts=50)
 SEED = 3
 _programs: dict[Any, Any] = {}
 
@@ -344,7 +345,7 @@ def test_lenet_is_exact_at_one_batch_shape() -> None:
     lenet = build_model("lenet", image_shape=(28, 28, 1), num_classes=10, width=8)
     images = np.random.default_rng(0).random((24, 28, 28, 1), dtype=np.float32)
     labels = np.argmax(lenet(images), axis=1).astype(np.int32)
-    settings = Attack(eps=0.05, eps_iter=0.02, nb_iter=4, restarts=4)
+    settings = PGD(eps=0.05, eps_iter=0.02, nb_iter=4, restarts=4)
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
     def run(chosen: np.ndarray, strategy: Any = None) -> AttackRecord:

@@ -14,7 +14,7 @@ import alp_repro
 from alp_repro.evaluation import evaluate
 
 SHAPE, CLASSES = (4, 4, 1), 3
-ATTACK = alp_repro.Attack(eps=0.1, eps_iter=0.05, nb_iter=3)
+ATTACK = alp_repro.PGD(eps=0.1, eps_iter=0.05, nb_iter=3)
 
 
 def images(count: int = 9) -> np.ndarray:
@@ -55,7 +55,7 @@ def fitted(model: keras.Model, *callbacks: Any, epochs: int = 1) -> dict[str, li
 
 
 def test_the_accuracy_under_attack_is_the_evaluations() -> None:
-    attack = alp_repro.Attack(eps=0.25, eps_iter=0.1, nb_iter=3, restarts=2)
+    attack = alp_repro.PGD(eps=0.25, eps_iter=0.1, nb_iter=3, restarts=2)
     model = by_rows()
     callback = alp_repro.RobustAccuracy(images(), labels(), attack=attack, stronger=None)
     history = fitted(model, callback)
@@ -75,7 +75,7 @@ def test_the_training_attack_is_taken_and_compared_with_a_stronger_one() -> None
 
 def test_a_model_that_fools_the_default_attack_is_warned_of() -> None:
     """One step from the image itself is too short to leave a class, and forty are not."""
-    short = alp_repro.Attack(eps=0.3, eps_iter=0.001, nb_iter=1, random_start=False)
+    short = alp_repro.PGD(eps=0.3, eps_iter=0.001, nb_iter=1, random_start=False)
     callback = alp_repro.RobustAccuracy(images(), labels(), attack=short)
     with pytest.warns(UserWarning, match="epoch 1: 100.0% of the images withstand") as caught:
         history = fitted(by_rows(), callback)
@@ -100,8 +100,8 @@ def test_callbacks_of_keras_read_what_is_logged(tmp_path: Path) -> None:
 
 
 def test_an_ensemble_has_to_be_withstood_as_a_whole() -> None:
-    harmless = alp_repro.Attack(eps=0.0, eps_iter=0.0, nb_iter=1)
-    attack = alp_repro.Attack(eps=0.3, eps_iter=0.1, nb_iter=5)
+    harmless = alp_repro.PGD(eps=0.0, eps_iter=0.0, nb_iter=1)
+    attack = alp_repro.PGD(eps=0.3, eps_iter=0.1, nb_iter=5)
     callback = alp_repro.RobustAccuracy(
         images(), labels(), attack=[harmless, attack], stronger=None
     )

@@ -62,7 +62,7 @@ def ended(folder: Path) -> command_runner.Ends:
         ],
         "not measured": [
             "experiments.audit",
-            "--model=tests.auditing.fixtures:DropoutLeftOn",
+            "--model=tests.auditing.fixtures:BatchStatistics",
             f"--data={folder}/floats.npz",
             f"--out={folder}/not_measured",
             "--fail_below=0",
@@ -177,6 +177,22 @@ def test_verdict_and_numbers_are_there_when_the_page_cannot_be_drawn(
         audit.main([])
     assert "the verdict" in capsys.readouterr().out
     assert (tmp_path / "audit.json").exists() and (tmp_path / "adversarial.npz").exists()
+
+
+def test_the_surrogate_is_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez(tmp_path / "d.npz", x=np.zeros((2, 8, 8), np.uint8), y=[0, 1])
+    given: dict[str, object] = {}
+
+    def taken(*_: object, **options: object) -> Unpictured:
+        given.update(options)
+        raise InputError("taken")
+
+    monkeypatch.setattr(alp_repro.auditing, "audit", taken)
+    own = values("--model=m.keras", f"--data={tmp_path}/d.npz", "--surrogate=s.keras")
+    monkeypatch.setattr(audit, "FLAGS", own)
+    with pytest.raises(InputError, match="taken"):
+        audit.main([])
+    assert given["surrogate"] == "s.keras"
 
 
 @pytest.mark.usefixtures("ended")

@@ -149,4 +149,4 @@ def test_a_tables_flagfile_names_its_rows_and_columns(number: int) -> None:
             (column.eps, column.eps_iter, column.nb_iter, column.restarts)
         )
         assert attack[4] == column.target
-    assert all((a.method, a.loss, a.success) == ("pgd", "cross_entropy", "last") for a in grid)
+    assert all((a.name, a.loss, a.success) == ("pgd", "cross_entropy", "last") for a in grid)

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from absl import flags
 
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD
 from alp_repro.errors import InputError
 from experiments import devices, settings
 
-PLAIN = Attack(eps=0.1, eps_iter=0.1, nb_iter=1)
+PLAIN = PGD(eps=0.1, eps_iter=0.1, nb_iter=1)
 FLAGS_DIR = settings.default_flags_dir()
 
 
@@ -177,4 +177,4 @@ def test_flags_offer_what_the_library_knows() -> None:
 
 def test_the_protocols_spsa_takes_40_steps() -> None:
     attack = settings.parse_attack("spsa", settings.parse(["--dataset=mnist"]))
-    assert (attack.nb_iter, attack.eps_iter) == (40, 0.01)
+    assert (attack.nb_iter, attack.learning_rate) == (40, 0.01)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from alp_repro import files, runs
-from alp_repro.attacks import Attack, strong_attack
+from alp_repro.attacks import PGD, strong_attack
 from alp_repro.data import load_split
 from alp_repro.errors import InputError
 from alp_repro.evaluation import evaluate, wilson_interval
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 STORED = ROOT / "tests" / "stored" / "runs" / "mnist" / "clp"
 COUNT = 12
 COLUMNS = [
-    Column(Attack(eps=0.1, eps_iter=0.02, nb_iter=2, restarts=3), 10),
+    Column(PGD(eps=0.1, eps_iter=0.02, nb_iter=2, restarts=3), 10),
     Column(strong_attack(0.02), 18, ours_only=True),
 ]
 

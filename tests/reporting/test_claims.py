@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alp_repro import Attack, files, strong_attack
+from alp_repro import PGD, files, strong_attack
 from alp_repro.evaluation import wilson_interval
 from alp_repro.reporting import claims, tables
 from alp_repro.reporting.conditions import Claim, Condition, Evidence, Number
@@ -51,7 +51,7 @@ def columns_of(number: int) -> tuple[StoredColumn, ...]:
             title=f"column {i}",
             ours_only=False,
             grid_restarts=c.restarts,
-            attack=Attack(
+            attack=PGD(
                 eps=c.eps / 255, eps_iter=c.eps_iter / 255, nb_iter=c.nb_iter, target=c.target
             ).to_json(),
         )

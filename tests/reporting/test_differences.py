@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD
 from alp_repro.evaluation import wilson_interval
 from alp_repro.reporting import table_files
 from alp_repro.reporting.differences import (
@@ -26,8 +26,8 @@ from alp_repro.reporting.stored_tables import StoredTable, read_table
 from alp_repro.reporting.tables import Cell, Column, TableRow
 
 ROOT = Path(__file__).resolve().parents[2]
-WEAK = Attack(eps=76.5 / 255, eps_iter=2.55 / 255, nb_iter=40)
-STRONG = Attack(eps=76.5 / 255, eps_iter=50 / 255, nb_iter=200, restarts=20)
+WEAK = PGD(eps=76.5 / 255, eps_iter=2.55 / 255, nb_iter=40)
+STRONG = PGD(eps=76.5 / 255, eps_iter=50 / 255, nb_iter=200, restarts=20)
 COLUMNS = [Column(WEAK, 1, images=1000), Column(STRONG, 10000, images=1000)]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from alp_repro import decoding
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD, Attack
 from alp_repro.reporting.kept_rows import with_kept_rows
 from alp_repro.reporting.stored_tables import StoredTable, read_table, table_file
 from alp_repro.reporting.table_files import write_table
@@ -73,7 +73,7 @@ def test_nothing_is_lost(names: list[str], places: list[int], tmp_path: Path) ->
 
 
 def test_of_another_grid_both_stand_there(tmp_path: Path) -> None:
-    attack = Attack(eps=0.3, eps_iter=0.1, nb_iter=3)
+    attack = PGD(eps=0.3, eps_iter=0.1, nb_iter=3)
     found = written_again(["plain"], [PAPER.column(attack, 1)], [0], tmp_path)
     before = told(STORED)
     assert {key: cell for key, cell in told(found).items() if key in before} == before

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, evaluate
 from alp_repro.evaluation.heat_maps import heat_map
@@ -32,7 +32,7 @@ from tests.tasks.small_tasks import Count, Write  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
-ATTACK = Attack(eps=0.05, eps_iter=0.02, nb_iter=3, restarts=30)
+ATTACK = PGD(eps=0.05, eps_iter=0.02, nb_iter=3, restarts=30)
 SETTING = {"attack": ATTACK, "batch_size": 16, "seed": 2}
 
 

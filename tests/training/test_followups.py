@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from alp_repro import losses
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD
 from alp_repro.errors import InputError
 from alp_repro.training import LogitPairing, Objective, Recipe
 from alp_repro.training.crafter import Crafter
@@ -51,20 +51,20 @@ def test_fast_adversarial_training_steps_beyond_eps_and_comes_back(
     model: keras.Model, images: tf.Tensor
 ) -> None:
     """A random start and one step of 1.25 ε, projected: pixels pile up at the ball's surface."""
-    fast = Attack(eps=EPS, eps_iter=1.25 * EPS, nb_iter=1)
+    fast = PGD(eps=EPS, eps_iter=1.25 * EPS, nb_iter=1)
     distance = np.abs(crafted(model, images, attack=fast) - images.numpy())
     assert distance.max() <= EPS + 1e-6
     # |u + 1.25| ≥ 1 for u uniform in [-1, 1]: 5 of 8.
     assert np.mean(distance > EPS - 1e-6) == pytest.approx(0.625, abs=0.03)
     with pytest.raises(InputError, match=r"eps_iter .*: a step in \(0, eps\]"):
-        Attack(eps=EPS, eps_iter=1.25 * EPS, nb_iter=2)
+        PGD(eps=EPS, eps_iter=1.25 * EPS, nb_iter=2)
     with pytest.raises(InputError, match="eps_iter"):
-        Attack(eps=EPS, eps_iter=2.1 * EPS, nb_iter=1)
+        PGD(eps=EPS, eps_iter=2.1 * EPS, nb_iter=1)
 
 
 def test_n_fgsm_leaves_the_ball(model: keras.Model, images: tf.Tensor) -> None:
     """Noise in [-2 ε, 2 ε] and one step of ε, not projected: |u| + 1 up to 3 ε, uniform."""
-    step = Attack(eps=EPS, eps_iter=EPS, nb_iter=1)
+    step = PGD(eps=EPS, eps_iter=EPS, nb_iter=1)
     moved = (crafted(model, images, attack=step, crafting="n_fgsm") - images.numpy()) / EPS
     assert 2.9 < np.abs(moved).max() <= 3 + 1e-4
     # ±1 beside u in [-2, 2]: a quarter of all lies in (2, 3].
@@ -80,13 +80,13 @@ def divergence(model: keras.Model, clean: Any, other: Any) -> np.ndarray:
 def test_trades_crafts_where_the_prediction_changes_most(
     model: keras.Model, images: tf.Tensor
 ) -> None:
-    attack = Attack(eps=EPS, eps_iter=EPS / 4, nb_iter=8)
+    attack = PGD(eps=EPS, eps_iter=EPS / 4, nb_iter=8)
     found = crafted(model, images, attack=attack, crafting="trades")
     assert np.abs(found - images.numpy()).max() <= EPS + 1e-6
     random = images + EPS * np.sign(np.random.default_rng(1).normal(size=images.shape))
     ours, by_chance = (divergence(model, images, x) for x in (found, random))
     assert np.mean(ours) > 5 * np.mean(by_chance)
-    barely = Attack(eps=EPS, eps_iter=1e-7, nb_iter=1)
+    barely = PGD(eps=EPS, eps_iter=1e-7, nb_iter=1)
     start = crafted(model, images, attack=barely, crafting="trades") - images.numpy()
     assert np.std(start) == pytest.approx(0.001, rel=0.05)
 
@@ -146,13 +146,13 @@ def test_what_was_stored_before_is_stored_as_before() -> None:
         ({"crafting": "free"}, "crafting 'free': one of attack, n_fgsm, trades"),
         ({"crafting": "trades"}, "no training attack"),
         (
-            {"crafting": "n_fgsm", "attack": Attack(eps=0.1, eps_iter=0.1, nb_iter=2)},
+            {"crafting": "n_fgsm", "attack": PGD(eps=0.1, eps_iter=0.1, nb_iter=2)},
             "expected nb_iter 1, got 2",
         ),
         (
             {
                 "crafting": "trades",
-                "attack": Attack(eps=0.1, eps_iter=0.1, nb_iter=1, target="random"),
+                "attack": PGD(eps=0.1, eps_iter=0.1, nb_iter=1, target="random"),
             },
             "target=random is PGD's own",
         ),
@@ -167,7 +167,7 @@ def test_contradictions_are_refused(objective: dict[str, Any], message: str) -> 
 def test_each_trains_in_a_graph(model: keras.Model, images: tf.Tensor, crafting: Any) -> None:
     objective = Objective(
         penalties={"trades": 1.0},
-        attack=Attack(eps=EPS, eps_iter=EPS, nb_iter=1),
+        attack=PGD(eps=EPS, eps_iter=EPS, nb_iter=1),
         crafting=crafting,
     )
     robust = LogitPairing(keras.models.clone_model(model), objective=objective)

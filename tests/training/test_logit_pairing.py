@@ -20,7 +20,7 @@ from alp_repro.training.adam import FusedAdam
 from alp_repro.training.order import EpochOrder
 
 SHAPE, CLASSES = (6, 6, 1), 3
-ATTACK = alp_repro.Attack(eps=0.1, eps_iter=0.05, nb_iter=2)
+ATTACK = alp_repro.PGD(eps=0.1, eps_iter=0.05, nb_iter=2)
 ALP = {"penalties": {"alp": 0.5}, "attack": ATTACK, "adversarial_fraction": 0.5}
 SETTINGS: dict[str, dict[str, Any]] = {
     "clp": {"penalties": {"clp": 0.5}, "noise_stddev": 0.1},
@@ -240,7 +240,7 @@ def test_any_kind_of_model_trains(make: Callable[[], keras.Model]) -> None:
 
 def test_crafting_moves_no_average_of_a_subclassed_model() -> None:
     model, x = Subclassed(), images()
-    tiny = alp_repro.Attack(eps=1e-6, eps_iter=1e-7, nb_iter=3)
+    tiny = alp_repro.PGD(eps=1e-6, eps_iter=1e-7, nb_iter=3)
     compiled(model, attack=tiny, adversarial_fraction=1.0).fit(x, labels(), verbose=0)
     expected = 0.5 * x.reshape(len(x), -1).mean(axis=0)  # of one pass: 0.5 · 0 + 0.5 · mean
     np.testing.assert_allclose(model.norm.moving_mean.numpy(), expected, atol=1e-5)

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from alp_repro import losses, runs
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD
 from alp_repro.data import Images
 from alp_repro.losses import PENALTIES, Penalty
 from alp_repro.reporting.figures import curves
@@ -22,7 +22,7 @@ from alp_repro.training.order import EpochOrder
 from alp_repro.training.passes import halves
 from experiments import settings
 
-ATTACK = Attack(eps=0.3, eps_iter=0.1, nb_iter=1, random_start=False)
+ATTACK = PGD(eps=0.3, eps_iter=0.1, nb_iter=1, random_start=False)
 
 
 def recipe(**changes: Any) -> Recipe:

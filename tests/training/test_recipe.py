@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD, SPSA
 from alp_repro.errors import InputError
 from alp_repro.losses import PENALTIES
 from alp_repro.training import Recipe
 
 STORED = Path(__file__).parents[1] / "stored" / "runs" / "mnist" / "stopped" / "settings.json"
-ATTACK = Attack(eps=0.3, eps_iter=0.01, nb_iter=40)
+ATTACK = PGD(eps=0.3, eps_iter=0.01, nb_iter=40)
 
 
 def recipe(**changes: Any) -> Recipe:
@@ -99,7 +99,7 @@ def test_the_rows_of_table_1_are_recipes(
         ({"alp": 1.0}, "no training attack is given"),
         ({"adversarial_weight": 1.0}, "no training attack is given"),
         (
-            {"alp": 1.0, "attack": dataclasses.replace(ATTACK, method="spsa")},
+            {"alp": 1.0, "attack": SPSA(eps=ATTACK.eps)},
             "spsa has no gradient steps: use pgd or apgd",
         ),
         (

@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 
 from alp_repro import files, model_copies, runs, training
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD
 from alp_repro.data import Images
 from alp_repro.errors import InputError
 from alp_repro.losses import PENALTIES
@@ -33,7 +33,7 @@ from alp_repro.training.crafter import Crafter
 from alp_repro.training.order import EpochOrder
 from alp_repro.training.ownership import Owner
 
-ATTACK = Attack(eps=0.3, eps_iter=0.1, nb_iter=2)
+ATTACK = PGD(eps=0.3, eps_iter=0.1, nb_iter=2)
 TERMS = ("clean_ce", "adversarial_ce", "clp", "lsq", "alp", "weight_decay")
 
 
@@ -336,7 +336,7 @@ def with_batch_norm() -> keras.Model:
 def test_crafting_leaves_the_averages_of_batch_norm_alone(
     batch: Any, batch_statistics: bool
 ) -> None:
-    tiny = Attack(eps=1e-6, eps_iter=1e-7, nb_iter=5)
+    tiny = PGD(eps=1e-6, eps_iter=1e-7, nb_iter=5)
     settings = recipe(
         clean_weight=0.0,
         adversarial_weight=1.0,
