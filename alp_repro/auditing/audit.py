@@ -39,7 +39,7 @@ _LARGEST_BATCH = 200
 _RANGE_IMAGES = 100
 
 
-def audit(
+def audit(  # noqa: PLR0913 - settings, each by its name
     model: str | Path | keras.Model | Callable[..., Any],
     images: np.ndarray,
     labels: np.ndarray,
