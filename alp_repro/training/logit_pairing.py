@@ -54,7 +54,7 @@ class LogitPairing(keras.Model):
       objective: what is minimised.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings, each by its name
         self,
         model: keras.Model,
         *,
