@@ -51,7 +51,7 @@ _STAGE_NAME = re.compile(r"[A-Za-z0-9_-]{1,60}")
 MOST_MINUTES = 1_000_000  # a bound that no honest call reaches
 
 
-def audit(
+def audit(  # noqa: PLR0913 - settings, each by its name
     model: str | Path | keras.Model | Callable[..., Any],
     images: np.ndarray,
     labels: np.ndarray,

@@ -43,7 +43,7 @@ def not_attacked(work: Work, why: str | None) -> Audit:
 
 def _why_not_measured(work: Work) -> str | None:
     standing = (work.correct & (work.broken_by < 0)).any()
-    if not standing or any(one.spent for one in work.attacks):
+    if not standing or any(one.spent for one in work.attacks if one.name != "noise"):
         return None
     return (
         "the model has no gradient to follow, and no attack that needs none was run: give more time"

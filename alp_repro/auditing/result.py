@@ -11,10 +11,10 @@ import numpy as np
 from alp_repro import files
 from alp_repro.attacks import Attack, Ensemble
 from alp_repro.auditing import image_table, junit, model_card
-from alp_repro.auditing.attacked import Votes
 from alp_repro.auditing.kinds import Indicator
 from alp_repro.auditing.planted import PlantedResult
 from alp_repro.auditing.schema import SCHEMA_VERSION
+from alp_repro.auditing.votes import Votes
 from alp_repro.errors import InputError
 from alp_repro.evaluation import wilson_interval
 from alp_repro.evaluation.heat_maps import HeatMap

@@ -15,11 +15,12 @@ import tensorflow as tf
 from alp_repro import evaluation, files, runs
 from alp_repro.attacks import QUERY_COST, Attack, Ensemble, loss_and_gradient
 from alp_repro.auditing import measurements, stages
-from alp_repro.auditing.attacked import Attacked, Votes, votes_of
+from alp_repro.auditing.attacked import Attacked
 from alp_repro.auditing.folder import claim, subject
 from alp_repro.auditing.kinds import Indicator
 from alp_repro.auditing.result import AttackResult, Audit
 from alp_repro.auditing.stages import Stage
+from alp_repro.auditing.votes import Votes, votes_of
 from alp_repro.classifiers.heads import is_graph
 from alp_repro.decoding import from_plain, read_json
 from alp_repro.errors import InputError

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913 - settings, each by its name
     model: keras.Model | str | Path | Callable[..., Any],
     images: np.ndarray,
     labels: np.ndarray,

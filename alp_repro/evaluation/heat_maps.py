@@ -74,7 +74,7 @@ class HeatMap:
 RunColumns = Callable[..., Iterable[np.ndarray]]  # as `run_columns_here`
 
 
-def heat_map(
+def heat_map(  # noqa: PLR0913 - settings, each by its name
     model: keras.Model,
     images: np.ndarray,
     labels: np.ndarray,

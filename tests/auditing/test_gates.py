@@ -103,7 +103,7 @@ def test_where_nothing_is_classified_correctly_nothing_survives() -> None:
 
 def two_classes() -> keras.Model:
     inner = fixtures.honest()
-    return keras.Model(inner.inputs, keras.layers.Dense(2)(inner.outputs[0]))
+    return keras.Model(inner.inputs[0], keras.layers.Dense(2)(inner.outputs[0]))
 
 
 def test_a_loss_for_more_classes_is_told_as_that() -> None:

@@ -13,7 +13,8 @@ import tensorflow as tf
 
 import alp_repro
 from alp_repro.auditing import Audit, Stage
-from alp_repro.auditing.attacked import VERDICT_PASSES, Votes, votes_of
+from alp_repro.auditing.attacked import VERDICT_PASSES
+from alp_repro.auditing.votes import Votes, votes_of
 from tests.auditing import zoo
 
 EPS = 0.06

@@ -40,7 +40,7 @@ def test_of_two_results_one_is_wrong() -> None:
 def test_the_checks_are_in_every_plan_and_need_no_more_than_there_is(classes: int) -> None:
     from alp_repro.auditing import attack_stages
 
-    plan = sanity.with_checks(attack_stages(zoo.PGD, classes=classes))
+    plan = sanity.with_checks(attack_stages(zoo.PLAIN, classes=classes))
     assert [one.name for one in plan][:4] == ["default", "noise", "one_step", "half"]
     assert all(one.cost > 0 and one.attack.eps <= zoo.EPS for one in plan)
     black_box = sanity.with_checks([Stage("default", "Default", zoo.square(zoo.EPS, 50))])

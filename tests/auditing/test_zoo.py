@@ -32,20 +32,21 @@ def named(names: dict[str, zoo.Animal]) -> list[object]:
 def audited(name: str) -> Audit:
     """With an attack of large steps and a black box beside the evaluation under audit."""
     one = zoo.animal(name)
+    eps = one.attack.eps
     restarts = zoo.changed(one.attack, restarts=5)
     plan = sanity.with_checks(
         [
             Stage("default", "Default", one.attack),
-            Stage("steps", "Large steps", zoo.pgd(zoo.EPS, eps_iter=0.65 * zoo.EPS)),
+            Stage("steps", "Large steps", zoo.pgd(eps, eps_iter=0.65 * eps)),
             Stage("restarts", "Restarts", restarts),
-            Stage("square", "Square", zoo.square(zoo.EPS, 300), "standing"),
+            Stage("square", "Square", zoo.square(eps, 300), "standing"),
         ]
     )
     return alp_repro.audit(
         one.make(),
         zoo.IMAGES,
         one.labels,
-        zoo.EPS,
+        eps,
         attack=one.attack,
         stages=plan,
         closer_look=False,
