@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from alp_repro import environment as environment  # first: it sets TensorFlow and Keras up
 from alp_repro.lazy_exports import export
-from alp_repro.versions import __version__ as __version__
+from alp_repro.versions import VERSION
 
 if TYPE_CHECKING:
     from alp_repro.attacks import (
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
         SPSA,
         Attack,
         BasinHopping,
+        Ensemble,
+        Phase,
         Square,
         autoattack,
         strong_attack,
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from alp_repro.runs import load_model
     from alp_repro.training import LogitPairing, Recipe, train
 
+__version__ = VERSION
+
 __all__ = [
     "APGD",
     "FAB",
@@ -44,8 +48,10 @@ __all__ = [
     "AttackRecord",
     "Audit",
     "BasinHopping",
+    "Ensemble",
     "InputError",
     "LogitPairing",
+    "Phase",
     "Recipe",
     "RobustAccuracy",
     "Square",
@@ -70,6 +76,8 @@ export(
             "SPSA",
             "Attack",
             "BasinHopping",
+            "Ensemble",
+            "Phase",
             "Square",
             "autoattack",
             "strong_attack",

@@ -28,9 +28,10 @@ from alp_repro.attacks import PGD, Attack
 from alp_repro.attacks.batches import Execution
 from alp_repro.dtypes import Dtype
 from alp_repro.evaluation.record import new_record
+from alp_repro.evaluation.restarts import attack_with_restarts
 from alp_repro.models import build_model
 from alp_repro.tasks import cluster
-from alp_repro.tasks.attack import attack_on_workers
+from alp_repro.tasks.attack import batches_on_workers
 from alp_repro.tasks.plans import AttackPlan, ModelFile
 from alp_repro.tasks.workers import Workers
 
@@ -174,8 +175,14 @@ def seconds_of_all(
         record_losses=True,
     )
     started = time.monotonic()
-    attack_on_workers(workers)(
-        model, images, record, attack=attack, seed=0, execution=Execution(batch_size=_BATCH)
+    attack_with_restarts(
+        model,
+        images,
+        record,
+        attack=attack,
+        seed=0,
+        execution=Execution(batch_size=_BATCH),
+        executor=batches_on_workers(workers),
     )
     return time.monotonic() - started
 

@@ -66,14 +66,8 @@ def run_torch(
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder) / "work.npz"
         layers, arrays = layers_of(model)
-        np.savez(
-            work,
-            images=images,
-            labels=labels,
-            eps=np.float64(eps),
-            layers=json.dumps(layers),
-            **arrays,
-        )
+        given: dict[str, Any] = {"images": images, "labels": labels, "eps": np.float64(eps)}
+        np.savez(work, **given, **arrays, layers=json.dumps(layers))
         command = [python or sys.executable, str(_TORCH_SIDE), task, str(work)]
         try:
             done = subprocess.run(command, capture_output=True, text=True)
@@ -90,14 +84,14 @@ def run_torch(
 
 def layers_of(
     model: keras.Model,
-) -> tuple[list[tuple[str, list[str], list[int]]], dict[str, np.ndarray]]:
+) -> tuple[list[tuple[str, list[str], list[int]]], dict[str, Any]]:
     """The layers of a chain of them, as `torch_side.layer` takes them, and their arrays by name.
 
     Raises:
       InputError: a layer that is not known here, or a setting of one.
     """
     told: list[tuple[str, list[str], list[int]]] = []
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Any] = {}
 
     def tell(kind: str, values: list[Any] | None = None, sizes: list[int] | None = None) -> None:
         names = [f"{len(told)}_{place}" for place in range(len(values or []))]

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from alp_repro import attacks
-from alp_repro.attacks import PGD, Attack
+from alp_repro.attacks import Attack, Ensemble
 from alp_repro.attacks.base import kinds, size_settings
-from alp_repro.attacks.registry import attack_class
+from alp_repro.attacks.presets import PRESETS
+from alp_repro.attacks.registry import attack_class, usual
+from alp_repro.attacks.turns import Turns
 from alp_repro.data import dataset_spec
 from alp_repro.errors import InputError
 
-from .definitions import STRONG, parse
+from .definitions import parse
 from .flagfiles import one_of
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ SHARED = {
 }
 
 
-def attack_grid(values: flags.FlagValues) -> list[Attack]:
+def attack_grid(values: flags.FlagValues) -> list[Attack | Ensemble]:
     """The attacks of --grid and --attack, in that order.
 
     Raises:
@@ -51,16 +53,16 @@ def attack_grid(values: flags.FlagValues) -> list[Attack]:
     return [parse_attack(spec, values) for spec in specs]
 
 
-def parse_attack(spec: str, values: flags.FlagValues) -> Attack:
+def parse_attack(spec: str, values: flags.FlagValues) -> Attack | Ensemble:
     """One `--attack`: METHOD[,KEY=VALUE...], sizes on the 0-255 scale; see the flag's help.
 
     What it leaves out comes from --loss, --step_schedule and their like, and ε from the data set.
     """
     method, *pairs = spec.split(",")
     try:
-        attack = PGD if method == STRONG else attack_class(method)
+        attack = Turns if method in PRESETS else attack_class(method)
     except InputError as error:
-        raise InputError(f"--attack={spec}: {error}, {STRONG}") from None
+        raise InputError(f"--attack={spec}: {error}, {', '.join(PRESETS)}") from None
     settings: dict[str, Any] = {}
     for pair in pairs:
         key, separator, value = pair.partition("=")
@@ -72,18 +74,17 @@ def parse_attack(spec: str, values: flags.FlagValues) -> Attack:
     eps = settings.pop("eps", dataset_spec(values.dataset).eps / 255)
     shared: dict[str, Any] = {name: values[flag].value for name, flag in SHARED.items()}
     shared["dtype"] = attacks.resolve_dtype(shared["dtype"])
-    if method == STRONG:
-        return dataclasses.replace(attacks.strong_attack(eps, dtype=shared["dtype"]), **settings)
-    # Where an attack has no default of its own.
-    needed: dict[str, Any] = {"eps": eps, "eps_iter": eps / 4, "nb_iter": 40}
-    chosen: dict[str, Any] = {}
-    for field in dataclasses.fields(attack):
-        if field.default is dataclasses.MISSING and field.name in needed:
-            chosen[field.name] = needed[field.name]
-        elif field.name in shared and shared[field.name] in get_args(kinds(attack)[field.name]):
-            default = values[SHARED[field.name]].default
-            chosen |= {field.name: shared[field.name]} if field.default == default else {}
-    return attack(**{**chosen, **settings})
+    if method in PRESETS:
+        dtype = settings.pop("dtype", shared["dtype"])
+        for key in settings.keys() - {"restarts"}:
+            raise InputError(f"--attack={spec}: {key!r}: {method} has eps, restarts and dtype")
+        return dataclasses.replace(PRESETS[method](eps, dtype=dtype), **settings)
+    fields = {field.name: field for field in dataclasses.fields(attack)}
+    for name, flag in SHARED.items():
+        known = name in fields and shared[name] in get_args(kinds(attack)[name])
+        if known and fields[name].default == values[flag].default:
+            settings.setdefault(name, shared[name])
+    return usual(attack, eps, **settings)
 
 
 def watch_attack(values: flags.FlagValues) -> Attack:
@@ -97,7 +98,10 @@ def watch_attack(values: flags.FlagValues) -> Attack:
             f"--watch_every={values.watch_every} --watch_attack={values.watch_attack}: 1 epoch or "
             "more and an attack are needed, as in --watch_attack=pgd,eps_iter=2.55,nb_iter=40"
         )
-    return parse_attack(values.watch_attack, parse([f"--dataset={values.dataset}"]))
+    found = parse_attack(values.watch_attack, parse([f"--dataset={values.dataset}"]))
+    if isinstance(found, Ensemble):
+        raise InputError(f"--watch_attack={values.watch_attack}: one attack is needed, as pgd")
+    return found
 
 
 def _parse_value(spec: str, attack: type[Attack], key: str, value: str) -> Any:
@@ -132,7 +136,7 @@ def unit_size(flag: str, size: float) -> float:
     return size / 255
 
 
-def capped(attack: Attack, values: flags.FlagValues) -> Attack:
+def capped(attack: Attack | Ensemble, values: flags.FlagValues) -> Attack | Ensemble:
     """The attack with no more restarts than --max_restarts."""
     if values.max_restarts is None:
         return attack

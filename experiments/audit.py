@@ -33,7 +33,7 @@ from .definitions import define_num_images, parse
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from alp_repro.attacks import Attack
+    from alp_repro.attacks import Attack, Ensemble
     from alp_repro.auditing import Audit
 
 FLAGS = flags.FLAGS
@@ -184,7 +184,7 @@ def _tell(found: Audit) -> None:
     print(f"\n{found.verdict}")
 
 
-def evaluation_under_audit(text: str | None, eps: float) -> Attack | None:
+def evaluation_under_audit(text: str | None, eps: float) -> Attack | Ensemble | None:
     """The attack of --attack with the audit's ε; None: the default."""
     if not text:
         return None

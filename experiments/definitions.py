@@ -16,6 +16,7 @@ from absl import flags
 from alp_repro import shipped
 from alp_repro.attacks.losses import Loss
 from alp_repro.attacks.pgd import Engine, StepSchedule, Success
+from alp_repro.attacks.presets import PRESETS
 from alp_repro.attacks.registry import ATTACKS, attack_class, size_settings
 from alp_repro.data import DATASETS
 from alp_repro.errors import InputError
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 flags.disclaim_key_flags()
 
 SCALES = ("smoke", "quick", "seeds", "published", "paper")
-# What --attack may name beside the attacks that are known: the library's preset.
-STRONG = "strong"
 # Settings of an attack that flags have on the 0-255 scale.
 SIZES = size_settings()
 _LARGEST_BATCH = 1_000_000
@@ -109,8 +108,9 @@ def define_attack_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         "attack",
         [],
         "One column of the attack grid, repeatable: METHOD[,KEY=VALUE...] with METHOD and its KEYs "
-        f"{'; '.join(f'{name}: ' + ', '.join(attack_keys(name)) for name in ATTACKS)}; or strong, "
-        f"our preset; {', '.join(sorted(SIZES))} on the 0-255 scale. "
+        f"{'; '.join(f'{name}: ' + ', '.join(attack_keys(name)) for name in ATTACKS)}; or "
+        f"{', '.join(PRESETS)}, with eps, restarts and dtype; {', '.join(sorted(SIZES))} on the "
+        "0-255 scale. "
         "Example: pgd,eps=76.5,eps_iter=50,nb_iter=200,restarts=10",
         flag_values=values,
     )

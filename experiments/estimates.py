@@ -12,6 +12,7 @@ import numpy as np
 
 from alp_repro import evaluation, training
 from alp_repro.attacks import PGD
+from alp_repro.attacks.phases import ensemble_of
 from alp_repro.data import load
 from alp_repro.errors import InputError
 
@@ -23,7 +24,7 @@ from .training_run import training_set
 if TYPE_CHECKING:
     from absl import flags
 
-    from alp_repro.attacks import Attack
+    from alp_repro.attacks import Attack, Ensemble
     from alp_repro.evaluation import Progress
     from alp_repro.reporting.tables import Column
     from alp_repro.training import Recipe
@@ -90,7 +91,7 @@ def announce(jobs: list[Job], devices: Devices, *, at_a_time: int) -> Clock:
     seconds: dict[str, float] = {}
     # Rows that differ in what costs nothing are timed once.
     steps: dict[Hashable, float] = {}
-    evaluations: dict[Hashable, dict[Attack, float]] = {}
+    evaluations: dict[Hashable, dict[Attack | Ensemble, float]] = {}
     print("estimate (evaluation: if no image breaks):", flush=True)
     for job in jobs:
         values, recipe = job.values, settings.recipe(job.values)
@@ -166,18 +167,18 @@ def steps_of(recipe: Recipe, images: int) -> int:
     return min(steps, recipe.max_steps or steps)
 
 
-def attacks_of(columns: list[Column]) -> list[Attack]:
+def attacks_of(columns: list[Column]) -> list[Attack | Ensemble]:
     """The attacks of some columns, each with all the restarts that it is run to.
 
     A column with more restarts goes on where the one with fewer ended.
     """
-    found: dict[Attack, Attack] = {}
+    found: dict[Attack | Ensemble, Attack | Ensemble] = {}
     for attack in sorted((column.attack for column in columns), key=lambda a: a.restarts):
         found[dataclasses.replace(attack, restarts=1)] = attack
     return list(found.values())
 
 
-def share_left(job: Job, attack: Attack) -> float:
+def share_left(job: Job, attack: Attack | Ensemble) -> float:
     """How much of an attack on a row is still to do, if no further image breaks."""
     values = job.values
     try:
@@ -206,7 +207,7 @@ def step_seconds(values: flags.FlagValues, recipe: Recipe, devices: Devices) -> 
 
 def attack_seconds(
     values: flags.FlagValues, columns: list[Column], devices: Devices
-) -> dict[Attack, float]:
+) -> dict[Attack | Ensemble, float]:
     """Duration of each attack of a row, at the rate of a short one on an untrained model."""
     model = training.compiled_model(settings.recipe(values)).classifier
     batch = settings.eval_batch_size(values, gpu=devices.gpu)
@@ -216,10 +217,11 @@ def attack_seconds(
     )
     images = np.resize(data.unit_scale, (batch, *data.images.shape[1:]))
     labels = np.resize(data.labels, batch)
-    seconds: dict[Attack, float] = {}
+    seconds: dict[Attack | Ensemble, float] = {}
     for attack in attacks_of(columns):
         stamps: list[float] = []
-        timed = _shortened(attack)
+        first = ensemble_of(attack).phases[0].attack
+        timed = _shortened(first)
 
         def stamp(_: Progress, stamps: list[float] = stamps) -> None:
             stamps.append(time.monotonic())
@@ -235,8 +237,8 @@ def attack_seconds(
         )
         # From the end of the first batch, which was traced and compiled, to that of the last.
         per_batch = (stamps[-1] - stamps[0]) / (len(stamps) - 1)
-        runs = attack.gradients / _of_one_run(attack)
-        per_run = per_batch * _of_one_run(attack) / _of_one_run(timed)
+        runs = attack.gradients / _of_one_run(first)
+        per_run = per_batch * _of_one_run(first) / _of_one_run(timed)
         seconds[attack] = per_run * math.ceil(count * runs / batch)
     return seconds
 
@@ -244,7 +246,6 @@ def attack_seconds(
 def _shortened(attack: Attack) -> Attack:
     short: dict[str, Any] = {"restarts": _TIMED_BATCHES}
     short |= {"nb_iter": _TIMED_ITERATIONS} if "nb_iter" in attack.varied else {}
-    short |= {"budget": 0} if isinstance(attack, PGD) else {}
     return dataclasses.replace(attack, **short)
 
 

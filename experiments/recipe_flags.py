@@ -17,8 +17,8 @@ from alp_repro.training.objective import Crafting
 flags.disclaim_key_flags()
 
 DTYPES = ("auto", *get_args(Dtype))
-# Targets that turn with the restarts are no targets of a training attack, which has one.
-_TARGETS = [name for name in get_args(Target) if name not in ("each", "rotate")]
+# A target that turns with the restarts is none of a training attack, which has one.
+_TARGETS = [name for name in get_args(Target) if name != "each"]
 
 
 def define_recipe_flags(values: flags.FlagValues = flags.FLAGS) -> None:

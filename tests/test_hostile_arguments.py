@@ -52,8 +52,8 @@ def test_what_is_no_path_is_told_in_a_line(read: Any, value: Any) -> None:
 
 NO_FUNCTION = [3, 1.5, [], {}, b"x", ("a",), object()]
 WRONG = [({"attack": 3}, "an Attack is"), ({"labels": [[1], [1, 2]]}, "labels")]
-WRONG += [({"run_restarts": None}, "run_restarts is a NoneType: expected a function")]
-for name in ("report", "run_restarts", "strategy"):
+WRONG += [({"executor": None}, "executor is a NoneType: expected a function")]
+for name in ("report", "executor", "strategy"):
     WRONG += [({name: value}, f"{name} is a {type(value).__name__}") for value in NO_FUNCTION]
 for name in ("record_losses", "save_adversarial", "allow_random", "jit_compile"):
     WRONG += [({name: value}, f"{name} .*True or False") for value in ("no", 1, [], 0.0)]
@@ -87,7 +87,7 @@ def test_a_model_that_exits_is_told_in_a_line(use: Any) -> None:
         use(Exits())
 
 
-@pytest.mark.parametrize("name", ["nb_iter", "restarts", "budget", "search"])
+@pytest.mark.parametrize("name", ["nb_iter", "restarts"])
 def test_a_count_that_is_out_of_reach_is_told_in_a_short_line(name: str) -> None:
     with pytest.raises(InputError, match=name) as caught:
         PGD(**{"eps": 0.1, "eps_iter": 0.1, "nb_iter": 1, name: 10**400})

@@ -7,7 +7,7 @@ from alp_repro.lazy_exports import export
 if TYPE_CHECKING:
     from alp_repro.attacks.apgd import APGD
     from alp_repro.attacks.ascent import GradientAttack
-    from alp_repro.attacks.auto_attack import autoattack
+    from alp_repro.attacks.auto_attack import autoattack, autoattack_parts
     from alp_repro.attacks.base import EXECUTION, QUERY_COST, Attack, Cost, Crafted
     from alp_repro.attacks.batches import (
         DEFAULT_BATCH,
@@ -23,18 +23,19 @@ if TYPE_CHECKING:
         choose_targets,
         item_noise,
         item_seed,
-        items_without_noise,
         random_starts,
     )
     from alp_repro.attacks.fab import FAB
     from alp_repro.attacks.hopping import BasinHopping
     from alp_repro.attacks.losses import LOSSES, attack_loss, loss_and_gradient
     from alp_repro.attacks.pgd import PGD, pgd_step
+    from alp_repro.attacks.phases import Ensemble, Phase, attack_of, ensemble_of
+    from alp_repro.attacks.presets import PRESETS, attack_named, strong_attack
     from alp_repro.attacks.programs import AttackProgram, attack_program, grid_program
     from alp_repro.attacks.registry import ATTACKS, attack_class, attack_from_json, register
     from alp_repro.attacks.spsa import SPSA
     from alp_repro.attacks.square import Square
-    from alp_repro.attacks.strong import strong_attack
+    from alp_repro.attacks.turns import Turns
     from alp_repro.dtypes import Dtype, resolve_dtype
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "FAB",
     "LOSSES",
     "PGD",
+    "PRESETS",
     "QUERY_COST",
     "SPSA",
     "Attack",
@@ -56,22 +58,28 @@ __all__ = [
     "Crafted",
     "Draws",
     "Dtype",
+    "Ensemble",
     "Execution",
     "GradientAttack",
     "GridOutcome",
+    "Phase",
     "Square",
+    "Turns",
     "WorkItems",
     "attack_class",
     "attack_from_json",
     "attack_loss",
+    "attack_named",
+    "attack_of",
     "attack_program",
     "autoattack",
+    "autoattack_parts",
     "choose_targets",
+    "ensemble_of",
     "exact_bounds",
     "grid_program",
     "item_noise",
     "item_seed",
-    "items_without_noise",
     "loss_and_gradient",
     "pgd_step",
     "random_starts",
@@ -85,7 +93,7 @@ export(
     {
         "alp_repro.attacks.apgd": ("APGD",),
         "alp_repro.attacks.ascent": ("GradientAttack",),
-        "alp_repro.attacks.auto_attack": ("autoattack",),
+        "alp_repro.attacks.auto_attack": ("autoattack", "autoattack_parts"),
         "alp_repro.attacks.base": (
             "EXECUTION",
             "QUERY_COST",
@@ -107,7 +115,6 @@ export(
             "choose_targets",
             "item_noise",
             "item_seed",
-            "items_without_noise",
             "random_starts",
         ),
         "alp_repro.attacks.fab": ("FAB",),
@@ -121,6 +128,8 @@ export(
             "PGD",
             "pgd_step",
         ),
+        "alp_repro.attacks.phases": ("Ensemble", "Phase", "attack_of", "ensemble_of"),
+        "alp_repro.attacks.turns": ("Turns",),
         "alp_repro.attacks.programs": (
             "AttackProgram",
             "attack_program",
@@ -134,7 +143,7 @@ export(
         ),
         "alp_repro.attacks.spsa": ("SPSA",),
         "alp_repro.attacks.square": ("Square",),
-        "alp_repro.attacks.strong": ("strong_attack",),
+        "alp_repro.attacks.presets": ("PRESETS", "attack_named", "strong_attack"),
         "alp_repro.dtypes": (
             "Dtype",
             "resolve_dtype",

@@ -59,6 +59,8 @@ FIRST_FORM: Mapping[str, Any] = {
     "dtype": "float32",
     "engine": "loop",
 }
+# Settings that results of version 0.1 have, each with the value at which it did nothing.
+FORMER: Mapping[str, Any] = {"budget": 0, "search": 0, "plain_step": 1.0}
 # What a query costs in gradients: a forward pass, where a gradient is a forward and a backward one.
 QUERY_COST = 0.5
 MOST_STEPS, MOST_RESTARTS = 10**6, 10**7
@@ -254,8 +256,8 @@ class Attack(abc.ABC):
           InputError: settings that it does not have, a missing one, or a value out of range.
         """
         own = {field.name: field for field in dataclasses.fields(cls)}
-        for name in told:
-            if not cls.knows(name):
+        for name, value in told.items():
+            if not cls.knows(name) and FORMER.get(name) != value:
                 raise InputError(f"{name}: the attack {cls.name} has no such setting")
         needed = [n for n, f in own.items() if f.default is dataclasses.MISSING and n not in told]
         if needed:

@@ -116,6 +116,35 @@ class Execution:
         return dataclasses.replace(self, batch_size=min(self.batch_size, enough))
 
 
+def work_items(
+    images: np.ndarray,
+    labels: np.ndarray,
+    image: np.ndarray,
+    restart: np.ndarray,
+    *,
+    eps: float,
+    image_index: np.ndarray | None = None,
+) -> WorkItems:
+    """Return a batch of items.
+
+    Args:
+      images: float32 [n, height, width, channels], all that there are.
+      labels: int32 [n].
+      image, restart: int [batch], of each item.
+      eps: radius of the ball.
+      image_index: int [n], what an image's random numbers depend on; None: its place.
+    """
+    chosen = images[image]
+    index = image if image_index is None else image_index[image]
+    return WorkItems(
+        chosen,
+        labels[image],
+        index.astype(np.int64),
+        restart.astype(np.int32),
+        *exact_bounds(chosen, eps),
+    )
+
+
 def exact_bounds(images: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray]:
     """Smallest and largest float32 pixels in the ε-ball and in [0, 1], exactly.
 

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 else:
     from alp_repro.lazy_tensorflow import tf
 
-Target = Literal["none", "random", "least_likely", "each", "rotate"]
-_ROTATION = 3  # restarts in a turn of target=rotate
+Target = Literal["none", "random", "least_likely", "each"]
 NoiseFunction = Callable[["tf.Tensor"], "tf.Tensor"]
 
 
@@ -26,14 +25,15 @@ class Draws(NamedTuple):
     """What an attack drew or chose for a batch.
 
     starts: like the images, inside the ball; targets: int [batch], -1: this item has none, or None;
-    noise: needed by an attack with `gradient_noise`; plain_items: bool [batch], items that take
-    neither the attack's noise nor its momentum, and steps of its `plain_step`, or None.
+    noise: needed by an attack with `gradient_noise`; step_share, smoothing: float32 [batch], what
+    an item takes of the attack's step size, and of its noise and momentum; None: all of it.
     """
 
     starts: tf.Tensor
     targets: tf.Tensor | None = None
     noise: NoiseFunction | None = None
-    plain_items: tf.Tensor | None = None
+    step_share: tf.Tensor | None = None
+    smoothing: tf.Tensor | None = None
 
 
 def random_starts(
@@ -101,11 +101,6 @@ def item_noise(
     return noise
 
 
-def items_without_noise(target: Target, restart: tf.Tensor) -> tf.Tensor | None:
-    """Bool [batch], the work items that take neither gradient_noise nor momentum; None: all do."""
-    return restart % _ROTATION > 0 if target == "rotate" else None
-
-
 def choose_targets(
     target: Target,
     *,
@@ -133,12 +128,8 @@ def choose_targets(
         seeds = item_seed(seed, image_index, tf.constant(-1))
         uniform = stateless_random.uniform_from_bits(stateless_random.bits_of_each(seeds, []))
         return tf.cast(uniform * classes, tf.int32)
-    ranking = wrong_classes(clean_logits, labels)
-    turn = tf.cast(restart, tf.int32)
-    if target == "each":
-        return tf.gather(ranking, turn % (classes - 1), axis=1, batch_dims=1)
-    aims = tf.gather(ranking, turn // _ROTATION % (classes - 1), axis=1, batch_dims=1)
-    return tf.where(turn % _ROTATION == 1, -1, aims)
+    rank = tf.cast(restart, tf.int32) % (classes - 1)
+    return tf.gather(wrong_classes(clean_logits, labels), rank, axis=1, batch_dims=1)
 
 
 def wrong_classes(clean_logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 import numpy as np
 
 from alp_repro.attacks.ascent import GradientAttack
-from alp_repro.attacks.base import MOST_STEPS, QUERY_COST, SIZE, STEPS, Cost, Crafted
-from alp_repro.attacks.draws import Draws, item_noise, items_without_noise
+from alp_repro.attacks.base import SIZE, STEPS, Cost, Crafted
+from alp_repro.attacks.draws import Draws, item_noise
 from alp_repro.attacks.losses import attack_loss, finite_gradient, loss_and_gradient
 from alp_repro.errors import InputError
-from alp_repro.plain_numbers import shown
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -30,11 +29,6 @@ else:
 StepSchedule = Literal["constant", "linear"]
 Success = Literal["last", "any"]
 Engine = Literal["loop", "cleverhans"]
-# Under a budget: restarts that every image gets, that those that came closest get, and the closest
-# of these.
-BUDGET_ROUNDS = (2, 7, 19)
-# The restart, from 0, that is an attack's search where it has one: the last of the second round.
-SEARCH_RESTART = BUDGET_ROUNDS[1] - 1
 _LARGEST_NOISE = 10.0
 
 
@@ -54,18 +48,6 @@ class PGD(GradientAttack):
         sample a step of the expectation of Athalye et al. 2018. 0: the paper.
       success: `last`: the last iterate is judged (the paper); `any`: the iterate with the largest
         margin of a wrong class over the true one.
-      target: see `GradientAttack`; and `rotate`: restarts in turns of three: aimed as those of
-        `each` in turn; without a target, gradient_noise and momentum; aimed like the first, without
-        gradient_noise and momentum. The latter two take steps of `plain_step` times the first's.
-      budget: gradients an image, on average over all images of an evaluation; 0: no bound. The
-        first restarts of BUDGET_ROUNDS are of all images, the next of as many as the rest pays
-        for, those that had the largest loss after the first, and the last of as many of these as
-        it still pays for: what an image gets depends on the images beside it, what a restart does
-        to it does not.
-      search: restart SEARCH_RESTART, from 0, is a Square attack of so many queries, in float32: it
-        finds what no gradient leads to. A query is a forward pass, and so counts as half a
-        gradient. 0: none.
-      plain_step: see target `rotate`.
       engine: `loop` is ours; `cleverhans` calls `projected_gradient_descent` itself (reference:
         reproducible for equal batches only, since its starts are stateful).
     """
@@ -77,9 +59,6 @@ class PGD(GradientAttack):
     gradient_noise: float = dataclasses.field(default=0.0, metadata=SIZE)
     success: Success = "last"
     engine: Engine = "loop"
-    budget: int = 0
-    search: int = 0
-    plain_step: float = 1.0
 
     name: ClassVar[str] = "pgd"
     numbers: ClassVar[tuple[str, ...]] = ("eps", "eps_iter", "nb_iter")
@@ -97,36 +76,20 @@ class PGD(GradientAttack):
                 f"attack eps_iter {self.eps_iter * 255:g}: a step in (0, eps], or (0, 2 eps] where "
                 f"it is the only one, is needed; eps is {self.eps * 255:g} (0-255 scale)"
             )
-        most = BUDGET_ROUNDS[-1]
-        if not 0 <= self.budget <= MOST_STEPS or (self.budget and self.restarts > most):
-            raise InputError(
-                f"attack budget {shown(self.budget)}, restarts {self.restarts}: a budget of 0 (no "
-                f"bound), or one up to {MOST_STEPS:,} and at most {most} restarts are needed"
-            )
-        if not 0 <= self.search <= MOST_STEPS:
-            raise InputError(
-                f"attack search {shown(self.search)}: 0 (none) or a count of queries up to "
-                f"{MOST_STEPS:,} is needed"
-            )
         if not (0 <= self.momentum < 1 and 0 <= self.gradient_noise <= _LARGEST_NOISE):
             raise InputError(
                 f"attack momentum {self.momentum:g}, gradient_noise {self.gradient_noise * 255:g}: "
                 f"a share in [0, 1) and a size of 0 to {_LARGEST_NOISE * 255:g} are needed"
             )
-        if not 0 < self.plain_step <= 1:
-            raise InputError(f"attack plain_step {self.plain_step:g}: a share in (0, 1] is needed")
-        if self.plain_step != 1 and self.target != "rotate":
-            raise InputError("attack plain_step: PGD with target=rotate alone knows it")
         if self.gradient_noise and self.success == "any":
             raise InputError(
                 "attack success=any: an iterate's own logits are needed, and with gradient_noise "
                 "they are never computed; success=last works"
             )
         known = ("engine", "target", "random_start")
-        ours = self.departures_text(leaving_out=known)
-        if not self.compiled and (ours or self.target == "rotate"):
+        if not self.compiled and (ours := self.departures_text(leaving_out=known)):
             raise InputError(
-                f"attack engine=cleverhans: {ours or 'target=rotate'} is ours alone; its "
+                f"attack engine=cleverhans: {ours} is ours alone; its "
                 "projected_gradient_descent knows a constant step, the cross-entropy, the last "
                 "iterate and float32 only"
             )
@@ -145,19 +108,6 @@ class PGD(GradientAttack):
     def cost(self) -> Cost:
         """Its steps."""
         return Cost(gradients=self.nb_iter)
-
-    def cost_of(self, restarts: np.ndarray | int) -> np.ndarray:
-        """Its steps, and the search; see `Attack.cost_of`."""
-        restarts = np.asarray(restarts)
-        searches = restarts > SEARCH_RESTART if self.search else np.zeros_like(restarts)
-        return super().cost_of(restarts - searches) + searches * int(QUERY_COST * self.search)
-
-    @property
-    def gradients(self) -> int:
-        """What an image costs; see `Attack.gradients`."""
-        ends = np.array([min(self.restarts, BUDGET_ROUNDS[0]), self.restarts])
-        first, most = self.cost_of(ends).tolist()
-        return min(most, max(self.budget, first)) if self.budget else most
 
     @property
     def iterates_are_results(self) -> bool:
@@ -179,11 +129,11 @@ class PGD(GradientAttack):
 
     def draw(self, items: CraftItems) -> Draws:
         """Draw what a run needs, for each item."""
-        draws, noise = super().draw(items), None
-        if self.gradient_noise:
-            noise = item_noise(tuple(items.images.shape[1:]), **items.what_draws_depend_on)
-        plain_items = items_without_noise(self.target, items.restart)
-        return draws._replace(noise=noise, plain_items=plain_items)
+        draws = super().draw(items)
+        if not self.gradient_noise:
+            return draws
+        noise = item_noise(tuple(items.images.shape[1:]), **items.what_draws_depend_on)
+        return draws._replace(noise=noise)
 
     def ascend(
         self, logits: LogitsFunction, images: tf.Tensor, labels: tf.Tensor, draws: Draws
@@ -245,8 +195,8 @@ class PgdRun:
         self._logits, self._images, self._labels = logits, images, labels
         self._attack, self._draws = attack, draws
         self._iterations = tf.convert_to_tensor(attack.nb_iter)
-        self._momentum = self._of_item(attack.momentum, plain=0.0)
-        self._step_size = self._of_item(attack.eps_iter, plain=attack.eps_iter * attack.plain_step)
+        self._momentum = _of_items(attack.momentum, draws.smoothing)
+        self._step_size = _of_items(attack.eps_iter, draws.step_share)
         self._value_and_gradient = loss_and_gradient(
             logits, labels, loss=attack.loss, targets=draws.targets
         )
@@ -300,7 +250,7 @@ class PgdRun:
             return iterate.points
         i = iterate.iteration
         width = half_width * tf.maximum(0.0, 1.0 - 2.0 * self._share_done(i))
-        return iterate.points + self._of_item(width, plain=0.0) * noise(i)
+        return iterate.points + _of_items(width, self._draws.smoothing) * noise(i)
 
     def _better(
         self, best: tuple[tf.Tensor, ...], points: tf.Tensor, outputs: tf.Tensor
@@ -313,7 +263,7 @@ class PgdRun:
     def _share_done(self, i: tf.Tensor) -> tf.Tensor:
         return tf.cast(i, tf.float32) / tf.cast(self._iterations, tf.float32)
 
-    def _of_item(self, value: tf.Tensor | float, *, plain: tf.Tensor | float) -> tf.Tensor | float:
-        """The value, or `plain` where an item is one of the plain ones; broadcast over pixels."""
-        items = self._draws.plain_items
-        return value if items is None else tf.where(items, plain, value)[:, None, None, None]
+
+def _of_items(value: tf.Tensor | float, share: tf.Tensor | None) -> tf.Tensor | float:
+    """The value, or each item's share of it; broadcast over pixels."""
+    return value if share is None else value * share[:, None, None, None]

@@ -5,6 +5,8 @@ A program maps a batch of (image, restart) items to `BatchOutcome`s, whatever th
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -16,8 +18,16 @@ import tensorflow as tf
 
 from alp_repro import kernels
 from alp_repro.attacks.base import Attack
-from alp_repro.attacks.batches import BatchOutcome, CraftItems, Execution, GridOutcome, WorkItems
+from alp_repro.attacks.batches import (
+    BatchOutcome,
+    CraftItems,
+    Execution,
+    GridOutcome,
+    WorkItems,
+    work_items,
+)
 from alp_repro.attacks.pgd import PGD, Iterate, PgdRun
+from alp_repro.attacks.phases import Ensemble, Phase
 from alp_repro.attacks.placing import BatchFunction, filled_up, on_replicas
 from alp_repro.attacks.rounding import find_rounding
 from alp_repro.model_copies import LogitsFunction, copy_weights, crafting_copy, logits_function
@@ -53,6 +63,58 @@ def attack_program(
     update()
     numbers = [_as_array(getattr(attack, name)) for name in attack.numbers]
     return lambda items: BatchOutcome(*program(items, numbers))
+
+
+def phases_program(
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    attack: Ensemble,
+    seed: int,
+    execution: Execution,
+    image_index: np.ndarray | None = None,
+) -> Callable[[np.ndarray, np.ndarray], BatchOutcome]:
+    """A function of a batch's places among the images and numbers of runs, all of one phase.
+
+    It takes as many as `execution_of` the phase says. Each phase is compiled when its first batch
+    comes.
+
+    Args:
+      model: float32, images to logits.
+      images: float32 [n, height, width, channels] in [0, 1].
+      labels: int32 [n].
+      attack: phases.
+      seed, execution: see `attack_program`.
+      image_index: int [n], what an image's random numbers depend on; None: its place.
+    """
+
+    @functools.cache
+    def program(place: int) -> AttackProgram:
+        phase = attack.phases[place]
+        return attack_program(
+            model,
+            attack=phase.attack,
+            image_shape=images.shape[1:],
+            seed=seed,
+            execution=execution_of(phase, execution),
+        )
+
+    def outcome(image: np.ndarray, run: np.ndarray) -> BatchOutcome:
+        place = attack.phase_at(int(run[0]))
+        restart = attack.restarts_of(place, run)
+        return program(place)(
+            work_items(images, labels, image, restart, eps=attack.eps, image_index=image_index)
+        )
+
+    return outcome
+
+
+def execution_of(phase: Phase, execution: Execution) -> Execution:
+    """How a phase's batches are computed; one device does for a few items."""
+    if phase.batch_size is None:
+        return execution
+    return dataclasses.replace(execution, batch_size=phase.batch_size, strategy=None)
 
 
 def grid_program(
@@ -105,7 +167,7 @@ def _signature(image_shape: tuple[int, ...], batch_size: int) -> WorkItems:
     )
 
 
-@kept_for_models(maxsize=2)
+@kept_for_models(maxsize=4)
 def _compiled(
     model: keras.Model,
     image_shape: tuple[int, ...],

@@ -25,12 +25,13 @@ from alp_repro.attacks.hopping import BasinHopping
 from alp_repro.attacks.pgd import PGD
 from alp_repro.attacks.spsa import SPSA
 from alp_repro.attacks.square import Square
+from alp_repro.attacks.turns import Turns
 from alp_repro.errors import InputError
 from alp_repro.plain_numbers import shown
 
 ENTRY_POINTS = "alp_repro.attacks"
 ATTACKS: dict[str, type[Attack]] = {
-    one.name: one for one in (PGD, APGD, FAB, SPSA, Square, BasinHopping)
+    one.name: one for one in (PGD, APGD, FAB, SPSA, Square, BasinHopping, Turns)
 }
 
 A = TypeVar("A", bound=type[Attack])
@@ -65,6 +66,21 @@ def attack_class(name: str) -> type[Attack]:
     if name not in ATTACKS:
         raise InputError(f"attack: unknown method {shown(name)}; one of {', '.join(ATTACKS)}")
     return ATTACKS[name]
+
+
+def usual(attack: type[Attack], eps: float, **settings: Any) -> Attack:
+    """Return an attack with 40 steps of eps/4 where it has such settings and no default for them.
+
+    Args:
+      attack: its class.
+      eps: radius of the ball.
+      settings: any of its settings.
+    """
+    needed: dict[str, Any] = {"eps": eps, "eps_iter": eps / 4, "nb_iter": 40}
+    for field in dataclasses.fields(attack):
+        if field.name in needed and field.default is dataclasses.MISSING:
+            settings.setdefault(field.name, needed[field.name])
+    return attack(**settings)
 
 
 def attack_from_json(described: Any, *, extra_keys: bool = False) -> Attack:

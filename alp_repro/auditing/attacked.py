@@ -15,6 +15,7 @@ import tensorflow as tf
 from alp_repro.auditing import kinds, measurements
 from alp_repro.classifiers import Classifier
 from alp_repro.classifiers.decisions import Voting, crafted_on, voting
+from alp_repro.evaluation.clean import batched, clean_logits
 from alp_repro.evaluation.model_check import changes_each_time, why_no_function
 
 # Of an attack on a random model: AutoAttack's version "rand" averages over as many.
@@ -55,7 +56,7 @@ class Attacked:
         """Return how many of new passes over a random model give each class, int [n, classes]."""
         assert self.verdicts is not None
         program = tf.function(self.verdicts.votes, autograph=False)
-        (counts,) = measurements.batched(program, min(batch_size, len(images)), images)
+        (counts,) = batched(program, min(batch_size, len(images)), images)
         return counts.round().astype(np.int64)
 
 
@@ -78,7 +79,7 @@ def attacked(
       InputError: its logits are not finite; the surrogate has another number of classes.
     """
     given = classifier.model
-    logits = measurements.clean_logits(given, images, batch_size=batch_size)
+    logits = clean_logits(given, images, batch_size=batch_size)
     changes = measurements.randomness(given, images, logits, batch_size=batch_size)
     moved = max(changes.values()) > kinds.RANDOM_CHANGE
     random = changes["repeated"] > kinds.RANDOM_CHANGE or changes_each_time(given, images)

@@ -18,8 +18,8 @@ from alp_repro.arguments import (
     checked_instance,
     checked_switch,
 )
-from alp_repro.attacks import Attack
-from alp_repro.auditing import course, measurements, sanity
+from alp_repro.attacks import Attack, Ensemble
+from alp_repro.auditing import course, sanity
 from alp_repro.auditing import indicators as judge
 from alp_repro.auditing.attacked import GRADIENT_PASSES, VERDICT_PASSES, Attacked, attacked
 from alp_repro.auditing.folder import own_folder
@@ -37,6 +37,7 @@ from alp_repro.classifiers import (
 )
 from alp_repro.data.own_arrays import class_numbers, unit_images
 from alp_repro.errors import InputError, exits_refused
+from alp_repro.evaluation.clean import clean_logits
 from alp_repro.evaluation.input_check import MOST_ITEMS
 from alp_repro.plain_numbers import number, shown, whole_number
 
@@ -50,13 +51,13 @@ _STAGE_NAME = re.compile(r"[A-Za-z0-9_-]{1,60}")
 MOST_MINUTES = 1_000_000  # a bound that no honest call reaches
 
 
-def audit(
+def audit(  # noqa: PLR0913 - settings, each by its name
     model: str | Path | keras.Model | Callable[..., Any],
     images: np.ndarray,
     labels: np.ndarray,
     eps: float = 8 / 255,
     *,
-    attack: Attack | None = None,
+    attack: Attack | Ensemble | None = None,
     minutes: float = 10.0,
     folder: str | Path | None = None,
     pixels: PixelScale = UNIT_PIXELS,
@@ -170,14 +171,15 @@ def audit(
     )
 
 
-def _checked_attack(eps: Any, attack: Any) -> tuple[float, Attack]:
+def _checked_attack(eps: Any, attack: Any) -> tuple[float, Attack | Ensemble]:
     try:
         eps = number(eps, name="eps", low=0, high=1, above=True)
     except InputError as error:
         raise InputError(f"{error}; on the 0-255 scale a size in (0, 255]") from None
     if attack is None:
         return eps, default_attack(eps)
-    attack = checked_instance(attack, Attack, name="attack")
+    if not isinstance(attack, Ensemble):
+        checked_instance(attack, Attack, name="attack")
     if not math.isclose(attack.eps, eps):
         raise InputError(
             f"the attack's eps {attack.eps * 255:g} and the audit's {eps * 255:g} (0-255 scale): "
@@ -190,7 +192,8 @@ def _checked_stages(stages: Sequence[Stage], eps: float) -> tuple[Stage, ...]:
     if not isinstance(stages, Sequence) or not all(isinstance(one, Stage) for one in stages):
         raise InputError(f"stages {shown(stages)}: expected a list of Stage")
     for stage in stages:
-        checked_instance(stage.attack, Attack, name=f"the attack of stage {shown(stage.name)}")
+        if not isinstance(stage.attack, Ensemble):
+            checked_instance(stage.attack, Attack, name=f"the attack of stage {shown(stage.name)}")
         if not (isinstance(stage.name, str) and _STAGE_NAME.fullmatch(stage.name)):
             raise InputError(
                 f"stage {shown(stage.name)}: expected a name of letters, digits, _ and -, which a "
@@ -250,7 +253,7 @@ def _first_look(
 
 def _agreement(work: Work, guide: Classifier) -> Indicator:
     """How often the surrogate predicts what the model does."""
-    logits = measurements.clean_logits(guide.model, work.images, batch_size=work.batch_size)
+    logits = clean_logits(guide.model, work.images, batch_size=work.batch_size)
     return judge.surrogate_differs(float((logits.argmax(axis=1) != work.predictions).mean()))
 
 
@@ -285,9 +288,7 @@ def _likely_range(
             continue
         try:
             other = as_classifier(given, image_shape=shape, pixels=scale).model
-            logits = measurements.clean_logits(
-                other, images, batch_size=min(len(images), work.batch_size)
-            )
+            logits = clean_logits(other, images, batch_size=min(len(images), work.batch_size))
         except InputError:  # a range that gives no logits is not the right one
             continue
         found.append((float((logits.argmax(axis=1) == labels).mean()), scale.name))

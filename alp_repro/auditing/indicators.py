@@ -16,7 +16,7 @@ from alp_repro.auditing.planted import PlantedResult
 from alp_repro.probes import deciding_spreads
 
 if TYPE_CHECKING:
-    from alp_repro.attacks import Attack
+    from alp_repro.attacks import Attack, Ensemble
 
 
 def percent(share: float) -> str:
@@ -124,7 +124,7 @@ def black_box_stronger(broken: int, attacked: int, correct: int) -> Indicator:
     )
 
 
-def few_classes(classes: int, attack: Attack) -> Indicator:
+def few_classes(classes: int, attack: Attack | Ensemble) -> Indicator:
     """Of the model, and the evaluation under audit."""
     needed = attack.least_classes
     return kinds.FEW_CLASSES.judged(

@@ -19,6 +19,7 @@ from alp_repro.auditing.kinds import Indicator
 from alp_repro.auditing.result import Restarts, Surface
 from alp_repro.auditing.work import Work
 from alp_repro.errors import NoGradientError
+from alp_repro.evaluation.clean import clean_logits
 from alp_repro.evaluation.heat_maps import HeatMap, heat_map
 from alp_repro.evaluation.landscape import Plane, loss_surfaces
 from alp_repro.evaluation.model_check import check_gradient
@@ -27,7 +28,7 @@ from alp_repro.model_copies import float32_model
 if TYPE_CHECKING:
     import keras
 
-    from alp_repro.attacks import Attack
+    from alp_repro.attacks import Attack, Ensemble
 
 _PROBE_IMAGES = 200
 _UNBOUNDED_IMAGES = 50
@@ -201,7 +202,7 @@ def black_box(work: Work) -> Indicator:
     )
 
 
-def _stepping(attack: Attack) -> PGD:
+def _stepping(attack: Attack | Ensemble) -> PGD:
     """The evaluation under audit, or the usual one where it has no step size."""
     return attack if isinstance(attack, PGD) else stages.default_attack(attack.eps)
 
@@ -293,7 +294,7 @@ def judge_disagrees(work: Work, found: np.ndarray) -> Indicator:
     broken = work.broken_by >= 0
     images = np.concatenate([work.images, work.adversarial[broken]])
     theirs = np.concatenate([work.predictions, found[broken]])
-    ours = measurements.clean_logits(copy, images, batch_size=work.batch_size).argmax(axis=1)
+    ours = clean_logits(copy, images, batch_size=work.batch_size).argmax(axis=1)
     return judge.judge_disagrees(float((ours != theirs).mean()))
 
 

@@ -20,9 +20,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from alp_repro.attacks import PGD, Draws, GradientAttack, random_starts, strong_attack
-from alp_repro.auditing.measurements import batched
+from alp_repro.attacks import PGD, Draws, GradientAttack, random_starts
 from alp_repro.classifiers.heads import is_graph, last_operation
+from alp_repro.evaluation.clean import batched
 
 INNER_POINTS = 64  # uniform in the ball
 CORNER_POINTS = 64  # at corners of the ball, as the planted point is
@@ -53,16 +53,13 @@ def strongest_attack(eps: float) -> PGD:
 
     Gradients are the point's own: a new last layer has no saturated loss to get around.
     """
-    return dataclasses.replace(
-        strong_attack(eps),
+    return PGD(
+        eps=eps,
+        eps_iter=eps,
+        nb_iter=100,
         restarts=STRONGEST_RESTARTS,
-        budget=0,
-        search=0,
         loss="margin",
-        plain_step=1.0,
-        momentum=0.0,
-        gradient_noise=0.0,
-        target="none",
+        step_schedule="linear",
     )
 
 

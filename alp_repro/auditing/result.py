@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from alp_repro import files
-from alp_repro.attacks import Attack
+from alp_repro.attacks import Attack, Ensemble
 from alp_repro.auditing import image_table, junit, model_card
 from alp_repro.auditing.kinds import Indicator
 from alp_repro.auditing.planted import PlantedResult
@@ -39,7 +39,7 @@ class AttackResult:
 
     name: str
     title: str
-    attack: Attack
+    attack: Attack | Ensemble
     scope: str
     attacked: np.ndarray
     broken: np.ndarray

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from alp_repro import evaluation
-from alp_repro.attacks import PGD, Attack, Square
+from alp_repro.attacks import PGD, Attack, Ensemble, Square
 from alp_repro.auditing import indicators as judge
 from alp_repro.auditing import kinds
 from alp_repro.auditing.kinds import Indicator
@@ -102,7 +102,7 @@ def eps_grid(work: Work) -> Indicator:
     return judge.eps_grid([eps, *larger], [at_eps, *left], len(chosen))
 
 
-def _left(work: Work, places: np.ndarray, attack: Attack) -> int:
+def _left(work: Work, places: np.ndarray, attack: Attack | Ensemble) -> int:
     record = evaluation.evaluate(
         work.model,
         work.images[places],
@@ -117,8 +117,11 @@ def _left(work: Work, places: np.ndarray, attack: Attack) -> int:
     return int(record.standing.sum())
 
 
-def scaled(attack: Attack, eps: float) -> Attack:
+def scaled(attack: Attack | Ensemble, eps: float) -> Attack | Ensemble:
     """Return the attack in a ball of another size, its steps as large in proportion."""
+    if isinstance(attack, Ensemble):
+        phases = [dataclasses.replace(p, attack=scaled(p.attack, eps)) for p in attack.phases]
+        return dataclasses.replace(attack, phases=tuple(phases))
     if not isinstance(attack, PGD):
         return dataclasses.replace(attack, eps=eps)
     share = eps / attack.eps

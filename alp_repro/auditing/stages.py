@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from alp_repro.attacks import APGD, PGD, QUERY_COST, Attack, Square, strong_attack
+from alp_repro.attacks import APGD, PGD, QUERY_COST, Attack, Ensemble, Square, strong_attack
 
 Scope = Literal["correct", "standing"]
 
@@ -34,7 +34,7 @@ class Stage:
 
     name: str
     title: str
-    attack: Attack
+    attack: Attack | Ensemble
     scope: Scope = "correct"
     starts_alone: bool = False
     seed_offset: int = 0
@@ -55,7 +55,7 @@ def default_attack(eps: float) -> PGD:
     return PGD(eps=eps, eps_iter=eps / 30, nb_iter=40)
 
 
-def attack_stages(default: Attack, *, classes: int) -> tuple[Stage, ...]:
+def attack_stages(default: Attack | Ensemble, *, classes: int) -> tuple[Stage, ...]:
     """All stages in order; `default` is the evaluation under audit."""
     eps = default.eps
     plain = dataclasses.replace(default, restarts=1)
@@ -96,7 +96,7 @@ def attack_stages(default: Attack, *, classes: int) -> tuple[Stage, ...]:
     return tuple(found)
 
 
-def _with_more_iterations(attack: Attack) -> list[Stage]:
+def _with_more_iterations(attack: Attack | Ensemble) -> list[Stage]:
     if "nb_iter" not in attack.varied:
         return []
     more: dict[str, Any] = {"nb_iter": 5 * int(attack.varied["nb_iter"])}

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from alp_repro import evaluation, files, runs
-from alp_repro.attacks import QUERY_COST, Attack, GradientAttack
+from alp_repro.attacks import QUERY_COST, Attack, Ensemble, loss_and_gradient
 from alp_repro.auditing import measurements, stages
 from alp_repro.auditing.attacked import Attacked
 from alp_repro.auditing.folder import claim, subject
@@ -24,6 +24,8 @@ from alp_repro.auditing.votes import Votes, votes_of
 from alp_repro.classifiers.heads import is_graph
 from alp_repro.decoding import from_plain, read_json
 from alp_repro.errors import InputError
+from alp_repro.evaluation.clean import clean_logits
+from alp_repro.model_copies import logits_function
 
 _MOST_ROUNDS = 20
 T = TypeVar("T")
@@ -38,7 +40,7 @@ class Work:
         images: np.ndarray,
         labels: np.ndarray,
         *,
-        attack: Attack,
+        attack: Attack | Ensemble,
         seconds: float,
         folder: Path,
         seed: int,
@@ -155,13 +157,12 @@ class Work:
         """
         chosen = np.resize(places, self.batch_size)
         x, y = tf.constant(self.images[chosen]), tf.constant(self.labels[chosen])
-        logits = measurements.logits_function(self.model)
+        logits = logits_function(self.model)
 
         @tf.function(autograph=False)
         def gradient(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-            if blind:
-                return logits(x)
-            return measurements.loss_and_gradient(logits, y, loss="cross_entropy")(x)[2]
+            value_and_gradient = loss_and_gradient(logits, y, loss="cross_entropy")
+            return logits(x) if blind else value_and_gradient(x)[2]
 
         gradient(x, y)
         started = time.monotonic()
@@ -193,7 +194,7 @@ class Work:
         broken = self.broken_by >= 0
         predicted = self._found.copy()
         if broken.any() and not self.attacked.random:
-            logits = measurements.clean_logits(
+            logits = clean_logits(
                 self.attacked.given, self.adversarial[broken], batch_size=self.batch_size
             )
             predicted[broken] = logits.argmax(axis=1)
@@ -254,7 +255,6 @@ class Work:
     def run_without_gradient(self, stage: Stage) -> None:
         """The evaluation under audit where it has no gradient to follow: its starts are judged."""
         places = np.flatnonzero(self.correct)
-        assert isinstance(stage.attack, GradientAttack)
         first, found = measurements.broken_by_starts(
             self.model,
             self.images[places],

@@ -190,7 +190,7 @@ class FunctionModel(keras.Model):
         self._offset = np.asarray(pixels.offset, np.float32)
         self._shape = shape
         self._inference = _inference_arguments(function)
-        self._one_output = False
+        self.one_output = False
         self._in_numpy = False
         self._outputs_shape: tuple[int | None, ...] | None = None
 
@@ -198,7 +198,7 @@ class FunctionModel(keras.Model):
     def output_shape(self) -> tuple[int | None, ...]:
         """(None, classes), as a functional model says it."""
         assert self._outputs_shape is not None, "learn_outputs comes first"
-        return (None, 2) if self._one_output else self._outputs_shape
+        return (None, 2) if self.one_output else self._outputs_shape
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Logits of images in [0, 1]; never in training mode, whatever is asked for."""
@@ -213,7 +213,7 @@ class FunctionModel(keras.Model):
             outputs = tf.cast(self._outputs_of(x), tf.float32)
         if self._outputs_shape is not None:
             outputs = tf.ensure_shape(outputs, self._outputs_shape)
-        return heads.two_logits(outputs) if self._one_output else outputs
+        return heads.two_logits(outputs) if self.one_output else outputs
 
     def _of_numpy(self, images: np.ndarray) -> np.ndarray:
         return np.asarray(self._outputs_of(images), np.float32)
@@ -244,7 +244,7 @@ class FunctionModel(keras.Model):
                 "are needed"
             )
         self._outputs_shape = (None, outputs.shape[1])
-        self._one_output = outputs.shape[1] == 1
+        self.one_output = outputs.shape[1] == 1
         if not self._in_numpy:
             try:
                 spec = tf.TensorSpec([None, *images.shape[1:]], tf.float32)
@@ -281,8 +281,8 @@ def _of_function(
         raise _not_called(image_shape, error) from error
     outputs = np.asarray(model(probe))
     # Behind `two_logits`, class 0 has a logit of 0.
-    _check_logits(outputs[:, 1:] if model._one_output else outputs)
-    if model._one_output:
+    _check_logits(outputs[:, 1:] if model.one_output else outputs)
+    if model.one_output:
         notes.append("one output read as the logit of class 1, beside 0 for class 0")
     return Classifier(model, outputs.shape[1], tuple(notes))
 

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from alp_repro.lazy_exports import export
 
 if TYPE_CHECKING:
-    from alp_repro.evaluation.evaluate import DEFAULT_BATCH, evaluate, predictions
+    from alp_repro.evaluation.clean import predictions
+    from alp_repro.evaluation.evaluate import DEFAULT_BATCH, evaluate
     from alp_repro.evaluation.intervals import wilson_interval
     from alp_repro.evaluation.record import AttackRecord
     from alp_repro.evaluation.record_file import load_record, save_record
@@ -31,10 +32,10 @@ __all__ = [
 export(
     __name__,
     {
+        "alp_repro.evaluation.clean": ("predictions",),
         "alp_repro.evaluation.evaluate": (
             "DEFAULT_BATCH",
             "evaluate",
-            "predictions",
         ),
         "alp_repro.evaluation.intervals": ("wilson_interval",),
         "alp_repro.evaluation.record": ("AttackRecord",),

@@ -16,7 +16,7 @@ import numpy as np
 
 from alp_repro import files
 from alp_repro.attacks.base import MOST_STEPS, Attack
-from alp_repro.attacks.batches import DEFAULT_BATCH, Execution, GridOutcome, WorkItems, exact_bounds
+from alp_repro.attacks.batches import DEFAULT_BATCH, Execution, GridOutcome, WorkItems, work_items
 from alp_repro.attacks.pgd import PGD
 from alp_repro.attacks.programs import attack_program, grid_program
 from alp_repro.errors import InputError
@@ -74,7 +74,7 @@ class HeatMap:
 RunColumns = Callable[..., Iterable[np.ndarray]]  # as `run_columns_here`
 
 
-def heat_map(
+def heat_map(  # noqa: PLR0913 - settings, each by its name
     model: keras.Model,
     images: np.ndarray,
     labels: np.ndarray,
@@ -187,8 +187,6 @@ def run_columns_here(
 def _check(attack: Attack, eps_iters: Sequence[float], nb_iters: Sequence[int]) -> None:
     if not isinstance(attack, PGD):
         raise InputError(f"heat map: {attack.name} chooses its step sizes itself; pgd has one")
-    if attack.budget or attack.search:
-        raise InputError("heat map: an attack without budget and search (0) is needed")
     if len(eps_iters) == 0 or len(nb_iters) == 0:
         raise InputError("heat map: one step size and one iteration count or more are needed")
     for eps_iter in eps_iters:
@@ -236,7 +234,8 @@ class StepSize:
             # The last batch is filled up with the first items.
             chosen = np.arange(start, start + self._execution.items) % items
             restart, image = np.divmod(chosen, len(self._images))
-            outcome = attack_items(self._work_items(image, restart))
+            given = work_items(self._images, self._labels, image, restart, eps=self._attack.eps)
+            outcome = attack_items(given)
             for i in np.flatnonzero(~outcome.finite.all(axis=1)):
                 raise InputError(
                     f"image {image[i]}, restart {restart[i]}: the adversarial image or its logits "
@@ -265,16 +264,6 @@ class StepSize:
             )
 
         return each
-
-    def _work_items(self, image: np.ndarray, restart: np.ndarray) -> WorkItems:
-        images = self._images[image]
-        return WorkItems(
-            images,
-            self._labels[image],
-            image.astype(np.int64),
-            restart.astype(np.int32),
-            *exact_bounds(images, self._attack.eps),
-        )
 
 
 def map_name(settings: dict[str, Any]) -> str:

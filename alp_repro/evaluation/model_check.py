@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alp_repro.attacks.base import Attack
+from alp_repro.attacks.phases import Ensemble
 from alp_repro.errors import InputError, NoGradientError, exits_refused, one_line
 from alp_repro.evaluation.input_check import check_classes, check_is_keras
 from alp_repro.model_copies import (
@@ -39,7 +40,7 @@ def admitted_model(
     images: np.ndarray,
     labels: np.ndarray,
     *,
-    attack: Attack | None = None,
+    attack: Attack | Ensemble | None = None,
     allow_random: bool = False,
 ) -> tuple[keras.Model, str | None]:
     """The model that is judged, in float32, and what is left to chance in it.
@@ -233,7 +234,7 @@ def changes_each_time(model: keras.Model, images: np.ndarray) -> bool:
 
 
 def check_gradient(
-    model: keras.Model, images: np.ndarray, labels: np.ndarray, attack: Attack
+    model: keras.Model, images: np.ndarray, labels: np.ndarray, attack: Attack | Ensemble
 ) -> None:
     """NoGradientError when the attack needs a gradient that the model does not have.
 

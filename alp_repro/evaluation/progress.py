@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 if TYPE_CHECKING:
     from alp_repro.attacks.base import Attack
+    from alp_repro.attacks.phases import Ensemble
     from alp_repro.evaluation.restarts import Progress
 
 
@@ -21,7 +22,7 @@ def someone_watches() -> bool:
 
 @contextlib.contextmanager
 def progress_bar(
-    attack: Attack, *, shown: bool | None, report: Callable[[Progress], None] | None
+    attack: Attack | Ensemble, *, shown: bool | None, report: Callable[[Progress], None] | None
 ) -> Iterator[Callable[[Progress], None]]:
     """What to call after each batch: `report`, and a bar of restarts where one is shown.
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from alp_repro.attacks.base import Attack
 from alp_repro.attacks.batches import DEFAULT_BATCH
-from alp_repro.attacks.strong import strong_attack
+from alp_repro.attacks.presets import strong_attack
 from alp_repro.errors import InputError, NoGradientError
 from alp_repro.evaluation.evaluate import evaluate
 from alp_repro.evaluation.input_check import checked_images, checked_labels
@@ -169,8 +169,8 @@ def _listed(attacks: Any, name: str) -> list[Attack]:
 
 def _stronger_than(attacks: list[Attack]) -> Attack:
     """One turn of `strong`: aimed from afar, without a target, aimed from near."""
-    strong = strong_attack(max(attack.eps for attack in attacks))
-    return dataclasses.replace(strong, nb_iter=_STRONGER_STEPS, restarts=3, budget=0, search=0)
+    turns: Any = strong_attack(max(attack.eps for attack in attacks)).phases[0].attack
+    return dataclasses.replace(turns, nb_iter=_STRONGER_STEPS, restarts=3)
 
 
 def _told(attacks: list[Attack]) -> str:

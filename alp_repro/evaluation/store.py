@@ -18,6 +18,7 @@ import numpy as np
 from alp_repro import files, runs
 from alp_repro.attacks.base import Attack
 from alp_repro.attacks.pgd import PGD
+from alp_repro.attacks.phases import Ensemble
 from alp_repro.data.images import images_digest
 from alp_repro.effort import Clock
 from alp_repro.errors import InputError
@@ -179,6 +180,7 @@ _IN_NAMES = {
     **dict.fromkeys(("momentum", "gradient_noise", "success", "random_start", "engine"), ""),
     **dict.fromkeys(("loss", "step_schedule", "dtype"), "{value}"),
     "target": "target-{value}",
+    "phases": "",
 }
 
 
@@ -196,7 +198,7 @@ def _departures_in_name(attack: dict[str, Any]) -> list[str]:
 def find_record(
     run: runs.RunDir,
     *,
-    attack: Attack,
+    attack: Attack | Ensemble,
     num_images: int,
     seed: int = 0,
     record_losses: bool = False,
@@ -225,12 +227,12 @@ def find_record(
     return None
 
 
-def attack_results(attack: Attack) -> Kind:
+def attack_results(attack: Attack | Ensemble) -> Kind:
     """Results of an attack, complete when they reach its restarts."""
     return Kind(load_record, save_record, lambda record: record.complete_to(attack.restarts))
 
 
-def described(attack: Attack) -> dict[str, Any]:
+def described(attack: Attack | Ensemble) -> dict[str, Any]:
     """An attack without its restarts, which a result can be given more of."""
     described = attack.to_json()
     del described["restarts"]

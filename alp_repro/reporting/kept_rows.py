@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from alp_repro import decoding
-from alp_repro.attacks import Attack
+from alp_repro.attacks import attack_of
 from alp_repro.reporting.stored_tables import StoredColumn, StoredTable, same_attack
 from alp_repro.reporting.tables import Cell, Column, PaperTable, TableRow
 
@@ -65,7 +64,7 @@ def _column(stored: StoredTable, place: int, beside: Sequence[Column]) -> Column
     """A stored column under the caption of those that it stands beside."""
     one = stored.columns[place]
     source = f"the stored table, {one.title}"
-    attack = decoding.from_plain(one.attack, Attack, source=source, extra_keys=True)
+    attack = attack_of(one.attack, source=source)
     return dataclasses.replace(
         beside[0],
         attack=attack,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alp_repro import decoding, runs, shipped
-from alp_repro.attacks import EXECUTION, Attack
+from alp_repro.attacks import EXECUTION, attack_of
 from alp_repro.data import dataset_spec
 from alp_repro.errors import InputError
 from alp_repro.evaluation.published import SCALE, published_run, records_of
@@ -164,7 +164,7 @@ def in_papers_order(table: StoredTable) -> StoredTable:
     ours, others = [], []
     for i, column in enumerate(table.columns):
         source = f"Table {table.table}, {column.title}"
-        attack = decoding.from_plain(column.attack, Attack, source=source, extra_keys=True)
+        attack = attack_of(column.attack, source=source)
         place = paper_place(paper, attack, column.grid_restarts)
         if column.ours_only:
             ours.append(i)
@@ -307,6 +307,11 @@ def same_attack(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 def _settings(attack: Mapping[str, Any]) -> str:
     """What tells an attack, whatever it is computed in and a scale bounds its restarts to."""
     said = {key: value for key, value in attack.items() if key not in ("restarts", *EXECUTION)}
+    if "phases" in attack:
+        said["phases"] = [
+            phase | {"attack": {k: v for k, v in phase["attack"].items() if k not in EXECUTION}}
+            for phase in attack["phases"]
+        ]
     return json.dumps(said, sort_keys=True)
 
 

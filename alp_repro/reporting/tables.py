@@ -10,7 +10,7 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from alp_repro import runs
-from alp_repro.attacks import EXECUTION, PGD, Attack
+from alp_repro.attacks import EXECUTION, PGD, Attack, Ensemble
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, wilson_interval
 from alp_repro.reporting import results
@@ -56,7 +56,7 @@ class PaperTable:
 
     def column(
         self,
-        attack: Attack,
+        attack: Attack | Ensemble,
         grid_restarts: int,
         *,
         ours_only: bool = False,
@@ -144,7 +144,7 @@ class Column:
     where they are not all the attack's.
     """
 
-    attack: Attack
+    attack: Attack | Ensemble
     grid_restarts: int
     ours_only: bool = False
     table_eps: float | None = None
@@ -165,7 +165,7 @@ class Column:
         """As the paper heads it, if this is a column of the paper's; else all that differs."""
         attack = self.attack
         if self.ours_only:
-            mean = " on average" if getattr(attack, "budget", 0) else ""
+            mean = " on average" if isinstance(attack, Ensemble) and attack.judged_by else ""
             return f"strong (ours, not the paper's): {attack.gradients} gradients{mean}"
         sizes = attack.varied | {"restarts": _thousands(self.grid_restarts)}
         if self.table_eps is None or round(attack.eps * 255, 4) == self.table_eps:
@@ -321,7 +321,7 @@ def _by_paper(paper: PaperTable, printed: PaperRow | None, column: Column) -> fl
     return None if place is None else printed.adversarial[place]
 
 
-def paper_place(paper: PaperTable, attack: Attack, grid_restarts: int) -> int | None:
+def paper_place(paper: PaperTable, attack: Attack | Ensemble, grid_restarts: int) -> int | None:
     """Return the place, from 0, of the paper's column of this attack; None: there is none.
 
     Args:

@@ -17,14 +17,16 @@ from alp_repro.model_copies import logits_function
 from alp_repro.probes import probe_images
 from alp_repro.training.objective import Objective
 
+_KERAS_BATCH = 32  # of arrays, unless `fit` is told another
 _ROUNDING = 1e-3  # of pixels that were resized or normalised
 _OF_A_SUM = 1e-2  # rounding of a row of probabilities, in bfloat16 too
 _WORDS = "expected images in [0, 1]", "expected labels from 0 to"
 
 
 def unit_scale(images: tf.Tensor) -> tf.Tensor:
-    """Images as floats in [0, 1]; uint8 ones are divided by 255."""
-    return tf.cast(images, tf.float32) / 255.0 if images.dtype == tf.uint8 else images
+    """Images as float32 in [0, 1]; uint8 ones are divided by 255."""
+    floats = tf.cast(images, tf.float32)
+    return floats / 255.0 if images.dtype == tf.uint8 else floats
 
 
 def images_and_labels(data: Any) -> tuple[tf.Tensor, tf.Tensor]:
@@ -62,21 +64,31 @@ def integer_labels(labels: tf.Tensor, *, classes: int) -> tf.Tensor:
     return tf.cast(labels, tf.int32)
 
 
-def check_shapes(images: tf.Tensor, objective: Objective) -> None:
-    """Raise InputError on what are no images, and on batches that cannot be shared or paired."""
+def check_images(images: tf.Tensor) -> None:
+    """Raise InputError on what are no images."""
     if images.shape.rank != 4:
         raise InputError(
             f"images of shape {tuple(images.shape)}: expected [batch, height, width, channels]"
         )
-    if images.shape[0] is not None:
-        check_batch_size(images.shape[0], objective)
 
 
-def check_batch_size(size: int, objective: Objective) -> None:
-    """Raise InputError where a batch of this size leaves an image without a partner.
+def batch_size_of(x: Any, y: Any, batch_size: int | None) -> int | None:
+    """Return the size of the batches that `fit` makes of its arguments; None: not known before."""
+    if y is not None:
+        return batch_size or _KERAS_BATCH
+    specs = tf.nest.flatten(getattr(x, "element_spec", None))
+    known = isinstance(specs[0], tf.TensorSpec) and specs[0].shape.rank
+    return specs[0].shape[0] if known else None
 
-    A last batch of an epoch that is shorter may: the odd image is left out of the pairs then.
+
+def check_batch_size(size: int | None, objective: Objective) -> None:
+    """Raise InputError where a training batch of this size leaves an image without a partner.
+
+    A last batch of an epoch that is shorter may: the odd image is left out of the pairs then. The
+    size of a batch whose shape does not tell it is None, and is not looked at.
     """
+    if size is None:
+        return
     objective.check_batch(size)
     pairing = [name for name in objective.penalties if PENALTIES[name].pairs]
     if pairing and size // objective.virtual_replicas % 2:

@@ -54,7 +54,7 @@ class LogitPairing(keras.Model):
       objective: what is minimised.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings, each by its name
         self,
         model: keras.Model,
         *,
@@ -150,8 +150,8 @@ class LogitPairing(keras.Model):
         """
         if self.check_inputs:
             inputs.check_arrays(x, y, self._classes)
-            if y is not None:
-                inputs.check_batch_size(batch_size or 32, self.objective)
+            size = inputs.batch_size_of(x, y, batch_size)
+            inputs.check_batch_size(size, self.objective)
         with inputs.told_in_one_line():
             return super().fit(x, y, batch_size, *args, **kwargs)
 
@@ -179,6 +179,8 @@ class LogitPairing(keras.Model):
         """One update on a batch: uint8 or float images, integer or one-hot labels."""
         images, given_labels = inputs.images_and_labels(data)
         labels = self._checked_labels(images, given_labels)
+        if self.check_inputs:
+            inputs.check_batch_size(images.shape[0], self.objective)
         clean = self._noisy(inputs.unit_scale(images))
         adversarial = None
         if self.objective.uses_adversarial:
@@ -221,7 +223,7 @@ class LogitPairing(keras.Model):
     def _checked_labels(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """Integer labels; where asked for, of a batch whose values are checked in the graph."""
         if self.check_inputs:
-            inputs.check_shapes(images, self.objective)
+            inputs.check_images(images)
         if getattr(self, "loss", None) is not None:
             raise InputError("compile(loss=...): expected no loss, the objective is the loss")
         if tf.distribute.get_strategy().num_replicas_in_sync == 1:  # of several, Keras builds it

@@ -120,10 +120,10 @@ class Objective:
                 f"training attack {attack} is for evaluations: a "
                 "training step crafts with engine=loop, which takes the same steps"
             )
-        if attack.restarts > 1 or attack.draws_noise or attack.target in ("each", "rotate"):
+        if attack.restarts > 1 or attack.draws_noise or attack.target == "each":
             raise InputError(
                 "a training attack is one run with one kind of target: restarts, "
-                "gradient_noise and the targets each and rotate are for evaluations"
+                "gradient_noise and the target each are for evaluations"
             )
 
     def _check_crafting(self) -> None:

@@ -45,7 +45,7 @@ from alp_repro.training.replicas import is_chief, spans_machines
 ENOUGH_SECONDS = 10.0
 
 
-def train(
+def train(  # noqa: C901, PLR0913 - settings, each by its name
     recipe: Recipe,
     run: runs.RunDir,
     data: Images,

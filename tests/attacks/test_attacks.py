@@ -510,28 +510,41 @@ def test_each_never_aims_at_the_true_class_even_when_its_logit_is_the_lowest() -
     assert sorted(aims) == [0, 1, 2, 3, 5, 6, 7, 8, 9]
 
 
-def test_rotate_aims_two_restarts_of_each_turn_at_a_class_and_one_at_none() -> None:
+def test_turns_aim_two_restarts_of_three_at_a_class_and_smooth_the_first_alone() -> None:
     logits, labels = random_logits(50), (np.arange(50) % CLASSES).astype(np.int32)
+    turns = attacks.Turns(eps=0.3, eps_iter=0.05, nb_iter=4, own_step=0.25)
     for restart in range(36):
-        aims = targets("rotate", logits, labels, restart=restart)
+        items = attacks.CraftItems(
+            images=tf.zeros([50, *IMAGE_SHAPE]),
+            labels=tf.constant(labels),
+            image_index=tf.range(50),
+            restart=tf.fill([50], restart),
+            seed=tf.constant(3),
+            clean_logits=lambda _: tf.constant(logits),
+        )
+        found, first = turns.draw(items), restart % 3 == 0
         aimed = targets("each", logits, labels, restart=restart // 3)
-        np.testing.assert_array_equal(aims, -1 if restart % 3 == 1 else aimed)
+        np.testing.assert_array_equal(found.targets, -1 if restart % 3 == 1 else aimed)
+        np.testing.assert_array_equal(found.smoothing, np.full(50, float(first)))
+        np.testing.assert_array_equal(found.step_share, np.full(50, 1.0 if first else 0.25))
 
 
-def test_under_rotate_only_the_first_restart_of_a_turn_has_noise_and_momentum() -> None:
-    plain = attacks.items_without_noise("rotate", tf.range(6))
-    np.testing.assert_array_equal(plain, [False, True, True, False, True, True])
-    assert attacks.items_without_noise("each", tf.range(6)) is None
-
-
-def test_plain_items_take_neither_noise_nor_momentum_and_steps_of_their_own(
+def test_items_take_their_own_share_of_noise_momentum_and_steps(
     model: keras.Model, images: np.ndarray, labels: np.ndarray
 ) -> None:
-    """They share a batch with those that take both."""
+    """They share a batch with those that take all."""
     x, y, index = tf.constant(images), tf.constant(labels), tf.range(len(images))
     noise = attacks.item_noise(IMAGE_SHAPE, image_index=index, restart=index, seed=tf.constant(0))
 
     def crafted(plain: np.ndarray | None, **changes: Any) -> np.ndarray:
+        shares = (
+            {}
+            if plain is None
+            else {
+                "step_share": tf.where(plain, 0.25, 1.0),
+                "smoothing": tf.where(plain, 0.0, 1.0),
+            }
+        )
         return craft(
             logits_function(model),
             x,
@@ -539,12 +552,11 @@ def test_plain_items_take_neither_noise_nor_momentum_and_steps_of_their_own(
             attack=attack(nb_iter=6, **changes),
             starts=x,
             noise=noise,
-            plain_items=None if plain is None else tf.constant(plain),
+            **shares,
         ).numpy()
 
     stirred = {"momentum": 0.9, "gradient_noise": 0.4}
-    own = {"target": "rotate", "plain_step": 0.25}
-    mixed = crafted(np.arange(len(labels)) % 2 == 1, **stirred, **own)
+    mixed = crafted(np.arange(len(labels)) % 2 == 1, **stirred)
     small = crafted(None, eps_iter=attack().eps_iter / 4)
     np.testing.assert_array_equal(mixed[::2], crafted(None, **stirred)[::2])
     np.testing.assert_array_equal(mixed[1::2], small[1::2])
@@ -654,13 +666,13 @@ def test_a_model_that_cannot_be_copied_is_refused_in_one_line() -> None:
         ({"momentum": 1.0}, r"momentum 1, .*a share in \[0, 1\)"),
         ({"gradient_noise": -0.1}, "gradient_noise -25.5"),
         ({"gradient_noise": 0.1, "success": "any"}, "success=any: .*success=last works"),
-        ({"plain_step": 0.5}, "plain_step: PGD with target=rotate"),
-        ({"target": "rotate", "plain_step": 0.0}, r"plain_step 0: a share in \(0, 1\]"),
+        ({"method": "turns", "own_step": 0.0}, r"own_step 0: a share in \(0, 1\]"),
+        ({"method": "turns", "target": "each"}, "turns: target=each is not its own"),
         ({"engine": "cleverhans", "loss": "margin"}, "engine=cleverhans: .* cross-entropy"),
         ({"engine": "cleverhans", "dtype": "bfloat16"}, "engine=cleverhans"),
         ({"engine": "cleverhans", "success": "any"}, "engine=cleverhans"),
         ({"engine": "cleverhans", "step_schedule": "linear"}, "engine=cleverhans"),
-        ({"engine": "cleverhans", "target": "rotate"}, "engine=cleverhans"),
+        ({"engine": "cleverhans", "method": "turns"}, "engine=cleverhans"),
     ],
 )
 def test_a_bad_setting_is_refused_in_one_line(changes: dict[str, Any], message: str) -> None:
@@ -694,7 +706,7 @@ def test_the_papers_pgd_departs_in_nothing() -> None:
         ({"momentum": 0.75}, "momentum=0.75"),
         ({"gradient_noise": 0.2}, "gradient_noise=51"),
         ({"random_start": False}, "random_start=false"),
-        ({"target": "rotate", "loss": "margin"}, "loss=margin target=rotate"),
+        ({"target": "each", "loss": "margin"}, "loss=margin target=each"),
         ({"dtype": "bfloat16"}, "dtype=bfloat16"),
     ],
 )

@@ -310,7 +310,7 @@ def test_the_protocols_spsa_samples() -> None:
         seen.append(points.numpy())
         return tf.reduce_sum(points, axis=(1, 2, 3))
 
-    (gradient,) = optimizer._compute_gradients(loss, [x])
+    (gradient,) = optimizer._compute_gradients(loss, [x])  # noqa: SLF001 - Cleverhans' name
     assert seen[0].shape == (8192, 2, 2, 1)
     np.testing.assert_allclose(np.abs(seen[0]), 0.01, rtol=1e-6)
     # δ times the true gradient, as Cleverhans has it: Adam's step does not depend on the scale.

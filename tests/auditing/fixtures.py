@@ -90,7 +90,7 @@ class BatchStatistics(keras.Model):
 def times(factor: float) -> keras.Model:
     """The honest model's logits times a constant: the same predictions."""
     inner = honest()
-    return keras.Model(inner.inputs, keras.layers.Rescaling(factor)(inner.outputs[0]))
+    return keras.Model(inner.inputs[0], keras.layers.Rescaling(factor)(inner.outputs[0]))
 
 
 def constant() -> keras.Model:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import alp_repro
-from alp_repro.attacks import PGD, search
+from alp_repro.attacks import PGD, programs
 from alp_repro.auditing import Audit, Stage, attack_stages, default_attack
 from alp_repro.errors import InputError
 from experiments import verify_adversarial
@@ -71,7 +71,7 @@ def test_what_broke_an_image_breaks_it(found: Audit) -> None:
 def test_it_is_kept_and_goes_on(found: Audit, folder: Path, monkeypatch) -> None:
     """A second call computes no attack and no measurement, and tells the same."""
     monkeypatch.setattr(
-        "alp_repro.attacks.search.attack_program", lambda *_, **__: pytest.fail("attacked")
+        "alp_repro.attacks.programs.attack_program", lambda *_, **__: pytest.fail("attacked")
     )
     monkeypatch.setattr(
         "alp_repro.auditing.measurements.instability", lambda *_, **__: pytest.fail("measured")
@@ -99,8 +99,8 @@ def test_an_interrupted_audit_goes_on_where_it_was(tmp_path: Path, monkeypatch) 
             raise KeyboardInterrupt
         return attack_program(*arguments, **settings)
 
-    attack_program = search.attack_program
-    monkeypatch.setattr(search, "attack_program", program)
+    attack_program = programs.attack_program
+    monkeypatch.setattr(programs, "attack_program", program)
     with pytest.raises(KeyboardInterrupt):
         audited()
     found = audited()

@@ -103,7 +103,7 @@ def test_where_nothing_is_classified_correctly_nothing_survives() -> None:
 
 def two_classes() -> keras.Model:
     inner = fixtures.honest()
-    return keras.Model(inner.inputs, keras.layers.Dense(2)(inner.outputs[0]))
+    return keras.Model(inner.inputs[0], keras.layers.Dense(2)(inner.outputs[0]))
 
 
 def test_a_loss_for_more_classes_is_told_as_that() -> None:
@@ -153,7 +153,7 @@ def test_an_attack_counts_what_its_record_counts(tmp_path: Path) -> None:
         folder=tmp_path,
     )
     records = [load_record(path) for path in tmp_path.glob("attacks/*.npz")]
-    (record,) = (r for r in records if r.settings["attack"].get("budget"))
+    (record,) = (r for r in records if r.settings["attack"]["method"] == "strong")
     spent = int(record.gradients_spent(strong.restarts).sum())
     (one,) = (a for a in found.attacks if a.name == "strong")
     assert one.spent == spent

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from alp_repro import evaluation, files, runs
-from alp_repro.attacks import APGD, PGD, Attack, WorkItems, search
+from alp_repro.attacks import APGD, PGD, Attack, WorkItems, programs
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, evaluate, load_record, restarts
 from tests import evaluation_worker
@@ -63,7 +63,7 @@ def evaluated(
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Gets one entry for every batch that an attack program runs."""
     seen: list[int] = []
-    original = search.attack_program
+    original = programs.attack_program
 
     def counting(*args: Any, **options: Any) -> Any:
         program = original(*args, **options)
@@ -74,7 +74,7 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
         return run
 
-    monkeypatch.setattr(search, "attack_program", counting)
+    monkeypatch.setattr(programs, "attack_program", counting)
     return seen
 
 
@@ -191,7 +191,7 @@ def test_another_setting_never_overwrites(
     changes: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(search, "attack_program", evaluation_worker.stand_in_program)
+    monkeypatch.setattr(programs, "attack_program", evaluation_worker.stand_in_program)
     changes = dict(changes)
     if "images" in changes:
         changes["images"] = images * changes["images"]
@@ -464,7 +464,7 @@ def test_kill_9_at_random_moments_twenty_times_changes_nothing(
         done = max(done, now)
     assert 0 < done < evaluation_worker.IMAGES * evaluation_worker.ATTACK.restarts
 
-    monkeypatch.setattr(search, "attack_program", search.attack_program)  # put back afterwards
+    monkeypatch.setattr(programs, "attack_program", programs.attack_program)  # put back afterwards
     monkeypatch.setattr(restarts, "SAVE_SECONDS", restarts.SAVE_SECONDS)
     final = evaluation_worker.work(str(tmp_path))
     assert len(results(tmp_path)) == 1

@@ -143,16 +143,16 @@ def test_a_ball_of_radius_0_leaves_the_clean_accuracy(
 def test_a_batch_is_no_larger_than_the_work(
     model: keras.Model, images: np.ndarray, labels: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from alp_repro.attacks import search
+    from alp_repro.attacks import programs
 
     sizes = []
-    original = search.attack_program
+    original = programs.attack_program
 
     def noting(*args: Any, execution: Any, **options: Any) -> Any:
         sizes.append(execution.batch_size)
         return original(*args, execution=execution, **options)
 
-    monkeypatch.setattr(search, "attack_program", noting)
+    monkeypatch.setattr(programs, "attack_program", noting)
     few = evaluate(model, images[:5], labels[:5], attack=ATTACK)
     same = evaluate(model, images[:5], labels[:5], attack=ATTACK, batch_size=10)
     assert sizes == [10, 10]

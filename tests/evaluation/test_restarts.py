@@ -35,7 +35,7 @@ from alp_repro.attacks import (
     WorkItems,
     attack_program,
     exact_bounds,
-    search,
+    programs,
     strong_attack,
 )
 from alp_repro.attacks.rounding import Rounding, find_rounding
@@ -65,7 +65,7 @@ def cached_programs(monkeypatch: pytest.MonkeyPatch) -> None:
             _programs[key] = attack_program(model, attack=attack, **options)
         return _programs[key]
 
-    monkeypatch.setattr(search, "attack_program", cached)
+    monkeypatch.setattr(programs, "attack_program", cached)
 
 
 def new_record(images: np.ndarray, labels: np.ndarray, *, losses: bool = False) -> AttackRecord:
@@ -171,7 +171,7 @@ def test_the_preset_is_as_exact(
     model: keras.Model, images: np.ndarray, labels: np.ndarray, cached_programs: None
 ) -> None:
     """Rotating targets and noisy gradients do not know of the batch either."""
-    attack = dataclasses.replace(strong_attack(0.02), nb_iter=4)
+    attack = dataclasses.replace(strong_attack(0.02).phases[0].attack, nb_iter=4, restarts=19)
     order = np.random.default_rng(0).permutation(len(images))
 
     def found(batch_size: int, order: np.ndarray) -> AttackRecord:
@@ -285,7 +285,7 @@ def test_interrupted_within_a_batch_and_resumed(
     reference: AttackRecord,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    cached = search.attack_program
+    cached = programs.attack_program
 
     def interrupted(*args: Any, **options: Any) -> Callable[..., BatchOutcome]:
         calls = []
@@ -300,7 +300,7 @@ def test_interrupted_within_a_batch_and_resumed(
 
     saved: list[AttackRecord] = []
     with monkeypatch.context() as patch:
-        patch.setattr(search, "attack_program", interrupted)
+        patch.setattr(programs, "attack_program", interrupted)
         with pytest.raises(KeyboardInterrupt):
             attacked(model, images, labels, save=saved.append)
     assert_same(attacked(model, images, labels, record=saved[-1]), reference)
@@ -401,7 +401,7 @@ class Stub:
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> Stub:
     stub = Stub()
-    monkeypatch.setattr(search, "attack_program", stub)
+    monkeypatch.setattr(programs, "attack_program", stub)
     return stub
 
 

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 
-from alp_repro.attacks import PGD, Attack, search, strong_attack
+from alp_repro.attacks import PGD, Attack, programs, strong_attack
 from alp_repro.data import load
 from alp_repro.evaluation import evaluate, heat_maps, landscape, load_record, store
 from alp_repro.runs import RunDir, load_model
@@ -30,7 +30,7 @@ GRID: dict[str, Any] = {
 
 # `strong` as it was when the results were stored.
 STRONG_OF_THEN = dataclasses.replace(
-    strong_attack(0.05), restarts=18, loss="margin", budget=0, search=0, plain_step=1.0
+    strong_attack(0.05).phases[0].attack, restarts=18, loss="margin", own_step=1.0
 )
 
 
@@ -45,7 +45,7 @@ def nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*args: Any, **options: Any) -> Any:
         raise AssertionError("a stored result was not found")
 
-    monkeypatch.setattr(search, "attack_program", never)
+    monkeypatch.setattr(programs, "attack_program", never)
     monkeypatch.setattr(heat_maps, "grid_program", never)
     monkeypatch.setattr(landscape, "loss_surfaces", never)
 

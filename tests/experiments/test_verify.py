@@ -118,7 +118,7 @@ def test_a_result_that_differs_is_told_with_its_images_and_ends_in_1(
 
 
 def remove_a_result(folder: Path) -> None:
-    next(clp(folder).attacks.glob("*rotate*.npz")).unlink()
+    next(clp(folder).attacks.glob("strong*.npz")).unlink()
 
 
 def change(cell: dict[str, Any]) -> None:

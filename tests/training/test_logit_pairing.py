@@ -374,3 +374,15 @@ def test_a_softmax_inside_a_subclassed_model_is_found_when_it_is_built() -> None
 
     with pytest.raises(alp_repro.InputError, match="outputs are probabilities"):
         compiled(WithSoftmax(), **ALP).fit(images(), labels(), verbose=0)
+
+
+def test_images_of_any_float_type_and_evaluations_of_any_batch_are_taken() -> None:
+    """Of pairs, training alone knows: an odd batch may be evaluated."""
+    x, y = images(), labels()
+    robust = compiled(linear(), **CLP)
+    doubles = tf.data.Dataset.from_tensor_slices((x.astype(np.float64), y))
+    robust.fit(doubles.batch(4, drop_remainder=True), verbose=0)
+    odd = doubles.batch(3, drop_remainder=True)
+    assert np.isfinite(robust.evaluate(odd, verbose=0)).all()
+    with pytest.raises(alp_repro.InputError, match="expected an even batch size, got 3"):
+        robust.fit(odd, verbose=0)
