@@ -17,7 +17,7 @@ import numpy as np
 from absl import flags
 
 from alp_repro import runs
-from alp_repro.attacks import Attack, BasinHopping, autoattack, strong_attack
+from alp_repro.attacks import Attack, BasinHopping, Ensemble, autoattack, strong_attack
 from alp_repro.evaluation import evaluate
 from benchmarks import timing, truth_models
 from experiments import app
@@ -25,12 +25,14 @@ from experiments import app
 FLAGS = flags.FLAGS
 
 
-def attacks_alone(eps: float) -> dict[str, Attack]:
+def attacks_alone(eps: float) -> dict[str, Attack | Ensemble]:
     """What is shown beside AutoAttack."""
     return {"strong": strong_attack(eps), "hopping": BasinHopping(eps=eps, restarts=8)}
 
 
-def left_by(attack: Attack, case: truth_models.Case, chosen: np.ndarray, name: str) -> np.ndarray:
+def left_by(
+    attack: Attack | Ensemble, case: truth_models.Case, chosen: np.ndarray, name: str
+) -> np.ndarray:
     """Which of the chosen images of a case an attack leaves: their places among all of them.
 
     Its gradients are added to those that `row` tells.
