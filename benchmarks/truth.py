@@ -17,7 +17,7 @@ import numpy as np
 from absl import flags
 
 from alp_repro import runs
-from alp_repro.attacks import Attack, BasinHopping, Ensemble, autoattack, strong_attack
+from alp_repro.attacks import Attack, BasinHopping, Ensemble, autoattack_parts, strong_attack
 from alp_repro.evaluation import evaluate
 from benchmarks import timing, truth_models
 from experiments import app
@@ -57,7 +57,7 @@ def row(case: truth_models.Case) -> list[str]:
     """A line of the table."""
     count = len(case.labels)
     standing, cells = np.arange(count), [case.name, str(count), case.truth]
-    for name, attack in autoattack(case.eps).items():
+    for name, attack in autoattack_parts(case.eps).items():
         if len(standing):
             standing = left_by(attack, case, standing, name)
         cells.append(f"{100 * len(standing) / count:.2f}")
@@ -73,7 +73,7 @@ def main(_: list[str]) -> None:
     found = truth_models.cases(
         Path(FLAGS.truth_dir), data_dir=FLAGS.data_dir, trades_images=FLAGS.trades_images
     )
-    parts, alone = autoattack(0.1), attacks_alone(0.1)
+    parts, alone = autoattack_parts(0.1), attacks_alone(0.1)
     heads = ["percent left standing", "images", "truth", *parts, "gradients"]
     heads += [head for name in alone for head in (name, "gradients")]
     rows = []

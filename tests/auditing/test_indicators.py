@@ -231,6 +231,7 @@ def test_too_few_classes_for_the_loss_under_audit() -> None:
 def test_black_box_and_unbounded_thresholds() -> None:
     assert indicators.black_box_stronger(3, 50, 200).raised
     assert not indicators.black_box_stronger(2, 50, 200).raised
+    assert not indicators.black_box_stronger(1, 19, 24).raised  # one of few images is no sign
     assert indicators.unbounded_fails(1, 50).raised
     assert not indicators.unbounded_fails(0, 50).raised
 
