@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
+from alp_repro.attacks import EXECUTION
 from alp_repro.data import dataset_spec, unverified_source
 from alp_repro.errors import InputError
 from alp_repro.reporting import figures, results, tables
@@ -22,6 +23,7 @@ from .flagfiles import one_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from alp_repro.attacks import Attack
     from alp_repro.reporting.report import Missing
 
 FLAGS = flags.FLAGS
@@ -90,6 +92,19 @@ def title(row: str) -> str:
     """A row's label without its settings: "CLP (λ = 0.5) + N(0, 0.5)" is "CLP"."""
     labels = {found.row: found.label for found in tables.load_paper_table(FLAGS.table).rows}
     return labels.get(row, row).partition(" (")[0]
+
+
+def in_words(attack: Attack) -> str:
+    """Say an attack as a caption does: the paper's symbols, sizes on the 0–255 scale."""
+    said = [f"ε = {attack.eps * 255:g}"]
+    if attack.method == "pgd":
+        said.append(f"steps of {attack.eps_iter * 255:g}")
+    said += [f"n = {attack.nb_iter}", f"r = {attack.restarts}"]
+    if attack.dtype != "float32":
+        said.append(f"crafted in {attack.dtype} and judged in float32")
+    others = attack.departures_text(leaving_out=("method", *EXECUTION))
+    rest = f", and {others}" if others else ""
+    return f"{attack.method.upper()} with {', '.join(said)}{rest} (sizes on the 0–255 scale)"
 
 
 def data_and_scale() -> str:
