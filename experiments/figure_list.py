@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from alp_repro.data.specs import DATASETS
 from alp_repro.reporting.report import Expected, Missing
-from alp_repro.reporting.tables import TABLES
+from alp_repro.reporting.tables import TABLES, model_label
 
 from .commands import command, table_command
 
@@ -110,6 +110,6 @@ def missing_row(run: RunDir, part: str) -> Missing:
     spec = DATASETS.get(dataset)
     number = spec.tables[0] if spec and spec.tables else 1
     return Missing(
-        f"{part} of {spec.title if spec else dataset} {row}",
+        f"{part} of {spec.title if spec else dataset} {model_label(dataset, row)}",
         f"{table_command(number, scale)} --only={row}",
     )

@@ -89,9 +89,8 @@ def finished_runs(rows: list[str]) -> tuple[dict[str, RunDir], list[Missing]]:
 
 
 def title(row: str) -> str:
-    """A row's label without its settings: "CLP (λ = 0.5) + N(0, 0.5)" is "CLP"."""
-    labels = {found.row: found.label for found in tables.load_paper_table(FLAGS.table).rows}
-    return labels.get(row, row).partition(" (")[0]
+    """Return a row's label without its settings."""
+    return tables.row_label(FLAGS.table, row)
 
 
 def in_words(attack: Attack) -> str:

@@ -60,8 +60,8 @@ def _of_averages(found: dict[str, RunDir]) -> str:
     if dataset_spec(FLAGS.dataset).model == "lenet":  # it has no batch norm
         return ""
     return (
-        " Training accuracies are of batch norm in the statistics of each batch, test accuracies of "
-        "its moving averages, which lag behind the weights by some thousand steps."
+        " Batch norm takes the statistics of each batch in training accuracies, and in test "
+        "accuracies its moving averages, which lag behind the weights by some thousand steps."
     )
 
 

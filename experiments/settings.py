@@ -145,7 +145,8 @@ def recipe(values: flags.FlagValues) -> Recipe:
         )
     fraction = values.adversarial_fraction
     needed = penalty != "none" and "adversarial" in PENALTIES[penalty].needs
-    attack = _training_attack(values, needed=bool(fraction or needed))
+    needed = needed or bool(fraction) or values.statistics_passes
+    attack = _training_attack(values, needed=needed)
     try:
         drops = tuple(int(epoch) for epoch in values.learning_rate_drops)
     except ValueError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import io
 from collections.abc import Sequence
 from importlib import resources
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from alp_repro import runs
 from alp_repro.attacks import EXECUTION, Attack
+from alp_repro.data.specs import DATASETS
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, wilson_interval
 from alp_repro.reporting import results
@@ -90,13 +92,6 @@ class Cell:
     mean: float | None = None
     further: Cell | None = None
     long_run: Cell | None = None
-
-    @property
-    def differs(self) -> bool:
-        """Whether the paper's number lies outside our interval."""
-        if self.by_paper is None or self.low is None or self.high is None:
-            return False
-        return not self.low <= self.by_paper <= self.high
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,6 +223,23 @@ def load_paper_table(number: int) -> PaperTable:
             for r in _reference(f"table{number}.csv")
         ),
     )
+
+
+@functools.lru_cache
+def row_label(number: int, row: str) -> str:
+    """Return a row's label without its settings: "CLP (λ = 0.5) + N(0, 0.5)" is "CLP".
+
+    A row that the table does not have is called by its name.
+    """
+    labels = {found.row: found.label for found in load_paper_table(number).rows}
+    return labels.get(row, row).partition(" (")[0]
+
+
+def model_label(dataset: str, row: str) -> str:
+    """Return a row's label without its settings by its data set, whose tables have it."""
+    numbers = DATASETS[dataset].tables if dataset in DATASETS else ()
+    labels = [row_label(number, row) for number in numbers]
+    return next((found for found in labels if found != row), row)
 
 
 def _reference(name: str) -> list[dict[str, str]]:

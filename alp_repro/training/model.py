@@ -38,6 +38,11 @@ class LogitPairingModel(keras.Model):
         self._logits = logits_function(classifier, training=True)
         self.recipe = recipe
         self._crafter = Crafter(classifier, recipe)
+        if recipe.statistics_passes and not _averages(classifier):
+            raise InputError(
+                f"recipe statistics_passes: {classifier.name} has no batch norm whose averages "
+                "they would move"
+            )
         self._means = {name: keras.metrics.Mean(name=name) for name in _logged(recipe)}
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -57,11 +62,19 @@ class LogitPairingModel(keras.Model):
             self._crafter.craft(
                 clean, labels, step=self.optimizer.iterations, seed=self._seed(START)
             )
-            if self.recipe.uses_adversarial
+            if self.recipe.crafts
             else None
         )
         variables = self.classifier.trainable_variables
-        averages = [v for v in self.classifier.non_trainable_variables if "float" in v.dtype]
+        averages = _averages(self.classifier)
+        if self.recipe.statistics_passes:
+            in_shares(
+                self._move_averages,
+                (clean, adversarial),
+                shares=self.recipe.virtual_replicas,
+                averages=averages,
+            )
+        adversarial = adversarial if self.recipe.uses_adversarial else None
         with tf.GradientTape() as tape:
             passed = in_shares(
                 self._forward,
@@ -96,6 +109,19 @@ class LogitPairingModel(keras.Model):
         return Passed(
             clean_logits, None if adversarial is None else self._logits(adversarial), alone
         )
+
+    def _move_averages(self, clean: tf.Tensor, adversarial: tf.Tensor) -> Passed:
+        """The passes of the authors' graph that the loss of this recipe does not make.
+
+        Two of the clean images, one of each half of the pairs, and one of an adversarial batch that
+        no loss uses; here it is the batch of the loss where that has one.
+        """
+        alone = self.recipe.penalties if self.recipe.separate_passes else {}
+        further = [clean] * (2 - self.recipe.uses_clean - ("lsq" in alone))
+        further += [] if "clp" in alone else halves(clean)
+        for images in (*further, adversarial):
+            self._logits(images)
+        return Passed(None, None, {})
 
     def _terms(self, labels: tf.Tensor, passed: list[Passed]) -> dict[str, tf.Tensor]:
         """Weighted terms of the total loss, those with weight 0 left out; the mean over shares."""
@@ -164,6 +190,11 @@ class LogitPairingModel(keras.Model):
 
     def _seed(self, purpose: int) -> tf.Tensor:
         return step_seed(self.recipe.seed, purpose, self.optimizer.iterations)
+
+
+def _averages(classifier: keras.Model) -> list[keras.Variable]:
+    """Batch norm's moving ones."""
+    return [v for v in classifier.non_trainable_variables if "float" in v.dtype]
 
 
 def _logged(recipe: Recipe) -> list[str]:

@@ -53,6 +53,9 @@ class Recipe:
       separate_passes: the clean batch passes the model even where no loss needs it, and once more
         for each penalty on clean images alone, CLP's halves one after the other; every pass is
         normalised by its own statistics and moves batch norm's averages (CIFAR-10).
+      statistics_passes: an adversarial batch, the two halves of the pairs and the clean images once
+        more pass the model for nothing but batch norm's averages, as in every row of the authors'
+        CIFAR-10 code; `attack` crafts the batch where the loss has none.
       virtual_replicas: batch norm and the penalties see the shares of a batch that so many
         replicas would have (Tiny ImageNet: 8 of 32), on each device that there is.
       augment: random crop, flip and saturation (Tiny ImageNet).
@@ -87,6 +90,7 @@ class Recipe:
     attack_batch_statistics: bool = True
     joint_batch: bool = False
     separate_passes: bool = False
+    statistics_passes: bool = False
     virtual_replicas: int = 1
     augment: bool = False
     label_smoothing: float = 0.0
@@ -111,8 +115,9 @@ class Recipe:
             raise InputError(f"recipe dtype {self.dtype!r}: one of {', '.join(get_args(Dtype))}")
         if self.clean_weight + self.adversarial_weight == 0:
             raise InputError("recipe: clean and adversarial weight are both 0, nothing is learned")
-        if self.joint_batch and self.separate_passes:
-            raise InputError("recipe: joint_batch and separate_passes contradict each other")
+        for name in ("separate_passes", "statistics_passes"):
+            if self.joint_batch and getattr(self, name):
+                raise InputError(f"recipe: joint_batch and {name} contradict each other")
         if self.batch_size % self.virtual_replicas:
             raise InputError(
                 f"recipe batch_size {self.batch_size}: no multiple of the {self.virtual_replicas} "
@@ -127,7 +132,7 @@ class Recipe:
     def _check_attack(self) -> None:
         attack = self.attack
         if attack is None:
-            if self.uses_adversarial:
+            if self.crafts:
                 raise InputError(
                     "recipe: adversarial images are used but no training attack is given"
                 )
@@ -135,7 +140,7 @@ class Recipe:
                 if getattr(self, name):
                     raise InputError(f"recipe {name}: no adversarial images are used")
             return
-        if not self.uses_adversarial:
+        if not self.crafts:
             raise InputError(
                 "recipe: a training attack is given but nothing uses its images: "
                 "an adversarial_weight or a penalty such as alp does"
@@ -159,6 +164,11 @@ class Recipe:
     def uses_adversarial(self) -> bool:
         """Whether any term needs adversarial images."""
         return self.adversarial_weight > 0 or self._needs("adversarial")
+
+    @property
+    def crafts(self) -> bool:
+        """Whether adversarial images are crafted, for the loss or for batch norm's averages."""
+        return self.uses_adversarial or self.statistics_passes
 
     @property
     def uses_clean(self) -> bool:

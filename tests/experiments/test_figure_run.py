@@ -41,4 +41,4 @@ def test_a_row_of_another_data_set_is_not_labelled_as_the_tables(tmp_path: Path)
 def test_a_figure_without_a_model_names_what_makes_it(tmp_path: Path) -> None:
     done = run("experiments.heat_maps", "--table=1", "--rows=clp", f"--runs_dir={tmp_path}")
     assert done.returncode == 2
-    assert "the model of MNIST clp is missing: make it with python -m" in done.stderr
+    assert "the model of MNIST CLP is missing: make it with python -m" in done.stderr
