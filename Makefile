@@ -106,7 +106,7 @@ test-all: $(READY)
 	@$(PYTEST)
 
 # What rounds otherwise under other kernels: for ONEDNN_MAX_CPU_ISA=... make test-numeric.
-NUMERIC = tests/attacks tests/test_models.py tests/training/test_passes.py \
+NUMERIC = tests/attacks tests/test_models.py tests/test_gradients.py tests/training/test_passes.py \
 	tests/evaluation/test_restarts.py tests/evaluation/test_stored.py tests/evaluation/test_budget.py
 
 test-numeric: $(READY)

@@ -14,7 +14,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 if door.starting():
     door.guard_imports()
 
-from alp_repro import kernels
+from alp_repro import environment as environment  # chooses kernels before TensorFlow is imported
 
-kernels.choose()  # before TensorFlow is imported
 quiet_imports.watch()

@@ -6,11 +6,10 @@ import logging
 import signal
 import sys
 from collections.abc import Callable
-from types import FrameType
 
 from absl import app, flags
 
-from alp_repro import orphans
+from alp_repro import interrupts, orphans
 from alp_repro.errors import InputError, MissingDataError, exits_refused
 
 from . import door, flagfiles
@@ -44,8 +43,8 @@ def run(main: Callable[[list[str]], int | None]) -> None:
         return code
 
     try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, _interrupt)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, interrupts.raise_interrupt)
         door.replace_unprintable()
         _lend_to_script(main.__module__)
         orphans.follow_parent()
@@ -61,10 +60,6 @@ def _lend_to_script(binary: str) -> None:
         script.__doc__ = sys.modules[binary].__doc__
     for flag in flags.FLAGS.get_key_flags_for_module(binary):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _parse_flags(argv: list[str]) -> list[str]:

@@ -13,7 +13,7 @@ from absl import flags
 
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, attack_with_restarts
-from alp_repro.tasks import Ended, outcome
+from alp_repro.tasks import Ended, Status, outcome
 
 from . import devices
 from .devices import Devices
@@ -161,8 +161,8 @@ def _show(running: ClusterTasks, display: Display) -> None:
     news = running.news()
     for name, line in news.said:
         display.print(f"{name}: {line}")
-    for name, text in news.told.items():
-        display.tell(name, text)
+    for name, status in news.told.items():
+        display.tell(name, status)
 
 
 def rows_on(compute: Compute, todo: list[Job], display: Display) -> Generator[Ended, None, None]:
@@ -180,7 +180,8 @@ def rows_on(compute: Compute, todo: list[Job], display: Display) -> Generator[En
     def look(seconds: float = 0.0) -> None:
         _show(running, display)
         for ended in running.ended(seconds=seconds):
-            display.tell(ended.task.name, "trained" if ended.error is None else "failed")
+            words = "trained" if ended.error is None else "failed"
+            display.tell(ended.task.name, Status(words))
             trained.append((ended.task.name, ended.seconds, ended.error))
 
     rest = {job.row: RowHere(job, compute.devices, compute.run_restarts(look)) for job in todo}

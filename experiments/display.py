@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 
 from tqdm import tqdm
 
+from alp_repro.tasks import Status
+
 LINE_SECONDS = 60.0
 _REDRAW_SECONDS = 0.2
 
@@ -17,10 +19,14 @@ _REDRAW_SECONDS = 0.2
 class Display:
     """What the tasks tell, each in a few words, and how much is left of all of them."""
 
-    def __init__(self, summary: Callable[[], str] = lambda: "") -> None:
-        """Shows nothing until a task tells something; `summary` stands before what they tell."""
+    def __init__(self, summary: Callable[[float], str] = lambda _: "") -> None:
+        """Shows nothing until a task tells something.
+
+        `summary` stands before what they tell; it is called with the seconds that the longest of
+        the tasks at work still has.
+        """
         self._summary = summary
-        self._told: dict[str, str] = {}
+        self._told: dict[str, Status] = {}
         self._bar: tqdm | None = None
         self._terminal = sys.stderr.isatty()
         self._last = time.monotonic() if not self._terminal else 0.0
@@ -35,21 +41,24 @@ class Display:
             self._bar.close()
             self._bar = None
 
-    def tell(self, name: str, text: str) -> None:
+    def tell(self, name: str, status: Status) -> None:
         """Notes what a task tells, and shows it when it is time to."""
-        self._told[name] = text
+        self._told[name] = status
         now = time.monotonic()
         if now - self._last < (_REDRAW_SECONDS if self._terminal else LINE_SECONDS):
             return
         self._last = now
-        line = "; ".join(f"{name}: {told}" for name, told in self._told.items())
-        line = f"[{head}] {line}" if (head := self._summary()) else line
+        line = "; ".join(f"{name}: {told.text}" for name, told in self._told.items())
+        line = f"[{head}] {line}" if (head := self._summary(self._longest_left())) else line
         if not self._terminal:
             print(line, flush=True)
             return
         if self._bar is None:
             self._bar = tqdm(bar_format="{desc}", leave=False, dynamic_ncols=True)
         self._bar.set_description_str(line)
+
+    def _longest_left(self) -> float:
+        return max((told.seconds_left or 0.0 for told in self._told.values()), default=0.0)
 
     def ended(self, name: str) -> None:
         """Forgets a task."""
@@ -65,7 +74,7 @@ class Display:
 
 
 @contextlib.contextmanager
-def shown(name: str, tell: Callable[[str], None] | None) -> Iterator[Callable[[str], None]]:
+def shown(name: str, tell: Callable[[Status], None] | None) -> Iterator[Callable[[Status], None]]:
     """Where one task tells its progress: what is given, or a display of its own."""
     if tell is not None:
         yield tell

@@ -54,8 +54,8 @@ class Clock:
         """Notes that a row is over."""
         self._spent[row] = seconds
 
-    def left(self) -> str:
-        """Rows and time that are left."""
+    def left(self, running: float = 0.0) -> str:
+        """Rows and time that are left; no less than what the rows at work say of themselves."""
         rows = self._rows - set(self._spent)
         if not rows:
             return "no rows left"
@@ -63,8 +63,9 @@ class Clock:
         seconds = self.seconds_left(time.monotonic() - self._started)
         if seconds is None:
             return counted
+        seconds = max(seconds, running)
         return f"{counted}, " + (
-            f"about {duration(seconds)}" if seconds else "longer than foretold"
+            f"about {duration(seconds)}" if seconds else "longer than estimated"
         )
 
     def seconds_left(self, elapsed: float) -> float | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from alp_repro import evaluation, runs
 from alp_repro.data import Images, dataset_spec, load, prepare, store
+from alp_repro.tasks import Status
 
 from . import settings
 from .display import duration, shown
@@ -74,7 +75,7 @@ def attack_run(
     data: Images | None = None,
     record_losses: bool = False,
     details: dict[str, Any] | None = None,
-    tell: Callable[[str], None] | None = None,
+    tell: Callable[[Status], None] | None = None,
     run_restarts: Callable[..., AttackRecord] = evaluation.attack_with_restarts,
 ) -> AttackRecord:
     """The result of one attack on a run's model, computed as far as it is not on disk.
@@ -98,7 +99,7 @@ def attack_run(
             save_adversarial=values.save_adversarial,
             strategy=devices.strategy,
             jit_compile=devices.jit_compile,
-            report=lambda progress: tell(told(attack, progress)),
+            report=lambda progress: tell(Status(told(attack, progress), progress.seconds_left)),
             run_restarts=run_restarts,
             details={
                 "device": devices.description,

@@ -17,6 +17,8 @@ from .rows import Job, make_job
 from .training_run import train_row
 
 if TYPE_CHECKING:
+    from alp_repro.tasks import Status
+
     from .devices import Devices
 
 
@@ -39,7 +41,7 @@ class RowTask:
         """The row."""
         return self.row
 
-    def run(self, tell: Callable[[str], None]) -> None:
+    def run(self, tell: Callable[[Status], None]) -> None:
         """Makes the row in a process of its own, on its share of the cores."""
         table = _table_flags()
         table(["table", *self.arguments])
@@ -60,7 +62,7 @@ class RowHere:
         """The row."""
         return self.job.row
 
-    def run(self, tell: Callable[[str], None]) -> None:
+    def run(self, tell: Callable[[Status], None]) -> None:
         """Makes the row."""
         make_row(self.job, self.devices, tell=tell, run_restarts=self.run_restarts)
 
@@ -83,7 +85,7 @@ def make_row(
     job: Job,
     chosen: Devices,
     *,
-    tell: Callable[[str], None],
+    tell: Callable[[Status], None],
     run_restarts: Callable[..., AttackRecord] = attack_with_restarts,
 ) -> None:
     """Trains the row's model unless it is there, and runs the attacks that are not."""

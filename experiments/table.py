@@ -222,11 +222,15 @@ def ends(todo: list[Job], work: Work, display: Display) -> Generator[tasks.Ended
             yield from rows_here(several, work, display)
 
 
+# What a row's process would otherwise import each time anew, after the kernels are chosen.
+_HEAVY = ("tensorflow", "alp_repro.training.train")
+
+
 def rows_here(several: list[Job], work: Work, display: Display) -> Iterator[tasks.Ended]:
     """Makes rows on this machine."""
 
-    def tell(task: tasks.Task, text: str) -> None:
-        display.tell(task.name, text)
+    def tell(task: tasks.Task, status: tasks.Status) -> None:
+        display.tell(task.name, status)
 
     def say(task: tasks.Task, text: str) -> None:
         display.print(f"{task.name}: {text}")
@@ -241,7 +245,7 @@ def rows_here(several: list[Job], work: Work, display: Display) -> Iterator[task
         jobs=work.at_a_time,
         tell=tell,
         say=say,
-        preload=None if chosen.gpu else RowTask.__module__,
+        preload=None if chosen.gpu else (RowTask.__module__, *_HEAVY),
     )
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import keras
     from absl import flags
 
+    from alp_repro.tasks import Status
     from alp_repro.tasks.plans import ModelFile
     from alp_repro.tasks.training import Training
 
@@ -45,7 +46,7 @@ def train_row(
     devices: Devices,
     *,
     tensorboard: bool = False,
-    tell: Callable[[str], None] | None = None,
+    tell: Callable[[Status], None] | None = None,
     details: dict[str, Any] | None = None,
 ) -> keras.Model:
     """Trains, resumes or loads the model of --row, as its flags say.

@@ -27,6 +27,7 @@ from alp_repro.data import DATASETS, Images, load_split
 from alp_repro.errors import InputError
 from alp_repro.evaluation import published
 from alp_repro.reporting import stored_tables
+from alp_repro.tasks import Status
 
 from . import app, devices
 from .display import Display, duration
@@ -105,7 +106,7 @@ class Clock:
         """Take note that a record has been compared."""
         self._left -= published.gradients_again(record, **extent(record))
 
-    def left(self) -> str:
+    def left(self, _running: float = 0.0) -> str:
         """Return the time that is left; empty before the first batch."""
         if self._now is None or not self._now.gradients_per_second:
             return ""
@@ -145,7 +146,7 @@ def checked(
 
         def report(progress: Progress) -> None:
             clock.report(progress)
-            display.tell(name, described(progress))
+            display.tell(name, Status(described(progress)))
 
         # Attacks in float32 stay so everywhere.
         crafted_as = dtype if record.settings["attack"]["dtype"] != "float32" else None

@@ -10,9 +10,9 @@ from alp_repro.lazy_exports import export
 
 if TYPE_CHECKING:
     from alp_repro.tasks.processes import here, in_processes
-    from alp_repro.tasks.task import Ended, FolderTask, Task, outcome
+    from alp_repro.tasks.task import Ended, FolderTask, Status, Task, outcome
 
-__all__ = ["Ended", "FolderTask", "Task", "here", "in_processes", "outcome"]
+__all__ = ["Ended", "FolderTask", "Status", "Task", "here", "in_processes", "outcome"]
 
 export(
     __name__,
@@ -24,6 +24,7 @@ export(
         "alp_repro.tasks.task": (
             "Ended",
             "FolderTask",
+            "Status",
             "Task",
             "outcome",
         ),

@@ -24,7 +24,7 @@ from alp_repro import files
 from alp_repro.errors import InputError
 from alp_repro.runs import RunDir
 from alp_repro.tasks.cluster import RETRIES, Cluster, Share, told, use_threads
-from alp_repro.tasks.task import Ended, FolderTask, Lines, outcome
+from alp_repro.tasks.task import Ended, FolderTask, Lines, Status, outcome
 
 _TELL_SECONDS = 1.0
 _LOCK_SECONDS = 30.0  # that the desk of a driver that was killed may still be there
@@ -50,7 +50,7 @@ class Shared(Generic[_Value]):
 class News:
     """What tasks tell of their progress, by name, and the lines that they print."""
 
-    told: dict[str, str]
+    told: dict[str, Status]
     said: list[tuple[str, str]]
 
 
@@ -60,7 +60,7 @@ class _Desk:
     def __init__(self, folders: dict[str, Path]) -> None:
         """Locks the folders, as a task in one process does."""
         self._folders = folders
-        self._told: dict[str, str] = {}
+        self._told: dict[str, Status] = {}
         self._said: list[tuple[str, str]] = []
         self._locks = contextlib.ExitStack()
         deadline = time.monotonic() + _LOCK_SECONDS
@@ -92,9 +92,9 @@ class _Desk:
             with contextlib.suppress(OSError):  # it is not empty
                 (folder / file).parent.rmdir()
 
-    def tell(self, name: str, text: str) -> None:
+    def tell(self, name: str, status: Status) -> None:
         """Notes what a task tells."""
-        self._told[name] = text
+        self._told[name] = status
 
     def say(self, name: str, line: str) -> None:
         """Notes a line that a task prints."""
@@ -159,11 +159,11 @@ def _do(task: FolderTask, desk: Any, share: Share) -> tuple[float, str | None]:
     with tempfile.TemporaryDirectory() as folder:
         mirror, last = _Mirror(Path(folder), desk, task.name), [float("-inf")]
 
-        def tell(text: str) -> None:
+        def tell(status: Status) -> None:
             mirror.send()
             if time.monotonic() - last[0] > _TELL_SECONDS:
                 last[0] = time.monotonic()
-                desk.tell.remote(task.name, text)
+                desk.tell.remote(task.name, status)
 
         with contextlib.redirect_stdout(Lines(lambda line: desk.say.remote(task.name, line))):
             error = outcome(task.in_folder(Path(folder)), tell)

@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
-from typing import Any
 
+from alp_repro import interrupts
 from alp_repro.orphans import STOP_SECONDS, end_after
-from alp_repro.tasks.task import Ended, Lines, Task, outcome
+from alp_repro.tasks.task import Ended, Lines, Status, Task, outcome
 
 
-def here(tasks: Sequence[Task], *, tell: Callable[[Task, str], None]) -> Iterator[Ended]:
+def here(tasks: Sequence[Task], *, tell: Callable[[Task, Status], None]) -> Iterator[Ended]:
     """Does the tasks one after the other in this process; one that fails leaves the others be."""
     for task in tasks:
         started = time.monotonic()
@@ -30,9 +30,9 @@ def in_processes(
     tasks: Sequence[Task],
     *,
     jobs: int,
-    tell: Callable[[Task, str], None],
+    tell: Callable[[Task, Status], None],
     say: Callable[[Task, str], None],
-    preload: str | None,
+    preload: Sequence[str] | None,
 ) -> Iterator[Ended]:
     """Does up to `jobs` tasks at a time, each in a process of its own, and yields them as they end.
 
@@ -44,7 +44,7 @@ def in_processes(
       jobs: how many at a time.
       tell: called with a task and what it tells of its progress.
       say: called with a task and each line that it prints.
-      preload: a module to import once, in a server that the processes are forked from; None: each
+      preload: modules to import once, in a server that the processes are forked from; None: each
         process begins afresh, as GPU libraries need it.
     """
     context = _context(preload)
@@ -84,19 +84,19 @@ class _Child:
         return cls(task, process, ours, time.monotonic())
 
     def hear(
-        self, tell: Callable[[Task, str], None], say: Callable[[Task, str], None]
+        self, tell: Callable[[Task, Status], None], say: Callable[[Task, str], None]
     ) -> Ended | None:
         """Passes one message on; the task's end when that is what it is."""
         try:
-            kind, text = self.pipe.recv()
+            kind, content = self.pipe.recv()
         except (EOFError, OSError):
             self.process.join()
-            kind, text = "end", f"its process ended with {_cause(self.process.exitcode)}"
+            kind, content = "end", f"its process ended with {_cause(self.process.exitcode)}"
         if kind == "end":
             self.process.join()
             self.pipe.close()
-            return Ended(self.task, time.monotonic() - self.started, text)
-        (tell if kind == "tell" else say)(self.task, text)
+            return Ended(self.task, time.monotonic() - self.started, content)
+        (tell if kind == "tell" else say)(self.task, content)
         return None
 
 
@@ -123,35 +123,30 @@ def _stop(children: list[_Child]) -> None:
             child.process.join()
 
 
-def _context(preload: str | None) -> SpawnContext | ForkServerContext:
+def _context(preload: Sequence[str] | None) -> SpawnContext | ForkServerContext:
     if preload is None:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([preload])
+    context.set_forkserver_preload(list(preload))
     return context
 
 
 def _work(task: Task, pipe: Connection) -> None:
     """The life of a child process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us too; our parent decides
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupts.raise_interrupt)
     parent = multiprocessing.parent_process()
     assert parent is not None
     end_after(lambda: wait([parent.sentinel]))
 
-    def send(kind: str, text: str | None) -> None:
+    def send(kind: str, content: Status | str | None) -> None:
         with contextlib.suppress(BrokenPipeError):
-            pipe.send((kind, text))
+            pipe.send((kind, content))
 
     try:
         with contextlib.redirect_stdout(Lines(lambda line: send("say", line))):
-            error = outcome(task, lambda text: send("tell", text))
+            error = outcome(task, lambda status: send("tell", status))
     except KeyboardInterrupt:
         sys.exit(130)
     send("end", error)
     pipe.close()
-
-
-def _interrupt(_signal: int, _frame: Any) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not tear up the way out
-    raise KeyboardInterrupt

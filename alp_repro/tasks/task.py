@@ -14,6 +14,14 @@ from alp_repro.errors import InputError
 _Moved = TypeVar("_Moved", bound="FolderTask")
 
 
+@dataclasses.dataclass(frozen=True)
+class Status:
+    """What a task is doing: a few words, and for how many more seconds if that is known."""
+
+    text: str
+    seconds_left: float | None = None
+
+
 class Task(Protocol):
     """Work that can be described in a few values (a frozen dataclass) and done anywhere.
 
@@ -25,8 +33,8 @@ class Task(Protocol):
     def name(self) -> str:
         """What people call it."""
 
-    def run(self, tell: Callable[[str], None]) -> None:
-        """Does it; `tell` is called with a few words whenever there is something to say.
+    def run(self, tell: Callable[[Status], None]) -> None:
+        """Does it; `tell` is called whenever there is something to say.
 
         Raises:
           InputError: it cannot be done, in one line.
@@ -57,7 +65,7 @@ class Ended:
     error: str | None = None
 
 
-def outcome(task: Task, tell: Callable[[str], None]) -> str | None:
+def outcome(task: Task, tell: Callable[[Status], None]) -> str | None:
     """Runs a task; None when it is done, else one line."""
     try:
         task.run(tell)

@@ -11,6 +11,7 @@ from alp_repro import training
 from alp_repro.data import Images
 from alp_repro.runs import RunDir
 from alp_repro.tasks.plans import ModelFile
+from alp_repro.tasks.task import Status
 from alp_repro.training import Recipe, TrainingProgress, Watch
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Training:
         """The same training in another folder."""
         return dataclasses.replace(self, folder=folder)
 
-    def run(self, tell: Callable[[str], None]) -> None:
+    def run(self, tell: Callable[[Status], None]) -> None:
         """Trains on the devices of this process, with XLA where there is a GPU."""
         import tensorflow as tf
 
@@ -53,7 +54,7 @@ class Training:
 
     def train(
         self,
-        tell: Callable[[str], None],
+        tell: Callable[[Status], None],
         *,
         jit_compile: bool,
         strategy: tf.distribute.Strategy | None = None,
@@ -69,7 +70,7 @@ class Training:
             watch=self.watch,
             jit_compile=jit_compile,
             tensorboard=tensorboard,
-            report=lambda progress: tell(self.words(progress)),
+            report=lambda progress: tell(Status(self.words(progress), progress.seconds_left)),
             verbose=0,
             details=self.details,
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from alp_repro.tasks import Ended, Task, here, in_processes
+from alp_repro.tasks import Ended, Status, Task, here, in_processes
 from tests.tasks.small_tasks import Write
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,8 +25,8 @@ class Heard:
         self.told: list[tuple[str, str]] = []
         self.said: list[tuple[str, str]] = []
 
-    def tell(self, task: Task, text: str) -> None:
-        self.told.append((task.name, text))
+    def tell(self, task: Task, status: Status) -> None:
+        self.told.append((task.name, status.text))
 
     def say(self, task: Task, text: str) -> None:
         self.said.append((task.name, text))
@@ -46,7 +46,7 @@ def do(request: pytest.FixtureRequest) -> Do:
 
 def processes(tasks: list[Write], heard: Heard) -> Generator[Ended, None, None]:
     return in_processes(
-        tasks, jobs=2, tell=heard.tell, say=heard.say, preload="tests.tasks.small_tasks"
+        tasks, jobs=2, tell=heard.tell, say=heard.say, preload=("tests.tasks.small_tasks",)
     )
 
 
