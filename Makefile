@@ -39,7 +39,7 @@ help:
 
 setup: $(READY)
 
-$(READY): setup.py constraints.txt
+$(READY): pyproject.toml setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 		|| { echo "error: $$($(PYTHON) --version) is too old: Python 3.10 or newer is needed (make PYTHON=...)"; exit 2; }
 	@echo "setting up $(VENV) (2 GB, some minutes, once)"
@@ -96,7 +96,8 @@ claims: $(READY)
 verify: $(READY)
 	@$(RUN) -m experiments.verify $(if $(ROWS),--rows=$(ROWS)) $(FLAGS)
 
-PYTEST = $(RUN) -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder --durations=15
+# Two tests at a time have one core each: threads of NumPy's would wait for each other, busily.
+PYTEST = OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder --durations=25
 
 test: $(READY)
 	@$(PYTEST) -m 'not slow'

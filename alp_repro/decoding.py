@@ -106,8 +106,9 @@ def read_json(
         content = path.read_bytes()
     except FileNotFoundError:
         raise InputError(f"{path} is not there") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror or error})") from error
+    except (OSError, ValueError) as error:  # ValueError: what no file can be called
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"{str(path)!r:.200} cannot be read ({why})") from error
     return from_json(
         content, kind, source=f"{path} is damaged", advice=advice, extra_keys=extra_keys
     )

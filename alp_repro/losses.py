@@ -78,20 +78,39 @@ def adversarial_logit_pairing(clean_logits: tf.Tensor, adversarial_logits: tf.Te
     return tf.reduce_mean(tf.square(clean_logits - adversarial_logits))
 
 
+def clean_adversarial_divergence(
+    clean_logits: tf.Tensor, adversarial_logits: tf.Tensor
+) -> tf.Tensor:
+    """TRADES: mean Kullback-Leibler divergence of the adversarial from the clean predictions.
+
+    KL = mean over the batch of Σₖ p(x)ₖ · (log p(x)ₖ - log p(x_adv)ₖ), p = softmax(z), with
+    gradient through both, as in the authors' code. Zhang et al. 2019, arXiv:1901.08573, whose
+    weight 1/λ is 6 on CIFAR-10 and 1 on MNIST, beside the cross-entropy of clean images alone and
+    `crafting` trades: 84.92% clean accuracy and 53.08% under AutoAttack (RobustBench; WRN-34-10,
+    CIFAR-10).
+    """
+    import tensorflow as tf
+
+    clean = tf.nn.log_softmax(clean_logits)
+    difference = clean - tf.nn.log_softmax(adversarial_logits)
+    return tf.reduce_mean(tf.reduce_sum(tf.exp(clean) * difference, axis=-1))
+
+
 @dataclasses.dataclass(frozen=True)
 class Penalty:
     """A regulariser that a recipe may weigh.
 
     Attributes:
       label: its name in legends.
-      function: logits, one argument for each of `needs`, to the penalty of a batch.
-      needs: whose logits it takes, in the order of its arguments.
+      function: one argument for each of `needs` to the penalty of a batch.
+      needs: what it takes, in the order of its arguments: the logits of the clean or of the
+        adversarial images, or the labels, int32 [batch].
       pairs: compares the first half of a batch with the second, so that two images are needed.
     """
 
     label: str
     function: Callable[..., tf.Tensor]
-    needs: tuple[Literal["clean", "adversarial"], ...] = ("clean",)
+    needs: tuple[Literal["clean", "adversarial", "labels"], ...] = ("clean",)
     pairs: bool = False
 
 
@@ -100,4 +119,5 @@ PENALTIES: dict[str, Penalty] = {
     "clp": Penalty("CLP", clean_logit_pairing, pairs=True),
     "lsq": Penalty("LSQ", logit_squeezing),
     "alp": Penalty("ALP", adversarial_logit_pairing, needs=("clean", "adversarial")),
+    "trades": Penalty("TRADES", clean_adversarial_divergence, needs=("clean", "adversarial")),
 }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from alp_repro import kernels, machine
 from alp_repro.dtypes import Dtype
-from alp_repro.errors import InputError, one_line
+from alp_repro.errors import InputError, exits_refused, one_line
 from alp_repro.probes import full_float32, probe_images, rounding_explains
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ def logits_function(model: keras.Model, *, training: bool = False) -> LogitsFunc
     import tensorflow as tf
 
     def logits(images: tf.Tensor) -> tf.Tensor:
-        outputs = model(tf.cast(images, model.compute_dtype), training=training)
+        with exits_refused("the model"):
+            outputs = model(tf.cast(images, model.compute_dtype), training=training)
         return tf.cast(outputs, tf.float32)
 
     return logits

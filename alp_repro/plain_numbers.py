@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import numbers
 from typing import Any
 
@@ -44,7 +43,7 @@ def number(
     """
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if (
-        not (real and math.isfinite(value) and low <= value <= high)
+        not (real and low <= value <= high)  # NaN is not; 10**400 is no float to ask isfinite of
         or (above and value == low)
         or (below and value == high)
     ):
@@ -55,5 +54,8 @@ def number(
 
 def shown(value: Any) -> str:
     """A wrong value as an error quotes it: no longer than a line has room for."""
-    text = repr(value) if isinstance(value, str) else str(value)
+    try:
+        text = repr(value) if isinstance(value, str) else str(value)
+    except ValueError:  # Python prints no int of thousands of digits
+        text = f"{type(value).__name__} of very many digits"
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

@@ -50,7 +50,7 @@ def _question(model: keras.Model, image_shape: tuple[int, ...]) -> Callable[[], 
 
     logits = logits_function(model)
     images = tf.constant(probe_images(image_shape))
-    traced = tf.function(logits)
+    traced = tf.function(logits, autograph=False)
     with full_float32():
         traced(images)
 

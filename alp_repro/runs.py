@@ -16,7 +16,6 @@ import contextlib
 import dataclasses
 import datetime
 import hashlib
-import importlib.metadata
 import json
 import platform
 import struct
@@ -40,7 +39,7 @@ from alp_repro.files import (
     remove_leftover,
     write_atomically,
 )
-from alp_repro.versions import package_versions
+from alp_repro.versions import __version__, package_versions
 
 if TYPE_CHECKING:
     import keras
@@ -234,13 +233,5 @@ def code_revision() -> str:
             text=True,
         ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        return f"alp_repro {package_version()}"
+        return f"alp_repro {__version__}"
     return revision + ("+changes" if changed else "")
-
-
-def package_version() -> str:
-    """Version of the installed package."""
-    try:
-        return importlib.metadata.version("alp_repro")
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"

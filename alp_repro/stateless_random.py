@@ -11,8 +11,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import tensorflow as tf
+if TYPE_CHECKING:
+    import tensorflow as tf
+else:
+    from alp_repro.lazy_tensorflow import tf
 
 _MANTISSA_BITS = 24
 

@@ -1,9 +1,12 @@
-"""The versions of the packages that results depend on."""
+"""The version of this package, and those of the packages that results depend on."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import sys
+
+# The one place where it stands: pyproject.toml reads it here, and a test holds CITATION.cff to it.
+__version__ = "0.2.0"
 
 _PACKAGES = ("tensorflow", "keras", "cleverhans", "numpy")
 

@@ -23,7 +23,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from alp_repro import evaluation, files, runs
-from alp_repro.attacks import Attack, Dtype, resolve_dtype, strong_attack
+from alp_repro.attacks import (
+    APGD,
+    PGD,
+    Attack,
+    Dtype,
+    Ensemble,
+    Turns,
+    resolve_dtype,
+    strong_attack,
+)
 from alp_repro.data import load
 from alp_repro.evaluation import AttackRecord
 from alp_repro.reporting.figures import figure_style
@@ -51,19 +60,27 @@ class Curve:
         return float(self.accuracy[within[-1]]) if len(within) else None
 
 
-def contenders(eps: float, *, dtype: Dtype, budget: int) -> dict[str, Attack]:
+def contenders(eps: float, *, dtype: Dtype, budget: int) -> dict[str, Attack | Ensemble]:
     """Every attack of the comparison at `budget` gradients an image, by the name it is shown as."""
     strong = strong_attack(eps, dtype=dtype)
-    noise, momentum = strong.gradient_noise, strong.momentum
+    turns = strong.phases[0].attack
+    assert isinstance(turns, Turns)
+    noise, momentum = turns.gradient_noise, turns.momentum
 
-    def pgd(nb_iter: int = 200, **settings: Any) -> Attack:
+    def pgd(nb_iter: int = 200, **settings: Any) -> PGD:
         defaults: dict[str, Any] = {"eps_iter": eps, "step_schedule": "linear", "dtype": dtype}
-        restarts = budget // nb_iter
-        return Attack(eps=eps, nb_iter=nb_iter, restarts=restarts, **defaults | settings)
+        defaults["restarts"] = budget // nb_iter
+        return PGD(eps=eps, nb_iter=nb_iter, **defaults | settings)
 
     constant: dict[str, Any] = {"step_schedule": "constant", "eps_iter": 50 / 255}
-    apgd: dict[str, Any] = {"method": "apgd", "step_schedule": "constant", "dtype": "float32"}
-    each: dict[str, Any] = {"target": "each", "plain_step": 1.0, "search": 0, "budget": 0}
+
+    def apgd(**settings: Any) -> APGD:
+        return APGD(eps=eps, restarts=budget // 100, **settings)
+
+    def aimed(nb_iter: int, restarts: int) -> PGD:
+        changes: dict[str, Any] = {"restarts": restarts, "target": "each", "loss": "mixed"}
+        return pgd(nb_iter, **changes, gradient_noise=noise, momentum=momentum)
+
     each_margin: dict[str, Any] = {"target": "each", "loss": "margin"}
     return {
         PAPER: pgd(**constant),
@@ -85,27 +102,23 @@ def contenders(eps: float, *, dtype: Dtype, budget: int) -> dict[str, Attack]:
         "falling step, margin, noise and momentum": pgd(
             loss="margin", gradient_noise=noise, momentum=momentum
         ),
-        "APGD, CE, n 100": pgd(100, **apgd),
-        "APGD, DLR, n 100": pgd(100, **apgd, loss="dlr"),
-        "APGD, each target, DLR, n 100": pgd(100, **apgd, loss="dlr", target="each"),
+        "APGD, CE, n 100": apgd(),
+        "APGD, DLR, n 100": apgd(loss="dlr"),
+        "APGD, each target, DLR, n 100": apgd(loss="dlr", target="each"),
         PRESET: strong,
-        "strong, no budget": dataclasses.replace(strong, budget=0),
-        "strong, n 200, 10 restarts": dataclasses.replace(
-            strong, nb_iter=200, restarts=10, budget=0
-        ),
-        "strong, target each": dataclasses.replace(strong, **each),
-        "strong, target each, n 200, 9 restarts": dataclasses.replace(
-            strong, nb_iter=200, restarts=9, **each
-        ),
+        "strong, no budget": strong.without_budget(),
+        "strong's turns, n 200, 10 restarts": dataclasses.replace(turns, nb_iter=200, restarts=10),
+        "strong's first, target each": aimed(100, 19),
+        "strong's first, target each, n 200, 9 restarts": aimed(200, 9),
     }
 
 
-def curve(name: str, record: AttackRecord, attack: Attack, seconds: float) -> Curve:
+def curve(name: str, record: AttackRecord, attack: Attack | Ensemble, seconds: float) -> Curve:
     """The accuracy after each restart."""
     restarts = np.arange(1, attack.restarts + 1)
     accuracy = np.array([record.accuracy_at(int(r)) for r in restarts])
-    spent = restarts * attack.nb_iter
-    if attack.budget:  # on average over the images
+    spent = attack.cost_of(restarts)
+    if isinstance(attack, Ensemble):  # on average over the images
         spent = np.array([record.gradients_spent(int(r)).mean() for r in restarts])
     return Curve(name, np.rint(spent).astype(int), accuracy, seconds)
 

@@ -21,7 +21,7 @@ from cleverhans.tf2.attacks.projected_gradient_descent import projected_gradient
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 from alp_repro import machine
-from alp_repro.attacks import Attack, Dtype, Execution, WorkItems, attack_program, exact_bounds
+from alp_repro.attacks import PGD, Dtype, Execution, WorkItems, attack_program, exact_bounds
 from alp_repro.models import build_model
 from benchmarks import other_libraries
 from benchmarks.timing import Seconds, interleaved, table
@@ -43,7 +43,7 @@ def ours(
     model: keras.Model, images: np.ndarray, labels: np.ndarray, *, nb_iter: int, dtype: Dtype
 ) -> Callable[[], object]:
     """The engine's batch program: starts, steps, and the verdict in float32."""
-    attack = Attack(eps=EPS, eps_iter=EPS / 4, nb_iter=nb_iter, dtype=dtype)
+    attack = PGD(eps=EPS, eps_iter=EPS / 4, nb_iter=nb_iter, dtype=dtype)
     program = attack_program(
         model,
         attack=attack,

@@ -24,13 +24,14 @@ from absl import app, flags
 from ray.cluster_utils import Cluster as RayCluster
 
 from alp_repro import machine
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD, Attack
 from alp_repro.attacks.batches import Execution
-from alp_repro.attacks.settings import Dtype
+from alp_repro.dtypes import Dtype
 from alp_repro.evaluation.record import new_record
+from alp_repro.evaluation.restarts import attack_with_restarts
 from alp_repro.models import build_model
 from alp_repro.tasks import cluster
-from alp_repro.tasks.attack import attack_on_workers
+from alp_repro.tasks.attack import batches_on_workers
 from alp_repro.tasks.plans import AttackPlan, ModelFile
 from alp_repro.tasks.workers import Workers
 
@@ -76,9 +77,7 @@ def main(_: list[str]) -> None:
     """Measures and prints."""
     cluster.use_threads(cluster.Share())
     dtype: Dtype = FLAGS.dtype
-    attack = Attack(
-        eps=0.3, eps_iter=0.01, nb_iter=FLAGS.nb_iter, restarts=FLAGS.blocks, dtype=dtype
-    )
+    attack = PGD(eps=0.3, eps_iter=0.01, nb_iter=FLAGS.nb_iter, restarts=FLAGS.blocks, dtype=dtype)
     counts = [int(count) for count in FLAGS.workers]
     model = build_model("lenet", image_shape=(28, 28, 1), num_classes=10)
     images = np.random.default_rng(0).uniform(0, 1, (_BATCH, 28, 28, 1)).astype(np.float32)
@@ -176,8 +175,14 @@ def seconds_of_all(
         record_losses=True,
     )
     started = time.monotonic()
-    attack_on_workers(workers)(
-        model, images, record, attack=attack, seed=0, execution=Execution(batch_size=_BATCH)
+    attack_with_restarts(
+        model,
+        images,
+        record,
+        attack=attack,
+        seed=0,
+        execution=Execution(batch_size=_BATCH),
+        executor=batches_on_workers(workers),
     )
     return time.monotonic() - started
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from absl import flags
 
-from alp_repro.attacks import Attack, Execution
+from alp_repro.attacks import PGD, Execution
 from alp_repro.evaluation import restarts
 from alp_repro.evaluation.record import new_record
 from experiments import app
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
         seen[progress.restarts_done] = resident_megabytes()
 
     # So small a radius that no image breaks: every restart is run on every image.
-    attack = Attack(eps=1e-6, eps_iter=1e-6, nb_iter=20, restarts=FLAGS.restarts)
+    attack = PGD(eps=1e-6, eps_iter=1e-6, nb_iter=20, restarts=FLAGS.restarts)
     execution = Execution(batch_size=8)
     restarts.attack_with_restarts(
         model, images, record, attack=attack, seed=0, execution=execution, report=note

@@ -7,11 +7,14 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+
+from alp_repro.errors import InputError
 
 _TORCH_SIDE = Path(__file__).with_name("torch_side.py")
 
@@ -62,8 +65,9 @@ def run_torch(
     """Runs `torch_side.py` on the model's weights; None, with a line, where it cannot."""
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder) / "work.npz"
-        weights = {f"w{i}": w for i, w in enumerate(model.get_weights())}
-        np.savez(work, images=images, labels=labels, eps=np.float64(eps), **weights)
+        layers, arrays = layers_of(model)
+        given: dict[str, Any] = {"images": images, "labels": labels, "eps": np.float64(eps)}
+        np.savez(work, **given, **arrays, layers=json.dumps(layers))
         command = [python or sys.executable, str(_TORCH_SIDE), task, str(work)]
         try:
             done = subprocess.run(command, capture_output=True, text=True)
@@ -76,3 +80,62 @@ def run_torch(
         return None
     answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return answer
+
+
+def layers_of(
+    model: keras.Model,
+) -> tuple[list[tuple[str, list[str], list[int]]], dict[str, Any]]:
+    """The layers of a chain of them, as `torch_side.layer` takes them, and their arrays by name.
+
+    Raises:
+      InputError: a layer that is not known here, or a setting of one.
+    """
+    told: list[tuple[str, list[str], list[int]]] = []
+    arrays: dict[str, Any] = {}
+
+    def tell(kind: str, values: list[Any] | None = None, sizes: list[int] | None = None) -> None:
+        names = [f"{len(told)}_{place}" for place in range(len(values or []))]
+        arrays.update(zip(names, map(np.asarray, values or []), strict=True))
+        told.append((kind, names, sizes or []))
+
+    for layer in model.layers:
+        match layer:
+            case keras.layers.InputLayer() | keras.layers.Dropout():
+                pass
+            case keras.layers.Normalization():
+                tell("shift", [layer.mean, np.sqrt(layer.variance)])
+            case keras.layers.ZeroPadding2D():
+                tell("pad", sizes=[side for pair in layer.padding for side in pair])
+            case keras.layers.Conv2D():
+                if layer.padding == "same":
+                    tell("pad", sizes=_padding(layer))
+                tell("convolve", layer.get_weights(), [layer.strides[0]])
+                _tell_activation(layer, tell)
+            case keras.layers.ReLU():
+                tell("relu")
+            case keras.layers.MaxPooling2D() if layer.strides == layer.pool_size:
+                tell("max_pool", sizes=[layer.pool_size[0]])
+            case keras.layers.Flatten():
+                tell("flatten")
+            case keras.layers.Dense():
+                tell("dense", layer.get_weights())
+                _tell_activation(layer, tell)
+            case _:
+                raise InputError(f"layer {layer.name}: {type(layer).__name__} has no PyTorch form")
+    return told, arrays
+
+
+def _padding(layer: keras.layers.Conv2D) -> list[int]:
+    """Rows above and below and columns to the left and right that `same` adds at stride 1."""
+    if layer.strides != (1, 1):
+        raise InputError(f"layer {layer.name}: padding same has a PyTorch form at stride 1 alone")
+    sides = [side - 1 for side in layer.kernel_size]
+    return [part for side in sides for part in (side // 2, side - side // 2)]
+
+
+def _tell_activation(layer: keras.layers.Layer, tell: Callable[[str], None]) -> None:
+    name = keras.activations.serialize(layer.activation)
+    if name == "relu":
+        tell("relu")
+    elif name != "linear":
+        raise InputError(f"layer {layer.name}: activation {name} has no PyTorch form")

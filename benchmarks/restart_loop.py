@@ -20,6 +20,7 @@ from absl import flags
 
 from alp_repro import runs
 from alp_repro.attacks import (
+    PGD,
     Attack,
     AttackProgram,
     Execution,
@@ -102,7 +103,7 @@ def compare(name: str, model: keras.Model, data: load.Images, attack: Attack) ->
 def main(argv: list[str]) -> None:
     del argv
     data = load.load_evaluation_set("mnist", num_images=FLAGS.num_images, data_dir=FLAGS.data_dir)
-    attack = Attack(
+    attack = PGD(
         eps=0.3,
         eps_iter=50 / 255,
         nb_iter=FLAGS.nb_iter,

@@ -92,7 +92,11 @@ def measured(number: int) -> Rates:
     images = random.integers(0, 256, (max(batch, 256), *spec.image_shape), np.uint8)
     labels = random.integers(0, 10, len(images)).astype(np.int32)
     recipe = dataclasses.replace(
-        settings.recipe(job.values), epochs=1, max_steps=None, attack_warmup_steps=0
+        settings.recipe(job.values),
+        epochs=1,
+        max_steps=None,
+        attack_warmup_steps=0,
+        attack_warmup_nb_iter=None,
     )
     recipe = dataclasses.replace(recipe, train_images=recipe.batch_size)
     gpu = bool(tf.config.list_physical_devices("GPU"))
@@ -153,7 +157,7 @@ def tell_hours(counts: dict[tuple[str, str], Count]) -> None:
 
 def _steps_of(recipe: training.Recipe) -> int:
     """Gradients that an image of a training gets."""
-    return recipe.attack.nb_iter if recipe.attack and recipe.uses_adversarial else 0
+    return recipe.attack.gradients if recipe.attack and recipe.uses_adversarial else 0
 
 
 def _scales(number: int) -> list[str]:

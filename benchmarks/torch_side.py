@@ -1,10 +1,10 @@
 """The PyTorch half of the benchmarks: AutoAttack's parts, and other libraries' PGD.
 
-    python benchmarks/torch_side.py autoattack|throughput work.npz
+    python benchmarks/torch_side.py autoattack|authors|throughput work.npz
 
-Imports nothing of the project, so that an interpreter with torch alone can run it. work.npz holds
-the weights of a LeNet as Keras keeps them (w0 … w7), images [n, height, width, channels], labels
-and eps; the answer is JSON on the last line of the output.
+Imports nothing of the project, so that an interpreter with torch alone can run it. work.npz is
+what `other_libraries.run_torch` writes: layers and their weights, images [n, height, width,
+channels], labels and eps; the answer is JSON on the last line of the output.
 """
 
 from __future__ import annotations
@@ -21,56 +21,110 @@ from torch import nn
 ROUNDS = 3
 
 
-class LeNet(nn.Module):
-    """The paper's MNIST model with a Keras model's weights."""
+class Shift(nn.Module):
+    """Pixels minus a mean, over a standard deviation, of each channel or of all."""
 
-    def __init__(self, weights: list[np.ndarray]) -> None:
+    def __init__(self, mean: np.ndarray, deviation: np.ndarray) -> None:
         super().__init__()
-        conv1, conv2 = weights[0], weights[2]
-        self.conv1 = nn.Conv2d(conv1.shape[2], conv1.shape[3], 3, padding=1)
-        self.conv2 = nn.Conv2d(conv2.shape[2], conv2.shape[3], 3, padding=1)
-        self.fc1 = nn.Linear(*weights[4].shape)
-        self.fc2 = nn.Linear(*weights[6].shape)
-        for layer, kernel, bias in zip(
-            (self.conv1, self.conv2, self.fc1, self.fc2), weights[::2], weights[1::2], strict=True
-        ):
-            axes = (3, 2, 0, 1) if kernel.ndim == 4 else (1, 0)
-            layer.weight.data = torch.from_numpy(kernel.transpose(axes).copy())
-            layer.bias.data = torch.from_numpy(bias.copy())
+        self.mean, self.deviation = (
+            torch.from_numpy(np.asarray(value, np.float32).reshape(1, -1, 1, 1).copy())
+            for value in (mean, deviation)
+        )
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        x = nn.functional.max_pool2d(torch.relu(self.conv1(images)), 2)
-        x = nn.functional.max_pool2d(torch.relu(self.conv2(x)), 2)
-        # Keras flattens with the channels last.
-        x = x.permute(0, 2, 3, 1).flatten(1)
-        return self.fc2(torch.relu(self.fc1(x)))
+        return (images - self.mean) / self.deviation
 
 
-def load(path: str) -> tuple[LeNet, torch.Tensor, torch.Tensor, float]:
+class FlattenChannelsLast(nn.Module):
+    """As Keras flattens images."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.permute(0, 2, 3, 1).flatten(1)
+
+
+def layer(kind: str, values: list[np.ndarray], settings: list[int]) -> nn.Module:
+    """A layer as `other_libraries.layers_of` tells it: its kind, its arrays, its whole numbers."""
+    if kind == "shift":
+        return Shift(*values)
+    if kind == "pad":
+        top, bottom, left, right = settings
+        return nn.ZeroPad2d((left, right, top, bottom))
+    if kind == "relu":
+        return nn.ReLU()
+    if kind == "max_pool":
+        return nn.MaxPool2d(settings[0])
+    if kind == "flatten":
+        return FlattenChannelsLast()
+    kernel, bias = (torch.from_numpy(value.copy()) for value in values)
+    if kind == "convolve":
+        height, width, channels, filters = kernel.shape
+        made: Any = nn.Conv2d(channels, filters, (height, width), stride=settings[0])
+        made.weight.data = kernel.permute(3, 2, 0, 1).contiguous()
+    else:
+        made = nn.Linear(*kernel.shape)
+        made.weight.data = kernel.T.contiguous()
+    made.bias.data = bias
+    return made
+
+
+def load(path: str) -> tuple[nn.Module, torch.Tensor, torch.Tensor, float]:
     with np.load(path) as file:
-        weights = [file[f"w{i}"] for i in range(8)]
+        told = json.loads(str(file["layers"]))
+        model = nn.Sequential(
+            *(layer(kind, [file[name] for name in names], sizes) for kind, names, sizes in told)
+        )
         images = torch.from_numpy(file["images"].transpose(0, 3, 1, 2).copy())
         labels = torch.from_numpy(file["labels"].astype(np.int64))
         eps = float(file["eps"])
-    return LeNet(weights).eval(), images, labels, eps
+    return model.eval().requires_grad_(False), images, labels, eps
 
 
 def autoattack(path: str) -> dict[str, Any]:
-    """Which images each part leaves standing, each part on all images that begin correct."""
+    """AutoAttack's parts by torchattacks, each on all images that begin correct."""
     import torchattacks
 
     model, images, labels, eps = load(path)
+    return of_parts(
+        model,
+        images,
+        labels,
+        eps,
+        {
+            "APGD-CE": (torchattacks.APGD(model, eps=eps, steps=100, loss="ce"), 100),
+            "APGD-T": (torchattacks.APGDT(model, eps=eps, steps=100, n_classes=10), 900),
+            "Square": (torchattacks.Square(model, eps=eps, n_queries=5000), 0),
+        },
+    )
+
+
+def authors(path: str) -> dict[str, Any]:
+    """AutoAttack's parts by its authors' own package, each on all images that begin correct."""
+    import pyautoattack
+
+    model, images, labels, eps = load(path)
+
+    def part(name: str) -> Any:
+        attack = pyautoattack.AutoAttack(model, eps=eps, seed=0, version="standard")
+        attack.attacks_to_run = [name]
+        return lambda x, y: attack.run_standard_evaluation(x, y, batch_size=len(x))[0]
+
+    told = {"APGD-CE": ("apgd-ce", 100), "APGD-T": ("apgd-t", 900), "FAB-T": ("fab-t", 900)}
+    told["Square"] = ("square", 0)
+    parts = {name: (part(theirs), gradients) for name, (theirs, gradients) in told.items()}
+    return of_parts(model, images, labels, eps, parts)
+
+
+def of_parts(
+    model: nn.Module, images: torch.Tensor, labels: torch.Tensor, eps: float, parts: dict[str, Any]
+) -> dict[str, Any]:
+    """Which images each part leaves standing, and its seconds: on the clock, of the processor."""
     with torch.no_grad():
         clean = model(images).argmax(1) == labels
-    parts = {
-        "APGD-CE": (torchattacks.APGD(model, eps=eps, steps=100, loss="ce"), 100),
-        "APGD-T": (torchattacks.APGDT(model, eps=eps, steps=100, n_classes=10), 900),
-        "Square": (torchattacks.Square(model, eps=eps, n_queries=5000), 0),
-    }
     answer: dict[str, Any] = {"clean": clean.tolist(), "parts": {}}
     for name, (attack, gradients) in parts.items():
-        started = time.monotonic()
+        started, used = time.monotonic(), time.process_time()
         adversarial = attack(images[clean], labels[clean]).clamp(0, 1)
+        seconds, processor = time.monotonic() - started, time.process_time() - used
         assert (adversarial - images[clean]).abs().max() < eps + 1e-5
         with torch.no_grad():
             standing = model(adversarial).argmax(1) == labels[clean]
@@ -79,7 +133,8 @@ def autoattack(path: str) -> dict[str, Any]:
         answer["parts"][name] = {
             "standing": everywhere.tolist(),
             "gradients": gradients,
-            "seconds": time.monotonic() - started,
+            "seconds": seconds,
+            "processor_seconds": processor,
         }
     return answer
 
@@ -118,5 +173,9 @@ def throughput(path: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     print(
-        json.dumps({"autoattack": autoattack, "throughput": throughput}[sys.argv[1]](sys.argv[2]))
+        json.dumps(
+            {"autoattack": autoattack, "authors": authors, "throughput": throughput}[sys.argv[1]](
+                sys.argv[2]
+            )
+        )
     )

@@ -17,7 +17,7 @@ import tensorflow as tf
 from absl import flags
 
 from alp_repro import machine
-from alp_repro.attacks import Attack, Dtype
+from alp_repro.attacks import PGD, Dtype
 from alp_repro.models import build_model
 from alp_repro.training import Recipe, compiled_model
 from benchmarks.timing import Seconds, interleaved, table
@@ -59,9 +59,7 @@ def ours(row: str, *, dtype: Dtype, crafting: Dtype) -> keras.Model:
     settings = dict(ROWS[row])
     if row in ADVERSARIAL:
         steps = FLAGS.nb_iter
-        settings["attack"] = Attack(
-            eps=EPS, eps_iter=2.5 * EPS / steps, nb_iter=steps, dtype=crafting
-        )
+        settings["attack"] = PGD(eps=EPS, eps_iter=2.5 * EPS / steps, nb_iter=steps, dtype=crafting)
     recipe = Recipe(
         dataset="mnist",
         model="lenet",

@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from alp_repro import attacks
-from alp_repro.attacks import Attack
+from alp_repro.attacks import Attack, Ensemble
+from alp_repro.attacks.base import kinds, size_settings
+from alp_repro.attacks.presets import PRESETS
+from alp_repro.attacks.registry import attack_class, usual
+from alp_repro.attacks.turns import Turns
 from alp_repro.data import dataset_spec
 from alp_repro.errors import InputError
 
-from .definitions import METHODS, SIZES, attack_keys, parse
+from .definitions import parse
 from .flagfiles import one_of
 
 if TYPE_CHECKING:
     from absl import flags
 
+# Flags that say a setting for every attack that has it with the flag's own default.
+SHARED = {
+    "loss": "loss",
+    "step_schedule": "step_schedule",
+    "success": "success",
+    "engine": "attack_engine",
+    "dtype": "attack_dtype",
+}
 
-def attack_grid(values: flags.FlagValues) -> list[Attack]:
+
+def attack_grid(values: flags.FlagValues) -> list[Attack | Ensemble]:
     """The attacks of --grid and --attack, in that order.
 
     Raises:
@@ -40,12 +53,16 @@ def attack_grid(values: flags.FlagValues) -> list[Attack]:
     return [parse_attack(spec, values) for spec in specs]
 
 
-def parse_attack(spec: str, values: flags.FlagValues) -> Attack:
+def parse_attack(spec: str, values: flags.FlagValues) -> Attack | Ensemble:
     """One `--attack`: METHOD[,KEY=VALUE...], sizes on the 0-255 scale; see the flag's help.
 
     What it leaves out comes from --loss, --step_schedule and their like, and ε from the data set.
     """
     method, *pairs = spec.split(",")
+    try:
+        attack = Turns if method in PRESETS else attack_class(method)
+    except InputError as error:
+        raise InputError(f"--attack={spec}: {error}, {', '.join(PRESETS)}") from None
     settings: dict[str, Any] = {}
     for pair in pairs:
         key, separator, value = pair.partition("=")
@@ -53,34 +70,21 @@ def parse_attack(spec: str, values: flags.FlagValues) -> Attack:
             raise InputError(f"--attack={spec}: {pair!r} is no KEY=VALUE")
         if key in settings:
             raise InputError(f"--attack={spec}: {key} is there twice")
-        settings[key] = _parse_value(spec, key, value)
+        settings[key] = _parse_value(spec, attack, key, value)
     eps = settings.pop("eps", dataset_spec(values.dataset).eps / 255)
-    shared = {
-        "loss": values.loss,
-        "step_schedule": values.step_schedule,
-        "success": values.success,
-        "engine": values.attack_engine,
-        "dtype": attacks.resolve_dtype(values.attack_dtype),
-    }
-    if method == "strong":
-        return dataclasses.replace(attacks.strong_attack(eps, dtype=shared["dtype"]), **settings)
-    defaults = {
-        "pgd": {"eps_iter": eps / 4, "nb_iter": 40},
-        "apgd": {"eps_iter": 2 * eps, "nb_iter": 100},
-        # The margin is its authors' loss, and there is no step.
-        "square": {"eps_iter": eps, "nb_iter": 1000, "loss": "margin"},
-        # The protocol's SPSA: 40 iterations, learning rate 0.01.
-        "spsa": {"eps_iter": 0.01, "nb_iter": 40, "dtype": "float32", "engine": "loop"},
-    }
-    if method not in METHODS:
-        raise InputError(f"--attack={spec}: unknown method {method!r}; one of {', '.join(METHODS)}")
-    chosen: dict[str, Any] = {
-        "method": method,
-        "eps": eps,
-        **shared,
-        **defaults.get(method, defaults["pgd"]),
-    }
-    return Attack(**{**chosen, **settings})
+    shared: dict[str, Any] = {name: values[flag].value for name, flag in SHARED.items()}
+    shared["dtype"] = attacks.resolve_dtype(shared["dtype"])
+    if method in PRESETS:
+        dtype = settings.pop("dtype", shared["dtype"])
+        for key in settings.keys() - {"restarts"}:
+            raise InputError(f"--attack={spec}: {key!r}: {method} has eps, restarts and dtype")
+        return dataclasses.replace(PRESETS[method](eps, dtype=dtype), **settings)
+    fields = {field.name: field for field in dataclasses.fields(attack)}
+    for name, flag in SHARED.items():
+        known = name in fields and shared[name] in get_args(kinds(attack)[name])
+        if known and fields[name].default == values[flag].default:
+            settings.setdefault(name, shared[name])
+    return usual(attack, eps, **settings)
 
 
 def watch_attack(values: flags.FlagValues) -> Attack:
@@ -94,17 +98,21 @@ def watch_attack(values: flags.FlagValues) -> Attack:
             f"--watch_every={values.watch_every} --watch_attack={values.watch_attack}: 1 epoch or "
             "more and an attack are needed, as in --watch_attack=pgd,eps_iter=2.55,nb_iter=40"
         )
-    return parse_attack(values.watch_attack, parse([f"--dataset={values.dataset}"]))
+    found = parse_attack(values.watch_attack, parse([f"--dataset={values.dataset}"]))
+    if isinstance(found, Ensemble):
+        raise InputError(f"--watch_attack={values.watch_attack}: one attack is needed, as pgd")
+    return found
 
 
-def _parse_value(spec: str, key: str, value: str) -> Any:
-    if key not in attack_keys():
-        raise InputError(f"--attack={spec}: unknown {key!r}; one of {', '.join(attack_keys())}")
-    kind = get_type_hints(Attack)[key]
+def _parse_value(spec: str, attack: type[Attack], key: str, value: str) -> Any:
+    kind = kinds(attack).get(key)
+    if kind is None:
+        known = ", ".join(kinds(attack))
+        raise InputError(f"--attack={spec}: unknown {key!r}; one of {known}")
     try:
         if kind is float:
-            number = float(value)
-            return unit_size(f"--attack={spec}: {key}={value}", number) if key in SIZES else number
+            number, sizes = float(value), size_settings(attack)
+            return unit_size(f"--attack={spec}: {key}={value}", number) if key in sizes else number
         if kind is int:
             return int(value)
         if kind is bool:
@@ -128,7 +136,7 @@ def unit_size(flag: str, size: float) -> float:
     return size / 255
 
 
-def capped(attack: Attack, values: flags.FlagValues) -> Attack:
+def capped(attack: Attack | Ensemble, values: flags.FlagValues) -> Attack | Ensemble:
     """The attack with no more restarts than --max_restarts."""
     if values.max_restarts is None:
         return attack

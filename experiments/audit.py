@@ -2,15 +2,17 @@ r"""Audits an evaluation of any classifier: what it leaves, what survives, what 
 
     alp-audit --model=my_model.keras --data=my_images.npz --eps=8 --out=audit/
     alp-audit --model=old.h5 --pixel_range=-1,1 --data=photos/ --eps=4 --minutes=30 --out=audit/
+    alp-audit --model=m.py:rounding --surrogate=m.py:without --data=photos/ --eps=4
     alp-audit --model=package.module:build --data=cifar10 --num_images=200 --fail_below=30
+    alp-audit --model=m.keras --data=d.npz --fail_below=30 --junit=audit.xml --model_card=card.md
 
-Writes audit.json and audit.html into --out, beside the result of every stage: the same command goes
-on where it was stopped, and takes seconds when all is there. A folder with results of another audit
-is refused. Sizes are on the 0-255 scale.
+Writes audit.json, audit.html and images.csv into --out, beside the result of every stage: the same
+command goes on where it was stopped, and takes seconds when all is there. A folder with results of
+another audit is refused. Sizes are on the 0-255 scale.
 
 Exit codes: 0 passed (or no --fail_below was given), 1 below --fail_below, 2 bad input, 3 could not
-be judged: nothing was attacked (random outputs, another pixel range, no gradient and no time), so
-there is no number; --fail_below or not.
+be judged: nothing was attacked (outputs that depend on the batch, another pixel range, no gradient
+and no time), so there is no number; --fail_below or not.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
+from alp_repro import files
 from alp_repro.errors import InputError
-from alp_repro.files import expanded
 
 from . import app, door
 from .attack_flags import parse_attack, unit_size
@@ -29,7 +31,9 @@ from .classifier_flags import define_classifier_flags, own_images, pixels
 from .definitions import define_num_images, parse
 
 if TYPE_CHECKING:
-    from alp_repro.attacks import Attack
+    from pathlib import Path
+
+    from alp_repro.attacks import Attack, Ensemble
     from alp_repro.auditing import Audit
 
 FLAGS = flags.FLAGS
@@ -44,6 +48,11 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
         flags.DEFINE_string(name, default, what, flag_values=values)
 
     define_classifier_flags(values)
+    text(
+        "surrogate",
+        "A classifier as --model, of the same pixels, whose gradients are followed where the model "
+        "has none: the model itself without that step, or another one. The model judges.",
+    )
     text("data_dir", "Folder of the TFDS datasets.")
     define_num_images(values, 200, "So many images, evenly over the classes, or all of them.")
     text("out", "Folder of the page, the numbers and every stage's result.", "audit")
@@ -69,6 +78,12 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
         upper_bound=100.0,
         flag_values=values,
     )
+    text(
+        "junit",
+        "Also write JUnit XML here, a name that ends in .xml: the bound and every indicator are a "
+        "test case each. A raised indicator fails its own, and leaves the exit code as it is.",
+    )
+    text("model_card", "Also write a model card here, a name that ends in .md: YAML and a table.")
     flags.DEFINE_boolean(
         "save_adversarial",
         False,
@@ -79,11 +94,18 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
 
 def main(_: list[str]) -> int:
     """Audits --model on --data; returns the exit code."""
-    from alp_repro.auditing import audit
+    from alp_repro.auditing import audit, model_card
+    from alp_repro.auditing.junit import to_junit
 
     if not FLAGS.model or not FLAGS.data:
         raise InputError("--model and --data are needed: alp-audit --model=m.keras --data=d.npz")
     eps = unit_size(f"--eps={FLAGS.eps:g}", FLAGS.eps)
+    junit, card = (
+        own_file("junit", FLAGS.junit, ".xml"),
+        own_file("model_card", FLAGS.model_card, ".md"),
+    )
+    if card:
+        model_card.check_replaceable(card)
     data = own_images(FLAGS)
     for note in data.notes:
         print(f"data: {note}")
@@ -96,16 +118,24 @@ def main(_: list[str]) -> int:
         minutes=FLAGS.minutes,
         folder=FLAGS.out,
         pixels=pixels(FLAGS),
+        surrogate=FLAGS.surrogate,
         seed=FLAGS.seed,
         trust_code=FLAGS.trust_code,
         report=lambda line: print(line, flush=True),
     )
-    folder = expanded(FLAGS.out)
+    folder = files.expanded(FLAGS.out)
     found = dataclasses.replace(
-        found, notes=(f"images from {data.source}", *data.notes, *found.notes)
+        found,
+        notes=(f"images from {data.source}", *data.notes, *found.notes),
+        settings={**found.settings, "data": data.source},
     )
     _tell(found)  # first: a full disk must not take the verdict with it
     found.save(folder / "audit.json")
+    found.save(folder / "images.csv")
+    if junit:
+        files.write_text(junit, to_junit(found, fail_below=FLAGS.fail_below))
+    if card:
+        found.save(card)
     if FLAGS.save_adversarial:
         found.save(folder / "adversarial.npz")
     door.flush_output()
@@ -114,13 +144,30 @@ def main(_: list[str]) -> int:
     return _gate(found, FLAGS.fail_below)
 
 
+def own_file(flag: str, name: str | None, ending: str) -> Path | None:
+    """The file that a flag names, in a folder that can be written to; None: it names none.
+
+    Raises:
+      InputError: it has another ending or is a folder, told before the audit takes its time.
+    """
+    if not name:
+        return None
+    path = files.expanded(name)
+    if path.suffix != ending or path.is_dir():
+        raise InputError(f"--{flag}={name}: expected the name of a file that ends in {ending}")
+    files.make_folder(path.parent)
+    return path
+
+
 def _gate(found: Audit, fail_below: float | None) -> int:
-    worst = found.worst_accuracy
-    if worst is None:
+    from alp_repro.auditing import gate
+
+    outcome = gate.outcome(found, fail_below=fail_below)
+    if outcome == "not judged":
         print(f"could not be judged: {found.not_measured}")
         return EXIT_NOT_JUDGED
-    if fail_below is not None and 100 * worst < fail_below:
-        print(f"{worst:.1%} survives, below --fail_below={fail_below:g}%")
+    if outcome == "below":
+        print(f"{found.worst_accuracy:.1%} survives, below --fail_below={fail_below:g}%")
         return EXIT_BELOW
     return 0
 
@@ -137,7 +184,7 @@ def _tell(found: Audit) -> None:
     print(f"\n{found.verdict}")
 
 
-def evaluation_under_audit(text: str | None, eps: float) -> Attack | None:
+def evaluation_under_audit(text: str | None, eps: float) -> Attack | Ensemble | None:
     """The attack of --attack with the audit's ε; None: the default."""
     if not text:
         return None

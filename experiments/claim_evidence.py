@@ -49,14 +49,18 @@ def judge_all(
 
 
 def read_tables(runs_dir: Path, scales: Sequence[str]) -> dict[int, StoredTable]:
-    """Of each table the first scale's that has it, without numbers of models that are gone."""
+    """Return of each table the first scale's that has it, without numbers of models that are gone.
+
+    Its columns are in the paper's order, by which claims name them, whatever grid it was made with.
+    """
     found = {}
     for number in TABLES:
         for scale in scales:
             file = stored_tables.table_file(runs_dir / scale, number)
             if file.exists():
                 models = runs_dir / scale / load_paper_table(number).dataset
-                found[number] = stored_tables.current(stored_tables.read_table(file), models)
+                table = stored_tables.current(stored_tables.read_table(file), models)
+                found[number] = stored_tables.in_papers_order(table)
                 break
     return found
 
@@ -69,7 +73,7 @@ def evidence_of(tables: dict[int, StoredTable], runs_dir: Path) -> conditions.Ev
         for row, run in finished_rows(table, runs_dir):
             for column, cell in _measured(table, run).items():
                 measured[Number(table=number, row=row.row, column=column)] = cell
-            if row.complete:
+            if row.clean.ours is not None:
                 for i, record in column_records(table, row, run).items():
                     standing = stored_tables.standing_at(record, row.cells[i].restarts or 1)
                     outcomes[Number(table=number, row=row.row, column=i + 1)] = standing

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from alp_repro.errors import InputError
-from alp_repro.evaluation import AttackRecord, attack_with_restarts
+from alp_repro.evaluation.restarts import Executor, in_this_process
 from alp_repro.tasks import Ended, Status, outcome
 
 from . import devices
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 # What is defined here counts as the binary's own, so that --help lists it.
 flags.disclaim_key_flags()
-
-
-RunRestarts = Callable[..., AttackRecord]
 
 
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
@@ -69,13 +66,13 @@ class Compute:
     cluster: Cluster | None = None
     workers: Workers | None = None
 
-    def run_restarts(self, idle: Callable[[], None] = lambda: None) -> RunRestarts:
+    def executor(self, idle: Callable[[], None] = lambda: None) -> Executor:
         """For `evaluation.evaluate`; `idle` is called about once a second."""
         if self.workers is None:
-            return attack_with_restarts
-        from alp_repro.tasks.attack import attack_on_workers
+            return in_this_process
+        from alp_repro.tasks.attack import batches_on_workers
 
-        return attack_on_workers(self.workers, idle=idle)
+        return batches_on_workers(self.workers, idle=idle)
 
     def run_columns(self) -> RunColumns:
         """For `heat_map`."""
@@ -184,7 +181,7 @@ def rows_on(compute: Compute, todo: list[Job], display: Display) -> Generator[En
             display.tell(ended.task.name, Status(words))
             trained.append((ended.task.name, ended.seconds, ended.error))
 
-    rest = {job.row: RowHere(job, compute.devices, compute.run_restarts(look)) for job in todo}
+    rest = {job.row: RowHere(job, compute.devices, compute.executor(look)) for job in todo}
     while rest:
         look(0.0 if trained else 1.0)
         if not trained:

@@ -14,23 +14,15 @@ from typing import TYPE_CHECKING, get_args
 from absl import flags
 
 from alp_repro import shipped
-from alp_repro.attacks.settings import (
-    Attack,
-    Engine,
-    Loss,
-    Method,
-    StepSchedule,
-    Success,
-    Target,
-    size_settings,
-)
+from alp_repro.attacks.losses import Loss
+from alp_repro.attacks.pgd import Engine, StepSchedule, Success
+from alp_repro.attacks.presets import PRESETS
+from alp_repro.attacks.registry import ATTACKS, attack_class, size_settings
 from alp_repro.data import DATASETS
-from alp_repro.dtypes import Dtype
 from alp_repro.errors import InputError
-from alp_repro.losses import PENALTIES
-from alp_repro.models import MODELS
 
 from . import flagfiles
+from .recipe_flags import DTYPES, define_recipe_flags
 
 if TYPE_CHECKING:
     from alp_repro.data.load import ImageCount
@@ -39,13 +31,8 @@ if TYPE_CHECKING:
 flags.disclaim_key_flags()
 
 SCALES = ("smoke", "quick", "seeds", "published", "paper")
-DTYPES = ("auto", *get_args(Dtype))
-# What --attack may name: the library's methods, and its preset.
-METHODS = (*get_args(Method), "strong")
 # Settings of an attack that flags have on the 0-255 scale.
 SIZES = size_settings()
-# Targets that turn with the restarts are no targets of a training attack, which has one.
-_TARGETS = [name for name in get_args(Target) if name not in ("each", "rotate")]
 _LARGEST_BATCH = 1_000_000
 LARGEST_SEED = 2**31 - 1
 
@@ -87,9 +74,9 @@ def define_num_images(
     )
 
 
-def attack_keys() -> list[str]:
-    """What --attack may set: the fields of `Attack`, but for the method that comes first."""
-    return [field.name for field in dataclasses.fields(Attack) if field.name != "method"]
+def attack_keys(method: str) -> list[str]:
+    """What --attack may set of a method: the fields of its attack."""
+    return [field.name for field in dataclasses.fields(attack_class(method))]
 
 
 def define_run_flags(values: flags.FlagValues = flags.FLAGS) -> None:
@@ -112,83 +99,6 @@ def define_run_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     )
 
 
-def define_recipe_flags(values: flags.FlagValues = flags.FLAGS) -> None:
-    """How a model is trained; perturbation sizes on the 0-255 scale."""
-    number = functools.partial(flags.DEFINE_float, flag_values=values)
-    count = functools.partial(flags.DEFINE_integer, flag_values=values)
-    switch = functools.partial(flags.DEFINE_boolean, flag_values=values)
-    choice = functools.partial(flags.DEFINE_enum, flag_values=values)
-    choice("model", None, list(MODELS), "Architecture (default: the paper's for the data set).")
-    count("model_width", None, "Narrower model; default: the paper's width.")
-    choice("regularizer", "none", ["none", *PENALTIES], "Logit-pairing penalty.")
-    number("regularizer_weight", 0.0, "Its weight λ.")
-    number(
-        "adversarial_fraction",
-        0.0,
-        "Share f of adversarial training: the loss is (1 - f) CE(clean) + f CE(adversarial).",
-        lower_bound=0.0,
-        upper_bound=1.0,
-    )
-    number("noise_stddev", 0.0, "σ of the Gaussian noise on clean images, on the [0, 1] scale.")
-    switch("clip_noise", True, "Clip noisy images to [0, 1].")
-    number("train_eps", None, "Training attack: ε, 0-255 scale.")
-    number("train_eps_iter", None, "Training attack: step, 0-255 scale.")
-    count("train_nb_iter", None, "Training attack: steps.")
-    choice("train_target", "none", _TARGETS, "Training attack: target.")
-    choice(
-        "train_dtype",
-        "float32",
-        DTYPES,
-        "Dtype of the training's passes; weights, losses and optimizer are always float32.",
-    )
-    switch("round_weights", False, "Round the finished model's weights to bfloat16.")
-    choice("train_attack_dtype", "float32", DTYPES, "Dtype of the training attack's passes.")
-    count("attack_warmup_steps", 0, "Training attack: ε and step grow linearly over these steps.")
-    switch("attack_batch_statistics", True, "Batch norm uses batch statistics while crafting.")
-    switch("joint_batch", False, "Clean and adversarial images pass the model as one batch.")
-    switch(
-        "separate_passes",
-        False,
-        "A pass of its own for each penalty on clean images, and for the clean batch in any case.",
-    )
-    switch("statistics_passes", False, "Move batch norm's averages as the authors' graph does.")
-    count("virtual_replicas", 1, "Batch norm and pairs see the shares of so many replicas.")
-    switch("augment", False, "Random crop, flip and saturation.")
-    number("label_smoothing", 0.0, "Label smoothing.")
-    number("weight_decay", 0.0, "Weight of Σ ½‖w‖².")
-    number("learning_rate", 0.001, "Of Adam.")
-    number("adam_epsilon", 1e-6, "Adam's ε.")
-    flags.DEFINE_list(
-        "learning_rate_drops",
-        [],
-        "Epochs at which the learning rate is divided by 10.",
-        flag_values=values,
-    )
-    number("average_decay", 0.0, "Decay of a moving average of the weights; 0: none is kept.")
-    count("epochs", 1, "Passes over the training set.")
-    count("max_steps", None, "End after so many steps; default: with the last epoch.")
-    count("batch_size", 200, "Global batch size of the training.")
-    count("train_images", None, "Train on the first so many images; default: all.")
-    flags.DEFINE_string(
-        "init_from",
-        None,
-        "Start from the model of this run folder or .keras file.",
-        flag_values=values,
-    )
-    count(
-        "watch_every",
-        None,
-        "Log the accuracy on 200 test images, clean and attacked, every so many epochs.",
-    )
-    flags.DEFINE_string(
-        "watch_attack",
-        None,
-        "The attack of --watch_every, written as an --attack.",
-        flag_values=values,
-    )
-    switch("fine_tuned", False, "Never start from fresh weights: --init_from must be given.")
-
-
 def define_attack_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     """What a model is attacked with; perturbation sizes on the 0-255 scale."""
     count = functools.partial(flags.DEFINE_integer, flag_values=values)
@@ -197,10 +107,11 @@ def define_attack_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     flags.DEFINE_multi_string(
         "attack",
         [],
-        "One column of the attack grid, repeatable: METHOD[,KEY=VALUE...] with METHOD "
-        f"{', '.join(METHODS)} and KEY {', '.join(attack_keys())}; "
-        f"{', '.join(sorted(SIZES))} on the 0-255 scale (SPSA's eps_iter, the "
-        "learning rate, too). Example: pgd,eps=76.5,eps_iter=50,nb_iter=200,restarts=10",
+        "One column of the attack grid, repeatable: METHOD[,KEY=VALUE...] with METHOD and its KEYs "
+        f"{'; '.join(f'{name}: ' + ', '.join(attack_keys(name)) for name in ATTACKS)}; or "
+        f"{', '.join(PRESETS)}, with eps, restarts and dtype; {', '.join(sorted(SIZES))} on the "
+        "0-255 scale. "
+        "Example: pgd,eps=76.5,eps_iter=50,nb_iter=200,restarts=10",
         flag_values=values,
     )
     flags.DEFINE_string(

@@ -16,7 +16,14 @@ IMPORTED = "weights imported from a published checkpoint"
 # How numbers are computed, which is no shorter and no other training.
 ARITHMETIC = ("train_dtype", "train_attack_dtype", "round_weights")
 # Settings of a training that make it less than the paper's.
-LESS = ("epochs", "model_width", "train_nb_iter", "train_eps_iter", "attack_warmup_steps")
+LESS = (
+    "epochs",
+    "model_width",
+    "train_nb_iter",
+    "train_eps_iter",
+    "attack_warmup_steps",
+    "attack_warmup_nb_iter",
+)
 
 # Sentences of what ran and what the paper has; other settings are called by their names.
 _WORDS = {

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Hashable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from alp_repro import evaluation, training
+from alp_repro.attacks import PGD
+from alp_repro.attacks.phases import ensemble_of
 from alp_repro.data import load
 from alp_repro.errors import InputError
 
@@ -21,7 +24,7 @@ from .training_run import training_set
 if TYPE_CHECKING:
     from absl import flags
 
-    from alp_repro.attacks import Attack
+    from alp_repro.attacks import Attack, Ensemble
     from alp_repro.evaluation import Progress
     from alp_repro.reporting.tables import Column
     from alp_repro.training import Recipe
@@ -88,16 +91,17 @@ def announce(jobs: list[Job], devices: Devices, *, at_a_time: int) -> Clock:
     seconds: dict[str, float] = {}
     # Rows that differ in what costs nothing are timed once.
     steps: dict[Hashable, float] = {}
-    evaluations: dict[Hashable, dict[Attack, float]] = {}
+    evaluations: dict[Hashable, dict[Attack | Ensemble, float]] = {}
     print("estimate (evaluation: if no image breaks):", flush=True)
     for job in jobs:
         values, recipe = job.values, settings.recipe(job.values)
         train = 0.0
         if not job.run.finished:
-            kind = _kind(recipe)
-            if kind not in steps:
-                steps[kind] = step_seconds(values, recipe, devices)
-            train = steps[kind] * _steps_left(job, recipe)
+            for part, count in _parts_left(job, recipe):
+                kind = _kind(part)
+                if kind not in steps:
+                    steps[kind] = step_seconds(values, part, devices)
+                train += steps[kind] * count
         key = (values.model, values.model_width, values.num_images, tuple(job.columns))
         if key not in evaluations:
             evaluations[key] = attack_seconds(values, job.columns, devices)
@@ -123,21 +127,38 @@ def _kind(recipe: Recipe) -> Hashable:
         recipe.model_width,
         recipe.batch_size,
         recipe.dtype,
-        recipe.attack if recipe.uses_adversarial else None,
+        recipe.attack if recipe.crafts else None,
         recipe.augment,
     )
 
 
-def _steps_left(job: Job, recipe: Recipe) -> int:
-    """Steps of a training that are still to do."""
+def _parts_left(job: Job, recipe: Recipe) -> list[tuple[Recipe, int]]:
+    """Recipes whose steps all cost the same, each with how many are still to do."""
+    whole, iterations = _steps_left(job, recipe), recipe.attack_warmup_nb_iter
+    if iterations is None or not isinstance(recipe.attack, PGD):
+        return [(recipe, whole.left)]
+    warm = min(max(recipe.attack_warmup_steps - whole.done, 0), whole.left)
+    plain = dataclasses.replace(recipe, attack_warmup_nb_iter=None)
+    short = dataclasses.replace(recipe.attack, nb_iter=iterations)
+    return [(dataclasses.replace(plain, attack=short), warm), (plain, whole.left - warm)]
+
+
+class _Steps(NamedTuple):
+    done: int
+    left: int
+
+
+def _steps_left(job: Job, recipe: Recipe) -> _Steps:
+    """Steps of a training that are done and still to do."""
     images = recipe.train_images or len(training_set(recipe.dataset, job.values.data_dir).labels)
     log = job.run.log
-    done = (
+    epochs = (
         len(log.read_text(encoding="utf-8").splitlines()) - 1
         if job.run.backup.exists() and log.exists()
         else 0
     )
-    return max(steps_of(recipe, images) - done * -(-images // recipe.batch_size), 0)
+    done = epochs * -(-images // recipe.batch_size)
+    return _Steps(done, max(steps_of(recipe, images) - done, 0))
 
 
 def steps_of(recipe: Recipe, images: int) -> int:
@@ -146,18 +167,18 @@ def steps_of(recipe: Recipe, images: int) -> int:
     return min(steps, recipe.max_steps or steps)
 
 
-def attacks_of(columns: list[Column]) -> list[Attack]:
+def attacks_of(columns: list[Column]) -> list[Attack | Ensemble]:
     """The attacks of some columns, each with all the restarts that it is run to.
 
     A column with more restarts goes on where the one with fewer ended.
     """
-    found: dict[Attack, Attack] = {}
+    found: dict[Attack | Ensemble, Attack | Ensemble] = {}
     for attack in sorted((column.attack for column in columns), key=lambda a: a.restarts):
         found[dataclasses.replace(attack, restarts=1)] = attack
     return list(found.values())
 
 
-def share_left(job: Job, attack: Attack) -> float:
+def share_left(job: Job, attack: Attack | Ensemble) -> float:
     """How much of an attack on a row is still to do, if no further image breaks."""
     values = job.values
     try:
@@ -186,7 +207,7 @@ def step_seconds(values: flags.FlagValues, recipe: Recipe, devices: Devices) -> 
 
 def attack_seconds(
     values: flags.FlagValues, columns: list[Column], devices: Devices
-) -> dict[Attack, float]:
+) -> dict[Attack | Ensemble, float]:
     """Duration of each attack of a row, at the rate of a short one on an untrained model."""
     model = training.compiled_model(settings.recipe(values)).classifier
     batch = settings.eval_batch_size(values, gpu=devices.gpu)
@@ -196,9 +217,11 @@ def attack_seconds(
     )
     images = np.resize(data.unit_scale, (batch, *data.images.shape[1:]))
     labels = np.resize(data.labels, batch)
-    seconds: dict[Attack, float] = {}
+    seconds: dict[Attack | Ensemble, float] = {}
     for attack in attacks_of(columns):
         stamps: list[float] = []
+        first = ensemble_of(attack).phases[0].attack
+        timed = _shortened(first)
 
         def stamp(_: Progress, stamps: list[float] = stamps) -> None:
             stamps.append(time.monotonic())
@@ -207,15 +230,24 @@ def attack_seconds(
             model,
             images,
             labels,
-            attack=dataclasses.replace(
-                attack, nb_iter=_TIMED_ITERATIONS, restarts=_TIMED_BATCHES, budget=0
-            ),
+            attack=timed,
             batch_size=batch,
             record_losses=True,  # so that broken images are attacked again
             report=stamp,
         )
         # From the end of the first batch, which was traced and compiled, to that of the last.
         per_batch = (stamps[-1] - stamps[0]) / (len(stamps) - 1)
-        batches = -(-count * attack.gradients // (attack.nb_iter * batch))
-        seconds[attack] = per_batch / _TIMED_ITERATIONS * attack.nb_iter * batches
+        runs = attack.gradients / _of_one_run(first)
+        per_run = per_batch * _of_one_run(first) / _of_one_run(timed)
+        seconds[attack] = per_run * math.ceil(count * runs / batch)
     return seconds
+
+
+def _shortened(attack: Attack) -> Attack:
+    short: dict[str, Any] = {"restarts": _TIMED_BATCHES}
+    short |= {"nb_iter": _TIMED_ITERATIONS} if "nb_iter" in attack.varied else {}
+    return dataclasses.replace(attack, **short)
+
+
+def _of_one_run(attack: Attack) -> int:
+    return dataclasses.replace(attack, restarts=1).gradients

@@ -28,7 +28,7 @@ from .cluster_run import Compute, computing
 from .evaluation_run import attack_run
 
 if TYPE_CHECKING:
-    from alp_repro.attacks import Attack
+    from alp_repro.attacks import Attack, Ensemble
 
 FLAGS = flags.FLAGS
 settings.define_run_flags()
@@ -59,18 +59,20 @@ def main(_: list[str]) -> None:
             )
 
 
-def of_row(grid: list[Attack], compute: Compute) -> Iterator[tuple[Attack, AttackRecord]]:
+def of_row(
+    grid: list[Attack | Ensemble], compute: Compute
+) -> Iterator[tuple[Attack | Ensemble, AttackRecord]]:
     """The results of a run's model on its data set's evaluation images."""
     run = settings.run_dir(FLAGS)
     model = runs.load_model(run.model)
     for attack in grid:
-        record = attack_run(
-            FLAGS, run, model, attack, compute.devices, run_restarts=compute.run_restarts()
-        )
+        record = attack_run(FLAGS, run, model, attack, compute.devices, executor=compute.executor())
         yield attack, record
 
 
-def of_classifier(grid: list[Attack], compute: Compute) -> Iterator[tuple[Attack, AttackRecord]]:
+def of_classifier(
+    grid: list[Attack | Ensemble], compute: Compute
+) -> Iterator[tuple[Attack | Ensemble, AttackRecord]]:
     """The results of --model on --data.
 
     Raises:
@@ -107,7 +109,7 @@ def of_classifier(grid: list[Attack], compute: Compute) -> Iterator[tuple[Attack
                 save_adversarial=FLAGS.save_adversarial,
                 strategy=chosen.strategy,
                 jit_compile=chosen.jit_compile,
-                run_restarts=compute.run_restarts(),
+                executor=compute.executor(),
                 details={"device": chosen.description, "data_source": data.source},
             ),
         )

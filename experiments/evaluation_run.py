@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from alp_repro import evaluation, runs
 from alp_repro.data import Images, dataset_spec, load, prepare, store
+from alp_repro.evaluation.restarts import Executor, in_this_process
 from alp_repro.tasks import Status
 
 from . import settings
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     import keras
     from absl import flags
 
-    from alp_repro.attacks import Attack
+    from alp_repro.attacks import Attack, Ensemble
     from alp_repro.data.load import ImageCount
     from alp_repro.evaluation import AttackRecord, Progress
 
@@ -39,7 +40,7 @@ def image_count(values: flags.FlagValues) -> int:
         return values.num_images
     if not _is_prepared(values.dataset, values.data_dir):
         return dataset_spec(values.dataset).test_size
-    return load.split_sizes(values.dataset, data_dir=values.data_dir)["test"]
+    return load.evaluation_split_size(values.dataset, data_dir=values.data_dir)
 
 
 @functools.lru_cache(maxsize=8)
@@ -55,8 +56,8 @@ def evaluation_digest(
     """
     if not _is_prepared(dataset, data_dir):
         return None
-    whole = whole_split and load.split_sizes(dataset, data_dir=data_dir)["test"] == num_images
-    return evaluation_set(dataset, "all" if whole else num_images, data_dir).digest
+    whole = whole_split and load.evaluation_split_size(dataset, data_dir=data_dir) == num_images
+    return load.evaluation_digest(dataset, "all" if whole else num_images, data_dir=data_dir)
 
 
 def _is_prepared(dataset: str, data_dir: str | None) -> bool:
@@ -69,20 +70,20 @@ def attack_run(
     values: flags.FlagValues,
     run: runs.RunDir,
     model: keras.Model,
-    attack: Attack,
+    attack: Attack | Ensemble,
     devices: Devices,
     *,
     data: Images | None = None,
     record_losses: bool = False,
     details: dict[str, Any] | None = None,
     tell: Callable[[Status], None] | None = None,
-    run_restarts: Callable[..., AttackRecord] = evaluation.attack_with_restarts,
+    executor: Executor = in_this_process,
 ) -> AttackRecord:
     """The result of one attack on a run's model, computed as far as it is not on disk.
 
     The images are the paper's evaluation images unless others are given; losses are recorded where
     the values or the caller ask for it. Progress is told, or shown where nobody is to be told;
-    `run_restarts` is that of `evaluate`.
+    `executor` is that of `evaluate`.
     """
     data = data or evaluation_set(values.dataset, values.num_images, values.data_dir)
     with shown(run.path.name, tell) as tell:
@@ -100,7 +101,7 @@ def attack_run(
             strategy=devices.strategy,
             jit_compile=devices.jit_compile,
             report=lambda progress: tell(Status(told(attack, progress), progress.seconds_left)),
-            run_restarts=run_restarts,
+            executor=executor,
             details={
                 "device": devices.description,
                 "data_source": data.source,
@@ -110,7 +111,7 @@ def attack_run(
         )
 
 
-def told(attack: Attack, progress: Progress) -> str:
+def told(attack: Attack | Ensemble, progress: Progress) -> str:
     """Where an attack is, in a few words."""
     return (
         f"{attack}, restart {progress.restarts_done} of {progress.restarts}, "

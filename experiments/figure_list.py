@@ -6,8 +6,9 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from alp_repro.data.specs import DATASETS
+from alp_repro.reporting.labels import model_label
 from alp_repro.reporting.report import Expected, Missing
-from alp_repro.reporting.tables import TABLES, model_label
+from alp_repro.reporting.tables import TABLES
 
 from .commands import command, table_command
 

@@ -13,7 +13,7 @@ from absl import flags
 from alp_repro.attacks import EXECUTION
 from alp_repro.data import dataset_spec, unverified_source
 from alp_repro.errors import InputError
-from alp_repro.reporting import figures, results, tables
+from alp_repro.reporting import figures, labels, results
 from alp_repro.runs import RunDir
 
 from . import devices, flagfiles, settings
@@ -23,8 +23,16 @@ from .flagfiles import one_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from alp_repro.attacks import Attack
+    from alp_repro.attacks import Attack, Ensemble
     from alp_repro.reporting.report import Missing
+
+_IN_CAPTIONS = {
+    "eps": "ε =",
+    "eps_iter": "steps of",
+    "learning_rate": "a learning rate of",
+    "nb_iter": "n =",
+    "restarts": "r =",
+}
 
 FLAGS = flags.FLAGS
 
@@ -90,20 +98,17 @@ def finished_runs(rows: list[str]) -> tuple[dict[str, RunDir], list[Missing]]:
 
 def title(row: str) -> str:
     """Return a row's label without its settings."""
-    return tables.row_label(FLAGS.table, row)
+    return labels.row_label(FLAGS.table, row)
 
 
-def in_words(attack: Attack) -> str:
+def in_words(attack: Attack | Ensemble) -> str:
     """Say an attack as a caption does: the paper's symbols, sizes on the 0–255 scale."""
-    said = [f"ε = {attack.eps * 255:g}"]
-    if attack.method == "pgd":
-        said.append(f"steps of {attack.eps_iter * 255:g}")
-    said += [f"n = {attack.nb_iter}", f"r = {attack.restarts}"]
+    said = [f"{_IN_CAPTIONS[name]} {value}" for name, value in attack.varied.items()]
     if attack.dtype != "float32":
         said.append(f"crafted in {attack.dtype} and judged in float32")
     others = attack.departures_text(leaving_out=("method", *EXECUTION))
     rest = f", and {others}" if others else ""
-    return f"{attack.method.upper()} with {', '.join(said)}{rest} (sizes on the 0–255 scale)"
+    return f"{attack.name.upper()} with {', '.join(said)}{rest} (sizes on the 0–255 scale)"
 
 
 def data_and_scale() -> str:

@@ -17,6 +17,7 @@ import numpy as np
 from absl import flags
 
 from alp_repro import runs
+from alp_repro.attacks import PGD
 from alp_repro.errors import InputError
 from alp_repro.reporting import figures
 
@@ -90,6 +91,8 @@ def _map(job: Job, run: RunDir, compute: Compute) -> HeatMap:
 
     chosen = compute.devices
     attack = dataclasses.replace(job.columns[-1].attack, restarts=FLAGS.restarts)
+    if not isinstance(attack, PGD):
+        raise InputError(f"the last attack is {attack}: expected pgd, which has a step size")
     eps_iters, nb_iters = _grid(attack.eps)
     data = evaluation_set(FLAGS.dataset, FLAGS.num_images, FLAGS.data_dir)
     batch_size = settings.eval_batch_size(job.values, gpu=chosen.gpu)

@@ -17,7 +17,7 @@ from alp_repro.attacks import resolve_dtype
 from alp_repro.data.load import EVALUATION_IMAGES
 from alp_repro.data.specs import DATASETS
 from alp_repro.reporting import report
-from alp_repro.reporting.tables import model_label
+from alp_repro.reporting.labels import model_label
 
 from . import app, settings
 from .claim_evidence import judge_all

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from alp_repro import files, runs
-from alp_repro.evaluation import AttackRecord, attack_with_restarts
+from alp_repro.evaluation.restarts import Executor, in_this_process
 
 from . import devices, settings
 from .evaluation_run import attack_run
@@ -55,7 +55,7 @@ class RowHere:
 
     job: Job
     devices: Devices
-    run_restarts: Callable[..., AttackRecord] = attack_with_restarts
+    executor: Executor = in_this_process
 
     @property
     def name(self) -> str:
@@ -64,7 +64,7 @@ class RowHere:
 
     def run(self, tell: Callable[[Status], None]) -> None:
         """Makes the row."""
-        make_row(self.job, self.devices, tell=tell, run_restarts=self.run_restarts)
+        make_row(self.job, self.devices, tell=tell, executor=self.executor)
 
 
 def table_arguments(values: flags.FlagValues) -> tuple[str, ...]:
@@ -86,7 +86,7 @@ def make_row(
     chosen: Devices,
     *,
     tell: Callable[[Status], None],
-    run_restarts: Callable[..., AttackRecord] = attack_with_restarts,
+    executor: Executor = in_this_process,
 ) -> None:
     """Trains the row's model unless it is there, and runs the attacks that are not."""
     import keras
@@ -106,7 +106,7 @@ def make_row(
             chosen,
             details=details,
             tell=tell,
-            run_restarts=run_restarts,
+            executor=executor,
         )
     keras.backend.clear_session()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alp_repro import attacks
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD, Attack
 from alp_repro.data import dataset_spec
 from alp_repro.errors import InputError
 from alp_repro.losses import PENALTIES
@@ -137,14 +137,9 @@ def recipe(values: flags.FlagValues) -> Recipe:
     Raises:
       InputError: flags that contradict each other.
     """
-    penalty, weight = values.regularizer, values.regularizer_weight
-    if (penalty == "none") != (weight == 0):
-        raise InputError(
-            f"--regularizer={penalty} --regularizer_weight={weight}: a penalty and a weight above "
-            "0 go together"
-        )
+    penalties = _penalties(values)
     fraction = values.adversarial_fraction
-    needed = penalty != "none" and "adversarial" in PENALTIES[penalty].needs
+    needed = any("adversarial" in PENALTIES[name].needs for name in penalties)
     needed = needed or bool(fraction) or values.statistics_passes
     attack = _training_attack(values, needed=needed)
     try:
@@ -160,12 +155,46 @@ def recipe(values: flags.FlagValues) -> Recipe:
         "attack": attack,
         "learning_rate_drops": drops,
         "dtype": attacks.resolve_dtype(values.train_dtype),
+        "penalties": penalties,
     }
-    if penalty != "none":
-        settings["penalties"] = {penalty: weight}
     if attack is None:
-        settings["attack_warmup_steps"] = 0
+        settings |= {"attack_warmup_steps": 0, "attack_warmup_nb_iter": None}
     return Recipe(**settings)
+
+
+def _penalties(values: flags.FlagValues) -> dict[str, float]:
+    """The penalties of --regularizer with their weights.
+
+    Raises:
+      InputError: an unknown penalty, or one that has no weight or two.
+    """
+    text, weight = values.regularizer, values.regularizer_weight
+    several = ":" in text
+    found: dict[str, float] = {}
+    for part in text.split(",") if several else [] if text == "none" else [f"{text}:{weight}"]:
+        name, _, number = part.partition(":")
+        if name not in PENALTIES:
+            known = ", ".join(["none", *PENALTIES])
+            raise InputError(f"--regularizer={text}: {name!r} is none of {known}")
+        if name in found:
+            raise InputError(f"--regularizer={text}: {name} is there twice")
+        try:
+            found[name] = float(number)
+        except ValueError:
+            raise InputError(
+                f"--regularizer={text}: {name} needs a weight, as in {name}:0.5, not {number!r}"
+            ) from None
+    if several and weight:
+        raise InputError(
+            f"--regularizer={text} --regularizer_weight={weight}: the penalties have weights of "
+            "their own"
+        )
+    if not several and (text == "none") != (weight == 0):
+        raise InputError(
+            f"--regularizer={text} --regularizer_weight={weight}: a penalty and a weight above "
+            "0 go together"
+        )
+    return found
 
 
 def _training_attack(values: flags.FlagValues, *, needed: bool) -> Attack | None:
@@ -176,7 +205,7 @@ def _training_attack(values: flags.FlagValues, *, needed: bool) -> Attack | None
         steps alone may be given then, since a scale gives them to all rows.
     """
     if not needed:
-        for name in ("train_eps", "train_target", "joint_batch"):
+        for name in ("train_eps", "train_target", "joint_batch", "crafting"):
             if values[name].value != values[name].default:
                 raise InputError(
                     f"--{name}={values[name].value}: nothing here uses adversarial images; "
@@ -186,7 +215,7 @@ def _training_attack(values: flags.FlagValues, *, needed: bool) -> Attack | None
     for name in ("train_eps", "train_eps_iter", "train_nb_iter"):
         if values[name].value is None:
             raise InputError(f"--{name} is needed: this recipe trains on adversarial images")
-    return Attack(
+    return PGD(
         eps=values.train_eps / 255,
         eps_iter=values.train_eps_iter / 255,
         nb_iter=values.train_nb_iter,
@@ -213,6 +242,9 @@ def changes(paper: Recipe, scaled: Recipe) -> dict[str, tuple[Any, Any]]:
 
 def _flat(settings: Recipe) -> dict[str, Any]:
     found = settings.to_json()
+    for field in dataclasses.fields(Recipe):  # those that are left out while they are default
+        if field.name != "penalties":
+            found.setdefault(field.name, getattr(settings, field.name))
     found["train_dtype"] = found.pop("dtype")
     attack = found.pop("attack") or {}
     for key, value in attack.items():

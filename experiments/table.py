@@ -5,8 +5,8 @@
     python -m experiments.table --table=1 --scale=quick --show
 
 Each row is printed as soon as it is known; the whole table is written as Markdown, CSV and JSON to
-<runs_dir>/<scale>/tables/, but with --show, which writes nothing. It can be stopped at any time and
-started again.
+<runs_dir>/<scale>/tables/, but with --show, which writes nothing; rows of it that --rows leaves out
+stay as they are. It can be stopped at any time and started again.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from alp_repro import runs, tasks
 from alp_repro.data import dataset_spec, unverified_source
 from alp_repro.errors import InputError
 from alp_repro.reporting import spread, stored_tables, table_files, tables
+from alp_repro.reporting.kept_rows import with_kept_rows
 from alp_repro.reporting.tables import Column, PaperTable, TableRow
 
 from . import app, cluster_run, devices, estimates, settings, shares
@@ -56,6 +57,8 @@ def main(_: list[str]) -> None:
         jobs = [make_job(FLAGS, row) for row in FLAGS.rows]
         heading = scale_heading(paper, jobs)
         print(heading, flush=True)
+        if work:
+            to_keep(paper, jobs)  # what is refused is refused before the work
         failed = make(paper, [job for job in jobs if job.row in wanted], work) if work else []
     found = [row_of(paper, job) for job in jobs]
     seeds = spread_of(paper)
@@ -98,6 +101,12 @@ def write(paper: PaperTable, found: list[TableRow], jobs: list[Job], seeds: Spre
     """Writes the table's files; what to tell of it."""
     folder = settings.scale_folder(FLAGS) / "tables"
     wanted = wanted_of(jobs[0])
+    columns, stored, told = columns_of(jobs), to_keep(paper, jobs), ""
+    if stored is not None:
+        made = [row.row for row in found]
+        found, columns = with_kept_rows(found, columns, stored, paper)
+        jobs = [*jobs, *described_jobs([row.row for row in found if row.row not in made])]
+        told = f" (kept: {', '.join(row.row for row in found if row.row not in made)})"
     details = {"table": paper.number, "scale": FLAGS.scale, **runs.provenance()}
     images = wanted.digest(wanted.num_images)
     if images is not None:  # unknown where the data set was not prepared: that takes nothing back
@@ -106,12 +115,44 @@ def write(paper: PaperTable, found: list[TableRow], jobs: list[Job], seeds: Spre
         folder,
         f"table{paper.number}",
         found,
-        columns_of(jobs),
+        columns,
         heading=scale_heading(paper, jobs),
         details=details,
         spread=seeds,
     )
-    return f"written: {folder}/table{paper.number}.md, .csv, .json"
+    return f"written: {folder}/table{paper.number}.md, .csv, .json{told}"
+
+
+def to_keep(paper: PaperTable, jobs: list[Job]) -> StoredTable | None:
+    """The stored table, if it has rows that are not asked for now; they are kept.
+
+    Raises:
+      InputError: it cannot be read, or is of other images.
+    """
+    file = stored_tables.table_file(settings.scale_folder(FLAGS), paper.number)
+    asked = {job.row for job in jobs}
+    if not file.exists() or asked >= {row.row for row in paper.rows}:
+        return None
+    stored = stored_tables.read_table(file)
+    if asked >= {row.row for row in stored.rows}:
+        return None
+    wanted = wanted_of(jobs[0])
+    images = wanted.digest(wanted.num_images)
+    if None not in (images, stored.images) and images != stored.images:
+        raise InputError(
+            f"{file} has rows of other images, which cannot stand beside these: make all its rows, "
+            "or move it away"
+        )
+    return stored
+
+
+def described_jobs(rows: list[str]) -> list[Job]:
+    """Those of kept rows that are described somewhere; others may be of a folder of flags past."""
+    found = []
+    for row in rows:
+        with contextlib.suppress(InputError):
+            found.append(make_job(FLAGS, row))
+    return found
 
 
 def chosen_rows() -> list[str]:

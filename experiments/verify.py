@@ -22,7 +22,7 @@ import numpy as np
 from absl import flags
 
 from alp_repro import shipped
-from alp_repro.attacks import resolve_dtype
+from alp_repro.attacks import Ensemble, resolve_dtype
 from alp_repro.data import DATASETS, Images, load_split
 from alp_repro.errors import InputError
 from alp_repro.evaluation import published
@@ -169,7 +169,7 @@ def extent(record: AttackRecord) -> dict[str, int]:
 
     A record has as many restarts as its image that stands longest has seen.
     """
-    if record.settings["attack"]["target"] == "rotate":
+    if isinstance(record.attack, Ensemble):
         return {"restarts": int(np.max(record.next_restart)), "num_images": _STRONG.value}
     return {"restarts": 1, "num_images": len(record.labels)}
 

@@ -150,6 +150,9 @@ def _images(pixels: np.ndarray) -> str:
     return f"{int(_of_images(pixels).sum())} of {len(pixels)} images"
 
 
+_REASON = "not_measured"
+
+
 def _read(path: str) -> dict[str, np.ndarray]:
     """The arrays of a file, fit to be checked.
 
@@ -166,18 +169,12 @@ def _read(path: str) -> dict[str, np.ndarray]:
             missing = [name for name in NAMES if name not in content.files]
             if missing:
                 _refuse(f"{path} has no {', '.join(missing)}: {right}")
-            file = {name: content[name] for name in NAMES}
+            file = {name: content[name] for name in (*NAMES, _REASON) if name in content.files}
     except Exception as error:  # zipfile and NumPy raise errors of many kinds for damaged files
         _refuse(f"{path} cannot be read ({' '.join(str(error).split())[:200]}): {right}")
     if reason := unfit(file):
         _refuse(f"{path}: {reason}")
     return file
-
-
-def _not_measured(path: str) -> str:
-    """Why the audit behind a file attacked nothing, as the file says; "": it attacked."""
-    with np.load(path, allow_pickle=False) as file:
-        return str(file["not_measured"]) if "not_measured" in file.files else ""
 
 
 def _differs(file: dict[str, np.ndarray], data: str, class_names: str | None) -> list[str]:
@@ -233,7 +230,7 @@ def cli() -> None:
     parser.add_argument("--class_names", help="the order of --data's folders, as in alp-audit")
     arguments = parser.parse_args()
     file = _read(arguments.file)
-    if reason := _not_measured(arguments.file):
+    if reason := str(file.pop(_REASON, "")):  # why the audit attacked nothing
         print(f"not measured: {reason}; no share of the images is claimed to be left")
         sys.exit(EXIT_NOT_JUDGED)
     wrong = verify(file)

@@ -5,31 +5,47 @@ from __future__ import annotations
 import os
 from collections.abc import Generator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from alp_repro import kernels
+from alp_repro.data import dataset_spec, load, prepare, store
 from alp_repro.errors import InputError
-from tests.small_model import small_images, small_labels, small_model
+
+# TensorFlow is imported where tests run: pytest-xdist's first process has none of them.
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
 
 # Ray's processes run as tests do, not with less priority: a busy machine would starve them.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
-# Two devices for `tf.distribute`; this must come before TensorFlow first uses a device.
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-)
 
-# They take minutes each: begun last, one would hold up the end of the suite by itself.
-LONG = ("test_table.py", "test_readme.py", "test_cluster_faults.py", "test_installed.py")
+def pytest_configure(config: pytest.Config) -> None:
+    """Makes two devices for `tf.distribute`, before TensorFlow first uses a device."""
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        return
+    import tensorflow as tf
+
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+
+
+# The longest first: begun last, one would hold up the end of the suite by itself.
+LONG = (
+    *("test_table.py", "test_readme.py", "test_cluster_faults.py", "test_installed.py"),
+    *("test_indicators.py", "test_gates.py", "test_programs.py", "test_restarts.py"),
+    *("test_train.py", "test_strategies.py", "test_evaluate.py", "test_budget.py"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the longest files first; --no-loadscope-reorder has them begun in this order."""
-    items.sort(key=lambda item: item.path.name not in LONG)
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONG)))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -48,25 +64,37 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
 @pytest.fixture(scope="session")
 def two_replicas() -> tf.distribute.Strategy:
     """One for the whole process: the collective operations of two mistake each other's."""
+    import tensorflow as tf
+
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
 @pytest.fixture(scope="session")
 def model() -> keras.Model:
+    from tests.small_model import small_model
+
     return small_model()
 
 
 @pytest.fixture(scope="session")
 def images() -> np.ndarray:
+    from tests.small_model import small_images
+
     return small_images(40)
 
 
 @pytest.fixture(scope="session")
 def labels(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    from tests.small_model import small_labels
+
     return small_labels(model, images)
 
 
 @pytest.fixture(scope="session")
 def mnist_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of data sets: who first reads MNIST makes it there, for all."""
-    return tmp_path_factory.mktemp("tfds")
+    """A folder of data sets that has MNIST, which is made once: that of the checkout itself."""
+    load.load_split("mnist", "test")
+    made = prepare.prepared_folder(dataset_spec("mnist"), store.default_data_dir())
+    folder = tmp_path_factory.mktemp("tfds")
+    (folder / "mnist").symlink_to(made.parent, target_is_directory=True)
+    return folder

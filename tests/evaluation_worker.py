@@ -14,12 +14,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from alp_repro.attacks import Attack, BatchOutcome, WorkItems, search
+from alp_repro.attacks import PGD, BatchOutcome, WorkItems, programs
 from alp_repro.evaluation import AttackRecord, evaluate, restarts
 from experiments import app
 from tests.small_model import CLASSES, IMAGE_SHAPE, small_images, small_labels, small_model
 
-ATTACK = Attack(eps=0.05, eps_iter=0.02, nb_iter=3, restarts=30)
+ATTACK = PGD(eps=0.05, eps_iter=0.02, nb_iter=3, restarts=30)
 BATCH = 100
 IMAGES = 1000
 
@@ -40,7 +40,7 @@ def stand_in_program(model: keras.Model, **options: Any) -> Callable[..., BatchO
 def work(folder: str, reports: Connection | None = None, pause: float = 0.0) -> AttackRecord:
     """Many images and the stand-in program; saves, and sends one report, after each batch."""
     restarts.SAVE_SECONDS = -1.0
-    search.attack_program = stand_in_program
+    programs.attack_program = stand_in_program
     model = keras.Sequential(
         [keras.Input(IMAGE_SHAPE), keras.layers.Flatten(), keras.layers.Dense(CLASSES)]
     )

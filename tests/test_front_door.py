@@ -30,7 +30,7 @@ def test_a_model_is_loaded_and_evaluated_and_its_record_read(
 ) -> None:
     runs.save_model(tmp_path / "model.keras", model)
     loaded = alp_repro.load_model(str(tmp_path / "model.keras"))
-    attack = alp_repro.Attack(eps=0.05, eps_iter=0.02, nb_iter=2)
+    attack = alp_repro.PGD(eps=0.05, eps_iter=0.02, nb_iter=2)
     record = alp_repro.evaluate(loaded, images, labels, attack=attack, folder=str(tmp_path))
     (file,) = tmp_path.glob("*.npz")
     found = alp_repro.load_record(str(file))

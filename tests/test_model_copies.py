@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD
 from alp_repro.errors import InputError
 from alp_repro.evaluation import evaluate
 from alp_repro.model_copies import copy_weights, crafting_copy, float32_model, logits_function
@@ -81,10 +81,8 @@ def test_the_papers_models_have_copies(name: str, dtype: Any) -> None:
 def test_a_bfloat16_attack_on_a_normalised_model_is_as_strong(images: np.ndarray) -> None:
     model = normalised(images)
     labels = np.argmax(model(images), axis=1)
-    fine = evaluate(model, images, labels, attack=Attack(**ATTACK), batch_size=40)
-    rough = evaluate(
-        model, images, labels, attack=Attack(**ATTACK, dtype="bfloat16"), batch_size=40
-    )
+    fine = evaluate(model, images, labels, attack=PGD(**ATTACK), batch_size=40)
+    rough = evaluate(model, images, labels, attack=PGD(**ATTACK, dtype="bfloat16"), batch_size=40)
     assert fine.accuracy_at(2) < 0.9
     assert abs(rough.accuracy_at(2) - fine.accuracy_at(2)) <= 0.1
 
@@ -94,7 +92,7 @@ def test_replicas_of_a_normalised_model_are_the_model(
 ) -> None:
     model = normalised(images)
     labels = np.argmax(model(images), axis=1)
-    options: dict[str, Any] = {"attack": Attack(**ATTACK), "record_losses": True}
+    options: dict[str, Any] = {"attack": PGD(**ATTACK), "record_losses": True}
     one = evaluate(model, images, labels, batch_size=40, **options)
     two = evaluate(model, images, labels, batch_size=20, strategy=two_replicas, **options)
     np.testing.assert_allclose(two.losses, one.losses, atol=1e-3)
@@ -114,7 +112,7 @@ def test_a_copy_that_is_not_the_model_is_refused_with_what_helps(
 ) -> None:
     dtype = "mixed_bfloat16" if what == "judge" else None
     model = hidden(dtype) if kind == "hidden state" else Subclass(dtype)
-    attack = Attack(**ATTACK, dtype="bfloat16" if what == "crafting" else "float32")
+    attack = PGD(**ATTACK, dtype="bfloat16" if what == "crafting" else "float32")
     strategy = two_replicas if what == "replica" else None
     with pytest.raises(InputError, match=message) as caught:
         evaluate(
@@ -142,7 +140,7 @@ def test_what_helps_does_help(images: np.ndarray) -> None:
     """In float32, on one device, no copy is needed."""
     for model in (hidden(), Subclass(None)):
         labels = np.argmax(model(images), axis=1)
-        assert evaluate(model, images, labels, attack=Attack(**ATTACK)).clean_accuracy == 1
+        assert evaluate(model, images, labels, attack=PGD(**ATTACK)).clean_accuracy == 1
 
 
 class WithoutKernel(keras.layers.Layer):

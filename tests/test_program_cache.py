@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD
 from alp_repro.evaluation import evaluate
 from alp_repro.program_cache import kept_for_models
 from tests.small_model import IMAGE_SHAPE, small_images
@@ -66,7 +66,7 @@ def test_a_program_is_compiled_anew_when_the_models_python_side_changes(
 def test_an_evaluation_after_an_attribute_changed_is_of_the_model_as_it_is_now() -> None:
     model, images = Turned(), small_images(8)
     labels = np.argmax(model(images), axis=1)
-    attack = Attack(eps=1e-6, eps_iter=1e-6, nb_iter=1)
+    attack = PGD(eps=1e-6, eps_iter=1e-6, nb_iter=1)
     before = evaluate(model, images, labels, attack=attack, batch_size=8)
     assert before.clean_accuracy == before.accuracy_at(1) == 1
     model.sign = -1.0

@@ -13,18 +13,15 @@ What cannot run here stands in `LEFT_OUT`, with the reason.
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests import data_factory, test_checkpoints
+from tests import command_runner, data_factory, test_checkpoints
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -136,24 +133,12 @@ def ended(
         file = folder / f"{name.replace(' ', '_')}.py"
         file.write_text(code, encoding="utf-8")
         work.append([name, str(file)])
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.readme_runner"],
-        input=json.dumps(work),
+    return command_runner.run_all(
+        work,
         cwd=folder,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "ALP_REPRO_DATA_DIR": str(mnist_data_dir),
-            "CUDA_VISIBLE_DEVICES": "",
-            # Tables hold letters that this has not.
-            "PYTHONIOENCODING": "ascii",
-        },
-        capture_output=True,
-        text=True,
-        check=True,
+        ALP_REPRO_DATA_DIR=str(mnist_data_dir),
+        PYTHONIOENCODING="ascii",  # tables hold letters that this has not
     )
-    found: dict[str, tuple[int, str]] = json.loads(done.stdout)
-    return found
 
 
 @pytest.mark.slow

@@ -7,20 +7,66 @@ image whose loss has stopped rising halves its step and goes back to its best po
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
-from alp_repro.attacks.losses import finite_gradient, misclassified
+from alp_repro.attacks.ascent import GradientAttack
+from alp_repro.attacks.base import FIRST_FORM, STEPS, Cost, Crafted
+from alp_repro.attacks.draws import Draws
+from alp_repro.attacks.losses import finite_gradient, loss_and_gradient, misclassified
 from alp_repro.errors import InputError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from alp_repro.model_copies import LogitsFunction
+else:
+    from alp_repro.lazy_tensorflow import tf
 
 _MOMENTUM = 0.75  # α in Algorithm 1: the share of the new step
 _RHO = 0.75  # Condition 1: the share of steps that must raise the loss
 
-ValueAndGradient = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
+ValueAndGradient = Callable[["tf.Tensor"], tuple["tf.Tensor", "tf.Tensor", "tf.Tensor"]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class APGD(GradientAttack):
+    """Auto-PGD (Croce & Hein 2020): momentum, and steps from 2ε that halve by themselves.
+
+    Attributes:
+      nb_iter: steps of one restart.
+    """
+
+    nb_iter: int = dataclasses.field(default=100, metadata=STEPS)
+
+    name: ClassVar[str] = "apgd"
+
+    @property
+    def cost(self) -> Cost:
+        """Its steps."""
+        return Cost(gradients=self.nb_iter)
+
+    def told_besides(self) -> Mapping[str, Any]:
+        """What results have said since they were first kept, the first step among it."""
+        return {**FIRST_FORM, "eps_iter": 2 * self.eps}
+
+    def ascend(
+        self, logits: LogitsFunction, images: tf.Tensor, labels: tf.Tensor, draws: Draws
+    ) -> Crafted:
+        """Return the end of one run; see `GradientAttack.ascend`."""
+        result = auto_pgd(
+            loss_and_gradient(logits, labels, loss=self.loss, targets=draws.targets),
+            images,
+            draws.starts,
+            eps=self.eps,
+            nb_iter=self.nb_iter,
+            labels=labels,
+        )
+        return Crafted(tf.stop_gradient(result.adversarial), result.nonfinite_gradients)
 
 
 class ApgdResult(NamedTuple):

@@ -10,6 +10,8 @@ import numpy as np
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from alp_repro.model_copies import LogitsFunction
+
 DEFAULT_BATCH = 200
 
 
@@ -27,6 +29,25 @@ class WorkItems(NamedTuple):
     restart: Any
     lower: Any
     upper: Any
+
+
+class CraftItems(NamedTuple):
+    """A batch of work items, as an attack crafts them: see `WorkItems`.
+
+    seed: int scalar below 2³¹; clean_logits: the model that judges, of which targets are chosen.
+    """
+
+    images: tf.Tensor
+    labels: tf.Tensor
+    image_index: tf.Tensor
+    restart: tf.Tensor
+    seed: tf.Tensor
+    clean_logits: LogitsFunction
+
+    @property
+    def what_draws_depend_on(self) -> dict[str, tf.Tensor]:
+        """An item's own numbers, as `draws` takes them."""
+        return {"image_index": self.image_index, "restart": self.restart, "seed": self.seed}
 
 
 class BatchOutcome(NamedTuple):
@@ -93,6 +114,35 @@ class Execution:
         """The same with batches that so many items fill."""
         enough = max(1, -(-work // self.replicas))
         return dataclasses.replace(self, batch_size=min(self.batch_size, enough))
+
+
+def work_items(
+    images: np.ndarray,
+    labels: np.ndarray,
+    image: np.ndarray,
+    restart: np.ndarray,
+    *,
+    eps: float,
+    image_index: np.ndarray | None = None,
+) -> WorkItems:
+    """Return a batch of items.
+
+    Args:
+      images: float32 [n, height, width, channels], all that there are.
+      labels: int32 [n].
+      image, restart: int [batch], of each item.
+      eps: radius of the ball.
+      image_index: int [n], what an image's random numbers depend on; None: its place.
+    """
+    chosen = images[image]
+    index = image if image_index is None else image_index[image]
+    return WorkItems(
+        chosen,
+        labels[image],
+        index.astype(np.int64),
+        restart.astype(np.int32),
+        *exact_bounds(chosen, eps),
+    )
 
 
 def exact_bounds(images: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray]:

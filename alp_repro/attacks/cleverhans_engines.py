@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -10,49 +10,41 @@ import tensorflow as tf
 from cleverhans.tf2.attacks.projected_gradient_descent import projected_gradient_descent
 from cleverhans.tf2.attacks.spsa import SPSAAdam, margin_logit_loss, projected_optimization
 
-from alp_repro.attacks.draws import choose_targets
-from alp_repro.attacks.settings import Attack
-from alp_repro.model_copies import logits_function
+from alp_repro.attacks.ascent import aims
+from alp_repro.attacks.base import Crafted
+from alp_repro.attacks.spsa import SAMPLES
 
-# The protocol's SPSA: what `Attack` has no name for.
-SPSA_SAMPLES = 8192
+if TYPE_CHECKING:
+    from alp_repro.attacks.batches import CraftItems
+    from alp_repro.attacks.pgd import PGD
+    from alp_repro.attacks.spsa import SPSA
+    from alp_repro.model_copies import LogitsFunction
+
+# The protocol's SPSA: what the attack has no name for.
+SPSA_SAMPLES = SAMPLES
 SPSA_DELTA = 0.01
 
-# Crafts adversarial images from (images, labels, image_index, restart).
-_Crafting = Callable[..., tf.Tensor]
 
-
-def cleverhans_pgd(model: keras.Model, attack: Attack, seed: int) -> _Crafting:
+def cleverhans_pgd(attack: PGD, logits: LogitsFunction, items: CraftItems) -> Crafted:
     """Cleverhans' own call; its starts come from TensorFlow's global generator, seeded by batch."""
-    logits = logits_function(model)
-
-    def crafting(
-        images: tf.Tensor, labels: tf.Tensor, image_index: tf.Tensor, restart: tf.Tensor
-    ) -> tf.Tensor:
-        tf.random.set_seed(mixed_seed(seed, int(image_index[0]), int(restart[0])))
-        targets = choose_targets(
-            attack.target,
-            clean_logits=logits(images),
-            labels=labels,
-            image_index=image_index,
-            restart=restart,
-            seed=tf.constant(seed),
-        )
-        return projected_gradient_descent(
-            logits,
-            images,
-            attack.eps,
-            attack.eps_iter,
-            attack.nb_iter,
-            np.inf,
-            clip_min=0.0,
-            clip_max=1.0,
-            y=labels if targets is None else targets,
-            targeted=targets is not None,
-            rand_init=attack.random_start,
-        )
-
-    return crafting
+    tf.random.set_seed(
+        mixed_seed(int(items.seed), int(items.image_index[0]), int(items.restart[0]))
+    )
+    targets = aims(attack.target, items)
+    found = projected_gradient_descent(
+        logits,
+        items.images,
+        attack.eps,
+        attack.eps_iter,
+        attack.nb_iter,
+        np.inf,
+        clip_min=0.0,
+        clip_max=1.0,
+        y=items.labels if targets is None else targets,
+        targeted=targets is not None,
+        rand_init=attack.random_start,
+    )
+    return Crafted(found, tf.zeros_like(items.labels))
 
 
 class SpsaAdam(SPSAAdam):
@@ -66,46 +58,34 @@ class SpsaAdam(SPSAAdam):
         self._num_iters = 1
 
 
-def cleverhans_spsa(model: keras.Model, attack: Attack, seed: int) -> _Crafting:
+def cleverhans_spsa(attack: SPSA, logits: LogitsFunction, items: CraftItems) -> Crafted:
     """Cleverhans' `spsa`, one image at a time as it demands (Uesato et al. 2018)."""
-    logits = logits_function(model)
-    optimizer = SpsaAdam(attack.eps_iter)
+    optimizer = SpsaAdam(attack.learning_rate)
+    targets = aims(attack.target, items)
+    sign, classes = (-1.0, items.labels) if targets is None else (1.0, targets)
 
-    def crafting(
-        images: tf.Tensor, labels: tf.Tensor, image_index: tf.Tensor, restart: tf.Tensor
-    ) -> tf.Tensor:
-        targets = choose_targets(
-            attack.target,
-            clean_logits=logits(images),
-            labels=labels,
-            image_index=image_index,
-            restart=restart,
-            seed=tf.constant(seed),
+    def loss(points: tf.Tensor, aim: tf.Tensor) -> tf.Tensor:
+        outputs = logits(points)
+        return sign * margin_logit_loss(outputs, aim, nb_classes=outputs.shape[-1])
+
+    crafted = []
+    for i in range(items.images.shape[0]):
+        tf.random.set_seed(
+            mixed_seed(int(items.seed), int(items.image_index[i]), int(items.restart[i]))
         )
-        sign, aims = (-1.0, labels) if targets is None else (1.0, targets)
-
-        def loss(points: tf.Tensor, aim: tf.Tensor) -> tf.Tensor:
-            outputs = logits(points)
-            return sign * margin_logit_loss(outputs, aim, nb_classes=outputs.shape[-1])
-
-        crafted = []
-        for i in range(images.shape[0]):
-            tf.random.set_seed(mixed_seed(seed, int(image_index[i]), int(restart[i])))
-            crafted.append(
-                projected_optimization(
-                    loss,
-                    images[i : i + 1],
-                    aims[i : i + 1],
-                    attack.eps,
-                    attack.nb_iter,
-                    optimizer,
-                    0.0,
-                    1.0,
-                )
+        crafted.append(
+            projected_optimization(
+                loss,
+                items.images[i : i + 1],
+                classes[i : i + 1],
+                attack.eps,
+                attack.nb_iter,
+                optimizer,
+                0.0,
+                1.0,
             )
-        return tf.concat(crafted, axis=0)
-
-    return crafting
+        )
+    return Crafted(tf.concat(crafted, axis=0), tf.zeros_like(items.labels))
 
 
 def mixed_seed(*values: int) -> int:

@@ -6,16 +6,34 @@ Each depends on (seed, restart, image index) alone, whatever the batch.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
-import tensorflow as tf
-from cleverhans.tf2.utils import clip_eta
 
 from alp_repro import stateless_random
-from alp_repro.attacks.settings import Target
 
-_ROTATION = 3  # restarts in a turn of target=rotate
-NoiseFunction = Callable[[tf.Tensor], tf.Tensor]
+if TYPE_CHECKING:
+    import tensorflow as tf
+else:
+    from alp_repro.lazy_tensorflow import tf
+
+Target = Literal["none", "random", "least_likely", "each"]
+NoiseFunction = Callable[["tf.Tensor"], "tf.Tensor"]
+
+
+class Draws(NamedTuple):
+    """What an attack drew or chose for a batch.
+
+    starts: like the images, inside the ball; targets: int [batch], -1: this item has none, or None;
+    noise: needed by an attack with `gradient_noise`; step_share, smoothing: float32 [batch], what
+    an item takes of the attack's step size, and of its noise and momentum; None: all of it.
+    """
+
+    starts: tf.Tensor
+    targets: tf.Tensor | None = None
+    noise: NoiseFunction | None = None
+    step_share: tf.Tensor | None = None
+    smoothing: tf.Tensor | None = None
 
 
 def random_starts(
@@ -34,6 +52,8 @@ def random_starts(
       seed: int scalar below 2³¹.
       eps: float scalar, input scale.
     """
+    from cleverhans.tf2.utils import clip_eta
+
     seeds = item_seed(seed, image_index, restart)
     words = stateless_random.bits_of_each(seeds, images.shape[1:])
     eta = eps * stateless_random.uniform_from_bits(words, low=-1.0, high=1.0)
@@ -81,11 +101,6 @@ def item_noise(
     return noise
 
 
-def items_without_noise(target: Target, restart: tf.Tensor) -> tf.Tensor | None:
-    """Bool [batch], the work items that take neither gradient_noise nor momentum; None: all do."""
-    return restart % _ROTATION > 0 if target == "rotate" else None
-
-
 def choose_targets(
     target: Target,
     *,
@@ -98,7 +113,7 @@ def choose_targets(
     """The class each work item aims at, int32 [batch], -1: none; None for an untargeted attack.
 
     Args:
-      target: see `Attack`.
+      target: see `GradientAttack`.
       clean_logits: float32 [batch, classes] on the clean images.
       labels, image_index, restart: int [batch].
       seed: int scalar; the random target depends on it and the image's index alone.
@@ -113,11 +128,19 @@ def choose_targets(
         seeds = item_seed(seed, image_index, tf.constant(-1))
         uniform = stateless_random.uniform_from_bits(stateless_random.bits_of_each(seeds, []))
         return tf.cast(uniform * classes, tf.int32)
+    rank = tf.cast(restart, tf.int32) % (classes - 1)
+    return tf.gather(wrong_classes(clean_logits, labels), rank, axis=1, batch_dims=1)
+
+
+def wrong_classes(clean_logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Return each item's wrong classes by their logit, the largest first: int32 [batch, k - 1].
+
+    Args:
+      clean_logits: float32 [batch, k] on the clean images.
+      labels: int [batch].
+    """
+    classes = clean_logits.shape[-1]
     true_class = tf.one_hot(labels, classes, on_value=True, off_value=False)
     wrong_logits = tf.where(true_class, -np.inf, clean_logits)
     ranking = tf.argsort(wrong_logits, axis=1, direction="DESCENDING", stable=True)
-    turn = tf.cast(restart, tf.int32)
-    if target == "each":
-        return tf.gather(ranking, turn % (classes - 1), axis=1, batch_dims=1)
-    aims = tf.gather(ranking, turn // _ROTATION % (classes - 1), axis=1, batch_dims=1)
-    return tf.where(turn % _ROTATION == 1, -1, aims)
+    return ranking[:, : classes - 1]

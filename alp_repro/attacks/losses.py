@@ -9,13 +9,16 @@ the true class, the targeted margin and the targeted DLR are zero and so is thei
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from alp_repro.errors import InputError
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from alp_repro.model_copies import LogitsFunction
+
+Loss = Literal["cross_entropy", "margin", "dlr", "mixed"]
 _LEAST_SPREAD = 1e-12  # keeps the DLR's denominator positive when the largest logits tie
 
 
@@ -132,6 +135,43 @@ def attack_loss(
         return LOSSES[name].untargeted(labels=labels, logits=logits)
     towards = LOSSES[name].targeted(labels=labels, logits=logits, targets=tf.maximum(targets, 0))
     return tf.where(targets < 0, LOSSES[name].untargeted(labels=labels, logits=logits), towards)
+
+
+def least_classes(name: Loss, *, targeted: bool) -> int:
+    """How many classes a loss needs to be defined."""
+    return {"dlr": 4 if targeted else 3}.get(name, 2)
+
+
+def loss_and_gradient(
+    logits: LogitsFunction, labels: tf.Tensor, *, loss: Loss, targets: tf.Tensor | None = None
+) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
+    """A function of images: their logits, each one's attack loss, the gradient of their sum.
+
+    In a graph it stays a function of its own. Where it is inlined in a loop, TensorFlow's oneDNN
+    pass may meet a max-pool's gradient before the max-pool, by the memory addresses of the loop's
+    edges, and then leaves it to a far slower kernel: in two processes of three, seen with
+    TensorFlow 2.21 (docs/performance.md).
+
+    Args:
+      logits: the crafting model.
+      labels: int [batch].
+      loss: a key of `LOSSES`.
+      targets: int [batch] for a targeted attack, -1: this item has no target.
+    """
+    import tensorflow as tf
+
+    def value_and_gradient(points: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(points)
+            outputs = logits(points)
+            values = attack_loss(loss, labels=labels, logits=outputs, targets=targets)
+        return outputs, values, tape.gradient(values, points)
+
+    if not tf.inside_function():
+        return value_and_gradient
+    return tf.function(
+        value_and_gradient, experimental_attributes={"_noinline": True}, autograph=False
+    )
 
 
 def finite_gradient(gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -1,4 +1,4 @@
-"""The PGD loop, and the crafting of one restart of PGD or APGD.
+"""PGD in the L∞ ball (Madry et al. 2017), with what others have added to it.
 
 The loop is Cleverhans' `projected_gradient_descent` step for step (`optimize_linear`, `clip_eta`)
 from a given starting point and as one `tf.while_loop`, so that it compiles and resumes; a test
@@ -7,48 +7,144 @@ holds it to Cleverhans' exact bits. Everything here is on the model's input scal
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+import dataclasses
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 import numpy as np
-import tensorflow as tf
-from cleverhans.tf2.utils import clip_eta, optimize_linear
 
-from alp_repro.attacks.apgd import auto_pgd
-from alp_repro.attacks.draws import NoiseFunction
-from alp_repro.attacks.losses import attack_loss, finite_gradient
-from alp_repro.attacks.settings import Attack, Loss, StepSizes
+from alp_repro.attacks.ascent import GradientAttack
+from alp_repro.attacks.base import SIZE, STEPS, Cost, Crafted
+from alp_repro.attacks.draws import Draws, item_noise
+from alp_repro.attacks.losses import attack_loss, finite_gradient, loss_and_gradient
 from alp_repro.errors import InputError
-from alp_repro.model_copies import LogitsFunction
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from alp_repro.attacks.batches import CraftItems
+    from alp_repro.model_copies import LogitsFunction
+else:
+    from alp_repro.lazy_tensorflow import tf
+
+StepSchedule = Literal["constant", "linear"]
+Success = Literal["last", "any"]
+Engine = Literal["loop", "cleverhans"]
+_LARGEST_NOISE = 10.0
 
 
-def loss_and_gradient(
-    logits: LogitsFunction, labels: tf.Tensor, *, loss: Loss, targets: tf.Tensor | None = None
-) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
-    """A function of images: their logits, each one's attack loss, the gradient of their sum.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PGD(GradientAttack):
+    """Sign steps up a loss, each back into the ball: the paper's attack (Madry et al. 2017).
 
-    In a graph it stays a function of its own. Where it is inlined in a loop, TensorFlow's oneDNN
-    pass may meet a max-pool's gradient before the max-pool, by the memory addresses of the loop's
-    edges, and then leaves it to a far slower kernel: in two processes of three, seen with
-    TensorFlow 2.21 (docs/performance.md).
-
-    Args:
-      logits: the crafting model.
-      labels: int [batch].
-      loss: see `Attack`.
-      targets: int [batch] for a targeted attack, -1: this item has no target.
+    Attributes:
+      eps_iter: size of a sign step (of the first one under the linear schedule).
+      nb_iter: steps of one restart.
+      step_schedule: `constant`, or `linear`: step i of n is eps_iter · (1 - i/n).
+      momentum: a step follows the sign of the gradient plus this share of the direction before
+        (Dong et al. 2018, without their scaling of the gradient); 0: the paper.
+      gradient_noise: the gradient of a step is taken at the point plus uniform noise of this
+        half-width, which falls linearly to 0 half way through a run: a loss that is flat or bumpy
+        at the point itself is climbed as it looks from afar. Averaged by the momentum, it is one
+        sample a step of the expectation of Athalye et al. 2018. 0: the paper.
+      success: `last`: the last iterate is judged (the paper); `any`: the iterate with the largest
+        margin of a wrong class over the true one.
+      engine: `loop` is ours; `cleverhans` calls `projected_gradient_descent` itself (reference:
+        reproducible for equal batches only, since its starts are stateful).
     """
 
-    def value_and_gradient(points: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(points)
-            outputs = logits(points)
-            values = attack_loss(loss, labels=labels, logits=outputs, targets=targets)
-        return outputs, values, tape.gradient(values, points)
+    eps_iter: float = dataclasses.field(metadata=SIZE)
+    nb_iter: int = dataclasses.field(metadata=STEPS)
+    step_schedule: StepSchedule = "constant"
+    momentum: float = 0.0
+    gradient_noise: float = dataclasses.field(default=0.0, metadata=SIZE)
+    success: Success = "last"
+    engine: Engine = "loop"
 
-    if not tf.inside_function():
-        return value_and_gradient
-    return tf.function(value_and_gradient, experimental_attributes={"_noinline": True})
+    name: ClassVar[str] = "pgd"
+    numbers: ClassVar[tuple[str, ...]] = ("eps", "eps_iter", "nb_iter")
+    of_the_paper: ClassVar[bool] = True
+
+    def check(self) -> None:
+        """Refuse settings out of range, or that contradict each other."""
+        super().check()
+        smallest = float(np.finfo(np.float32).tiny)
+        # A single step may cross the ball from a random start: fast adversarial training has
+        # 1.25·eps (Wong et al. 2020).
+        longest = self.eps * (2 if self.nb_iter == 1 else 1)
+        if not (smallest <= self.eps_iter <= longest if self.eps else 0 <= self.eps_iter <= 1):
+            raise InputError(
+                f"attack eps_iter {self.eps_iter * 255:g}: a step in (0, eps], or (0, 2 eps] where "
+                f"it is the only one, is needed; eps is {self.eps * 255:g} (0-255 scale)"
+            )
+        if not (0 <= self.momentum < 1 and 0 <= self.gradient_noise <= _LARGEST_NOISE):
+            raise InputError(
+                f"attack momentum {self.momentum:g}, gradient_noise {self.gradient_noise * 255:g}: "
+                f"a share in [0, 1) and a size of 0 to {_LARGEST_NOISE * 255:g} are needed"
+            )
+        if self.gradient_noise and self.success == "any":
+            raise InputError(
+                "attack success=any: an iterate's own logits are needed, and with gradient_noise "
+                "they are never computed; success=last works"
+            )
+        known = ("engine", "target", "random_start")
+        if not self.compiled and (ours := self.departures_text(leaving_out=known)):
+            raise InputError(
+                f"attack engine=cleverhans: {ours} is ours alone; its "
+                "projected_gradient_descent knows a constant step, the cross-entropy, the last "
+                "iterate and float32 only"
+            )
+
+    @property
+    def compiled(self) -> bool:
+        """Cleverhans' own loop is not."""
+        return self.engine == "loop"
+
+    @property
+    def draws_noise(self) -> bool:
+        """For its gradients' points."""
+        return self.gradient_noise > 0
+
+    @property
+    def cost(self) -> Cost:
+        """Its steps."""
+        return Cost(gradients=self.nb_iter)
+
+    @property
+    def iterates_are_results(self) -> bool:
+        """Whether the k-th iterate of a longer run is what the attack with nb_iter=k ends with.
+
+        With gradient_noise or another schedule it is not: they look at the share of the run that is
+        done. A setting that is not known here gets a run for each count.
+        """
+        harmless = ("loss", "target", "random_start", "dtype", "momentum")
+        return not self.departures(leaving_out=harmless)
+
+    def craft(self, logits: LogitsFunction, items: CraftItems) -> Crafted:
+        """Craft a batch; see `Attack.craft`."""
+        if self.compiled:
+            return super().craft(logits, items)
+        from alp_repro.attacks.cleverhans_engines import cleverhans_pgd
+
+        return cleverhans_pgd(self, logits, items)
+
+    def draw(self, items: CraftItems) -> Draws:
+        """Draw what a run needs, for each item."""
+        draws = super().draw(items)
+        if not self.gradient_noise:
+            return draws
+        noise = item_noise(tuple(items.images.shape[1:]), **items.what_draws_depend_on)
+        return draws._replace(noise=noise)
+
+    def ascend(
+        self, logits: LogitsFunction, images: tf.Tensor, labels: tf.Tensor, draws: Draws
+    ) -> Crafted:
+        """Return the end of one run; see `GradientAttack.ascend`.
+
+        Raises:
+          InputError: the attack has `gradient_noise` and no noise is drawn.
+        """
+        run = PgdRun(logits, images, labels, self, draws)
+        return run.result(run.advance(run.first(), self.nb_iter))
 
 
 def pgd_step(
@@ -65,91 +161,10 @@ def pgd_step(
       points, gradient, images: float32 of one shape; the ball lies around `images`.
       eps, step_size: input scale.
     """
+    from cleverhans.tf2.utils import clip_eta, optimize_linear
+
     points = tf.clip_by_value(points + optimize_linear(gradient, step_size, np.inf), 0.0, 1.0)
     return tf.clip_by_value(images + clip_eta(points - images, np.inf, eps), 0.0, 1.0)
-
-
-class Crafted(NamedTuple):
-    """What a run of an attack ends with.
-
-    adversarial: float32 like the images; nonfinite_gradients: int32 [batch], steps whose gradient
-    had entries that are not finite, which counted as 0.
-    """
-
-    adversarial: tf.Tensor
-    nonfinite_gradients: tf.Tensor
-
-
-class Draws(NamedTuple):
-    """What an attack drew or chose for a batch; see `alp_repro.attacks.draws`.
-
-    starts: like the images, inside the ball; targets: int [batch], -1: this item has none, or None;
-    noise: needed by an attack with `gradient_noise`; plain_items: bool [batch], items that take
-    neither the attack's noise nor its momentum, and steps of its `plain_step`, or None.
-    """
-
-    starts: tf.Tensor
-    targets: tf.Tensor | None = None
-    noise: NoiseFunction | None = None
-    plain_items: tf.Tensor | None = None
-
-
-def craft(
-    logits: LogitsFunction,
-    images: tf.Tensor,
-    labels: tf.Tensor,
-    *,
-    attack: Attack,
-    starts: tf.Tensor,
-    targets: tf.Tensor | None = None,
-    noise: NoiseFunction | None = None,
-    plain_items: tf.Tensor | None = None,
-    sizes: StepSizes | None = None,
-) -> tf.Tensor:
-    """The images of `run_attack`, from what was drawn."""
-    draws = Draws(starts, targets, noise, plain_items)
-    return run_attack(logits, images, labels, attack=attack, draws=draws, sizes=sizes).adversarial
-
-
-def run_attack(
-    logits: LogitsFunction,
-    images: tf.Tensor,
-    labels: tf.Tensor,
-    *,
-    attack: Attack,
-    draws: Draws,
-    sizes: StepSizes | None = None,
-) -> Crafted:
-    """One restart of PGD or APGD, with no gradient through the crafting.
-
-    Args:
-      logits: the crafting model.
-      images: float32 [batch, height, width, channels] in [0, 1].
-      labels: int [batch].
-      attack: settings; `method`, `engine` and `random_start` beyond these are the caller's.
-      draws: where each item starts and aims.
-      sizes: taken for the attack's own eps, eps_iter and nb_iter (APGD, whose checkpoints are
-        fixed in the graph, keeps its own nb_iter).
-
-    Returns:
-      Images inside the ball up to rounding and inside [0, 1].
-
-    Raises:
-      InputError: the attack has `gradient_noise` and no noise is given.
-    """
-    sizes = sizes or StepSizes(attack.eps, attack.eps_iter, attack.nb_iter)
-    if attack.method == "apgd":
-        result = auto_pgd(
-            loss_and_gradient(logits, labels, loss=attack.loss, targets=draws.targets),
-            images,
-            draws.starts,
-            eps=sizes.eps,
-            nb_iter=attack.nb_iter,
-            labels=labels,
-        )
-        return Crafted(tf.stop_gradient(result.adversarial), result.nonfinite_gradients)
-    run = PgdRun(logits, images, labels, attack, draws, sizes)
-    return run.result(run.advance(run.first(), sizes.nb_iter))
 
 
 class Iterate(NamedTuple):
@@ -170,19 +185,18 @@ class PgdRun:
         logits: LogitsFunction,
         images: tf.Tensor,
         labels: tf.Tensor,
-        attack: Attack,
+        attack: PGD,
         draws: Draws,
-        sizes: StepSizes,
     ) -> None:
         if attack.gradient_noise and draws.noise is None:
             raise InputError(
                 "attack gradient_noise: an evaluation knows it, a training attack does not"
             )
         self._logits, self._images, self._labels = logits, images, labels
-        self._attack, self._draws, self._sizes = attack, draws, sizes
-        self._iterations = tf.convert_to_tensor(sizes.nb_iter)
-        self._momentum = self._of_item(attack.momentum, plain=0.0)
-        self._step_size = self._of_item(sizes.eps_iter, plain=sizes.eps_iter * attack.plain_step)
+        self._attack, self._draws = attack, draws
+        self._iterations = tf.convert_to_tensor(attack.nb_iter)
+        self._momentum = _of_items(attack.momentum, draws.smoothing)
+        self._step_size = _of_items(attack.eps_iter, draws.step_share)
         self._value_and_gradient = loss_and_gradient(
             logits, labels, loss=attack.loss, targets=draws.targets
         )
@@ -221,7 +235,7 @@ class PgdRun:
         if attack.step_schedule == "linear":
             size = size * (1.0 - self._share_done(i))
         points = pgd_step(
-            iterate.points, gradient, images=self._images, eps=self._sizes.eps, step_size=size
+            iterate.points, gradient, images=self._images, eps=attack.eps, step_size=size
         )
         best = iterate.best
         if attack.success == "any":
@@ -236,7 +250,7 @@ class PgdRun:
             return iterate.points
         i = iterate.iteration
         width = half_width * tf.maximum(0.0, 1.0 - 2.0 * self._share_done(i))
-        return iterate.points + self._of_item(width, plain=0.0) * noise(i)
+        return iterate.points + _of_items(width, self._draws.smoothing) * noise(i)
 
     def _better(
         self, best: tuple[tf.Tensor, ...], points: tf.Tensor, outputs: tf.Tensor
@@ -249,7 +263,7 @@ class PgdRun:
     def _share_done(self, i: tf.Tensor) -> tf.Tensor:
         return tf.cast(i, tf.float32) / tf.cast(self._iterations, tf.float32)
 
-    def _of_item(self, value: tf.Tensor | float, *, plain: tf.Tensor | float) -> tf.Tensor | float:
-        """The value, or `plain` where an item is one of the plain ones; broadcast over pixels."""
-        items = self._draws.plain_items
-        return value if items is None else tf.where(items, plain, value)[:, None, None, None]
+
+def _of_items(value: tf.Tensor | float, share: tf.Tensor | None) -> tf.Tensor | float:
+    """The value, or each item's share of it; broadcast over pixels."""
+    return value if share is None else value * share[:, None, None, None]

@@ -30,7 +30,7 @@ def filled_up(run: BatchFunction, *, items: int, rows: int) -> BatchFunction:
 def on_replicas(program: Any, strategy: tf.distribute.Strategy) -> BatchFunction:
     """Return a program that splits inputs over the replicas and joins their results in order."""
 
-    @tf.function
+    @tf.function(autograph=False)
     def everywhere(items: WorkItems, sizes: Any) -> tuple[Any, ...]:
         # Behind a plain function: `run` would bind the signature to all replicas' values at once.
         return strategy.run(lambda *share: program(WorkItems(*share), sizes), args=tuple(items))

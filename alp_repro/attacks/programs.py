@@ -1,12 +1,12 @@
 """One batch of work items, compiled: start, craft, project, judge in float32.
 
-A program maps a batch of (image, restart) items to `BatchOutcome`s. Three kinds share that form:
-our loop (PGD and APGD), Cleverhans' own `projected_gradient_descent`, and its `spsa`.
+A program maps a batch of (image, restart) items to `BatchOutcome`s, whatever the attack.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -17,29 +17,25 @@ import numpy as np
 import tensorflow as tf
 
 from alp_repro import kernels
-from alp_repro.attacks.batches import BatchOutcome, Execution, GridOutcome, WorkItems
-from alp_repro.attacks.cleverhans_engines import cleverhans_pgd, cleverhans_spsa
-from alp_repro.attacks.draws import (
-    choose_targets,
-    item_noise,
-    items_without_noise,
-    random_starts,
+from alp_repro.attacks.base import Attack
+from alp_repro.attacks.batches import (
+    BatchOutcome,
+    CraftItems,
+    Execution,
+    GridOutcome,
+    WorkItems,
+    work_items,
 )
-from alp_repro.attacks.pgd import Crafted, Draws, Iterate, PgdRun, run_attack
+from alp_repro.attacks.pgd import PGD, Iterate, PgdRun
+from alp_repro.attacks.phases import Ensemble, Phase
 from alp_repro.attacks.placing import BatchFunction, filled_up, on_replicas
 from alp_repro.attacks.rounding import find_rounding
-from alp_repro.attacks.settings import Attack, StepSizes
-from alp_repro.attacks.square import square_attack
 from alp_repro.model_copies import LogitsFunction, copy_weights, crafting_copy, logits_function
 from alp_repro.program_cache import kept_for_models
 
 _log = logging.getLogger(__name__)
 
 AttackProgram = Callable[[WorkItems], BatchOutcome]
-
-# Methods that are one function, images in and adversarial images out, with `square_attack`'s
-# arguments. A further one is an entry here and a name in `settings.Method` (CONTRIBUTING.md).
-OWN_METHODS: dict[str, Callable[..., tf.Tensor]] = {"square": square_attack}
 
 
 def attack_program(
@@ -61,27 +57,70 @@ def attack_program(
       seed: of starts and random targets.
       execution: batch size, replicas, XLA.
     """
-    if attack.method == "spsa" or attack.engine == "cleverhans":
+    if not attack.compiled:
         return _eager_program(model, attack, image_shape, seed, execution)
-    shape_of_attack = dataclasses.replace(
-        attack,
-        eps=1.0,
-        eps_iter=1.0,
-        restarts=1,
-        nb_iter=attack.nb_iter if attack.method == "apgd" else 1,
-        budget=0,
-        search=0,
-    )
-    program, update = _compiled(model, image_shape, shape_of_attack, seed, execution)
+    program, update = _compiled(model, image_shape, _shape_of(attack), seed, execution)
     update()
-    sizes = _sizes(attack)
-    return lambda items: BatchOutcome(*program(items, sizes))
+    numbers = [_as_array(getattr(attack, name)) for name in attack.numbers]
+    return lambda items: BatchOutcome(*program(items, numbers))
+
+
+def phases_program(
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    attack: Ensemble,
+    seed: int,
+    execution: Execution,
+    image_index: np.ndarray | None = None,
+) -> Callable[[np.ndarray, np.ndarray], BatchOutcome]:
+    """A function of a batch's places among the images and numbers of runs, all of one phase.
+
+    It takes as many as `execution_of` the phase says. Each phase is compiled when its first batch
+    comes.
+
+    Args:
+      model: float32, images to logits.
+      images: float32 [n, height, width, channels] in [0, 1].
+      labels: int32 [n].
+      attack: phases.
+      seed, execution: see `attack_program`.
+      image_index: int [n], what an image's random numbers depend on; None: its place.
+    """
+
+    @functools.cache
+    def program(place: int) -> AttackProgram:
+        phase = attack.phases[place]
+        return attack_program(
+            model,
+            attack=phase.attack,
+            image_shape=images.shape[1:],
+            seed=seed,
+            execution=execution_of(phase, execution),
+        )
+
+    def outcome(image: np.ndarray, run: np.ndarray) -> BatchOutcome:
+        place = attack.phase_at(int(run[0]))
+        restart = attack.restarts_of(place, run)
+        return program(place)(
+            work_items(images, labels, image, restart, eps=attack.eps, image_index=image_index)
+        )
+
+    return outcome
+
+
+def execution_of(phase: Phase, execution: Execution) -> Execution:
+    """How a phase's batches are computed; one device does for a few items."""
+    if phase.batch_size is None:
+        return execution
+    return dataclasses.replace(execution, batch_size=phase.batch_size, strategy=None)
 
 
 def grid_program(
     model: keras.Model,
     *,
-    attack: Attack,
+    attack: PGD,
     image_shape: tuple[int, ...],
     seed: int,
     execution: Execution,
@@ -94,29 +133,26 @@ def grid_program(
       attack: one with `iterates_are_results`; the step size and the counts stand for its own.
       counts: numbers of iterations, ascending.
     """
-    shape_of_attack = dataclasses.replace(attack, eps=1.0, eps_iter=1.0, restarts=1, nb_iter=1)
-    program, update = _compiled(model, image_shape, shape_of_attack, seed, execution, len(counts))
+    shape = _shape_of(attack)
+    program, update = _compiled(model, image_shape, shape, seed, execution, len(counts))
     update()
 
     def judged(items: WorkItems, eps_iter: float) -> GridOutcome:
-        sizes = (np.float32(attack.eps), np.float32(eps_iter), np.array(counts, np.int32))
-        return GridOutcome(*program(items, sizes))
+        numbers = {"eps": attack.eps, "eps_iter": eps_iter, "nb_iter": counts}
+        return GridOutcome(*program(items, [_as_array(numbers[name]) for name in attack.numbers]))
 
     return judged
 
 
-def iterates_are_results(attack: Attack) -> bool:
-    """Whether the k-th iterate of a longer run is what the attack with nb_iter=k ends with.
-
-    With gradient_noise or another schedule it is not: they look at the share of the run that is
-    done. A setting that is not known here gets a run for each count.
-    """
-    harmless = ("loss", "target", "random_start", "dtype", "momentum")
-    return not attack.departures(leaving_out=harmless)
+def _shape_of(attack: Attack) -> Attack:
+    """What is left of an attack without what a program takes as tensors, and restarts."""
+    ones = {name: type(getattr(attack, name))(1) for name in attack.numbers}
+    return attack.holding(**ones, restarts=1)
 
 
-def _sizes(attack: Attack) -> tuple[np.ndarray, ...]:
-    return np.float32(attack.eps), np.float32(attack.eps_iter), np.int32(attack.nb_iter)
+def _as_array(number: Any) -> np.ndarray:
+    array = np.asarray(number)
+    return array.astype(np.int32 if array.dtype.kind == "i" else np.float32)
 
 
 def _signature(image_shape: tuple[int, ...], batch_size: int) -> WorkItems:
@@ -131,7 +167,7 @@ def _signature(image_shape: tuple[int, ...], batch_size: int) -> WorkItems:
     )
 
 
-@kept_for_models(maxsize=2)
+@kept_for_models(maxsize=4)
 def _compiled(
     model: keras.Model,
     image_shape: tuple[int, ...],
@@ -159,7 +195,7 @@ def _compiled(
     with strategy.scope() if strategy else nullcontext():
         crafter = crafting_copy(model, attack.dtype) if attack.dtype != "float32" else model
     judge = judge_of(model)
-    loop = _Loop(logits_function(crafter), logits_function(model), attack, seed)
+    crafting_logits, clean_logits = logits_function(crafter), logits_function(model)
     rows = find_rounding(
         source,
         crafter,
@@ -173,20 +209,24 @@ def _compiled(
             if theirs is not ours:
                 copy_weights(theirs, ours)
 
-    sizes_spec = [
-        *(tf.TensorSpec([], tf.float32), tf.TensorSpec([], tf.float32)),
-        tf.TensorSpec([] if counts is None else [counts], tf.int32),
-    ]
+    spec = {name: _as_array(getattr(attack, name)).dtype for name in attack.numbers}
+    shapes = {"nb_iter": [] if counts is None else [counts]}
 
     @tf.function(
-        input_signature=[_signature(image_shape, rows), sizes_spec],
+        autograph=False,
+        input_signature=[
+            _signature(image_shape, rows),
+            [tf.TensorSpec(shapes.get(name, []), dtype) for name, dtype in spec.items()],
+        ],
         jit_compile=execution.xla,
     )
-    def program(items: WorkItems, sizes: Any) -> tuple[tf.Tensor, ...]:
-        if counts is None:
-            crafted = loop.crafted(items, StepSizes(*sizes))
+    def program(items: WorkItems, numbers: list[tf.Tensor]) -> tuple[tf.Tensor, ...]:
+        held = attack.holding(**dict(zip(spec, numbers, strict=True)))
+        given = CraftItems(*items[:4], tf.constant(seed), clean_logits)
+        if counts is None or not isinstance(held, PGD):
+            crafted = held.craft(crafting_logits, given)
             return (*judge(crafted.adversarial, items), crafted.nonfinite_gradients)
-        return loop.judged_at_counts(items, StepSizes(*sizes), judge)
+        return _judged_at_counts(held, crafting_logits, given, lambda x: judge(x, items))
 
     def on_one_device(items: WorkItems, sizes: Any) -> list[np.ndarray]:
         return [value.numpy() for value in program(items, list(sizes))]
@@ -202,22 +242,21 @@ def _eager_program(
     seed: int,
     execution: Execution,
 ) -> AttackProgram:
-    """Crafting by Cleverhans' own functions, which are not compiled, and our compiled verdict.
+    """Crafting that is not compiled, as by Cleverhans' own functions, and our compiled verdict.
 
     A gradient of theirs that is not finite ends in an image that is not, which has no verdict.
     """
-    engine = cleverhans_spsa if attack.method == "spsa" else cleverhans_pgd
-    by_cleverhans = engine(model, attack, seed)
-    judge = tf.function(judge_of(model), jit_compile=execution.xla)
+    logits = logits_function(model)
+    judge = tf.function(judge_of(model), jit_compile=execution.xla, autograph=False)
     signature = _signature(image_shape, execution.batch_size)
 
     def program(items: WorkItems) -> BatchOutcome:
         tensors = WorkItems(
             *(tf.constant(v, s.dtype) for v, s in zip(items, signature, strict=True))
         )
-        verdict = judge(by_cleverhans(*tensors[:4]), tensors)
-        broken, losses, final, finite = (value.numpy() for value in verdict)
-        return BatchOutcome(broken, losses, final, finite, np.zeros(len(broken), np.int32))
+        crafted = attack.craft(logits, CraftItems(*tensors[:4], tf.constant(seed), logits))
+        verdict = (*judge(crafted.adversarial, tensors), crafted.nonfinite_gradients)
+        return BatchOutcome(*(value.numpy() for value in verdict))
 
     return program
 
@@ -245,92 +284,28 @@ def judge_of(model: keras.Model) -> _Judge:
     return judge
 
 
-class _Loop:
-    """Our crafting of a batch: what its items draw, then PGD, APGD or a method of its own."""
+def _judged_at_counts(
+    attack: PGD,
+    logits: LogitsFunction,
+    items: CraftItems,
+    judge: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]],
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The verdicts on one run after each of the attack's counts `nb_iter`; see `GridOutcome`."""
+    run = PgdRun(logits, items.images, items.labels, attack, attack.draw(items))
+    counts = tf.convert_to_tensor(attack.nb_iter)
+    batch = items.labels.shape[0]
+    verdicts = [tf.TensorArray(tf.bool, counts.shape[0], element_shape=[batch]) for _ in range(2)]
 
-    def __init__(
-        self,
-        crafting_logits: LogitsFunction,
-        clean_logits: LogitsFunction,
-        attack: Attack,
-        seed: int,
-    ) -> None:
-        self._crafting_logits, self._clean_logits = crafting_logits, clean_logits
-        self._attack, self._seed = attack, seed
+    def to_next_count(j: tf.Tensor, iterate: Iterate, *verdicts: tf.TensorArray) -> tuple:
+        iterate = run.advance(iterate, counts[j])
+        broken, _, _, finite = judge(run.result(iterate).adversarial)
+        return j + 1, iterate, verdicts[0].write(j, broken), verdicts[1].write(j, finite)
 
-    def crafted(self, items: WorkItems, sizes: StepSizes) -> Crafted:
-        """What one run ends with."""
-        attack, draws = self._attack, self._draws(items, sizes)
-        if own_method := OWN_METHODS.get(attack.method):
-            found = own_method(
-                self._crafting_logits,
-                items.images,
-                items.labels,
-                eps=sizes.eps,
-                nb_iter=sizes.nb_iter,
-                loss=attack.loss,
-                targets=draws.targets,
-                **self._of_item(items),
-            )
-            return Crafted(found, tf.zeros_like(items.labels))
-        return run_attack(
-            self._crafting_logits,
-            items.images,
-            items.labels,
-            attack=attack,
-            draws=draws,
-            sizes=sizes,
-        )
-
-    def judged_at_counts(
-        self, items: WorkItems, sizes: StepSizes, judge: _Judge
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """The verdicts on one run after each of `sizes.nb_iter` counts; see `GridOutcome`."""
-        run = PgdRun(
-            self._crafting_logits,
-            items.images,
-            items.labels,
-            self._attack,
-            self._draws(items, sizes),
-            sizes,
-        )
-        counts = tf.convert_to_tensor(sizes.nb_iter)
-        batch = items.labels.shape[0]
-        verdicts = [
-            tf.TensorArray(tf.bool, counts.shape[0], element_shape=[batch]) for _ in range(2)
-        ]
-
-        def to_next_count(j: tf.Tensor, iterate: Iterate, *verdicts: tf.TensorArray) -> tuple:
-            iterate = run.advance(iterate, counts[j])
-            broken, _, _, finite = judge(run.result(iterate).adversarial, items)
-            return j + 1, iterate, verdicts[0].write(j, broken), verdicts[1].write(j, finite)
-
-        _, last, *verdicts = tf.while_loop(
-            lambda j, *_: j < counts.shape[0],
-            to_next_count,
-            (tf.constant(0), run.first(), *verdicts),
-            parallel_iterations=1,
-        )
-        broken, finite = (tf.transpose(verdict.stack()) for verdict in verdicts)
-        return broken, finite, last.nonfinite_gradients
-
-    def _draws(self, items: WorkItems, sizes: StepSizes) -> Draws:
-        attack, of_item = self._attack, self._of_item(items)
-        starts, targets, noise = items.images, None, None
-        if attack.random_start:
-            starts = random_starts(items.images, eps=sizes.eps, **of_item)
-        if attack.target != "none":
-            targets = choose_targets(
-                attack.target,
-                clean_logits=self._clean_logits(items.images),
-                labels=items.labels,
-                **of_item,
-            )
-        if attack.gradient_noise:
-            noise = item_noise(tuple(items.images.shape[1:]), **of_item)
-        return Draws(starts, targets, noise, items_without_noise(attack.target, items.restart))
-
-    def _of_item(self, items: WorkItems) -> dict[str, tf.Tensor]:
-        """What random numbers depend on."""
-        seed = tf.constant(self._seed)
-        return {"image_index": items.image_index, "restart": items.restart, "seed": seed}
+    _, last, *verdicts = tf.while_loop(
+        lambda j, *_: j < counts.shape[0],
+        to_next_count,
+        (tf.constant(0), run.first(), *verdicts),
+        parallel_iterations=1,
+    )
+    broken, finite = (tf.transpose(verdict.stack()) for verdict in verdicts)
+    return broken, finite, last.nonfinite_gradients

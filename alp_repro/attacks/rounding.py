@@ -110,7 +110,9 @@ def _probed(
 
     # Of any number of rows: traced once.
     @tf.function(
-        input_signature=[tf.TensorSpec([None, *image_shape], tf.float32)], jit_compile=jit_compile
+        autograph=False,
+        input_signature=[tf.TensorSpec([None, *image_shape], tf.float32)],
+        jit_compile=jit_compile,
     )
     def values(images: tf.Tensor) -> list[tf.Tensor]:
         logits, gradient = _logits_and_gradient(crafting, images)

@@ -7,23 +7,80 @@ whose gradients say nothing is attacked as well as any other.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from alp_repro import stateless_random
 from alp_repro.attacks.apgd import linf_bounds
-from alp_repro.attacks.draws import item_seed
-from alp_repro.attacks.losses import attack_loss, misclassified
+from alp_repro.attacks.ascent import aims
+from alp_repro.attacks.base import FIRST_FORM, STEPS, Attack, Cost, Crafted
+from alp_repro.attacks.draws import Target, item_seed
+from alp_repro.attacks.losses import Loss, attack_loss, least_classes, misclassified
 from alp_repro.errors import InputError
-from alp_repro.model_copies import LogitsFunction
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from alp_repro.attacks.batches import CraftItems
+    from alp_repro.model_copies import LogitsFunction
+else:
+    from alp_repro.lazy_tensorflow import tf
 
 # Share of the pixels in the first square (the authors' for L∞ on small images), and the iterations,
 # of 10,000, at which it is halved; other numbers of iterations scale them.
 FIRST_SHARE = 0.8
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 _REFERENCE_ITERATIONS = 10_000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Square(Attack):
+    """Random search over squares, which asks for no gradient (Andriushchenko et al. 2020).
+
+    Attributes:
+      nb_iter: queries of one restart, the start included.
+      loss: that is to rise; the margin is its authors'.
+      target: see `GradientAttack`.
+    """
+
+    nb_iter: int = dataclasses.field(default=1000, metadata=STEPS)
+    loss: Loss = "margin"
+    target: Target = "none"
+
+    name: ClassVar[str] = "square"
+    numbers: ClassVar[tuple[str, ...]] = ("eps", "nb_iter")
+    needs_gradient: ClassVar[bool] = False
+
+    @property
+    def cost(self) -> Cost:
+        """Its queries."""
+        return Cost(queries=self.nb_iter)
+
+    @property
+    def least_classes(self) -> int:
+        """What the loss needs."""
+        return least_classes(self.loss, targeted=self.target != "none")
+
+    def told_besides(self) -> Mapping[str, Any]:
+        """What results have said since they were first kept, how far a query goes among it."""
+        return {**FIRST_FORM, "eps_iter": self.eps}
+
+    def craft(self, logits: LogitsFunction, items: CraftItems) -> Crafted:
+        """Craft a batch; see `Attack.craft`."""
+        found = square_attack(
+            logits,
+            items.images,
+            items.labels,
+            eps=self.eps,
+            nb_iter=self.nb_iter,
+            loss=self.loss,
+            targets=aims(self.target, items),
+            **items.what_draws_depend_on,
+        )
+        return Crafted(found, tf.zeros_like(items.labels))
 
 
 class _State(NamedTuple):
@@ -69,7 +126,7 @@ def square_attack(
       eps: input scale.
       nb_iter: queries, the start included.
       seed: int scalar below 2³¹.
-      loss: see `Attack`.
+      loss: a key of `losses.LOSSES`.
       targets: int [batch], -1: none.
 
     Returns:

@@ -9,7 +9,7 @@ import numpy as np
 
 from alp_repro.auditing import kinds, looks, planted
 from alp_repro.auditing.result import Audit
-from alp_repro.auditing.stages import Stage, needs_gradient, without_gradient
+from alp_repro.auditing.stages import Stage, without_gradient
 from alp_repro.auditing.work import Work
 
 _OF_ATTACKS = (
@@ -43,7 +43,7 @@ def not_attacked(work: Work, why: str | None) -> Audit:
 
 def _why_not_measured(work: Work) -> str | None:
     standing = (work.correct & (work.broken_by < 0)).any()
-    if not standing or any(one.spent for one in work.attacks):
+    if not standing or any(one.spent for one in work.attacks if one.name != "noise"):
         return None
     return (
         "the model has no gradient to follow, and no attack that needs none was run: give more time"
@@ -69,7 +69,7 @@ def attacked(work: Work, plan: Sequence[Stage], *, closer_look: bool) -> Audit:
     if blind:
         plan = without_gradient(plan)
     work.tell_plan(plan)
-    if blind and needs_gradient(plan[0].attack):
+    if plan[0].starts_alone:
         work.run_without_gradient(plan[0])
     else:
         work.run(plan[0])
@@ -86,7 +86,7 @@ def attacked(work: Work, plan: Sequence[Stage], *, closer_look: bool) -> Audit:
         looks.of_restarts(work, blind=blind),
         looks.of_grid(grid, work, blind=blind),
         looks.black_box(work),
-        looks.of_unit_test(test, blind=blind),
+        looks.of_unit_test(test, work, blind=blind),
         looks.overestimate(work),
     ]
     result = work.result(tuple(found))

@@ -12,12 +12,12 @@ import keras
 import numpy as np
 
 from alp_repro import files, runs
-from alp_repro.attacks import Attack
+from alp_repro.attacks import Attack, Ensemble
 from alp_repro.data.images import images_digest
 from alp_repro.errors import InputError
 
 # What binaries and users save beside the stages.
-_RESULTS = ("audit.json", "audit.html", "adversarial.npz")
+_RESULTS = ("audit.json", "audit.html", "images.csv", "adversarial.npz")
 
 
 @contextlib.contextmanager
@@ -37,7 +37,12 @@ def own_folder(folder: str | Path | None) -> Iterator[Path]:
 
 
 def subject(
-    model: keras.Model, images: np.ndarray, labels: np.ndarray, *, attack: Attack, seed: int
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    attack: Attack | Ensemble,
+    seed: int,
 ) -> dict[str, Any]:
     """Return what makes an audit another one, as plain data; its time does not."""
     what = {

@@ -5,12 +5,18 @@ Nothing is measured here; what each indicator means is in `kinds`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from alp_repro.auditing import kinds
 from alp_repro.auditing.kinds import Indicator
 from alp_repro.auditing.planted import PlantedResult
 from alp_repro.probes import deciding_spreads
+
+if TYPE_CHECKING:
+    from alp_repro.attacks import Attack, Ensemble
 
 
 def percent(share: float) -> str:
@@ -29,10 +35,22 @@ def near_chance(accuracy: float, labels: np.ndarray, classes: int, *, likely: st
     return kinds.CHANCE.judged(low, saw)
 
 
-def random_outputs(repeated: float, batch: float, *, why: str | None) -> Indicator:
-    """See `measurements.randomness`; `why`: what an evaluation would refuse the model for."""
-    raised = why is not None or max(repeated, batch) > kinds.RANDOM_CHANGE
+def random_outputs(
+    repeated: float, batch: float, *, why: str | None, passes: int | None = None
+) -> Indicator:
+    """Whether chance or other images decide about an image.
+
+    Args:
+      repeated, batch: see `measurements.randomness`.
+      why: what an evaluation would refuse the model for.
+      passes: the model is random, and judged by what most of so many give; None: it is not.
+    """
     saw = f"change of {repeated:.2g} in repeated passes, {batch:.2g} in another batch"
+    if passes is not None:
+        return kinds.RANDOM.judged(
+            False, f"{saw}: each image is judged by what most of {passes} passes give"
+        )
+    raised = why is not None or max(repeated, batch) > kinds.RANDOM_CHANGE
     return kinds.RANDOM.judged(raised, f"{saw}: {why}" if why else saw)
 
 
@@ -106,10 +124,12 @@ def black_box_stronger(broken: int, attacked: int, correct: int) -> Indicator:
     )
 
 
-def few_classes(classes: int, loss: str, *, targeted: bool) -> Indicator:
-    """Of the model, and the loss of the evaluation under audit."""
-    needed = {"dlr": 4 if targeted else 3}.get(loss, 2)
-    return kinds.FEW_CLASSES.judged(classes < needed, f"{classes} classes, loss {loss}")
+def few_classes(classes: int, attack: Attack | Ensemble) -> Indicator:
+    """Of the model, and the evaluation under audit."""
+    needed = attack.least_classes
+    return kinds.FEW_CLASSES.judged(
+        classes < needed, f"{classes} classes, and the attack is defined for {needed} or more"
+    )
 
 
 def restarts(first_break: np.ndarray, total: int, images: int) -> Indicator:
@@ -152,3 +172,53 @@ def unit_test(test: PlantedResult) -> Indicator:
         f"{test.by_chance} by random points"
     )
     return kinds.PLANTED.judged(test.by_strongest < kinds.PLANTED_SHARE * test.images, saw)
+
+
+def one_step_stronger(one_step: int, default: int, images: int) -> Indicator:
+    """Images broken by a single step and by the evaluation under audit, of so many."""
+    return kinds.ONE_STEP.judged(
+        one_step - default > kinds.IMAGES_SHARE * images,
+        f"one step breaks {one_step} of {images} images, the evaluation under audit {default}",
+    )
+
+
+def noise_stronger(missed: int, found: int, images: int) -> Indicator:
+    """Of so many images random points break `found`, `missed` of them no attack under audit."""
+    return kinds.NOISE.judged(
+        missed > kinds.IMAGES_SHARE * images,
+        f"random points break {found} of {images} images, {missed} of which the evaluation under "
+        "audit leaves",
+    )
+
+
+def eps_grid(sizes: Sequence[float], left: Sequence[int], images: int) -> Indicator:
+    """Of so many images each ball leaves some; sizes on the [0, 1] scale, ascending."""
+    rise = max(later - min(left[: i + 1]) for i, later in enumerate(left))
+    raised = max(left[-1], rise) > max(1, kinds.CONTRADICTION_SHARE * images)
+    told = ", ".join(f"{n} at {size * 255:.3g}" for n, size in zip(left, sizes, strict=True))
+    return kinds.EPS_GRID.judged(raised, f"of {images} images {told}")
+
+
+def contradiction(pairs: Sequence[tuple[str, int, int]], right_again: int) -> Indicator:
+    """What weaker attacks break and stronger ones leave.
+
+    Args:
+      pairs: words for each pair, by how many images the weaker one breaks more, of how many.
+      right_again: broken images that are right when asked again; of those of the first pair.
+    """
+
+    def much(count: int, images: int) -> bool:
+        return count > max(1, kinds.CONTRADICTION_SHARE * images)
+
+    images = pairs[0][2] if pairs else 0
+    told = [f"{words} breaks {max(n, 0)} images more" for words, n, _ in pairs]
+    told.append(f"{right_again} broken images are right when asked again")
+    raised = any(much(n, of) for _, n, of in pairs) or much(right_again, images)
+    return kinds.CONTRADICTION.judged(raised, "; ".join(told))
+
+
+def surrogate_differs(share: float) -> Indicator:
+    """Share of the images that the surrogate and the model classify differently."""
+    return kinds.SURROGATE.judged(
+        share > kinds.CONTRADICTION_SHARE, f"{percent(share)} of the images"
+    )

@@ -10,6 +10,7 @@ State = Literal["raised", "clear", "not judged"]
 AUTO_ATTACK = "AutoAttack's checks (Croce & Hein 2020; flags of its repository)"
 PINTOR = "Pintor et al. 2022, Indicators of attack failure"
 ZIMMERMANN = "Zimmermann et al. 2022, Increasing confidence in adversarial robustness evaluations"
+CARLINI = "Carlini et al. 2019, On evaluating adversarial robustness, section 5"
 OURS = "ours"
 OURS_AFTER_MOSBACH = "ours, after Mosbach et al. 2018"
 # Of each source's published code; where a kind's source says that a threshold is ours, that code
@@ -26,6 +27,7 @@ ITERATION_POINTS = 0.05
 GRID_POINTS = 0.10
 OVERESTIMATE_POINTS = 0.10
 PLANTED_SHARE = 0.95
+CONTRADICTION_SHARE = 0.05
 SMALL_SPREAD = 1e-3
 RELU_ZEROS = 0.05
 
@@ -91,14 +93,14 @@ CHANCE = Kind(
 )
 RANDOM = Kind(
     "random_outputs",
-    "random outputs",
+    "outputs depend on more than the image",
     "Largest change of a logit between passes over the same images, and when a batch is made up "
     "differently, relative to the range that the logits of an image have.",
     f"{AUTO_ATTACK}; threshold ours, theirs is 1e-4 of logits of unit length",
-    f"a change above {RANDOM_CHANGE:g}",
-    "Remove what is random at inference (noise, dropout called with training=True, batch norm in "
-    "training mode). A defence that is meant to be random has to be attacked in expectation "
-    "(Athalye et al. 2018); one pass an image, as here, breaks images by luck.",
+    f"a change above {RANDOM_CHANGE:g} that is not chance alone: a model that draws random numbers "
+    "is judged by what most of many passes give",
+    "Call batch norm in inference mode (training=False), and give each image noise of its own: "
+    "otherwise the other images of a batch break it.",
 )
 NO_GRADIENT = Kind(
     "no_gradient",
@@ -107,9 +109,10 @@ NO_GRADIENT = Kind(
     "that is zero in every pixel.",
     f"{PINTOR} (unavailable gradients); threshold ours, theirs is a single image",
     f"{NO_GRADIENT_SHARE:.0%} or more",
-    "Gradient attacks stay at their start. Remove the step that has no gradient (rounding, "
-    "argmax, look-up, stop_gradient) or replace its backward pass by the identity (BPDA, Athalye "
-    "et al. 2018), and read the black-box line of the table.",
+    "Gradient attacks stay at their start. Give a surrogate to take gradients of: the same model "
+    "without the step that has none (rounding, argmax, look-up, stop_gradient), or with the "
+    "identity as its backward pass (BPDA, Athalye et al. 2018), or another differentiable model. "
+    "Without one, read the black-box line of the table.",
 )
 ZERO_GRADIENTS = Kind(
     "zero_gradients",
@@ -239,4 +242,58 @@ PLANTED = Kind(
     f"below {PLANTED_SHARE:.0%}",
     "Even the attacks of this audit miss examples that are known to be there: they are too weak "
     "for these features. Do not believe the worst case; find out why gradients lead nowhere.",
+)
+ONE_STEP = Kind(
+    "one_step_stronger",
+    "one step stronger than many",
+    "Correctly classified images that a single step of ε breaks, beside those that the evaluation "
+    "under audit does.",
+    f"{CARLINI}; threshold ours",
+    f"the step breaks more, by above {IMAGES_SHARE:.0%} of the images",
+    "Many steps hold what one step finds, so the attack loses its way: larger steps, more of them, "
+    "or a loss that does not saturate.",
+)
+NOISE = Kind(
+    "noise_stronger",
+    "random points stronger than the attack",
+    "Share of correctly classified images that some of 100 random points of the ball (stripes of "
+    "±ε) break and the evaluation under audit leaves.",
+    f"{CARLINI}; threshold ours",
+    f"above {IMAGES_SHARE:.0%}",
+    "The attack misses what chance finds, so its gradients lead nowhere: look at the indicators of "
+    "gradients.",
+)
+EPS_GRID = Kind(
+    "eps_grid",
+    "accuracy does not fall to 0 with a larger ε",
+    "Images that the evaluation under audit leaves in balls of growing ε up to 1, any image at "
+    "all, with steps as large in proportion.",
+    f"{CARLINI}; threshold ours",
+    f"above {CONTRADICTION_SHARE:.0%} of the images, and two or more, are left at ε = 1, or are "
+    "left more by a larger ball than by a smaller one",
+    "A larger ball holds what a smaller one does, and the largest an image of every class. An "
+    "attack that does not find them finds little in the ball that matters: more iterations, larger "
+    "steps, a loss that does not saturate.",
+)
+CONTRADICTION = Kind(
+    "contradiction",
+    "results contradict each other",
+    "Share of correctly classified images that an attack breaks and one that can do the same and "
+    "more leaves (half the ball and the ball, the iterations and 5 times as many, net of the "
+    "other way round); share of the broken images that are classified correctly when asked again.",
+    f"{CARLINI}; threshold ours",
+    f"above {CONTRADICTION_SHARE:.0%}, and two images or more",
+    "One of the two numbers is wrong: believe the smaller accuracy, and look for what keeps the "
+    "stronger attack from it (a step in proportion to the ball, a start, a seed, a prediction that "
+    "changes from pass to pass).",
+)
+SURROGATE = Kind(
+    "surrogate_differs",
+    "the surrogate is another function",
+    "Share of the images for which the surrogate gives another prediction than the model.",
+    OURS,
+    f"above {CONTRADICTION_SHARE:.0%}",
+    "Attacks find what fools the surrogate, and little of it may fool the model: take the model "
+    "itself with the step that has no gradient replaced by the identity, or by itself forwards and "
+    "the identity backwards.",
 )

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alp_repro import evaluation
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD, GradientAttack
 from alp_repro.auditing import indicators as judge
 from alp_repro.auditing import kinds, measurements, planted, stages
 from alp_repro.auditing.kinds import Indicator
 from alp_repro.auditing.result import Restarts, Surface
 from alp_repro.auditing.work import Work
 from alp_repro.errors import NoGradientError
+from alp_repro.evaluation.clean import clean_logits
 from alp_repro.evaluation.heat_maps import HeatMap, heat_map
 from alp_repro.evaluation.landscape import Plane, loss_surfaces
 from alp_repro.evaluation.model_check import check_gradient
@@ -26,6 +27,8 @@ from alp_repro.model_copies import float32_model
 
 if TYPE_CHECKING:
     import keras
+
+    from alp_repro.attacks import Attack, Ensemble
 
 _PROBE_IMAGES = 200
 _UNBOUNDED_IMAGES = 50
@@ -74,9 +77,7 @@ def gradients(work: Work, places: np.ndarray, *, blind: bool) -> list[Indicator]
     change = work.once(
         "instability",
         measurements.Numbers,
-        lambda: measurements.instability(
-            work.model, x, y, seed=work.seed, batch_size=work.batch_size
-        ),
+        lambda: _instability(work, x, y),
     )
     return [
         none,
@@ -85,10 +86,23 @@ def gradients(work: Work, places: np.ndarray, *, blind: bool) -> list[Indicator]
     ]
 
 
+def _instability(work: Work, x: np.ndarray, y: np.ndarray) -> measurements.Numbers:
+    """How unsteady the loss is, less what a random model's loss changes at one point."""
+    radii = [measurements.STABILITY_RADIUS, *([0.0] if work.attacked.random else [])]
+    changes = [
+        measurements.instability(
+            work.model, x, y, seed=work.seed, batch_size=work.batch_size, radius=radius
+        )["mean_change"]
+        for radius in radii
+    ]
+    return {"mean_change": max(0.0, changes[0] - sum(changes[1:]))}
+
+
 def way(work: Work, places: np.ndarray, *, blind: bool) -> list[Indicator]:
     """The way of the default attack's first restart, and what more iterations break."""
-    plain = work.attack.method == "pgd" and work.attack.target == "none"
-    if blind or not plain or work.attack.momentum or work.attack.gradient_noise:
+    attack = work.attack
+    plain = isinstance(attack, PGD) and attack.target == "none" and not attack.momentum
+    if blind or not isinstance(attack, PGD) or not plain or attack.draws_noise:
         why = _why(blind) if blind else "the evaluation under audit is no plain PGD"
         return [kind.not_judged(why) for kind in (kinds.FORGOTTEN, kinds.INCOMPLETE)]
     chosen = places[:_PROBE_IMAGES]
@@ -98,7 +112,7 @@ def way(work: Work, places: np.ndarray, *, blind: bool) -> list[Indicator]:
             work.model,
             work.images[chosen],
             work.labels[chosen],
-            attack=work.attack,
+            attack=attack,
             seed=work.seed,
             batch_size=work.batch_size,
         )
@@ -106,8 +120,10 @@ def way(work: Work, places: np.ndarray, *, blind: bool) -> list[Indicator]:
 
     seen = work.once("way", measurements.Numbers, compute)
     forgotten = judge.forgotten_success(seen["forgotten"])
-    if work.attack.success == "any":
+    if attack.success == "any":
         forgotten = kinds.FORGOTTEN.not_judged("every iterate is judged")
+    if work.attacked.random:
+        forgotten = kinds.FORGOTTEN.not_judged("chance decides about an iterate near the boundary")
     broken = {one.name: int(one.broken.sum()) for one in work.attacks}
     more = None
     if {"default", "iterations"} <= broken.keys():
@@ -121,7 +137,7 @@ def unbounded(work: Work, places: np.ndarray, *, blind: bool) -> Indicator:
         return kinds.UNBOUNDED.not_judged(_why(blind))
     chosen = places[:_UNBOUNDED_IMAGES]
     attack = stages.unbounded_attack()
-    if not work.fits("unbounded", "An unbounded attack", stages.passes(attack), len(chosen)):
+    if not work.fits("unbounded", "An unbounded attack", attack.gradients, len(chosen)):
         return kinds.UNBOUNDED.not_judged("no time was left")
 
     def compute() -> int:
@@ -132,6 +148,7 @@ def unbounded(work: Work, places: np.ndarray, *, blind: bool) -> Indicator:
             attack=attack,
             seed=work.seed,
             batch_size=min(work.batch_size, len(chosen)),
+            allow_random=work.attacked.random,
             jit_compile=work.jit_compile,
             progress=False,
         )
@@ -145,9 +162,10 @@ def unit_test(
 ) -> planted.PlantedResult | None:
     """Planted examples; None where they cannot be or do not fit."""
     chosen = places[:_PLANTED_IMAGES]
-    if work.attack.method not in ("pgd", "apgd") or work.attack.gradient_noise:
+    attack = work.attack
+    if not isinstance(attack, GradientAttack) or attack.draws_noise:
         return None
-    cost = planted.gradients(work.attack)
+    cost = planted.gradients(attack)
     if not work.fits("planted", "The attack unit test", cost, len(chosen)):
         return None
 
@@ -155,7 +173,7 @@ def unit_test(
         found = planted.planted_examples(
             features,
             work.images[chosen],
-            attack=work.attack,
+            attack=attack,
             seed=work.seed,
             batch_size=len(chosen),
         )
@@ -184,12 +202,17 @@ def black_box(work: Work) -> Indicator:
     )
 
 
+def _stepping(attack: Attack | Ensemble) -> PGD:
+    """The evaluation under audit, or the usual one where it has no step size."""
+    return attack if isinstance(attack, PGD) else stages.default_attack(attack.eps)
+
+
 def grid(work: Work, places: np.ndarray) -> HeatMap | None:
     """A small heat map around the default attack; None: there is no time for it."""
-    eps, default = work.attack.eps, work.attack
+    eps, default = work.attack.eps, _stepping(work.attack)
     steps = sorted({min(default.eps_iter, eps), eps / 10, eps / 3, eps})
     counts = sorted({10, default.nb_iter, 100})
-    plain = Attack(eps=eps, eps_iter=eps, nb_iter=1, loss=default.loss)
+    plain = PGD(eps=eps, eps_iter=eps, nb_iter=1, loss=default.loss)
     chosen = places[:_GRID_IMAGES]
     if not work.fits("grid", "The heat map", len(steps) * max(counts), len(chosen)):
         return None
@@ -236,7 +259,7 @@ def histograms(work: Work) -> Restarts | None:
     """Losses of many restarts of the default attack; None where they do not fit."""
     places = _interesting(work)[:_HISTOGRAM_IMAGES]
     attack = dataclasses.replace(work.attack, restarts=_HISTOGRAM_RESTARTS)
-    if not work.fits("histograms", "Histograms", stages.passes(attack), len(places)):
+    if not work.fits("histograms", "Histograms", attack.gradients, len(places)):
         return None
     record = evaluation.evaluate(
         work.model,
@@ -248,6 +271,7 @@ def histograms(work: Work) -> Restarts | None:
         folder=work.folder / "attacks",
         indices=places,
         record_losses=True,
+        allow_random=work.attacked.random,
         jit_compile=work.jit_compile,
         progress=False,
     )
@@ -261,13 +285,16 @@ def judge_disagrees(work: Work, found: np.ndarray) -> Indicator:
 
     `found`: int [n], the given model's predictions on the adversarial images.
     """
-    copy = float32_model(work.model)
-    if copy is work.model:
+    if work.attacked.random:
+        return kinds.JUDGE.not_judged("each pass over a random model has its own verdict")
+    given = work.attacked.given
+    copy = float32_model(given)
+    if copy is given:
         return kinds.JUDGE.judged(False, "they are one model, in float32")
     broken = work.broken_by >= 0
     images = np.concatenate([work.images, work.adversarial[broken]])
     theirs = np.concatenate([work.predictions, found[broken]])
-    ours = measurements.clean_logits(copy, images, batch_size=work.batch_size).argmax(axis=1)
+    ours = clean_logits(copy, images, batch_size=work.batch_size).argmax(axis=1)
     return judge.judge_disagrees(float((ours != theirs).mean()))
 
 
@@ -279,16 +306,20 @@ def of_grid(grid: HeatMap | None, work: Work, *, blind: bool) -> Indicator:
     """The default attack's cell against the best one."""
     if grid is None:
         return kinds.STEP_SIZE.not_judged(_why(blind))
-    accuracy = grid.accuracy
-    row = int(np.argmin(np.abs(grid.eps_iters - work.attack.eps_iter)))
-    column = int(np.argmin(np.abs(grid.nb_iters - work.attack.nb_iter)))
+    if not isinstance(work.attack, PGD):
+        return kinds.STEP_SIZE.not_judged("the evaluation under audit has no step size")
+    accuracy, default = grid.accuracy, _stepping(work.attack)
+    row = int(np.argmin(np.abs(grid.eps_iters - default.eps_iter)))
+    column = int(np.argmin(np.abs(grid.nb_iters - default.nb_iter)))
     best = np.unravel_index(int(np.argmin(accuracy)), accuracy.shape)
     cell = f"steps of {grid.eps_iters[best[0]] * 255:.3g}, {grid.nb_iters[best[1]]} iterations"
     return judge.step_size(float(accuracy[row, column]), float(accuracy[best]), cell)
 
 
-def of_unit_test(test: planted.PlantedResult | None, *, blind: bool) -> Indicator:
+def of_unit_test(test: planted.PlantedResult | None, work: Work, *, blind: bool) -> Indicator:
     """How many planted examples were found."""
+    if test is not None and not (work.correct & (work.broken_by < 0)).any():
+        return kinds.PLANTED.judged(False, "no image is left that attacks could have missed")
     if test is None or not test.images:
         return kinds.PLANTED.not_judged(
             _why(True)

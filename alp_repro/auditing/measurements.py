@@ -6,15 +6,14 @@ what. Nothing is judged here: see `indicators`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import keras
 import numpy as np
 import tensorflow as tf
 
-from alp_repro.attacks import Attack, loss_and_gradient, pgd_step, random_starts
+from alp_repro.attacks import PGD, Attack, CraftItems, Ensemble, ensemble_of, random_starts
 from alp_repro.attacks.losses import attack_loss
-from alp_repro.errors import InputError
+from alp_repro.attacks.pgd import Iterate, PgdRun
+from alp_repro.evaluation.clean import batched
 from alp_repro.model_copies import logits_function
 from alp_repro.probes import relative_change
 
@@ -28,40 +27,6 @@ LAST_ITERATES = 10
 RISING_SHARE = 0.05
 
 
-def batched(
-    function: Callable[..., tf.Tensor], batch_size: int, *arrays: np.ndarray
-) -> list[np.ndarray]:
-    """A compiled function of batches of one shape, over arrays of any length.
-
-    The last batch is filled up with its own first rows; every output has one row an input.
-    """
-    count = len(arrays[0])
-    found: list[list[np.ndarray]] = []
-    for start in range(0, count, batch_size):
-        chosen = np.arange(start, start + batch_size)
-        kept = min(batch_size, count - start)
-        chosen[kept:] = start
-        outputs = function(*(tf.constant(array[chosen]) for array in arrays))
-        outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
-        found.append([np.asarray(output)[:kept] for output in outputs])
-    return [np.concatenate(parts) for parts in zip(*found, strict=True)]
-
-
-def clean_logits(model: keras.Model, images: np.ndarray, *, batch_size: int) -> np.ndarray:
-    """Logits, float32 [n, classes].
-
-    Raises InputError when some are not finite, with the first such image's place.
-    """
-    (logits,) = batched(tf.function(logits_function(model)), batch_size, images)
-    bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
-    if len(bad):
-        raise InputError(
-            f"the model's logits are not finite for {len(bad)} of {len(images)} images, the first "
-            f"being number {bad[0]}: its weights or its pixel range are wrong"
-        )
-    return logits
-
-
 def randomness(
     model: keras.Model, images: np.ndarray, logits: np.ndarray, *, batch_size: int
 ) -> Numbers:
@@ -71,7 +36,7 @@ def randomness(
     over the images in another order. A model that draws random numbers, or whose batch norm or
     dropout is in training mode, moves.
     """
-    program = tf.function(logits_function(model))
+    program = tf.function(logits_function(model), autograph=False)
     (again,), (more,) = (batched(program, batch_size, images) for _ in range(2))
     order = np.random.default_rng(0).permutation(len(images))
     (shuffled,) = batched(program, batch_size, images[order])
@@ -97,7 +62,7 @@ def gradients_at_starts(
     """
     logits = logits_function(model)
 
-    @tf.function
+    @tf.function(autograph=False)
     def zero(x: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> list[tf.Tensor]:
         points = random_starts(
             x,
@@ -136,29 +101,40 @@ def gradients_at_starts(
 
 
 def instability(
-    model: keras.Model, images: np.ndarray, labels: np.ndarray, *, seed: int, batch_size: int
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    seed: int,
+    batch_size: int,
+    radius: float = STABILITY_RADIUS,
 ) -> Numbers:
     """Mean relative change of the cross-entropy at random points very near the images.
 
-    The mean over images and over `STABILITY_POINTS` points within `STABILITY_RADIUS` of each, of
+    The mean over images and over `STABILITY_POINTS` points within `radius` of each, of
     min(1, |loss at the point - loss at the image| / |loss at the image|).
     """
     logits = logits_function(model)
 
-    @tf.function
+    @tf.function(autograph=False)
     def change(x: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         here = attack_loss("cross_entropy", labels=y, logits=logits(x))
-        total = tf.zeros_like(here)
-        for point in tf.range(STABILITY_POINTS):
+
+        def add(point: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             near = random_starts(
                 x,
                 image_index=index,
                 restart=tf.fill(tf.shape(index), point),
                 seed=tf.constant(seed),
-                eps=tf.constant(STABILITY_RADIUS),
+                eps=tf.constant(radius),
             )
             there = attack_loss("cross_entropy", labels=y, logits=logits(near))
-            total += tf.minimum(1.0, tf.math.divide_no_nan(tf.abs(there - here), tf.abs(here)))
+            moved = tf.math.divide_no_nan(tf.abs(there - here), tf.abs(here))
+            return point + 1, total + tf.minimum(1.0, moved)
+
+        _, total = tf.while_loop(
+            lambda point, _: point < STABILITY_POINTS, add, (tf.constant(0), tf.zeros_like(here))
+        )
         return total / STABILITY_POINTS
 
     (changes,) = batched(change, batch_size, images, labels, np.arange(len(images)))
@@ -170,7 +146,7 @@ def way_of_an_attack(
     images: np.ndarray,
     labels: np.ndarray,
     *,
-    attack: Attack,
+    attack: PGD,
     seed: int,
     batch_size: int,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -179,37 +155,28 @@ def way_of_an_attack(
     Returns:
       losses float32 and broken bool, each [nb_iter + 1, n]: at the start and after every step.
     """
-    gradient_logits = logits_function(model)
-    steps = attack.nb_iter
+    logits, steps = logits_function(model), attack.nb_iter
 
-    @tf.function
+    @tf.function(autograph=False)
     def way(x: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> list[tf.Tensor]:
-        value_and_gradient = loss_and_gradient(gradient_logits, y, loss=attack.loss)
-        points = x
-        if attack.random_start:
-            points = random_starts(
-                x,
-                image_index=index,
-                restart=tf.zeros_like(index),
-                seed=tf.constant(seed),
-                eps=tf.constant(attack.eps, tf.float32),
-            )
+        items = CraftItems(x, y, index, tf.zeros_like(index), tf.constant(seed), logits)
+        run = PgdRun(logits, x, y, attack, attack.draw(items))
         losses = tf.TensorArray(tf.float32, size=steps + 1, element_shape=y.shape)
         wrong = tf.TensorArray(tf.bool, size=steps + 1, element_shape=y.shape)
 
-        def visit(i: tf.Tensor, points: tf.Tensor, losses: tf.TensorArray, wrong: tf.TensorArray):  # type: ignore[no-untyped-def]
-            outputs, values, gradient = value_and_gradient(points)
+        def visit(
+            i: tf.Tensor, here: Iterate, losses: tf.TensorArray, wrong: tf.TensorArray
+        ) -> tuple:
+            outputs = logits(here.points)
+            values = attack_loss(attack.loss, labels=y, logits=outputs)
             broken = tf.argmax(outputs, axis=1, output_type=tf.int32) != y
-            size = tf.constant(attack.eps_iter, tf.float32)
-            if attack.step_schedule == "linear":
-                size *= 1.0 - tf.cast(i, tf.float32) / steps
-            moved = pgd_step(points, gradient, images=x, eps=attack.eps, step_size=size)
-            return i + 1, moved, losses.write(i, values), wrong.write(i, broken)
+            further = run.advance(here, tf.minimum(i + 1, steps))
+            return i + 1, further, losses.write(i, values), wrong.write(i, broken)
 
         _, _, losses, wrong = tf.while_loop(
             lambda i, *_: i <= steps,
             visit,
-            (tf.constant(0), points, losses, wrong),
+            (tf.constant(0), run.first(), losses, wrong),
             parallel_iterations=1,
         )
         return [tf.transpose(losses.stack()), tf.transpose(wrong.stack())]
@@ -243,7 +210,7 @@ def broken_by_starts(
     images: np.ndarray,
     labels: np.ndarray,
     *,
-    attack: Attack,
+    attack: Attack | Ensemble,
     seed: int,
     batch_size: int,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -255,7 +222,7 @@ def broken_by_starts(
     """
     logits = logits_function(model)
 
-    @tf.function
+    @tf.function(autograph=False)
     def starts(x: tf.Tensor, index: tf.Tensor, restart: tf.Tensor) -> list[tf.Tensor]:
         points = random_starts(
             x,
@@ -267,7 +234,8 @@ def broken_by_starts(
         return [points, tf.argmax(logits(points), axis=1, output_type=tf.int32)]
 
     first, found = np.full(len(images), -1), np.zeros_like(images)
-    for restart in range(attack.restarts if attack.random_start else 0):
+    starts_anew = getattr(ensemble_of(attack).phases[0].attack, "random_start", False)
+    for restart in range(attack.restarts if starts_anew else 0):
         index = np.arange(len(images))
         points, predicted = batched(
             starts, batch_size, images, index, np.full(len(images), restart, np.int32)

@@ -11,6 +11,7 @@ from alp_repro.auditing.result import Audit
 from alp_repro.reporting.pages import render_page
 
 TEMPLATE = "audit.html.j2"
+SUMMARY = "summary.html.j2"
 _EXAMPLES = 6
 
 
@@ -58,6 +59,17 @@ def render(audit: Audit) -> str:
     )
 
 
+def render_summary(audit: Audit) -> str:
+    """Return the verdict, the picture, the attacks and what is raised, as a part of a page."""
+    return render_page(
+        "alp_repro.auditing",
+        SUMMARY,
+        audit=audit,
+        picture=pictures.data_uri(pictures.accuracies(audit)) if audit.attacks else None,
+        rows=[_row(audit, i) for i in range(len(audit.attacks))],
+    )
+
+
 def _order(one: object) -> int:
     return ("raised", "clear", "not judged").index(one.state)  # type: ignore[attr-defined]
 
@@ -66,7 +78,6 @@ def _row(audit: Audit, place: int) -> Row:
     one = audit.attacks[place]
     so_far = audit.worst_after(place + 1)
     low, high = audit.interval(so_far)
-    unit = "queries" if one.attack.method == "square" else "gradients"
     return Row(
         title=one.title,
         settings=str(one.attack),
@@ -75,7 +86,7 @@ def _row(audit: Audit, place: int) -> Row:
         alone=f"{audit.accuracy_of(one):.1%}" if one.scope == "correct" else "–",
         so_far=f"{so_far:.1%}",
         interval=f"{low * 100:.1f} – {high * 100:.1f}",
-        spent=f"{one.spent:,} {unit}",
+        spent=f"{one.spent:,} {one.unit}",
         seconds=f"{one.seconds:,.0f} s",
     )
 

@@ -20,9 +20,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from alp_repro.attacks import Attack, craft, random_starts, strong_attack
-from alp_repro.auditing.measurements import batched
+from alp_repro.attacks import PGD, Draws, GradientAttack, random_starts
 from alp_repro.classifiers.heads import is_graph, last_operation
+from alp_repro.evaluation.clean import batched
 
 INNER_POINTS = 64  # uniform in the ball
 CORNER_POINTS = 64  # at corners of the ball, as the planted point is
@@ -48,27 +48,27 @@ class PlantedResult:
     by_chance: int
 
 
-def strongest_attack(eps: float) -> Attack:
+def strongest_attack(eps: float) -> PGD:
     """What of `strong` two classes leave: runs without target of a step that falls from eps.
 
     Gradients are the point's own: a new last layer has no saturated loss to get around.
     """
-    return dataclasses.replace(
-        strong_attack(eps),
+    return PGD(
+        eps=eps,
+        eps_iter=eps,
+        nb_iter=100,
         restarts=STRONGEST_RESTARTS,
-        budget=0,
-        search=0,
         loss="margin",
-        plain_step=1.0,
-        momentum=0.0,
-        gradient_noise=0.0,
-        target="none",
+        step_schedule="linear",
     )
 
 
-def gradients(attack: Attack) -> int:
+def gradients(attack: GradientAttack) -> int:
     """What a planted example costs at most, random points counted as gradients."""
-    return attack.nb_iter + 2 * strongest_attack(attack.eps).gradients
+    return (
+        dataclasses.replace(attack, restarts=1).gradients
+        + 2 * strongest_attack(attack.eps).gradients
+    )
 
 
 def features_of(model: keras.Model) -> keras.Model | None:
@@ -92,7 +92,7 @@ def planted_examples(
     features: keras.Model,
     images: np.ndarray,
     *,
-    attack: Attack,
+    attack: GradientAttack,
     seed: int,
     batch_size: int,
 ) -> PlantedResult:
@@ -106,7 +106,9 @@ def planted_examples(
       seed: of the points.
       batch_size: images in a batch.
     """
-    program = tf.function(lambda x: tf.cast(features(x, training=False), tf.float32))
+    program = tf.function(
+        lambda x: tf.cast(features(x, training=False), tf.float32), autograph=False
+    )
     heads = [
         _head(program, image, eps=attack.eps, seed=seed, index=i) for i, image in enumerate(images)
     ]
@@ -116,12 +118,7 @@ def planted_examples(
     weights = np.stack([h[0] for h in heads if h is not None])
     biases = np.array([h[1] for h in heads if h is not None], np.float32)
     binary = dataclasses.replace(
-        attack,
-        loss="margin" if attack.loss == "dlr" else attack.loss,
-        target="none",
-        plain_step=1.0,
-        budget=0,
-        restarts=1,
+        attack, loss="margin" if attack.loss == "dlr" else attack.loss, target="none", restarts=1
     )
     strongest = strongest_attack(attack.eps)
     given = (batch_size, images[fitted], weights, biases, np.asarray(fitted, np.int64))
@@ -169,8 +166,8 @@ def _head(
     return weights.astype(np.float32), float(-threshold - centre @ weights)
 
 
-def _search(features: keras.Model, attack: Attack, seed: int):  # type: ignore[no-untyped-def]
-    @tf.function
+def _search(features: keras.Model, attack: GradientAttack, seed: int):  # type: ignore[no-untyped-def]
+    @tf.function(autograph=False)
     def found(x: tf.Tensor, w: tf.Tensor, b: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         def logits(points: tf.Tensor) -> tf.Tensor:
             vectors = tf.cast(features(points, training=False), tf.float32)
@@ -178,8 +175,8 @@ def _search(features: keras.Model, attack: Attack, seed: int):  # type: ignore[n
             return tf.stack([tf.zeros_like(value), value], axis=1)
 
         labels = tf.zeros_like(index, tf.int32)
-        broken = tf.fill(tf.shape(b), False)
-        for restart in tf.range(attack.restarts):
+
+        def attacked(restart: tf.Tensor, broken: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             starts = random_starts(
                 x,
                 image_index=index,
@@ -187,18 +184,22 @@ def _search(features: keras.Model, attack: Attack, seed: int):  # type: ignore[n
                 seed=tf.constant(seed),
                 eps=tf.constant(attack.eps, tf.float32),
             )
-            crafted = craft(logits, x, labels, attack=attack, starts=starts)
-            broken |= logits(crafted)[:, 1] > 0
-        return broken
+            crafted = attack.ascend(logits, x, labels, Draws(starts)).adversarial
+            return restart + 1, broken | (logits(crafted)[:, 1] > 0)
+
+        return tf.while_loop(
+            lambda restart, _: restart < attack.restarts,
+            attacked,
+            (tf.constant(0), tf.fill(tf.shape(b), False)),
+        )[1]
 
     return found
 
 
-def _chance(features: keras.Model, attack: Attack, seed: int):  # type: ignore[no-untyped-def]
-    @tf.function
+def _chance(features: keras.Model, attack: GradientAttack, seed: int):  # type: ignore[no-untyped-def]
+    @tf.function(autograph=False)
     def found(x: tf.Tensor, w: tf.Tensor, b: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-        lucky = tf.fill(tf.shape(b), False)
-        for draw in tf.range(attack.gradients):
+        def drawn(draw: tf.Tensor, lucky: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             points = random_starts(
                 x,
                 image_index=index,
@@ -208,7 +209,12 @@ def _chance(features: keras.Model, attack: Attack, seed: int):  # type: ignore[n
             )
             points = tf.clip_by_value(x + attack.eps * tf.sign(points - x), 0.0, 1.0)
             vectors = tf.cast(features(points, training=False), tf.float32)
-            lucky |= tf.reduce_sum(vectors * w, axis=1) + b > 0
-        return lucky
+            return draw + 1, lucky | (tf.reduce_sum(vectors * w, axis=1) + b > 0)
+
+        return tf.while_loop(
+            lambda draw, _: draw < attack.gradients,
+            drawn,
+            (tf.constant(0), tf.fill(tf.shape(b), False)),
+        )[1]
 
     return found

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from alp_repro import files
-from alp_repro.attacks import Attack
+from alp_repro.attacks import Attack, Ensemble
+from alp_repro.auditing import image_table, junit, model_card
 from alp_repro.auditing.kinds import Indicator
 from alp_repro.auditing.planted import PlantedResult
+from alp_repro.auditing.schema import SCHEMA_VERSION
+from alp_repro.auditing.votes import Votes
 from alp_repro.errors import InputError
 from alp_repro.evaluation import wilson_interval
 from alp_repro.evaluation.heat_maps import HeatMap
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,20 +32,26 @@ class AttackResult:
       attacked: int [k], places of the images that it was run on.
       broken: bool [k].
       first_break: int [k], restart that broke each, -1: none.
-      spent: what its record counts, all images together: gradients (queries for Square), a query
-        of the search of another attack being half a gradient.
+      spent: what its record counts, all images together: gradients, a query being half a one.
       seconds: that the attack itself took, in all sessions.
+      costs: int [k], what each image took of `spent`.
     """
 
     name: str
     title: str
-    attack: Attack
+    attack: Attack | Ensemble
     scope: str
     attacked: np.ndarray
     broken: np.ndarray
     first_break: np.ndarray
     spent: int
     seconds: float
+    costs: np.ndarray
+
+    @property
+    def unit(self) -> Literal["gradients", "queries"]:
+        """What `spent` and `costs` count."""
+        return "gradients" if self.attack.needs_gradient else "queries"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,6 +91,7 @@ class Audit:
         nothing or none was run; None: it was measured.
       left_out: what did not fit into the time, one line each.
       notes: what was done to model and data, one line each.
+      votes: of a random model, the passes behind each image's verdict; None: it is not random.
       heat_map, surface, restarts, planted: what was looked at closely; None: it was not.
       settings: model, data, time and seed as they were given.
       provenance: see `runs.provenance`.
@@ -96,6 +109,7 @@ class Audit:
     not_measured: str | None = None
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    votes: Votes | None = None
     heat_map: HeatMap | None = None
     surface: Surface | None = None
     restarts: Restarts | None = None
@@ -125,6 +139,18 @@ class Audit:
         None: it was not measured; `not_measured` says why.
         """
         return None if self.not_measured else float(self.robust.mean())
+
+    @property
+    def chance_interval(self) -> tuple[float, float] | None:
+        """What `worst_accuracy` may be for all that the passes over a random model tell.
+
+        An image that they leave open (`Votes.undecided`) counts as broken at the one end, and as
+        left at the other. None: the model is not random, or nothing was measured.
+        """
+        if self.votes is None or self.not_measured:
+            return None
+        ends = (self.robust & ~self.votes.undecided, self.robust | self.votes.undecided)
+        return float(ends[0].mean()), float(ends[1].mean())
 
     @property
     def default_accuracy(self) -> float | None:
@@ -161,12 +187,22 @@ class Audit:
         sentences = [
             f"The evaluation under audit leaves {self._with_interval(default)}.",
             f"At most {self._with_interval(worst)} survives all attacks.",
+            *self._chance_words(),
         ]
         points = round((default - worst) * 100)
         if any(one.key == "overestimate" for one in self.raised):
             sentences.append(f"The evaluation overestimates by {points} points.")
         sentences.append(self._raised_words())
         return " ".join(sentences)
+
+    def _chance_words(self) -> list[str]:
+        ends = self.chance_interval
+        if ends is None or self.votes is None:
+            return []
+        return [
+            f"The model is random: each image is judged by what most of {self.votes.passes} passes "
+            f"give; by those that they leave open it may be {ends[0]:.1%} to {ends[1]:.1%}."
+        ]
 
     def _raised_words(self) -> str:
         if not self.raised:
@@ -182,9 +218,15 @@ class Audit:
         return f"{accuracy:.1%} [{low * 100:.1f}, {high * 100:.1f}]"
 
     def save(self, path: str | Path) -> None:
-        """Writes the page (`.html`), the numbers (`.json`) or the adversarial images (`.npz`).
+        """Write the page, the numbers, or another form of the audit, by the path's ending.
 
-        Raises InputError for another ending, or when the file cannot be written.
+        `.html`: the page; `.json`: the numbers, see `schema`; `.csv`: the table of images, see
+        `image_table`; `.npz`: the adversarial images; `.xml`: JUnit, see `junit`; `.md`: a model
+        card, see `model_card`.
+
+        Raises:
+          InputError: another ending, a file that cannot be written, or a `.md` file that is not a
+            model card of an audit.
         """
         path = files.expanded(path)
         if path.suffix == ".html":
@@ -193,10 +235,37 @@ class Audit:
             files.write_text(path, render(self))
         elif path.suffix == ".json":
             files.write_json(path, self.to_json())
+        elif path.suffix == ".csv":
+            files.write_text(path, image_table.to_csv(self))
         elif path.suffix == ".npz":
             files.write_arrays(path, self.adversarial_arrays(), eps_255=self.eps * 255)
+        elif path.suffix == ".xml":
+            files.write_text(path, junit.to_junit(self))
+        elif path.suffix == ".md":
+            model_card.write_model_card(path, self)
         else:
-            raise InputError(f"audit {path}: a file ending in .html, .json or .npz is needed")
+            raise InputError(
+                f"audit {path}: a file ending in .html, .json, .csv, .npz, .xml or .md is needed"
+            )
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """Return one row an image: who was broken by what, at which cost; see `image_table`.
+
+        Raises:
+          InputError: pandas is not installed.
+        """
+        return image_table.to_dataframe(self)
+
+    def __repr__(self) -> str:
+        """One line: the model, the images, ε and the verdict."""
+        of = f" of {self.settings['model']}" if "model" in self.settings else ""
+        return f"<Audit{of}: {len(self.labels)} images, eps={self.eps * 255:g}. {self.verdict}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the verdict, the attacks, and what is raised."""
+        from alp_repro.auditing.page import render_summary
+
+        return render_summary(self)
 
     def adversarial_arrays(self) -> dict[str, np.ndarray]:
         """Return the images that broke, as leaderboards ask for them.
@@ -217,12 +286,14 @@ class Audit:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but images and pictures as plain data; sizes on the 0-255 scale.
+        """Return everything but images and pictures as plain data; see `schema.audit_schema`.
 
-        Accuracies that were not measured are None.
+        Sizes are on the 0-255 scale, but for the settings of attacks, which `Attack` takes as they
+        are. Accuracies that were not measured are None.
         """
         worst = self.worst_accuracy
         return {
+            "schema_version": SCHEMA_VERSION,
             "verdict": self.verdict,
             "measured": worst is not None,
             "not_measured": self.not_measured,
@@ -232,6 +303,8 @@ class Audit:
             "default_accuracy": self.default_accuracy,
             "worst_accuracy": worst,
             "worst_interval": None if worst is None else list(self.interval(worst)),
+            "passes": None if self.votes is None else self.votes.passes,
+            "chance_interval": None if self.chance_interval is None else list(self.chance_interval),
             "raised": [one.key for one in self.raised],
             "indicators": [dataclasses.asdict(one) for one in self.indicators],
             "attacks": [self._attack_json(i, one) for i, one in enumerate(self.attacks)],
@@ -247,12 +320,12 @@ class Audit:
         return {
             "name": one.name,
             "title": one.title,
-            "settings": dataclasses.asdict(one.attack),
+            "settings": one.attack.to_json(),
             "attacked": len(one.attacked),
             "broken": int(one.broken.sum()),
             "accuracy": self.accuracy_of(one) if one.scope == "correct" else None,
             "worst_so_far": self.worst_after(place + 1),
-            "gradients": one.spent if one.attack.method != "square" else 0,
-            "queries": one.spent if one.attack.method == "square" else 0,
+            "gradients": one.spent if one.unit == "gradients" else 0,
+            "queries": one.spent if one.unit == "queries" else 0,
             "seconds": round(one.seconds, 1),
         }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import time
@@ -10,20 +9,23 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from alp_repro import evaluation, files, runs
-from alp_repro.attacks import QUERY_COST, Attack
+from alp_repro.attacks import QUERY_COST, Attack, Ensemble, loss_and_gradient
 from alp_repro.auditing import measurements, stages
+from alp_repro.auditing.attacked import Attacked
 from alp_repro.auditing.folder import claim, subject
 from alp_repro.auditing.kinds import Indicator
 from alp_repro.auditing.result import AttackResult, Audit
 from alp_repro.auditing.stages import Stage
+from alp_repro.auditing.votes import Votes, votes_of
 from alp_repro.classifiers.heads import is_graph
 from alp_repro.decoding import from_plain, read_json
 from alp_repro.errors import InputError
+from alp_repro.evaluation.clean import clean_logits
+from alp_repro.model_copies import logits_function
 
 _MOST_ROUNDS = 20
 T = TypeVar("T")
@@ -34,11 +36,11 @@ class Work:
 
     def __init__(
         self,
-        model: keras.Model,
+        attacked: Attacked,
         images: np.ndarray,
         labels: np.ndarray,
         *,
-        attack: Attack,
+        attack: Attack | Ensemble,
         seconds: float,
         folder: Path,
         seed: int,
@@ -48,25 +50,26 @@ class Work:
         """Takes the clean images in; nothing is attacked yet.
 
         Raises:
-          InputError: the model's logits are not finite, or the folder is another audit's.
+          InputError: the folder is another audit's.
         """
         self.images, self.labels, self.attack = images, labels, attack
         self.seed, self.batch_size = seed, batch_size
-        self.model, self.report = model, report
+        self.attacked, self.model, self.report = attacked, attacked.model, report
         # What cannot be taken apart may hold operations that XLA does not know.
-        self.jit_compile = None if is_graph(model) else False
+        self.jit_compile = None if is_graph(self.model) else False
         self._started, self._seconds = time.monotonic(), seconds
         self.folder = folder
         files.make_folder(folder)
-        self.logits = measurements.clean_logits(model, images, batch_size=batch_size)
-        self.predictions = self.logits.argmax(axis=1).astype(np.int32)
-        self.correct = self.predictions == labels
+        self.logits = attacked.logits
         self._identity = self._hash_of_everything()
         claim(
             folder,
-            subject(model, images, labels, attack=attack, seed=seed),
+            subject(self.model, images, labels, attack=attack, seed=seed),
             ours=any(self.kept(path.stem) for path in folder.glob("stages/[!.]*.json")),
         )
+        self.predictions, self.votes = self._judged_clean()
+        self.correct = self.predictions == labels
+        self._found = np.full(len(labels), -1, np.int32)
         self._passes_a_second = 0.0
         self.broken_by = np.full(len(labels), -1)
         self.adversarial = np.zeros_like(images)
@@ -76,11 +79,20 @@ class Work:
     def _hash_of_everything(self) -> str:
         """What a kept stage belongs to: the function, the images, the evaluation under audit."""
         digest = hashlib.sha256(runs.weights_hash(self.model).encode())
-        for array in (self.logits, self.images, self.labels):
+        # A random model's logits are others each time.
+        logits = () if self.attacked.random else (self.logits,)
+        for array in (*logits, self.images, self.labels):
             digest.update(np.ascontiguousarray(array).tobytes())
-        settings = {**dataclasses.asdict(self.attack), "seed": self.seed}
+        settings = {**self.attack.to_json(), "seed": self.seed}
         digest.update(json.dumps(settings, sort_keys=True).encode())
         return digest.hexdigest()[:16]
+
+    def _judged_clean(self) -> tuple[np.ndarray, Votes | None]:
+        """Predictions int32 [n] on the clean images; of a random model, the votes for them too."""
+        if not self.attacked.random:
+            return self.logits.argmax(axis=1).astype(np.int32), None
+        counts = self._counted("clean_votes", self.images)
+        return counts.argmax(axis=1).astype(np.int32), votes_of(counts, self.labels)
 
     # --- stages that are kept
 
@@ -101,6 +113,15 @@ class Work:
         result = compute()
         self.keep(name, result)
         return result
+
+    def _counted(self, name: str, images: np.ndarray) -> np.ndarray:
+        """How many of fresh passes over these images give each class, kept as a stage."""
+
+        def compute() -> list[list[int]]:
+            found = self.attacked.fresh_counts(images, batch_size=self.batch_size)
+            return list(found.tolist())
+
+        return np.array(self.once(name, list[list[int]], compute))
 
     def keep(self, name: str, result: Any) -> None:
         """Notes that a stage is done, so that it takes no time again."""
@@ -136,13 +157,12 @@ class Work:
         """
         chosen = np.resize(places, self.batch_size)
         x, y = tf.constant(self.images[chosen]), tf.constant(self.labels[chosen])
-        logits = measurements.logits_function(self.model)
+        logits = logits_function(self.model)
 
-        @tf.function
+        @tf.function(autograph=False)
         def gradient(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-            if blind:
-                return logits(x)
-            return measurements.loss_and_gradient(logits, y, loss="cross_entropy")(x)[2]
+            value_and_gradient = loss_and_gradient(logits, y, loss="cross_entropy")
+            return logits(x) if blind else value_and_gradient(x)[2]
 
         gradient(x, y)
         started = time.monotonic()
@@ -172,10 +192,10 @@ class Work:
     def result(self, found: tuple[Indicator, ...]) -> Audit:
         """What has come of it so far."""
         broken = self.broken_by >= 0
-        predicted = np.full(len(self.labels), -1, np.int32)
-        if broken.any():
-            logits = measurements.clean_logits(
-                self.model, self.adversarial[broken], batch_size=self.batch_size
+        predicted = self._found.copy()
+        if broken.any() and not self.attacked.random:
+            logits = clean_logits(
+                self.attacked.given, self.adversarial[broken], batch_size=self.batch_size
             )
             predicted[broken] = logits.argmax(axis=1)
         return Audit(
@@ -189,6 +209,7 @@ class Work:
             adversarial=self.adversarial,
             found=predicted,
             left_out=tuple(self.left_out),
+            votes=self.votes,
         )
 
     def run(self, stage: Stage) -> None:
@@ -201,8 +222,9 @@ class Work:
             return
         if not admitted and not self.fits(name, stage.title, stage.cost, len(places)):
             return
+        follows = stage.attack.needs_gradient
         record = evaluation.evaluate(
-            self.model,
+            self.model if follows else self.attacked.judge,
             self.images[places],
             self.labels[places],
             attack=stage.attack,
@@ -211,21 +233,24 @@ class Work:
             folder=self.folder / "attacks",
             indices=places,
             save_adversarial=True,
+            allow_random=self.attacked.random,
             progress=False,
             jit_compile=self.jit_compile,
         )
         restarts = stage.attack.restarts
         first = np.where(record.first_break < restarts, record.first_break, -1)
-        spent = int(record.gradients_spent(restarts).sum())
+        unit = 1 if follows else QUERY_COST
+        costs = (record.gradients_spent(restarts) / unit).astype(np.int64)
+        spent = int(costs.sum())
         took = float(sum(session.get("seconds", 0.0) for session in record.sessions))
         kept = self.kept(name)
         if kept is None:
-            self._learn_speed(spent, stage, took, sessions=len(record.sessions))
+            self._learn_speed(int(spent * unit), stage, took, sessions=len(record.sessions))
             self.keep(name, {"broken": int((first >= 0).sum()), "spent": spent, "seconds": took})
         else:  # a record that went on with more restarts has more seconds than this stage took
             took = float(kept.get("seconds", took))
         assert record.adversarial is not None
-        self._note(stage, places, first, record.adversarial, spent=spent, seconds=took)
+        self._note(stage, places, first, record.adversarial, costs=costs, seconds=took)
 
     def run_without_gradient(self, stage: Stage) -> None:
         """The evaluation under audit where it has no gradient to follow: its starts are judged."""
@@ -238,7 +263,29 @@ class Work:
             seed=self.seed,
             batch_size=self.batch_size,
         )
-        self._note(stage, places, first, found, spent=0, seconds=0.0)
+        self._note(stage, places, first, found, costs=np.zeros(len(places), int), seconds=0.0)
+
+    def _confirmed(
+        self, name: str, places: np.ndarray, first: np.ndarray, found: np.ndarray
+    ) -> np.ndarray:
+        """Return the first breaks, int [k], less those that were luck, as fresh passes tell.
+
+        The votes for what holds are taken in.
+        """
+        broken = np.flatnonzero(first >= 0)
+        if not self.attacked.random or not len(broken):
+            return first
+        counts = self._counted(f"votes_{name}", found[broken])
+        predicted = counts.argmax(axis=1)
+        held = predicted != self.labels[places[broken]]
+        first = first.copy()
+        first[broken[~held]] = -1
+        new = held & (self.broken_by[places[broken]] < 0)
+        taken = places[broken[new]]
+        self._found[taken] = predicted[new]
+        assert self.votes is not None
+        self.votes = self.votes.with_new(taken, votes_of(counts[new], self.labels[taken]))
+        return first
 
     def _note(
         self,
@@ -247,10 +294,11 @@ class Work:
         first: np.ndarray,
         found: np.ndarray,
         *,
-        spent: int,
+        costs: np.ndarray,
         seconds: float,
     ) -> None:
         """Takes in what a stage did to the images at these places."""
+        first = self._confirmed(stage.name, places, first, found)
         broken = first >= 0
         new = broken & (self.broken_by[places] < 0)
         self.broken_by[places[new]] = len(self.attacks)
@@ -264,8 +312,9 @@ class Work:
                 places,
                 broken,
                 first,
-                spent,
+                int(costs.sum()),
                 seconds,
+                costs,
             )
         )
         self.report(
@@ -281,8 +330,8 @@ class Work:
         earlier stage or by a process that was stopped.
         """
         working = seconds - sessions * stages.COMPILATION_SECONDS
-        if working > stages.COMPILATION_SECONDS and stage.attack.method != "square":
-            self._passes_a_second = stages.in_gradients(stage.attack, spent) / working
+        if working > stages.COMPILATION_SECONDS and stage.attack.needs_gradient:
+            self._passes_a_second = spent / working
 
     def further_rounds(self) -> None:
         """More rounds of the strongest attack while they find something and there is time."""

@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from alp_repro.arguments import checked_instance
 from alp_repro.classifiers import heads
 from alp_repro.classifiers.load import load_function_or_model
 from alp_repro.classifiers.pixels import UNIT_PIXELS, PixelScale
 from alp_repro.errors import InputError, exits_refused, reason
+from alp_repro.plain_numbers import shown, whole_number
 from alp_repro.probes import probe_images
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 ImageShape = tuple[int, int, int]
+MOST_PIXELS = 10**8  # of an image: a bound that no honest one reaches
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Classifier:
     notes: tuple[str, ...] = ()
 
 
+@exits_refused("the model's code")
 def as_classifier(
     source: str | Path | keras.Model | Callable[..., Any],
     *,
@@ -61,6 +65,8 @@ def as_classifier(
     Raises:
       InputError: it cannot be read, does not take such images, or gives no logits.
     """
+    image_shape = _checked_shape(image_shape)
+    pixels = checked_instance(pixels, PixelScale, name="pixels")
     if isinstance(source, str | Path):
         source = load_function_or_model(source, trust_code=trust_code)
     if type(source).__module__.startswith("tf_keras."):
@@ -87,6 +93,19 @@ def as_classifier(
         f"the model is a {type(source).__name__}: a Keras model or a function from images to "
         "logits is needed"
     )
+
+
+def _checked_shape(image_shape: Any) -> ImageShape:
+    if not isinstance(image_shape, list | tuple) or len(image_shape) != 3:
+        raise InputError(f"image_shape {shown(image_shape)}: expected (height, width, channels)")
+    names = ("height", "width", "number of channels")
+    height, width, channels = (
+        whole_number(side, name=f"image_shape: {name}", low=1, high=MOST_PIXELS)
+        for side, name in zip(image_shape, names, strict=True)
+    )
+    if height * width * channels > MOST_PIXELS:
+        raise InputError(f"image_shape {image_shape}: expected at most {MOST_PIXELS} numbers")
+    return height, width, channels
 
 
 def _of_graph(model: keras.Model, image_shape: ImageShape, pixels: PixelScale) -> Classifier:
@@ -171,7 +190,7 @@ class FunctionModel(keras.Model):
         self._offset = np.asarray(pixels.offset, np.float32)
         self._shape = shape
         self._inference = _inference_arguments(function)
-        self._one_output = False
+        self.one_output = False
         self._in_numpy = False
         self._outputs_shape: tuple[int | None, ...] | None = None
 
@@ -179,7 +198,7 @@ class FunctionModel(keras.Model):
     def output_shape(self) -> tuple[int | None, ...]:
         """(None, classes), as a functional model says it."""
         assert self._outputs_shape is not None, "learn_outputs comes first"
-        return (None, 2) if self._one_output else self._outputs_shape
+        return (None, 2) if self.one_output else self._outputs_shape
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Logits of images in [0, 1]; never in training mode, whatever is asked for."""
@@ -194,7 +213,7 @@ class FunctionModel(keras.Model):
             outputs = tf.cast(self._outputs_of(x), tf.float32)
         if self._outputs_shape is not None:
             outputs = tf.ensure_shape(outputs, self._outputs_shape)
-        return heads.two_logits(outputs) if self._one_output else outputs
+        return heads.two_logits(outputs) if self.one_output else outputs
 
     def _of_numpy(self, images: np.ndarray) -> np.ndarray:
         return np.asarray(self._outputs_of(images), np.float32)
@@ -225,11 +244,11 @@ class FunctionModel(keras.Model):
                 "are needed"
             )
         self._outputs_shape = (None, outputs.shape[1])
-        self._one_output = outputs.shape[1] == 1
+        self.one_output = outputs.shape[1] == 1
         if not self._in_numpy:
             try:
                 spec = tf.TensorSpec([None, *images.shape[1:]], tf.float32)
-                tf.function(self.call).get_concrete_function(spec)
+                tf.function(self.call, autograph=False).get_concrete_function(spec)
             except Exception:  # what cannot be traced can still be called from a graph
                 self._in_numpy = True
 
@@ -262,8 +281,8 @@ def _of_function(
         raise _not_called(image_shape, error) from error
     outputs = np.asarray(model(probe))
     # Behind `two_logits`, class 0 has a logit of 0.
-    _check_logits(outputs[:, 1:] if model._one_output else outputs)
-    if model._one_output:
+    _check_logits(outputs[:, 1:] if model.one_output else outputs)
+    if model.one_output:
         notes.append("one output read as the logit of class 1, beside 0 for class 0")
     return Classifier(model, outputs.shape[1], tuple(notes))
 

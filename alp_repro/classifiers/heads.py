@@ -103,14 +103,15 @@ def last_operation(model: keras.Model) -> tuple[keras.Operation, Any]:
     By Keras' own note on the output tensor: `layer.input` of a model inside a model is that model's
     own input, not what it is given there.
     """
-    history = model.outputs[0]._keras_history
+    history = model.outputs[0]._keras_history  # noqa: SLF001 - no public name for it
     inputs = _inputs_of_last(model)
     return history.operation, inputs[0] if inputs else model.inputs[0]
 
 
 def _inputs_of_last(model: keras.Model) -> list[Any]:
-    history = model.outputs[0]._keras_history
-    return list(history.operation._inbound_nodes[history.node_index].input_tensors)
+    history = model.outputs[0]._keras_history  # noqa: SLF001 - no public name for it
+    nodes = history.operation._inbound_nodes  # noqa: SLF001 - no public name for it
+    return list(nodes[history.node_index].input_tensors)
 
 
 def _last_activation(model: keras.Model) -> tuple[str, str] | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from alp_repro.data import prepare, source_record, store
+from alp_repro.data import digests, prepare, source_record, store
 from alp_repro.data.images import Images
 from alp_repro.data.source_record import SourceRecord
 from alp_repro.data.specs import DatasetSpec, dataset_spec
@@ -67,6 +67,9 @@ def load_split(
                 f"{name} in {directory} was prepared by TFDS in shuffled order, so the paper's "
                 "evaluation images cannot be told: choose another data directory"
             )
+    if split == "test" and 0 < count == available:
+        drawn = evaluation_indices(name, _drawn(spec, available), available=available)
+        digests.keep(folder, images, labels, drawn)
     return Images(images, labels, np.arange(count, dtype=np.int64), record.summary)
 
 
@@ -150,6 +153,36 @@ def load_evaluation_set(
     test = load_split(name, "test", data_dir=data_dir)
     indices = evaluation_indices(name, num_images, available=len(test.labels))
     return Images(test.images[indices], test.labels[indices], indices, test.source)
+
+
+def evaluation_digest(
+    name: str, num_images: ImageCount = EVALUATION_IMAGES, *, data_dir: str | Path | None = None
+) -> str:
+    """Return the `Images.digest` of `load_evaluation_set`, without reading images that are known.
+
+    They are read once, where nobody has read the whole test split since it was prepared.
+    """
+    spec = dataset_spec(name)
+    folder = prepare.prepared_folder(spec, store.chosen_data_dir(data_dir))
+    known = digests.kept(folder, split=spec.test_split)
+    if known is not None and num_images == "all":
+        return known.whole
+    if known is not None and isinstance(num_images, int) and 1 <= num_images <= len(known.first):
+        return known.first[num_images - 1]
+    return load_evaluation_set(name, num_images=num_images, data_dir=data_dir).digest
+
+
+def evaluation_split_size(name: str, *, data_dir: str | Path | None = None) -> int:
+    """Return how many images the prepared test split holds."""
+    spec = dataset_spec(name)
+    folder = prepare.prepared_folder(spec, store.chosen_data_dir(data_dir))
+    known = digests.kept(folder, split=spec.test_split)
+    return known.images if known is not None else split_sizes(name, data_dir=data_dir)["test"]
+
+
+def _drawn(spec: DatasetSpec, available: int) -> int:
+    """How many evaluation images a test split of so many images gives at most."""
+    return min(EVALUATION_IMAGES, available) if spec.first_images else EVALUATION_IMAGES
 
 
 def _checked(spec: DatasetSpec, data_dir: Path, tfds_split: str | None) -> SourceRecord:

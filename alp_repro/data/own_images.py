@@ -9,6 +9,7 @@ import dataclasses
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,7 +20,13 @@ from alp_repro.data.specs import DATASETS
 from alp_repro.data.store import quiet_tfds
 from alp_repro.errors import InputError, reason
 from alp_repro.files import expanded
+from alp_repro.plain_numbers import shown, whole_number
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+MOST_IMAGES = 10**9  # a bound that no honest call reaches
 # Pairs of names of images and labels, as published .npz files have them; the test split first.
 NAMES = (
     ("x_test", "y_test"),
@@ -66,16 +73,20 @@ def read_own_images(
     Args:
       source: an `.npz` file with images and labels under common names (`NAMES`); a folder with one
         folder of images a class; a name that TFDS knows.
-      limit: so many, of a file or a folder spread evenly over the classes (`evenly`), of TFDS the
-        first. None: all.
+      limit: so many, spread evenly over the classes (`evenly`). None: all.
       data_dir: of TFDS.
       class_names: the order of a folder's folders, see `read_folder`.
 
     Raises:
       InputError: there are none, they are damaged, or labels do not fit images.
     """
-    if limit is not None and limit < 1:
-        raise InputError(f"number of images {limit}: 1 or more is needed")
+    if limit is not None:
+        limit = whole_number(limit, name="number of images", low=1, high=MOST_IMAGES)
+    if class_names is not None and not (
+        isinstance(class_names, list | tuple | str)
+        and all(isinstance(name, str) for name in class_names)
+    ):
+        raise InputError(f"class_names {shown(class_names)}: expected names of folders")
     path = expanded(source)
     notes: tuple[str, ...] = ()
     if class_names and not path.is_dir():
@@ -130,7 +141,7 @@ def _of_tfds(
     import tensorflow as tf
 
     if name in DATASETS:
-        found = load.load_split(name, "test", data_dir=data_dir, limit=limit)
+        found = load.load_split(name, "test", data_dir=data_dir)
         return found.images, found.labels
     if not name.replace("_", "").replace("/", "").replace(":", "").replace(".", "").isalnum() or (
         Path(name).suffix or name.startswith("/")
@@ -145,8 +156,7 @@ def _of_tfds(
                 raise InputError(f"data {name}: a TFDS data set without images and labels")
             split = next(s for s in ("test", "validation", "train") if s in builder.info.splits)
             builder.download_and_prepare()
-            dataset = builder.as_dataset(split=split).take(-1 if limit is None else limit)
-            rows = list(tfds.as_numpy(dataset))
+            rows = _rows(builder, split, limit)
     except (tfds.core.DatasetNotFoundError, StopIteration) as error:
         raise InputError(
             f"data {name} is neither a file, a folder, nor a data set that TFDS knows"
@@ -159,3 +169,26 @@ def _of_tfds(
     if len({row["image"].shape for row in rows}) != 1:
         raise InputError(f"data {name}: images of different shapes; one shape is needed")
     return np.stack([row["image"] for row in rows]), np.array([row["label"] for row in rows])
+
+
+def _rows(
+    builder: tfds.core.DatasetBuilder, split: str, limit: int | None
+) -> list[dict[str, np.ndarray]]:
+    """Images and labels of a split, or of so many of them spread evenly over the classes."""
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    def examples(**options: Any) -> tf.data.Dataset:
+        # Both passes must come in one order.
+        config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+        return builder.as_dataset(split=split, shuffle_files=False, read_config=config, **options)
+
+    if limit is None:
+        return list(tfds.as_numpy(examples()))
+    undecoded = examples(decoders={"image": tfds.decode.SkipDecoding()})
+    labels = np.array(list(tfds.as_numpy(undecoded.map(lambda row: row["label"]))))
+    chosen = evenly(class_numbers(labels, len(labels), where=builder.name)[0], limit)
+    wanted = tf.constant(np.isin(np.arange(len(labels)), chosen))
+    taken = examples().enumerate().filter(lambda i, _: wanted[i]).map(lambda _, row: row)
+    found = list(tfds.as_numpy(taken))
+    return [found[i] for i in np.searchsorted(np.sort(chosen), chosen)]

@@ -89,6 +89,16 @@ def read(folder: Path) -> SourceRecord:
     return SourceRecord(stored.source, stored.origin, stored.skipped, verified)
 
 
+def identity(folder: Path) -> str | None:
+    """What tells a dataset from one that was prepared at another time; None: it has no checksums.
+
+    Raises InputError when the record is damaged.
+    """
+    if not exists(folder) or _read(folder).files is None:
+        return None
+    return hex_digest(folder / _FILE)[:16]
+
+
 def require_whole(folder: Path, *, split: str | None = None) -> None:
     """Compares the files with the checksums of when they were written, where there are any.
 

@@ -5,17 +5,20 @@ from typing import TYPE_CHECKING
 from alp_repro.lazy_exports import export
 
 if TYPE_CHECKING:
-    from alp_repro.evaluation.evaluate import DEFAULT_BATCH, evaluate, predictions
+    from alp_repro.evaluation.clean import predictions
+    from alp_repro.evaluation.evaluate import DEFAULT_BATCH, evaluate
     from alp_repro.evaluation.intervals import wilson_interval
     from alp_repro.evaluation.record import AttackRecord
     from alp_repro.evaluation.record_file import load_record, save_record
     from alp_repro.evaluation.restarts import Progress, attack_with_restarts
+    from alp_repro.evaluation.robust_accuracy import RobustAccuracy
     from alp_repro.evaluation.store import attack_name, find_record
 
 __all__ = [
     "DEFAULT_BATCH",
     "AttackRecord",
     "Progress",
+    "RobustAccuracy",
     "attack_name",
     "attack_with_restarts",
     "evaluate",
@@ -29,10 +32,10 @@ __all__ = [
 export(
     __name__,
     {
+        "alp_repro.evaluation.clean": ("predictions",),
         "alp_repro.evaluation.evaluate": (
             "DEFAULT_BATCH",
             "evaluate",
-            "predictions",
         ),
         "alp_repro.evaluation.intervals": ("wilson_interval",),
         "alp_repro.evaluation.record": ("AttackRecord",),
@@ -44,6 +47,7 @@ export(
             "Progress",
             "attack_with_restarts",
         ),
+        "alp_repro.evaluation.robust_accuracy": ("RobustAccuracy",),
         "alp_repro.evaluation.store": (
             "attack_name",
             "find_record",

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alp_repro import files
-from alp_repro.attacks.batches import DEFAULT_BATCH, Execution, GridOutcome, WorkItems, exact_bounds
-from alp_repro.attacks.programs import attack_program, grid_program, iterates_are_results
-from alp_repro.attacks.settings import MOST_STEPS, Attack
+from alp_repro.attacks.base import MOST_STEPS, Attack
+from alp_repro.attacks.batches import DEFAULT_BATCH, Execution, GridOutcome, WorkItems, work_items
+from alp_repro.attacks.pgd import PGD
+from alp_repro.attacks.programs import attack_program, grid_program
 from alp_repro.errors import InputError
 from alp_repro.evaluation.input_check import (
     check_is_keras,
@@ -73,12 +74,12 @@ class HeatMap:
 RunColumns = Callable[..., Iterable[np.ndarray]]  # as `run_columns_here`
 
 
-def heat_map(
+def heat_map(  # noqa: PLR0913 - settings, each by its name
     model: keras.Model,
     images: np.ndarray,
     labels: np.ndarray,
     *,
-    attack: Attack,
+    attack: PGD,
     eps_iters: Sequence[float],
     nb_iters: Sequence[int],
     seed: int = 0,
@@ -98,9 +99,9 @@ def heat_map(
       model: float32 images in [0, 1] to logits.
       images: [n, height, width, channels], uint8 (0-255) or float in [0, 1].
       labels: int [n].
-      attack: any with a step size and a number of iterations; these are the grid's instead. Where
-        the iterates of a run are not the results of shorter attacks (`iterates_are_results`), each
-        count is a run of its own.
+      attack: its step size and number of iterations are the grid's instead. Where the iterates of
+        a run are not the results of shorter attacks (`iterates_are_results`), each count is a run
+        of its own.
       eps_iters: step sizes on the [0, 1] scale, each in (0, eps].
       nb_iters: iteration counts, ascending.
       seed: of the random starts and targets.
@@ -184,12 +185,8 @@ def run_columns_here(
 
 
 def _check(attack: Attack, eps_iters: Sequence[float], nb_iters: Sequence[int]) -> None:
-    if attack.method not in ("pgd", "spsa"):
-        raise InputError(
-            f"heat map: {attack.method} chooses its step sizes itself; pgd and spsa have one"
-        )
-    if attack.budget or attack.search:
-        raise InputError("heat map: an attack without budget and search (0) is needed")
+    if not isinstance(attack, PGD):
+        raise InputError(f"heat map: {attack.name} chooses its step sizes itself; pgd has one")
     if len(eps_iters) == 0 or len(nb_iters) == 0:
         raise InputError("heat map: one step size and one iteration count or more are needed")
     for eps_iter in eps_iters:
@@ -213,7 +210,7 @@ class StepSize:
         images: np.ndarray,
         labels: np.ndarray,
         *,
-        attack: Attack,
+        attack: PGD,
         counts: Sequence[int],
         seed: int,
         execution: Execution,
@@ -237,7 +234,8 @@ class StepSize:
             # The last batch is filled up with the first items.
             chosen = np.arange(start, start + self._execution.items) % items
             restart, image = np.divmod(chosen, len(self._images))
-            outcome = attack_items(self._work_items(image, restart))
+            given = work_items(self._images, self._labels, image, restart, eps=self._attack.eps)
+            outcome = attack_items(given)
             for i in np.flatnonzero(~outcome.finite.all(axis=1)):
                 raise InputError(
                     f"image {image[i]}, restart {restart[i]}: the adversarial image or its logits "
@@ -249,7 +247,7 @@ class StepSize:
 
     def _judged_at_counts(self, eps_iter: float) -> Callable[[WorkItems], GridOutcome]:
         attack = dataclasses.replace(self._attack, eps_iter=eps_iter)
-        if iterates_are_results(attack):
+        if attack.iterates_are_results:
             program = grid_program(**self._options, attack=attack, counts=self._counts)
             return lambda items: program(items, eps_iter)
         programs = [
@@ -267,16 +265,6 @@ class StepSize:
 
         return each
 
-    def _work_items(self, image: np.ndarray, restart: np.ndarray) -> WorkItems:
-        images = self._images[image]
-        return WorkItems(
-            images,
-            self._labels[image],
-            image.astype(np.int64),
-            restart.astype(np.int32),
-            *exact_bounds(images, self._attack.eps),
-        )
-
 
 def map_name(settings: dict[str, Any]) -> str:
     """File name of a map."""
@@ -286,7 +274,7 @@ def map_name(settings: dict[str, Any]) -> str:
 
 
 def _settings(
-    attack: Attack,
+    attack: PGD,
     eps_iters: Sequence[float],
     nb_iters: Sequence[int],
     seed: int,

@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from alp_repro import files
+from alp_repro.arguments import checked_array
 from alp_repro.data.images import unit_scale
 from alp_repro.data.own_arrays import range_advice
 from alp_repro.decoding import from_plain
-from alp_repro.errors import InputError, one_line
+from alp_repro.errors import InputError
 from alp_repro.plain_numbers import whole_number
-
-if TYPE_CHECKING:
-    pass
 
 MOST_ITEMS = 1_000_000  # in a batch: a bound that no honest call reaches
 
@@ -33,10 +31,7 @@ def checked_images(images: Any) -> np.ndarray:
     Raises:
       InputError: another shape, type or range; an image with values that are not finite.
     """
-    try:
-        images = np.asarray(images)
-    except ValueError as error:
-        raise InputError(f"images that are no array ({one_line(error)})") from error
+    images = checked_array(images, name="images")
     if images.ndim != 4 or images.size == 0:
         raise InputError(
             f"images of shape {images.shape}: [n, height, width, channels] with n > 0 is needed"
@@ -65,10 +60,7 @@ def checked_labels(labels: Any, num_images: int) -> np.ndarray:
     Raises:
       InputError: another shape or type.
     """
-    try:
-        labels = np.asarray(labels)
-    except ValueError as error:
-        raise InputError(f"labels that are no array ({one_line(error)})") from error
+    labels = checked_array(labels, name="labels")
     if labels.shape != (num_images,) or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(
             f"labels of shape {labels.shape} and type {labels.dtype}: {num_images} integers needed"
@@ -94,7 +86,7 @@ def checked_indices(indices: Any, num_images: int) -> np.ndarray:
     """
     if indices is None:
         return np.arange(num_images)
-    indices = np.asarray(indices)
+    indices = checked_array(indices, name="indices")
     if indices.shape != (num_images,) or not np.issubdtype(indices.dtype, np.integer):
         raise InputError(
             f"indices of shape {indices.shape} and type {indices.dtype}: one whole number for each "

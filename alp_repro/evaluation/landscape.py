@@ -186,7 +186,7 @@ def _program(
         tf.TensorSpec([], tf.int32),
     ]
 
-    @tf.function(input_signature=signature, jit_compile=jit_compile)
+    @tf.function(autograph=False, input_signature=signature, jit_compile=jit_compile)
     def program(
         image: tf.Tensor, u: tf.Tensor, v: tf.Tensor, offsets: tf.Tensor, label: tf.Tensor
     ) -> tf.Tensor:

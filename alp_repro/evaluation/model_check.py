@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alp_repro.attacks.losses import attack_loss
-from alp_repro.attacks.settings import Attack
-from alp_repro.errors import InputError, NoGradientError, one_line
+from alp_repro.attacks.base import Attack
+from alp_repro.attacks.phases import Ensemble
+from alp_repro.errors import InputError, NoGradientError, exits_refused, one_line
 from alp_repro.evaluation.input_check import check_classes, check_is_keras
 from alp_repro.model_copies import (
     check_copy,
@@ -40,7 +40,7 @@ def admitted_model(
     images: np.ndarray,
     labels: np.ndarray,
     *,
-    attack: Attack | None = None,
+    attack: Attack | Ensemble | None = None,
     allow_random: bool = False,
 ) -> tuple[keras.Model, str | None]:
     """The model that is judged, in float32, and what is left to chance in it.
@@ -107,7 +107,7 @@ def _build(model: keras.Model, image_shape: tuple[int, ...]) -> None:
     """Makes the weights without a call, which may already change them; what fails is told later."""
     import tensorflow as tf
 
-    trace = tf.function(logits_function(model))
+    trace = tf.function(logits_function(model), autograph=False)
     with contextlib.suppress(Exception):
         trace.get_concrete_function(tf.TensorSpec([None, *image_shape], tf.float32))
 
@@ -140,8 +140,10 @@ def checked_logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
             "scaled by a Rescaling layer"
         )
     try:
-        with full_float32():
+        with full_float32(), exits_refused("the model"):
             outputs = model(tf.cast(first, model.compute_dtype), training=False)
+    except InputError:
+        raise
     except Exception as error:  # Keras and the user's layers raise errors of many kinds
         raise InputError(
             f"the model does not take images of shape {images.shape[1:]}: {one_line(error)}"
@@ -215,8 +217,24 @@ def why_no_function(model: keras.Model, images: np.ndarray) -> str | None:
     return None
 
 
+def changes_each_time(model: keras.Model, images: np.ndarray) -> bool:
+    """Return whether the first few images get other logits in another pass over them.
+
+    Args:
+      model: maps images to logits.
+      images: float32 [n, height, width, channels] in [0, 1].
+    """
+    import tensorflow as tf
+
+    logits, few = logits_function(model), tf.constant(images[:_LOOKED_AT])
+    with full_float32():
+        once, again = logits(few).numpy(), logits(few).numpy()
+    dtype = "float32" if computes_in_float32(model) else "bfloat16"
+    return not rounding_explains(again, once, dtype=dtype)
+
+
 def check_gradient(
-    model: keras.Model, images: np.ndarray, labels: np.ndarray, attack: Attack
+    model: keras.Model, images: np.ndarray, labels: np.ndarray, attack: Attack | Ensemble
 ) -> None:
     """NoGradientError when the attack needs a gradient that the model does not have.
 
@@ -233,12 +251,15 @@ def check_gradient(
     import tensorflow as tf
 
     points = tf.constant(np.concatenate([images[:_LOOKED_AT], probe_images(images.shape[1:])]))
-    classes = tf.constant(np.resize(labels, len(points)))
-    targets = None if attack.target == "none" else classes
     logits = logits_function(model)
-    attack_loss(attack.loss, labels=classes, logits=logits(points), targets=targets)
+    classes = logits(points).shape[1]
+    if classes < attack.least_classes:
+        raise InputError(
+            f"attack {attack}: {classes} classes; it needs {attack.least_classes} or more"
+        )
 
-    @tf.function  # TensorFlow's eager gradient of some convolutions corrupts the memory (2.21)
+    # TensorFlow's eager gradient of some convolutions corrupts the memory (2.21).
+    @tf.function(autograph=False)
     def gradient_at_points() -> tf.Tensor | None:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(points)
@@ -253,7 +274,7 @@ def check_gradient(
         if "gradient registry" in str(error) or "No gradient defined" in str(error):
             raise _no_gradient(one_line(error)) from error
         raise
-    if attack.method not in ("pgd", "apgd"):
+    if not attack.needs_gradient:
         return
     if gradient is None:
         raise _no_gradient("a rounding, a cast to integers or stop_gradient lies between")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from alp_repro.evaluation.intervals import NORMAL_95
+
 
 def paired_interval(left: np.ndarray, right: np.ndarray) -> tuple[float, float]:
     """Compute the 95% interval of the difference of two shares of the same images.
@@ -19,13 +21,11 @@ def paired_interval(left: np.ndarray, right: np.ndarray) -> tuple[float, float]:
     """
     if left.shape != right.shape or left.ndim != 1 or not len(left):
         raise ValueError(f"outcomes of shape {left.shape} and {right.shape} cannot be paired")
-    from scipy.stats import norm  # half a second that few callers need
-
     count = len(left) + 2
     first = (np.sum(left & ~right) + 1) / count
     second = (np.sum(~left & right) + 1) / count
     distance = first - second
-    error = norm.ppf(0.975) * np.sqrt((first + second - distance**2) / count)
+    error = NORMAL_95 * np.sqrt((first + second - distance**2) / count)
     return float(max(distance - error, -1)), float(min(distance + error, 1))
 
 

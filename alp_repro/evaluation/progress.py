@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from tqdm.auto import tqdm
 
 if TYPE_CHECKING:
-    from alp_repro.attacks.settings import Attack
+    from alp_repro.attacks.base import Attack
+    from alp_repro.attacks.phases import Ensemble
     from alp_repro.evaluation.restarts import Progress
 
 
@@ -21,7 +22,7 @@ def someone_watches() -> bool:
 
 @contextlib.contextmanager
 def progress_bar(
-    attack: Attack, *, shown: bool | None, report: Callable[[Progress], None] | None
+    attack: Attack | Ensemble, *, shown: bool | None, report: Callable[[Progress], None] | None
 ) -> Iterator[Callable[[Progress], None]]:
     """What to call after each batch: `report`, and a bar of restarts where one is shown.
 
@@ -33,7 +34,7 @@ def progress_bar(
     if not (report is None and someone_watches() if shown is None else shown):
         yield report or (lambda progress: None)
         return
-    with tqdm(total=attack.restarts, desc=attack.method, unit="restart") as bar:
+    with tqdm(total=attack.restarts, desc=attack.name, unit="restart") as bar:
 
         def tell(progress: Progress) -> None:
             bar.set_postfix_str(f"{progress.standing} of {progress.images} images standing")

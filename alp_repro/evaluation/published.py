@@ -6,7 +6,6 @@ results/published/<dataset>/<row>/    a run as any other, whose model and record
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,14 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alp_repro import files, runs, shipped
-from alp_repro.attacks.settings import Attack, restarts_cost
+from alp_repro.attacks.base import Attack
+from alp_repro.attacks.phases import Ensemble
 from alp_repro.data.images import Images, images_digest, unit_scale
-from alp_repro.decoding import from_plain
 from alp_repro.dtypes import Dtype
 from alp_repro.errors import InputError
 from alp_repro.evaluation.record import AttackRecord
 from alp_repro.evaluation.record_file import load_record
-from alp_repro.evaluation.restarts import Progress, attack_with_restarts
+from alp_repro.evaluation.restarts import Progress
 from alp_repro.model_copies import float32_model
 from alp_repro.model_identity import function_identity
 
@@ -44,7 +43,7 @@ class Comparison:
         other ways through a rugged loss surface: the numbers agree then, and single images do not.
     """
 
-    attack: Attack
+    attack: Attack | Ensemble
     kept: np.ndarray
     fresh: np.ndarray
     clean_differs: np.ndarray
@@ -195,8 +194,7 @@ def attack_again(
     from alp_repro.evaluation.evaluate import evaluate
 
     _check_images(test, record)
-    described = {**record.settings["attack"], "restarts": restarts}
-    attack = from_plain(described, Attack, source="the record's attack")
+    attack = dataclasses.replace(record.attack, restarts=restarts)
     crafted_as = dtype or attack.dtype
     # Each image gets the restarts that it got there: a budget would share out other ones here.
     allowed = record.allowed(restarts)[:num_images]
@@ -208,12 +206,12 @@ def attack_again(
             model,
             test.unit_scale[indices],
             test.labels[indices],
-            attack=dataclasses.replace(attack, restarts=count, budget=0, dtype=crafted_as),
+            attack=_afresh(attack, count, crafted_as),
             seed=record.settings["seed"],
             batch_size=record.settings["batch_size"],
             indices=indices,
             report=report,
-            run_restarts=functools.partial(attack_with_restarts, image_index=chosen),
+            image_index=chosen,
         )
         fresh[chosen], clean[chosen] = ~found.standing, found.clean_correct
     first_break = record.first_break[:num_images]
@@ -227,10 +225,17 @@ def attack_again(
     )
 
 
+def _afresh(attack: Attack | Ensemble, restarts: int, dtype: Dtype) -> Attack | Ensemble:
+    if isinstance(attack, Ensemble):
+        attack = attack.without_budget().crafted_in(dtype)
+        return dataclasses.replace(attack, restarts=restarts)
+    return dataclasses.replace(attack, restarts=restarts, dtype=dtype)
+
+
 def gradients_again(record: AttackRecord, *, restarts: int, num_images: int) -> int:
     """Return about how many gradients `attack_again` takes, by what the record took."""
     spent = record.restarts_spent(restarts)[:num_images]
-    return int(restarts_cost(record.settings["attack"], spent).sum())
+    return int(record.attack.cost_of(spent).sum())
 
 
 def _check_images(test: Images, record: AttackRecord) -> None:

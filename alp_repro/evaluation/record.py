@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
+import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alp_repro.attacks.settings import BUDGET_ROUNDS, Attack, restarts_cost
+from alp_repro.attacks.phases import Ensemble, attack_of, ensemble_of
 from alp_repro.errors import InputError
 from alp_repro.evaluation.intervals import wilson_interval
 
 if TYPE_CHECKING:
     import matplotlib.axes
     import pandas
+
+    from alp_repro.attacks.base import Attack
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,8 +38,8 @@ class AttackRecord:
       broken: bool [n, restarts] beside `losses`.
       adversarial: float32 like the images: the image that broke it; zeros where none did; None
         unless asked for.
-      closest: float32 [n], the largest of the losses after the restarts of the first round of
-        BUDGET_ROUNDS; None without a budget.
+      closest: float32 [n], the largest of the losses after the restarts before the first phase
+        that has a budget; None without one.
     """
 
     labels: np.ndarray
@@ -52,6 +54,11 @@ class AttackRecord:
     broken: np.ndarray | None = None
     adversarial: np.ndarray | None = None
     closest: np.ndarray | None = None
+
+    @functools.cached_property
+    def attack(self) -> Attack | Ensemble:
+        """What was done, but for the number of its restarts."""
+        return attack_of(self.settings["attack"])
 
     @property
     def clean_correct(self) -> np.ndarray:
@@ -77,56 +84,29 @@ class AttackRecord:
         """
         return self.standing & ~self.clean_correct
 
+    @property
+    def broken_by(self) -> np.ndarray:
+        """Int [n]: the phase of an ensemble that broke each image, from 0; -1: none did."""
+        phases = ensemble_of(self.attack).phases
+        ends = np.cumsum([phase.attack.restarts for phase in phases[:-1]])
+        return np.where(self.standing, -1, np.searchsorted(ends, self.first_break, side="right"))
+
     def allowed(self, restarts: int) -> np.ndarray:
-        """Int [n]: how many of so many restarts the attack's budget allows each image, as of now.
-
-        While the first of BUDGET_ROUNDS is not over, no more than its restarts; then those of the
-        next to the images that came closest in the first, in this order, as long as the budget
-        pays for all of them, and what an image that breaks leaves of it goes to the next image;
-        then so those of the last. So an image's share depends on no more than what restarts did to
-        it and to those before it, and only grows until all is settled.
-        """
-        first, *later = BUDGET_ROUNDS
-        if self.closest is None or restarts <= first:
+        """Int [n]: how many of so many restarts each image gets, as of now; see `Ensemble`."""
+        if self.closest is None:
             return np.full(len(self.labels), restarts)
-        allowed = np.full(len(self.labels), first)
-        standing = self.standing | (self.first_break >= first)
-        order = np.argsort(np.where(standing, -self.closest, np.inf), kind="stable")
-        order, attack = order[: standing.sum()], self.settings["attack"]
-        spent = restarts_cost(attack, np.where(standing, first, self.first_break + 1)).sum()
-        left = attack["budget"] * len(self.labels) - spent
-        for begin, end in itertools.pairwise((first, *later)):
-            if restarts <= begin or np.any(self.next_restart[order[self.standing[order]]] < begin):
-                break
-            order, left = self._next_round(order, left, begin, end, settled=restarts >= end)
-            allowed[order] = min(end, restarts)
-            order = order[self.standing[order] | (self.first_break[order] >= end)]
-        return allowed
-
-    def _next_round(
-        self, order: np.ndarray, left: int, begin: int, end: int, *, settled: bool
-    ) -> tuple[np.ndarray, int]:
-        """The first of these images that `left` gradients suffice for, and what they leave of it.
-
-        settled: whether those that broke count with what they took; else with all restarts.
-        """
-        attack, broke = self.settings["attack"], self.first_break[order]
-        before, whole = restarts_cost(attack, np.array([begin, end]))
-        early = (broke >= begin) & (broke < end) & settled
-        taken = np.where(early, restarts_cost(attack, broke + 1), whole) - before
-        enough = np.cumsum(taken) - taken + (whole - before) <= left
-        return order[enough], int(left - taken[enough].sum())
+        return ensemble_of(self.attack).allowed(self, restarts)
 
     def missing(self, restarts: int) -> np.ndarray:
         """Int [n]: how many of so many restarts are still to run on each image."""
         missing = np.maximum(self.allowed(restarts) - self.next_restart, 0)
         return missing * self.standing if self.losses is None else missing
 
-    def gradients_missing(self, attack: Attack) -> int:
+    def gradients_missing(self, attack: Attack | Ensemble) -> int:
         """What is `missing` of an attack's restarts takes, if no further image breaks."""
-        stored, reached = attack.to_json(), self.next_restart
-        whole = restarts_cost(stored, reached + self.missing(attack.restarts))
-        return int((whole - restarts_cost(stored, reached)).sum())
+        reached = self.next_restart
+        whole = attack.cost_of(reached + self.missing(attack.restarts))
+        return int((whole - attack.cost_of(reached)).sum())
 
     def complete_to(self, restarts: int) -> bool:
         """Whether every image is broken or has seen so many restarts, or all that it may."""
@@ -135,8 +115,7 @@ class AttackRecord:
     @property
     def waiting(self) -> int:
         """How many images are still to get restarts that others got, or that a budget allows."""
-        budget = self.settings["attack"].get("budget", 0)
-        most = BUDGET_ROUNDS[-1] if budget else int(self.next_restart.max())
+        most = int(self.next_restart.max()) if self.closest is None else self.attack.restarts
         return int(np.count_nonzero(self.missing(most)))
 
     def restarts_spent(self, restarts: int) -> np.ndarray:
@@ -148,7 +127,7 @@ class AttackRecord:
 
     def gradients_spent(self, restarts: int) -> np.ndarray:
         """Int [n]: what `restarts_spent` took of an image, a query counting as half a gradient."""
-        return restarts_cost(self.settings["attack"], self.restarts_spent(restarts))
+        return self.attack.cost_of(self.restarts_spent(restarts))
 
     def accuracy_at(self, restarts: int) -> float:
         """Adversarial accuracy after so many restarts: the share that none of them broke.
@@ -282,6 +261,8 @@ def new_record(
       image_shape: keep the images that broke, of this shape; None: do not.
     """
     n = len(labels)
+    attack = settings.get("attack")
+    judged_by = ensemble_of(attack_of(attack)).judged_by if attack else 0
     return AttackRecord(
         labels=labels.astype(np.int32),
         indices=indices.astype(np.int64),
@@ -294,5 +275,5 @@ def new_record(
         losses=np.empty((n, 0), np.float32) if record_losses else None,
         broken=np.empty((n, 0), bool) if record_losses else None,
         adversarial=np.zeros((n, *image_shape), np.float32) if image_shape else None,
-        closest=np.zeros(n, np.float32) if settings.get("attack", {}).get("budget") else None,
+        closest=np.zeros(n, np.float32) if judged_by else None,
     )

@@ -10,15 +10,17 @@ shape never changes within a run and is part of a result's settings.)
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alp_repro.attacks.batches import BatchOutcome, Execution, WorkItems, exact_bounds
-from alp_repro.attacks.settings import BUDGET_ROUNDS, Attack, restarts_cost
+from alp_repro.attacks.base import Attack
+from alp_repro.attacks.batches import BatchOutcome, Execution
+from alp_repro.attacks.phases import Ensemble, ensemble_of
 from alp_repro.errors import InputError
 from alp_repro.evaluation.record import AttackRecord
 from alp_repro.model_copies import float32_model
@@ -46,17 +48,79 @@ class Progress:
     nonfinite_gradients: int = 0
 
 
+@dataclasses.dataclass(frozen=True)
+class Items:
+    """A batch of work items; those past `count` only fill it up and are ignored."""
+
+    image: np.ndarray
+    restart: np.ndarray
+    count: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Work:
+    """What executors need to know of an attack on a set of images.
+
+    Attributes:
+      model: float32 images in [0, 1] to logits.
+      images: float32 [n, height, width, channels] in [0, 1].
+      labels: int32 [n].
+      attack: its restarts are all that will be asked for.
+      seed: of the starting points and random targets.
+      execution: batch size, replicas, XLA; batches are no larger than all the work.
+      image_index: int [n], what an image's random numbers depend on; None: its place.
+      keep_adversarial: an outcome has the images that broke, too.
+    """
+
+    model: keras.Model
+    images: np.ndarray
+    labels: np.ndarray
+    attack: Ensemble
+    seed: int
+    execution: Execution
+    image_index: np.ndarray | None = None
+    keep_adversarial: bool = False
+
+
+# What computes the batches of `Work`: asks for them one by one, and yields the outcomes in any
+# order, each with its batch's number from 0.
+Executor = Callable[[Work, Callable[[], Items | None]], Iterator[tuple[int, BatchOutcome]]]
+
+
+def in_this_process(
+    work: Work, next_items: Callable[[], Items | None]
+) -> Iterator[tuple[int, BatchOutcome]]:
+    """Yield the outcomes of one batch after the other, computed here; an `Executor`."""
+    from alp_repro.attacks.programs import phases_program
+
+    program = phases_program(
+        float32_model(work.model),
+        work.images,
+        work.labels,
+        attack=work.attack,
+        seed=work.seed,
+        execution=work.execution,
+        image_index=work.image_index,
+    )
+    for number in itertools.count():
+        items = next_items()
+        if items is None:
+            return
+        yield number, program(items.image, items.restart)
+
+
 def attack_with_restarts(
     model: keras.Model,
     images: np.ndarray,
     record: AttackRecord,
     *,
-    attack: Attack,
+    attack: Attack | Ensemble,
     seed: int,
     execution: Execution,
     image_index: np.ndarray | None = None,
     save: Callable[[AttackRecord], None] = lambda record: None,
     report: Callable[[Progress], None] = lambda progress: None,
+    executor: Executor = in_this_process,
 ) -> AttackRecord:
     """Runs restarts until `record` is complete to `attack.restarts`.
 
@@ -65,34 +129,46 @@ def attack_with_restarts(
       images: float32 [n, height, width, channels] in [0, 1].
       record: fresh (`new_record`) or from an earlier call with the same settings. What it keeps of
         losses and adversarial images is written in place.
-      attack: settings; `restarts` may be more than the record has seen.
-      seed: of the starting points and random targets.
-      execution: batch size, replicas, XLA; batches are no larger than all the work.
+      attack: an attack or phases of some; `restarts` may be more than the record has seen.
+      seed, execution: see `Work`.
       image_index: int [n], what an image's random numbers depend on; default 0 … n - 1. A shard of
         a set gives its images' places in the whole.
       save: called every SAVE_SECONDS, at the end, and when the loop is interrupted.
       report: called after each batch.
+      executor: what computes the batches. Outcomes may come in any order, since an item's depends
+        on nothing else; the record takes them in restart order.
 
     Raises:
       InputError: an adversarial image or its logits are not finite, so that there is no verdict.
     """
-    from alp_repro.attacks.search import restarts_program
-
-    loop = WorkList(model, images, record, attack, image_index)
     if record.complete_to(attack.restarts):
-        return record
+        return _with_room(record, attack.restarts)
+    attack = ensemble_of(attack)
     execution = execution.no_larger_than(len(images) * attack.restarts)
-    program = restarts_program(
-        float32_model(model),
-        attack=attack,
-        image_shape=images.shape[1:],
-        seed=seed,
-        execution=execution,
-    )
+    keep = record.adversarial is not None
+    work = Work(model, images, record.labels, attack, seed, execution, image_index, keep)
+    loop = WorkList(record, attack)
+    given: dict[int, Items] = {}
+    numbers = itertools.count()
+
+    def next_items() -> Items | None:
+        items = loop.next_items(execution.items)
+        if items is not None:
+            given[next(numbers)] = items
+        return items
+
     started = saved = time.monotonic()
+    early: dict[int, BatchOutcome] = {}
+    taken = 0
     try:
-        while (items := loop.next_items(execution.items)) is not None:
-            loop.advance(items, program(loop.inputs(items)))
+        for number, outcome in executor(work, next_items):
+            loop.note_broken(given[number], outcome)
+            early[number] = outcome
+            while taken in early:
+                loop.advance(given.pop(taken), early.pop(taken))
+                taken += 1
+            if not taken:
+                continue
             now = time.monotonic()
             report(loop.progress(now - started))
             if now - saved > SAVE_SECONDS:
@@ -118,15 +194,6 @@ def tell_of_gradients(record: AttackRecord) -> None:
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class Items:
-    """A batch of work items; those past `count` only fill it up and are ignored."""
-
-    image: np.ndarray
-    restart: np.ndarray
-    count: int
-
-
 class WorkList:
     """The host's side of the loop: which items come next, and what their outcomes change.
 
@@ -134,16 +201,8 @@ class WorkList:
     outcomes in, in the order in which the batches were given.
     """
 
-    def __init__(
-        self,
-        model: keras.Model,
-        images: np.ndarray,
-        record: AttackRecord,
-        attack: Attack,
-        image_index: np.ndarray | None,
-    ) -> None:
-        self._images, self._attack, self._stored = images, attack, attack.to_json()
-        self._index = np.arange(len(images)) if image_index is None else image_index
+    def __init__(self, record: AttackRecord, attack: Ensemble) -> None:
+        self._attack = attack
         self._gradients_done = 0
         self.record = _with_room(record, attack.restarts)
         self._begun = self.record.next_restart.copy()
@@ -152,8 +211,8 @@ class WorkList:
     def next_items(self, count: int) -> Items | None:
         """The first items in restart order that are still to do, None when there are none now.
 
-        Under a budget, who goes on is known when the first restarts are over and advanced. Of
-        `count` items, or fewer where the attack's search is due: it has batches of its own.
+        All are of one phase. Under a budget, who goes on is known when the phases before are over
+        and advanced. Of `count` items, or fewer where a phase has batches of its own.
         """
         allowed = self.record.allowed(self._attack.restarts)
         wanted = self._begun < allowed
@@ -164,10 +223,9 @@ class WorkList:
         images: list[np.ndarray] = []
         restarts: list[np.ndarray] = []
         restart, found = int(self._begun[wanted].min()), 0
-        from alp_repro.attacks.search import end_of_kind, items_in_batch
-
-        count = items_in_batch(self._attack, restart, count)
-        end = end_of_kind(self._attack, restart, int(allowed.max()))
+        place = self._attack.phase_at(restart)
+        count = self._attack.phases[place].batch_size or count
+        end = min(self._attack.end_of(place), int(allowed.max()))
         while found < count and restart < end:
             going_on = wanted & (self._begun <= restart) & (restart < allowed)
             due = np.flatnonzero(going_on)[: count - found]
@@ -180,17 +238,6 @@ class WorkList:
         filler = [np.full(count - found, images[0][0])], [np.full(count - found, restarts[0][0])]
         return Items(
             np.concatenate(images + filler[0]), np.concatenate(restarts + filler[1]), found
-        )
-
-    def inputs(self, items: Items) -> WorkItems:
-        """What the program takes for these items."""
-        images = self._images[items.image]
-        return WorkItems(
-            images,
-            self.record.labels[items.image],
-            self._index[items.image].astype(np.int64),
-            items.restart.astype(np.int32),
-            *exact_bounds(images, self._attack.eps),
         )
 
     def note_broken(self, items: Items, outcome: BatchOutcome) -> None:
@@ -225,10 +272,10 @@ class WorkList:
             old.adversarial[image[new]] = outcome.adversarial[: items.count][new]
         closest = old.closest
         if closest is not None:
-            early = counts & (restart < BUDGET_ROUNDS[0])
+            early = counts & (restart < self._attack.judged_by)
             closest = closest.copy()
             np.maximum.at(closest, image[early], outcome.losses[: items.count][early])
-        cost = restarts_cost(self._stored, restart + 1) - restarts_cost(self._stored, restart)
+        cost = self._attack.cost_of(restart + 1) - self._attack.cost_of(restart)
         self._gradients_done += int(cost.sum())
         self.record = dataclasses.replace(
             old,
@@ -266,7 +313,7 @@ class WorkList:
             restarts_done=min(done, restarts),
             restarts=restarts,
             gradients_per_second=self._gradients_done / seconds,
-            seconds_left=left * seconds / self._gradients_done,
+            seconds_left=left * seconds / max(self._gradients_done, 1),
             nonfinite_gradients=int(record.nonfinite_gradients.sum()),
         )
 

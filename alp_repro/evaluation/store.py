@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 
 from alp_repro import files, runs
-from alp_repro.attacks.settings import Attack
+from alp_repro.attacks.base import Attack
+from alp_repro.attacks.pgd import PGD
+from alp_repro.attacks.phases import Ensemble
 from alp_repro.data.images import images_digest
 from alp_repro.effort import Clock
 from alp_repro.errors import InputError
@@ -163,8 +165,8 @@ def attack_name(settings: dict[str, Any]) -> str:
     parts = [
         attack["method"],
         f"eps{attack['eps'] * 255:g}",
-        f"step{attack['eps_iter'] * 255:g}",
-        f"n{attack['nb_iter']}",
+        *([f"step{attack['eps_iter'] * 255:g}"] if "eps_iter" in attack else []),
+        *([f"n{attack['nb_iter']}"] if "nb_iter" in attack else []),
         *_departures_in_name(attack),
         f"images{settings['num_images']}",
         *(["losses"] if settings.get("losses") else []),
@@ -178,12 +180,13 @@ _IN_NAMES = {
     **dict.fromkeys(("momentum", "gradient_noise", "success", "random_start", "engine"), ""),
     **dict.fromkeys(("loss", "step_schedule", "dtype"), "{value}"),
     "target": "target-{value}",
+    "phases": "",
 }
 
 
 def _departures_in_name(attack: dict[str, Any]) -> list[str]:
     """What a file's name tells of how an attack, as stored, differs from the paper's."""
-    papers = {field.name: field.default for field in dataclasses.fields(Attack)}
+    papers = {field.name: field.default for field in dataclasses.fields(PGD)}
     told = []
     for name, value in attack.items():
         form = _IN_NAMES.get(name, f"{name}-{{value}}")
@@ -195,7 +198,7 @@ def _departures_in_name(attack: dict[str, Any]) -> list[str]:
 def find_record(
     run: runs.RunDir,
     *,
-    attack: Attack,
+    attack: Attack | Ensemble,
     num_images: int,
     seed: int = 0,
     record_losses: bool = False,
@@ -224,12 +227,12 @@ def find_record(
     return None
 
 
-def attack_results(attack: Attack) -> Kind:
+def attack_results(attack: Attack | Ensemble) -> Kind:
     """Results of an attack, complete when they reach its restarts."""
     return Kind(load_record, save_record, lambda record: record.complete_to(attack.restarts))
 
 
-def described(attack: Attack) -> dict[str, Any]:
+def described(attack: Attack | Ensemble) -> dict[str, Any]:
     """An attack without its restarts, which a result can be given more of."""
     described = attack.to_json()
     del described["restarts"]

@@ -23,8 +23,9 @@ import numpy as np
 
 from alp_repro.evaluation.pairs import paired_interval, two_sample_interval
 from alp_repro.reporting.figure_numbers import COUNTS, MEASURES, Measure
+from alp_repro.reporting.labels import row_label
 from alp_repro.reporting.stored_tables import StoredTable
-from alp_repro.reporting.tables import Cell, TableRow, row_label
+from alp_repro.reporting.tables import Cell, TableRow
 
 State = Literal["holds", "fails", "undecided", "untested"]
 Outcomes = Mapping["Number", np.ndarray]

@@ -20,10 +20,11 @@ from alp_repro import decoding, files, runs
 from alp_repro.errors import InputError
 from alp_repro.reporting import claims, results, stored_tables
 from alp_repro.reporting.differences import differs_significantly
+from alp_repro.reporting.labels import model_label
 from alp_repro.reporting.pages import render_page
 from alp_repro.reporting.spread import Spread, spread_beside
 from alp_repro.reporting.table_files import sample_text
-from alp_repro.reporting.tables import TABLES, Cell, TableRow, load_paper_table, model_label
+from alp_repro.reporting.tables import TABLES, Cell, TableRow, load_paper_table
 from alp_repro.runs import RunDir
 
 TEMPLATE = "report.html.j2"

@@ -19,7 +19,7 @@ from alp_repro.model_identity import FunctionIdentity, architecture_of, function
 from alp_repro.training.ownership import Owner, check_owner
 
 if TYPE_CHECKING:
-    from alp_repro.attacks import Attack
+    from alp_repro.attacks import Attack, Ensemble
     from alp_repro.training import Recipe
 
 ImagesDigest = Callable[[int], str | None]
@@ -125,7 +125,7 @@ def run_problem(run: runs.RunDir, recipe: Recipe | None = None) -> str:
     return ""
 
 
-def find_result(run: runs.RunDir, attack: Attack, wanted: Wanted) -> Found:
+def find_result(run: runs.RunDir, attack: Attack | Ensemble, wanted: Wanted) -> Found:
     """The result of an attack on a run's model that reaches furthest.
 
     Raises:
@@ -142,7 +142,9 @@ def find_result(run: runs.RunDir, attack: Attack, wanted: Wanted) -> Found:
     return Found(best, "" if best is not None else problem)
 
 
-def find_further(run: runs.RunDir, attack: Attack, wanted: Wanted) -> AttackRecord | None:
+def find_further(
+    run: runs.RunDir, attack: Attack | Ensemble, wanted: Wanted
+) -> AttackRecord | None:
     """A result of the same attack on fewer of the images that has seen more restarts, if any."""
     further = [
         record
@@ -154,7 +156,7 @@ def find_further(run: runs.RunDir, attack: Attack, wanted: Wanted) -> AttackReco
     return max(further, key=lambda record: (len(record.labels), reach(record)), default=None)
 
 
-def find_mean(run: runs.RunDir, attack: Attack, wanted: Wanted) -> float | None:
+def find_mean(run: runs.RunDir, attack: Attack | Ensemble, wanted: Wanted) -> float | None:
     """Mean over restarts of the adversarial accuracy, in percent, where losses were recorded."""
     for record in _records(run, attack, wanted):
         if (
@@ -173,12 +175,12 @@ def reach(record: AttackRecord) -> int:
     return int(record.next_restart[counted].min()) if counted.any() else 10**9
 
 
-def _preference(record: AttackRecord, attack: Attack) -> tuple[bool, bool, int]:
+def _preference(record: AttackRecord, attack: Attack | Ensemble) -> tuple[bool, bool, int]:
     # Of two complete ones the plain one, as ever; one with recorded losses says the same.
     return record.complete_to(attack.restarts), record.losses is None, reach(record)
 
 
-def _records(run: runs.RunDir, attack: Attack, wanted: Wanted) -> Iterator[AttackRecord]:
+def _records(run: runs.RunDir, attack: Attack | Ensemble, wanted: Wanted) -> Iterator[AttackRecord]:
     """Results of an attack and a seed, whatever model and images they are of."""
     asked = {"attack": files.plain(described(attack)), "seed": wanted.seed}
     name = attack_name({**asked, "num_images": 0})

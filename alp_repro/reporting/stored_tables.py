@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alp_repro import decoding, runs, shipped
-from alp_repro.attacks import EXECUTION
+from alp_repro.attacks import EXECUTION, attack_of
 from alp_repro.data import dataset_spec
 from alp_repro.errors import InputError
 from alp_repro.evaluation.published import SCALE, published_run, records_of
 from alp_repro.evaluation.record_file import load_record
 from alp_repro.reporting import results
 from alp_repro.reporting.table_check import check_rows
-from alp_repro.reporting.tables import Cell, Column, TableRow, load_paper_table
+from alp_repro.reporting.tables import Cell, Column, TableRow, load_paper_table, paper_place
 from alp_repro.runs import RunDir
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ class StoredColumn:
     grid_restarts: int
     attack: dict[str, Any]
     images: int | None = None
+
+
+_NOT_MADE = StoredColumn(title="not made", ours_only=False, grid_restarts=1, attack={})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -142,6 +145,40 @@ def _not_the_papers(table: StoredTable, row: TableRow) -> list[str]:
         for cell, numbers in cells
         if cell.by_paper is not None and cell.by_paper not in numbers
     ]
+
+
+def in_papers_order(table: StoredTable) -> StoredTable:
+    """Return the table with the paper's columns in the paper's places, by their attacks.
+
+    Its other columns follow, ours alone first. A column of the paper's that it has not is empty;
+    columns of another size than the paper's are left out, since they bear on nothing that it says.
+
+    Args:
+      table: as read; it may have been made with another grid.
+
+    Raises:
+      InputError: a column's attack is none.
+    """
+    paper = load_paper_table(table.table)
+    places: dict[int, int] = {}
+    ours, others = [], []
+    for i, column in enumerate(table.columns):
+        source = f"Table {table.table}, {column.title}"
+        attack = attack_of(column.attack, source=source)
+        place = paper_place(paper, attack, column.grid_restarts)
+        if column.ours_only:
+            ours.append(i)
+        elif place is not None and place not in places:
+            places[place] = i
+        elif round(attack.eps * 255, 4) in {one.eps for one in paper.columns}:
+            others.append(i)
+    order = [*map(places.get, range(len(paper.columns))), *ours, *others]
+    columns = [_NOT_MADE if i is None else table.columns[i] for i in order]
+    rows = [
+        dataclasses.replace(row, cells=tuple(Cell() if i is None else row.cells[i] for i in order))
+        for row in table.rows
+    ]
+    return dataclasses.replace(table, columns=tuple(columns), rows=tuple(rows))
 
 
 def beside_long_run(

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import functools
 import io
 from collections.abc import Sequence
 from importlib import resources
 from typing import TYPE_CHECKING
 
 from alp_repro import runs
-from alp_repro.attacks import EXECUTION, Attack
-from alp_repro.data.specs import DATASETS
+from alp_repro.attacks import EXECUTION, PGD, Attack, Ensemble
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, wilson_interval
 from alp_repro.reporting import results
@@ -58,7 +56,7 @@ class PaperTable:
 
     def column(
         self,
-        attack: Attack,
+        attack: Attack | Ensemble,
         grid_restarts: int,
         *,
         ours_only: bool = False,
@@ -139,7 +137,7 @@ class Column:
     where they are not all the attack's.
     """
 
-    attack: Attack
+    attack: Attack | Ensemble
     grid_restarts: int
     ours_only: bool = False
     table_eps: float | None = None
@@ -160,30 +158,34 @@ class Column:
         """As the paper heads it, if this is a column of the paper's; else all that differs."""
         attack = self.attack
         if self.ours_only:
-            mean = " on average" if attack.budget else ""
+            mean = " on average" if isinstance(attack, Ensemble) and attack.judged_by else ""
             return f"strong (ours, not the paper's): {attack.gradients} gradients{mean}"
-        sizes = []
-        if self.table_eps is not None and round(attack.eps * 255, 4) != self.table_eps:
-            sizes.append(f"ε={attack.eps * 255:g}")
-        if attack.method == "spsa":
-            sizes.append(f"learning rate {attack.eps_iter:g}")
-        elif attack.method == "pgd":
-            sizes.append(f"ε_i={attack.eps_iter * 255:g}")
-        sizes += [f"n={attack.nb_iter}", f"r={_thousands(self.grid_restarts)}"]
-        title = ", ".join(sizes)
+        sizes = attack.varied | {"restarts": _thousands(self.grid_restarts)}
+        if self.table_eps is None or round(attack.eps * 255, 4) == self.table_eps:
+            del sizes["eps"]
+        title = ", ".join(f"{_SYMBOLS[name]}{text}" for name, text in sizes.items())
         restarts = self.row_restarts or (attack.restarts,)
         if restarts != (self.grid_restarts,):
             title += f" (here r={' or '.join(map(str, restarts))})"
         if self._departures:
             title += f", ours: {self._departures}"
-        return ("" if attack.method == "pgd" else f"{attack.method}: ") + title
+        return ("" if attack.of_the_paper else f"{attack.name}: ") + title
 
     @property
     def _departures(self) -> str:
         said = ["method", *EXECUTION]  # before the title, and in the table's heading
-        if self.attack.target == self.table_target:
+        if self.attack.departures().get("target", "none") == self.table_target:
             said.append("target")
         return self.attack.departures_text(leaving_out=said)
+
+
+_SYMBOLS = {
+    "eps": "ε=",
+    "eps_iter": "ε_i=",
+    "learning_rate": "learning rate ",
+    "nb_iter": "n=",
+    "restarts": "r=",
+}
 
 
 def _thousands(count: int) -> str:
@@ -223,23 +225,6 @@ def load_paper_table(number: int) -> PaperTable:
             for r in _reference(f"table{number}.csv")
         ),
     )
-
-
-@functools.lru_cache
-def row_label(number: int, row: str) -> str:
-    """Return a row's label without its settings: "CLP (λ = 0.5) + N(0, 0.5)" is "CLP".
-
-    A row that the table does not have is called by its name.
-    """
-    labels = {found.row: found.label for found in load_paper_table(number).rows}
-    return labels.get(row, row).partition(" (")[0]
-
-
-def model_label(dataset: str, row: str) -> str:
-    """Return a row's label without its settings by its data set, whose tables have it."""
-    numbers = DATASETS[dataset].tables if dataset in DATASETS else ()
-    labels = [row_label(number, row) for number in numbers]
-    return next((found for found in labels if found != row), row)
 
 
 def _reference(name: str) -> list[dict[str, str]]:
@@ -323,21 +308,31 @@ def _adversarial_cell(
 
 def _by_paper(paper: PaperTable, printed: PaperRow | None, column: Column) -> float | None:
     """The paper's number for this attack; None where the paper ran no such attack."""
-    attack = column.attack
     if printed is None or column.ours_only:
         return None
-    if attack.departures(leaving_out=("target", *EXECUTION)):
+    place = paper_place(paper, column.attack, column.grid_restarts)
+    return None if place is None else printed.adversarial[place]
+
+
+def paper_place(paper: PaperTable, attack: Attack | Ensemble, grid_restarts: int) -> int | None:
+    """Return the place, from 0, of the paper's column of this attack; None: there is none.
+
+    Args:
+      paper: the table.
+      attack: how it is run, but for
+      grid_restarts: its restarts before a scale's bound.
+    """
+    known = ("target", *EXECUTION)
+    if not isinstance(attack, PGD) or attack.departures(leaving_out=known):
         return None
     mine = PaperColumn(
         eps=round(attack.eps * 255, 4),
         eps_iter=round(attack.eps_iter * 255, 4),
         nb_iter=attack.nb_iter,
-        restarts=column.grid_restarts,
+        restarts=grid_restarts,
         target=attack.target,
     )
-    if mine not in paper.columns:
-        return None
-    return printed.adversarial[paper.columns.index(mine)]
+    return paper.columns.index(mine) if mine in paper.columns else None
 
 
 def _cell(

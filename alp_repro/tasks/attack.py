@@ -1,17 +1,15 @@
-"""The restart loop of an evaluation, its batches shared by the workers of a cluster."""
+"""The batches of an evaluation, computed by the workers of a cluster."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD
 from alp_repro.attacks.batches import BatchOutcome, Execution
-from alp_repro.evaluation import AttackRecord, Progress
-from alp_repro.evaluation.restarts import SAVE_SECONDS, Items, WorkList, tell_of_gradients
+from alp_repro.evaluation.restarts import Executor, Items, Work
 from alp_repro.tasks.plans import AttackBlock, AttackPlan, MapPlan, ModelFile
 from alp_repro.tasks.workers import Workers
 
@@ -19,10 +17,8 @@ if TYPE_CHECKING:
     import keras
 
 
-def attack_on_workers(
-    workers: Workers, *, idle: Callable[[], None] = lambda: None
-) -> Callable[..., AttackRecord]:
-    """What `evaluation.evaluate` takes as `run_restarts`, to run them on a cluster.
+def batches_on_workers(workers: Workers, *, idle: Callable[[], None] = lambda: None) -> Executor:
+    """What `evaluation.evaluate` takes as `executor`, to compute the batches on a cluster.
 
     A block is one batch: a shard of the images at one restart and, once few images stand, several
     restarts of each. Batches have the shape that they have in one process, an item's outcome
@@ -31,63 +27,26 @@ def attack_on_workers(
     to an image past the restart that broke it is not taken in.)
     """
 
-    def run_restarts(
-        model: keras.Model,
-        images: np.ndarray,
-        record: AttackRecord,
-        *,
-        attack: Attack,
-        seed: int,
-        execution: Execution,
-        save: Callable[[AttackRecord], None] = lambda record: None,
-        report: Callable[[Progress], None] = lambda progress: None,
-    ) -> AttackRecord:
-        if record.complete_to(attack.restarts):
-            return record
-        work = WorkList(model, images, record, attack, None)
-        batch_size = execution.no_larger_than(len(images) * attack.restarts).batch_size
+    def executor(
+        work: Work, next_items: Callable[[], Items | None]
+    ) -> Iterator[tuple[int, BatchOutcome]]:
         plan = AttackPlan(
-            ModelFile.of(model),
-            images,
-            record.labels,
-            attack,
-            seed,
-            batch_size,
-            keep_adversarial=record.adversarial is not None,
+            ModelFile.of(work.model),
+            work.images,
+            work.labels,
+            work.attack,
+            work.seed,
+            work.execution.batch_size,
+            keep_adversarial=work.keep_adversarial,
         )
-        given: list[Items] = []
 
         def next_block() -> AttackBlock | None:
-            items = work.next_items(batch_size)
-            if items is None:
-                return None
-            given.append(items)
-            return items.image, items.restart
+            items = next_items()
+            return None if items is None else (items.image, items.restart)
 
-        started = saved = time.monotonic()
-        early: dict[int, BatchOutcome] = {}
-        taken = 0
-        try:
-            for number, outcome in workers.results(plan, next_block, idle=idle):
-                work.note_broken(given[number], outcome)
-                early[number] = outcome
-                while taken in early:
-                    work.advance(given[taken], early.pop(taken))
-                    taken += 1
-                if not taken:
-                    continue
-                now = time.monotonic()
-                report(work.progress(now - started))
-                if now - saved > SAVE_SECONDS:
-                    save(work.record)
-                    saved = time.monotonic()
-        finally:
-            work.forget_unfinished()
-            save(work.record)
-        tell_of_gradients(work.record)
-        return work.record
+        return workers.results(plan, next_block, idle=idle)
 
-    return run_restarts
+    return executor
 
 
 def columns_on_workers(
@@ -101,7 +60,7 @@ def columns_on_workers(
         labels: np.ndarray,
         eps_iters: np.ndarray,
         *,
-        attack: Attack,
+        attack: PGD,
         counts: Sequence[int],
         seed: int,
         execution: Execution,

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from alp_repro import runs
-from alp_repro.attacks.batches import BatchOutcome, Execution, WorkItems, exact_bounds
-from alp_repro.attacks.search import restarts_program
+from alp_repro.attacks.batches import BatchOutcome, Execution
+from alp_repro.attacks.programs import phases_program
 from alp_repro.errors import InputError
 from alp_repro.evaluation.heat_maps import StepSize
 from alp_repro.model_copies import float32_model
@@ -26,7 +26,7 @@ from alp_repro.model_copies import float32_model
 if TYPE_CHECKING:
     import keras
 
-    from alp_repro.attacks import Attack
+    from alp_repro.attacks import PGD, Ensemble
 
 # Blocks of an attack: the images and restarts of a batch of items.
 AttackBlock = tuple[np.ndarray, np.ndarray]
@@ -106,33 +106,24 @@ class AttackPlan:
     model: ModelFile
     images: np.ndarray
     labels: np.ndarray
-    attack: Attack
+    attack: Ensemble
     seed: int
     batch_size: int
     keep_adversarial: bool
 
     def prepare(self) -> Callable[[AttackBlock], BatchOutcome]:
         """Compiles the attack, with XLA where there is a GPU."""
-        program = restarts_program(
+        program = phases_program(
             self.model.load(),
+            self.images,
+            self.labels,
             attack=self.attack,
-            image_shape=self.images.shape[1:],
             seed=self.seed,
             execution=Execution(batch_size=self.batch_size),
         )
 
         def block(items: AttackBlock) -> BatchOutcome:
-            image, restart = items
-            images = self.images[image]
-            outcome = program(
-                WorkItems(
-                    images,
-                    self.labels[image],
-                    image.astype(np.int64),
-                    restart.astype(np.int32),
-                    *exact_bounds(images, self.attack.eps),
-                )
-            )
+            outcome = program(*items)
             if self.keep_adversarial:
                 return outcome
             return outcome._replace(adversarial=outcome.adversarial[:0])
@@ -147,7 +138,7 @@ class MapPlan:
     model: ModelFile
     images: np.ndarray
     labels: np.ndarray
-    attack: Attack
+    attack: PGD
     nb_iters: tuple[int, ...]
     seed: int
     batch_size: int

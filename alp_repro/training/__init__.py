@@ -5,15 +5,21 @@ from typing import TYPE_CHECKING
 from alp_repro.lazy_exports import export
 
 if TYPE_CHECKING:
-    from alp_repro.training.model import LogitPairingModel, compiled_model
+    from alp_repro.training.logit_pairing import LogitPairing
+    from alp_repro.training.model import compiled_model
+    from alp_repro.training.objective import Objective
     from alp_repro.training.progress import TrainingProgress, Watch
-    from alp_repro.training.recipe import Recipe
+    from alp_repro.training.recipe import Recipe, Subject
     from alp_repro.training.replicas import is_chief
+    from alp_repro.training.schedule import Schedule
     from alp_repro.training.train import estimate_seconds, train
 
 __all__ = [
-    "LogitPairingModel",
+    "LogitPairing",
+    "Objective",
     "Recipe",
+    "Schedule",
+    "Subject",
     "TrainingProgress",
     "Watch",
     "compiled_model",
@@ -25,13 +31,13 @@ __all__ = [
 export(
     __name__,
     {
-        "alp_repro.training.model": (
-            "LogitPairingModel",
-            "compiled_model",
-        ),
+        "alp_repro.training.logit_pairing": ("LogitPairing",),
+        "alp_repro.training.model": ("compiled_model",),
+        "alp_repro.training.objective": ("Objective",),
         "alp_repro.training.progress": ("TrainingProgress", "Watch"),
-        "alp_repro.training.recipe": ("Recipe",),
+        "alp_repro.training.recipe": ("Recipe", "Subject"),
         "alp_repro.training.replicas": ("is_chief",),
+        "alp_repro.training.schedule": ("Schedule",),
         "alp_repro.training.train": (
             "estimate_seconds",
             "train",

@@ -13,7 +13,7 @@ import numpy as np
 from alp_repro import files, runs
 from alp_repro.effort import Clock
 from alp_repro.errors import InputError
-from alp_repro.training.model import LogitPairingModel
+from alp_repro.training.logit_pairing import LogitPairing
 from alp_repro.training.ownership import Owner, check_same
 
 
@@ -35,7 +35,7 @@ class Backup(keras.callbacks.Callback):
         self._session: dict[str, Any] = {}
         self._clock = Clock()
 
-    def restore(self, model: LogitPairingModel, *, steps_per_epoch: int) -> int:
+    def restore(self, model: LogitPairing, *, steps_per_epoch: int) -> int:
         """Loads what an earlier training left into a compiled model; returns the epochs done.
 
         Raises:
@@ -72,7 +72,7 @@ class Backup(keras.callbacks.Callback):
         """Removes the state of a training that is finished."""
         shutil.rmtree(self._path.parent, ignore_errors=True)
 
-    def _restore_arrays(self, model: LogitPairingModel) -> None:
+    def _restore_arrays(self, model: LogitPairing) -> None:
         advice = f"remove {self._path} to train from the beginning"
         variables = _variables(model)
         try:
@@ -93,7 +93,7 @@ class Backup(keras.callbacks.Callback):
         for variable, array in zip(variables, arrays.values(), strict=True):
             variable.assign(array)
 
-    def _restore_older(self, model: LogitPairingModel) -> None:
+    def _restore_older(self, model: LogitPairing) -> None:
         path = self._older
         if not self._run.settings.exists():
             raise InputError(
@@ -117,7 +117,7 @@ class Backup(keras.callbacks.Callback):
         print(f"{path} was written by a version without checksums: taken as it is", flush=True)
 
 
-def _kernels(model: LogitPairingModel) -> np.ndarray:
+def _kernels(model: LogitPairing) -> np.ndarray:
     """All weights that begin at random, one after the other: float64."""
     kernels = [w for w in model.classifier.trainable_variables if len(w.shape) > 1]
     return np.concatenate([np.ravel(kernel.numpy()).astype(np.float64) for kernel in kernels])
@@ -133,7 +133,7 @@ def _stem_from(weights: np.ndarray, start: np.ndarray) -> bool:
     return bool(correlation > 5 / np.sqrt(len(start)))
 
 
-def _variables(model: LogitPairingModel) -> list[keras.Variable]:
+def _variables(model: LogitPairing) -> list[keras.Variable]:
     """All that a training changes, in an order that depends on the recipe alone."""
     return [*model.classifier.variables, *model.optimizer.variables]
 

@@ -19,7 +19,7 @@ from alp_repro.data.images import unit_scale
 from alp_repro.errors import InputError
 from alp_repro.model_copies import float32_copy, float32_model, logits_function
 from alp_repro.training.log import read_rows
-from alp_repro.training.model import ACCURACIES
+from alp_repro.training.logit_pairing import ACCURACIES
 from alp_repro.training.progress import TrainingProgress, Watch
 from alp_repro.training.recipe import Recipe
 

@@ -6,67 +6,112 @@ import keras
 import tensorflow as tf
 
 from alp_repro import stateless_random
-from alp_repro.attacks import StepSizes, choose_targets, craft
-from alp_repro.model_copies import copy_weights, crafting_copy, logits_function
-from alp_repro.training.passes import logits_in_shares
-from alp_repro.training.recipe import Recipe
+from alp_repro.attacks import PGD, Draws, GradientAttack, choose_targets
+from alp_repro.classifiers.heads import is_graph
+from alp_repro.model_copies import (
+    computes_in_float32,
+    copy_weights,
+    crafting_copy,
+    logits_function,
+)
+from alp_repro.training.divergence import climb_divergence
+from alp_repro.training.objective import Objective
+from alp_repro.training.passes import averages_of, logits_in_shares
 from alp_repro.training.replicas import replica_slice
+
+_N_FGSM_NOISE = 2  # half-width of the start in units of eps (de Jorge et al. 2022)
+_TRADES_NOISE = 0.001  # deviation of the start (Zhang et al. 2019)
 
 
 class Crafter:
     """Crafts the adversarial images of a batch; no Keras object, so that no copy is saved.
 
-    A copy of the model is needed for another dtype, and where crafting in training mode would
-    move the averages of the model's batch norm.
+    A copy of the model is needed for another dtype. A subclassed model in mixed precision, which
+    cannot be copied, crafts in its own.
     """
 
-    def __init__(self, classifier: keras.Model, recipe: Recipe) -> None:
-        self._recipe, self._classifier, self._copy = recipe, classifier, None
-        if recipe.attack is None:
+    def __init__(self, classifier: keras.Model, objective: Objective) -> None:
+        self._objective, self._classifier, self._copy = objective, classifier, None
+        attack = objective.attack
+        if attack is None:
             return
-        moves_averages = recipe.attack_batch_statistics and classifier.non_trainable_variables
-        if moves_averages or not recipe.dtype == recipe.attack.dtype == "float32":
-            self._copy = crafting_copy(classifier, recipe.attack.dtype)
+        in_float32 = computes_in_float32(classifier)
+        own_dtype = attack.dtype == "float32" and (in_float32 or not is_graph(classifier))
+        if not own_dtype:
+            self._copy = crafting_copy(classifier, attack.dtype)
 
     def craft(
         self, images: tf.Tensor, labels: tf.Tensor, *, step: tf.Tensor, seed: tf.Tensor
     ) -> tf.Tensor:
         """Adversarial images, float32 like `images`, with no gradient through the crafting.
 
-        `step` counts the optimizer's steps (for the warm-up), `seed` is a stateless one.
+        `step` counts the optimizer's steps (for the warm-up), `seed` is a stateless one. What batch
+        norm averages is afterwards what it was.
         """
-        attack = self._recipe.attack
-        assert attack is not None
         if self._copy is not None:
             copy_weights(self._classifier, self._copy)
-        logits = logits_function(
-            self._copy or self._classifier, training=self._recipe.attack_batch_statistics
-        )
-        if self._recipe.attack_batch_statistics:
-            logits = logits_in_shares(logits, shares=self._recipe.virtual_replicas)
+            return self._crafted(self._copy, images, labels, step=step, seed=seed)
+        moving = averages_of(self._classifier) if self._objective.attack_batch_statistics else []
+        before = [tf.identity(average.value) for average in moving]
+        crafted = self._crafted(self._classifier, images, labels, step=step, seed=seed)
+        for average, value in zip(moving, before, strict=True):
+            average.assign(value)
+        return crafted
+
+    def _crafted(
+        self,
+        model: keras.Model,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        *,
+        step: tf.Tensor,
+        seed: tf.Tensor,
+    ) -> tf.Tensor:
+        objective, attack = self._objective, self._objective.attack
+        assert isinstance(attack, GradientAttack)
+        logits = logits_function(model, training=objective.attack_batch_statistics)
+        if objective.attack_batch_statistics:
+            logits = logits_in_shares(logits, shares=objective.virtual_replicas)
         scale = tf.constant(1.0)
-        if self._recipe.attack_warmup_steps:
-            scale = tf.cast(step + 1, tf.float32) / self._recipe.attack_warmup_steps
+        if objective.attack_warmup_steps:
+            scale = tf.cast(step + 1, tf.float32) / objective.attack_warmup_steps
             scale = tf.minimum(scale, 1.0)
-        starts = images
-        if attack.random_start:
-            noise = replica_slice(
-                lambda shape: stateless_random.uniform(shape, seed, low=-1.0, high=1.0), images
+        starts = self._starts(images, scale, seed) if attack.random_start else images
+        held = attack.holding(eps=attack.eps * scale)
+        if isinstance(attack, PGD):
+            ball = attack.eps
+            if objective.crafting == "n_fgsm":  # as far as noise and step reach
+                ball = _N_FGSM_NOISE * attack.eps + attack.eps_iter
+            iterations = attack.nb_iter
+            if objective.attack_warmup_nb_iter is not None:
+                iterations = tf.where(scale < 1, objective.attack_warmup_nb_iter, iterations)
+            held = attack.holding(
+                eps=ball * scale, eps_iter=attack.eps_iter * scale, nb_iter=iterations
             )
-            starts = tf.clip_by_value(images + attack.eps * scale * noise, 0.0, 1.0)
-        return craft(
-            logits,
-            images,
-            labels,
-            attack=attack,
-            starts=starts,
-            sizes=StepSizes(attack.eps * scale, attack.eps_iter * scale, attack.nb_iter),
-            targets=self._targets(images, labels, seed),
+            if objective.crafting == "trades":
+                return climb_divergence(logits, images, starts=starts, attack=held)
+        draws = Draws(starts, self._targets(images, labels, seed))
+        return held.ascend(logits, images, labels, draws).adversarial
+
+    def _starts(self, images: tf.Tensor, scale: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        crafting, attack = self._objective.crafting, self._objective.attack
+        assert attack is not None
+        if crafting == "trades":
+            return images + replica_slice(
+                lambda shape: tf.random.stateless_normal(
+                    shape, seed, stddev=_TRADES_NOISE, alg="philox"
+                ),
+                images,
+            )
+        width = attack.eps * (_N_FGSM_NOISE if crafting == "n_fgsm" else 1)
+        noise = replica_slice(
+            lambda shape: stateless_random.uniform(shape, seed, low=-1.0, high=1.0), images
         )
+        return tf.clip_by_value(images + width * scale * noise, 0.0, 1.0)
 
     def _targets(self, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor | None:
-        attack = self._recipe.attack
-        assert attack is not None
+        attack = self._objective.attack
+        assert isinstance(attack, GradientAttack)
         if attack.target == "none":
             return None
         positions = replica_slice(lambda shape: tf.range(shape[0]), images)

@@ -10,6 +10,7 @@ import tensorflow as tf
 from alp_repro.data.images import Images
 from alp_repro.errors import InputError
 from alp_repro.training.augmentation import augment_batch
+from alp_repro.training.inputs import unit_scale
 from alp_repro.training.recipe import Recipe
 from alp_repro.training.seeds import AUGMENT, ORDER, step_seed
 
@@ -124,8 +125,3 @@ def first_images(data: Images, count: int | None) -> Images:
             f"{count} training images asked for: the training set has {len(data.labels)}"
         )
     return Images(data.images[:count], data.labels[:count], data.indices[:count], data.source)
-
-
-def unit_scale(images: tf.Tensor) -> tf.Tensor:
-    """Images as floats in [0, 1]; uint8 ones are divided by 255."""
-    return tf.cast(images, tf.float32) / 255.0 if images.dtype == tf.uint8 else images

@@ -24,6 +24,11 @@ class Passed(NamedTuple):
     alone: dict[str, tf.Tensor]
 
 
+def averages_of(model: keras.Model) -> list[keras.Variable]:
+    """What a pass in training mode moves besides seeds: batch norm's averages."""
+    return [v for v in model.non_trainable_variables if "float" in v.dtype]
+
+
 def halves(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """The first and the second half of a batch; an odd last image is left out.
 

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from alp_repro.attacks.settings import Attack
+from alp_repro.attacks.base import Attack
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from alp_repro import files, runs
+from alp_repro import decoding, files, runs
+from alp_repro.arguments import (
+    checked_function,
+    checked_instance,
+    checked_strategy,
+    checked_switch,
+)
 from alp_repro.data.images import Images
 from alp_repro.errors import InputError
 from alp_repro.training.backup import Backup
@@ -27,7 +33,9 @@ from alp_repro.training.callbacks import (
     learning_rate_at,
     save_classifier,
 )
-from alp_repro.training.model import LogitPairingModel, compiled_model
+from alp_repro.training.input_check import checked_training_set
+from alp_repro.training.logit_pairing import LogitPairing
+from alp_repro.training.model import compiled_model
 from alp_repro.training.order import EpochOrder, first_images
 from alp_repro.training.ownership import Owner, check_owner, finished_model
 from alp_repro.training.progress import TrainingProgress
@@ -37,7 +45,7 @@ from alp_repro.training.replicas import is_chief, spans_machines
 ENOUGH_SECONDS = 10.0
 
 
-def train(
+def train(  # noqa: C901, PLR0913 - settings, each by its name
     recipe: Recipe,
     run: runs.RunDir,
     data: Images,
@@ -76,7 +84,22 @@ def train(
         small, the batch does not divide over the replicas, the loss is not finite, another process
         trains the run, or the model in it is not the one that was trained.
     """
-    strategy = strategy or tf.distribute.get_strategy()
+    recipe = checked_instance(recipe, Recipe, name="recipe")
+    run = checked_instance(run, runs.RunDir, name="run")
+    files.expanded(run.path)  # a path that no file can have is told here
+    data = checked_training_set(data, recipe)
+    if init_from is not None:
+        checked_instance(init_from, keras.Model, name="init_from")
+    if watch is not None:
+        checked_instance(watch, Watch, name="watch")
+    if report is not None:
+        checked_function(report, name="report")
+    jit_compile = checked_switch(jit_compile, name="jit_compile")
+    tensorboard = checked_switch(tensorboard, name="tensorboard")
+    details = decoding.from_plain(
+        {} if details is None else details, dict[str, Any], source="details"
+    )
+    strategy = checked_strategy(strategy) or tf.distribute.get_strategy()
     if recipe.attack is not None and recipe.attack.dtype != "float32" and spans_machines(strategy):
         raise InputError(
             f"a training attack in {recipe.attack.dtype} works on one machine only: TensorFlow "
@@ -132,12 +155,12 @@ def train(
             "sessions": backup.sessions,
             "data_source": data.source,
         }
-        files.write_json(run.recipe, {**description, **runs.provenance(), **(details or {})})
+        files.write_json(run.recipe, {**description, **runs.provenance(), **details})
         backup.remove()
         return trained
 
 
-def _callbacks(recipe: Recipe, model: LogitPairingModel) -> list[keras.callbacks.Callback]:
+def _callbacks(recipe: Recipe, model: LogitPairing) -> list[keras.callbacks.Callback]:
     """What every process of a training does besides its steps."""
     callbacks = [
         StopWhenNotFinite(),
@@ -162,7 +185,9 @@ def estimate_seconds(
     batch = min(recipe.batch_size, len(data.labels))
     batch -= batch % recipe.virtual_replicas
     images, labels = tf.constant(data.images[:batch]), tf.constant(data.labels[:batch], tf.int32)
-    step = tf.function(lambda: model.train_step((images, labels)), jit_compile=jit_compile)
+    step = tf.function(
+        lambda: model.train_step((images, labels)), jit_compile=jit_compile, autograph=False
+    )
     step()
     started = time.monotonic()
     seconds, done = 0.0, 0

@@ -15,19 +15,25 @@ import tensorflow as tf
 from cleverhans.tf2.attacks.projected_gradient_descent import projected_gradient_descent
 
 from alp_repro import attacks
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD, Attack
 from alp_repro.errors import InputError
 from alp_repro.model_copies import copy_weights, crafting_copy, logits_function
 from alp_repro.models import build_model
+from tests.attack_factory import attack_of
 from tests.small_model import CLASSES, IMAGE_SHAPE, small_model
 
-SOME = Attack(eps=0.3, eps_iter=0.05, nb_iter=4)
+SOME = PGD(eps=0.3, eps_iter=0.05, nb_iter=4)
 compiled_starts = tf.function(attacks.random_starts)
 compiled_targets = tf.function(attacks.choose_targets)
 
 
-def attack(**changes: Any) -> Attack:
-    return Attack(**{"eps": 0.3, "eps_iter": 0.05, "nb_iter": 4, **changes})
+def attack(**changes: Any) -> Any:
+    return attack_of(**{"eps": 0.3, "eps_iter": 0.05, "nb_iter": 4, **changes})
+
+
+def craft(logits: Any, images: Any, labels: Any, *, attack: Any, **drawn: Any) -> tf.Tensor:
+    """The end of a run from what is drawn."""
+    return attack.ascend(logits, images, labels, attacks.Draws(**drawn)).adversarial
 
 
 def starts(images: np.ndarray, *, restart: int = 0, seed: int = 3, eps: float = 0.1) -> np.ndarray:
@@ -70,9 +76,7 @@ def cleverhans_and_ours(
         )
 
     def ours() -> tf.Tensor:
-        return attacks.craft(
-            logits, x, y, attack=settings, starts=x, targets=y if targeted else None
-        )
+        return craft(logits, x, y, attack=settings, starts=x, targets=y if targeted else None)
 
     return theirs, ours
 
@@ -91,7 +95,7 @@ def test_the_loop_is_cleverhans_to_the_last_bit(
     nb_iter: int,
     targeted: bool,
 ) -> None:
-    settings = Attack(eps=eps, eps_iter=eps_iter, nb_iter=nb_iter)
+    settings = PGD(eps=eps, eps_iter=eps_iter, nb_iter=nb_iter)
     classes = (labels + 4) % CLASSES if targeted else labels
     theirs, ours = cleverhans_and_ours(
         logits_function(model), images, classes, settings, targeted=targeted
@@ -111,7 +115,7 @@ def test_the_loop_is_cleverhans_to_the_last_bit_on_lenet() -> None:
         logits_function(lenet),
         images,
         np.arange(16, dtype=np.int32) % 10,
-        Attack(eps=0.3, eps_iter=0.02, nb_iter=20),
+        PGD(eps=0.3, eps_iter=0.02, nb_iter=20),
         targeted=False,
     )
     np.testing.assert_array_equal(tf.function(ours)(), tf.function(theirs)())
@@ -137,7 +141,7 @@ def test_step_sizes_follow_the_schedule(schedule: str) -> None:
     recorder = Recorder(np.random.default_rng(0).normal(size=(64, CLASSES)))
     images = np.full((2, *IMAGE_SHAPE), 0.5, np.float32)
     settings = attack(eps=0.4, eps_iter=0.05, nb_iter=5, step_schedule=schedule)
-    last = attacks.craft(
+    last = craft(
         recorder,
         tf.constant(images),
         tf.constant([1, 2]),
@@ -154,13 +158,14 @@ def test_step_sizes_follow_the_schedule(schedule: str) -> None:
 def test_given_sizes_replace_the_attacks_own() -> None:
     recorder = Recorder(np.random.default_rng(0).normal(size=(64, CLASSES)))
     images = np.full((2, *IMAGE_SHAPE), 0.5, np.float32)
-    last = attacks.craft(
+    last = craft(
         recorder,
         tf.constant(images),
         tf.constant([1, 2]),
-        attack=attack(eps=0.2, eps_iter=0.15),
+        attack=attack(eps=0.2, eps_iter=0.15).holding(
+            eps=tf.constant(0.1), eps_iter=tf.constant(0.075), nb_iter=tf.constant(2)
+        ),
         starts=tf.constant(images),
-        sizes=attacks.StepSizes(tf.constant(0.1), tf.constant(0.075), tf.constant(2)),
     )
     assert len(recorder.points) == 2
     np.testing.assert_allclose(np.abs(recorder.points[1] - images), 0.075, atol=1e-6)
@@ -176,7 +181,7 @@ def by_hand(
     settings: Attack,
     noise: Callable[[Any], tf.Tensor],
 ) -> np.ndarray:
-    """PGD from the clean images with momentum and noisy gradients, as `Attack` describes it."""
+    """PGD from the clean images with momentum and noisy gradients, as `PGD` describes it."""
     points, direction = images, np.zeros_like(images)
     for i in range(settings.nb_iter):
         done = i / settings.nb_iter
@@ -205,7 +210,7 @@ def test_momentum_and_noisy_gradients_are_as_described(
     settings = attack(eps=0.2, nb_iter=8, momentum=momentum, gradient_noise=gradient_noise)
     index = tf.range(len(images))
     noise = attacks.item_noise(IMAGE_SHAPE, image_index=index, restart=index, seed=tf.constant(3))
-    found = attacks.craft(
+    found = craft(
         logits_function(model),
         tf.constant(images),
         tf.constant(labels),
@@ -253,7 +258,7 @@ def test_noise_is_uniform_and_independent_between_items_and_steps(items: int, st
 
 def test_noisy_gradients_need_noise() -> None:
     with pytest.raises(InputError, match=r"gradient_noise: .*evaluation"):
-        attacks.craft(
+        craft(
             lambda x: x,
             tf.zeros([1, *IMAGE_SHAPE]),
             tf.constant([0]),
@@ -272,7 +277,7 @@ def test_success_any_returns_the_iterate_of_the_largest_margin(
         return model(x)
 
     settings = attack(eps=0.1, eps_iter=0.1, nb_iter=7, success="any")
-    chosen = attacks.craft(
+    chosen = craft(
         logits,
         tf.constant(images),
         tf.constant(labels),
@@ -293,7 +298,7 @@ def test_success_any_returns_the_iterate_of_the_largest_margin(
     np.testing.assert_array_equal(chosen, expected)
     assert len(set(every.argmax(axis=0))) > 2  # not always the same iterate
     settings = dataclasses.replace(settings, success="last")
-    last = attacks.craft(
+    last = craft(
         model,
         tf.constant(images),
         tf.constant(labels),
@@ -326,7 +331,7 @@ def test_every_attack_stays_in_the_ball_and_in_range_and_raises_the_loss(
     settings = attack(**changes)
     begin = tf.constant(starts(images, eps=0.3))
     targets = (labels + 4) % CLASSES
-    crafted = tf.function(attacks.craft)(
+    crafted = tf.function(craft)(
         logits_function(model),
         tf.constant(images),
         tf.constant(labels),
@@ -349,9 +354,7 @@ def test_no_gradient_flows_through_the_crafting(
     x = tf.constant(images)
     with tf.GradientTape() as tape:
         tape.watch(x)
-        crafted = attacks.craft(
-            logits_function(model), x, tf.constant(labels), attack=SOME, starts=x
-        )
+        crafted = craft(logits_function(model), x, tf.constant(labels), attack=SOME, starts=x)
         total = tf.reduce_sum(crafted)
     assert tape.gradient(total, x) is None
 
@@ -507,41 +510,53 @@ def test_each_never_aims_at_the_true_class_even_when_its_logit_is_the_lowest() -
     assert sorted(aims) == [0, 1, 2, 3, 5, 6, 7, 8, 9]
 
 
-def test_rotate_aims_two_restarts_of_each_turn_at_a_class_and_one_at_none() -> None:
+def test_turns_aim_two_restarts_of_three_at_a_class_and_smooth_the_first_alone() -> None:
     logits, labels = random_logits(50), (np.arange(50) % CLASSES).astype(np.int32)
+    turns = attacks.Turns(eps=0.3, eps_iter=0.05, nb_iter=4, own_step=0.25)
     for restart in range(36):
-        aims = targets("rotate", logits, labels, restart=restart)
+        items = attacks.CraftItems(
+            images=tf.zeros([50, *IMAGE_SHAPE]),
+            labels=tf.constant(labels),
+            image_index=tf.range(50),
+            restart=tf.fill([50], restart),
+            seed=tf.constant(3),
+            clean_logits=lambda _: tf.constant(logits),
+        )
+        found, first = turns.draw(items), restart % 3 == 0
         aimed = targets("each", logits, labels, restart=restart // 3)
-        np.testing.assert_array_equal(aims, -1 if restart % 3 == 1 else aimed)
+        np.testing.assert_array_equal(found.targets, -1 if restart % 3 == 1 else aimed)
+        np.testing.assert_array_equal(found.smoothing, np.full(50, float(first)))
+        np.testing.assert_array_equal(found.step_share, np.full(50, 1.0 if first else 0.25))
 
 
-def test_under_rotate_only_the_first_restart_of_a_turn_has_noise_and_momentum() -> None:
-    plain = attacks.items_without_noise("rotate", tf.range(6))
-    np.testing.assert_array_equal(plain, [False, True, True, False, True, True])
-    assert attacks.items_without_noise("each", tf.range(6)) is None
-
-
-def test_plain_items_take_neither_noise_nor_momentum_and_steps_of_their_own(
+def test_items_take_their_own_share_of_noise_momentum_and_steps(
     model: keras.Model, images: np.ndarray, labels: np.ndarray
 ) -> None:
-    """They share a batch with those that take both."""
+    """They share a batch with those that take all."""
     x, y, index = tf.constant(images), tf.constant(labels), tf.range(len(images))
     noise = attacks.item_noise(IMAGE_SHAPE, image_index=index, restart=index, seed=tf.constant(0))
 
     def crafted(plain: np.ndarray | None, **changes: Any) -> np.ndarray:
-        return attacks.craft(
+        shares = (
+            {}
+            if plain is None
+            else {
+                "step_share": tf.where(plain, 0.25, 1.0),
+                "smoothing": tf.where(plain, 0.0, 1.0),
+            }
+        )
+        return craft(
             logits_function(model),
             x,
             y,
             attack=attack(nb_iter=6, **changes),
             starts=x,
             noise=noise,
-            plain_items=None if plain is None else tf.constant(plain),
+            **shares,
         ).numpy()
 
     stirred = {"momentum": 0.9, "gradient_noise": 0.4}
-    own = {"target": "rotate", "plain_step": 0.25}
-    mixed = crafted(np.arange(len(labels)) % 2 == 1, **stirred, **own)
+    mixed = crafted(np.arange(len(labels)) % 2 == 1, **stirred)
     small = crafted(None, eps_iter=attack().eps_iter / 4)
     np.testing.assert_array_equal(mixed[::2], crafted(None, **stirred)[::2])
     np.testing.assert_array_equal(mixed[1::2], small[1::2])
@@ -555,7 +570,7 @@ def test_a_target_of_minus_one_is_no_target(
     x, y = tf.constant(images), tf.constant(labels)
 
     def crafted(targets: np.ndarray | None) -> np.ndarray:
-        return attacks.craft(
+        return craft(
             logits_function(model),
             x,
             y,
@@ -634,14 +649,13 @@ def test_a_model_that_cannot_be_copied_is_refused_in_one_line() -> None:
         ({"nb_iter": 0}, "nb_iter 0: a count of 1 or more"),
         ({"nb_iter": -3}, "nb_iter -3"),
         ({"restarts": 0}, "restarts 0: a count of 1 or more"),
-        ({"method": "fgsm"}, "method='fgsm': one of pgd, apgd, spsa"),
+        ({"method": "fgsm"}, "unknown method 'fgsm'; one of pgd, apgd, spsa"),
         ({"loss": "mse"}, "loss='mse': one of cross_entropy, margin, dlr"),
         ({"step_schedule": "cosine"}, "step_schedule='cosine': one of constant, linear"),
         ({"success": "best"}, "success='best': one of last, any"),
         ({"target": "most"}, "target='most': one of none, random, least_likely, each"),
         ({"dtype": "float16"}, "dtype='float16': one of float32, bfloat16"),
         ({"engine": "art"}, "engine='art': one of loop, cleverhans"),
-        ({"eps_iter": float("inf"), "method": "apgd"}, "eps_iter inf"),
         ({"restarts": 1.5}, "restarts=1.5: a whole number"),
         ({"restarts": True}, "restarts=True: a whole number"),
         ({"eps": "0.3"}, "eps='0.3': a number"),
@@ -651,27 +665,20 @@ def test_a_model_that_cannot_be_copied_is_refused_in_one_line() -> None:
         ({"gradient_noise": 1e300}, "a size of 0 to 2550"),
         ({"momentum": 1.0}, r"momentum 1, .*a share in \[0, 1\)"),
         ({"gradient_noise": -0.1}, "gradient_noise -25.5"),
-        ({"gradient_noise": 0.1, "method": "apgd"}, "apgd: momentum and gradient_noise are PGD's"),
         ({"gradient_noise": 0.1, "success": "any"}, "success=any: .*success=last works"),
-        ({"target": "rotate", "method": "spsa"}, "target=rotate"),
-        ({"plain_step": 0.5}, "plain_step: PGD with target=rotate"),
-        ({"target": "rotate", "plain_step": 0.0}, r"plain_step 0: a share in \(0, 1\]"),
+        ({"method": "turns", "own_step": 0.0}, r"own_step 0: a share in \(0, 1\]"),
+        ({"method": "turns", "target": "each"}, "turns: target=each is not its own"),
         ({"engine": "cleverhans", "loss": "margin"}, "engine=cleverhans: .* cross-entropy"),
         ({"engine": "cleverhans", "dtype": "bfloat16"}, "engine=cleverhans"),
         ({"engine": "cleverhans", "success": "any"}, "engine=cleverhans"),
         ({"engine": "cleverhans", "step_schedule": "linear"}, "engine=cleverhans"),
-        ({"engine": "cleverhans", "method": "apgd"}, "engine=cleverhans"),
+        ({"engine": "cleverhans", "method": "turns"}, "engine=cleverhans"),
     ],
 )
 def test_a_bad_setting_is_refused_in_one_line(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         attack(**changes)
     assert "\n" not in str(caught.value)
-
-
-def test_the_methods_that_bring_their_own_steps_accept_any_eps_iter() -> None:
-    assert attack(method="apgd", eps_iter=0.9).eps_iter == 0.9
-    assert attack(method="spsa", eps=0.01, eps_iter=0.1).eps_iter == 0.1
 
 
 def test_numbers_of_numpy_become_plain_ones() -> None:
@@ -699,7 +706,7 @@ def test_the_papers_pgd_departs_in_nothing() -> None:
         ({"momentum": 0.75}, "momentum=0.75"),
         ({"gradient_noise": 0.2}, "gradient_noise=51"),
         ({"random_start": False}, "random_start=false"),
-        ({"target": "rotate", "loss": "margin"}, "loss=margin target=rotate"),
+        ({"target": "each", "loss": "margin"}, "loss=margin target=each"),
         ({"dtype": "bfloat16"}, "dtype=bfloat16"),
     ],
 )
@@ -717,13 +724,13 @@ def test_methods_with_steps_of_their_own_name_none() -> None:
 
 def test_an_attack_is_stored_with_todays_settings_and_later_departures_alone() -> None:
     @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Later(Attack):
+    class Later(PGD):
         sharpness: float = 0.0
 
     sizes: dict[str, Any] = {"eps": 0.3, "eps_iter": 0.05, "nb_iter": 4}
-    assert Later(**sizes).to_json() == Attack(**sizes).to_json()
+    assert Later(**sizes).to_json() == PGD(**sizes).to_json()
     assert Later(**sizes, sharpness=2.0).to_json() == {
-        **Attack(**sizes).to_json(),
+        **PGD(**sizes).to_json(),
         "sharpness": 2.0,
     }
     assert str(Later(**sizes, sharpness=2.0)).endswith(" sharpness=2.0")

@@ -22,14 +22,15 @@ from alp_repro.attacks import (
     cleverhans_engines,
     exact_bounds,
 )
+from tests.attack_factory import attack_of
 from tests.small_model import CLASSES, IMAGE_SHAPE, small_model
 
 EPS = 0.05
 BATCH = 16
 
 
-def attack(**changes: Any) -> Attack:
-    return Attack(**{"eps": EPS, "eps_iter": 0.02, "nb_iter": 3, **changes})
+def attack(**changes: Any) -> Any:
+    return attack_of(**{"eps": EPS, "eps_iter": 0.02, "nb_iter": 3, **changes})
 
 
 def program(model: keras.Model, settings: Attack, **options: Any) -> Callable[..., BatchOutcome]:
@@ -176,13 +177,12 @@ def test_attacks_of_other_sizes_share_a_program_and_keep_their_own(
             seed=tf.constant(3),
             eps=tf.constant(one.eps),
         )
-        alone = tf.function(attacks.craft)(
+        alone = tf.function(one.ascend)(
             model_copies.logits_function(model),
             tf.constant(given[0]),
             tf.constant(given[1]),
-            attack=one,
-            starts=starts,
-        )
+            attacks.Draws(starts),
+        ).adversarial
         lower, upper = given[4:]
         np.testing.assert_array_equal(np.clip(alone, lower, upper), found[one])
 
@@ -310,7 +310,7 @@ def test_the_protocols_spsa_samples() -> None:
         seen.append(points.numpy())
         return tf.reduce_sum(points, axis=(1, 2, 3))
 
-    (gradient,) = optimizer._compute_gradients(loss, [x])
+    (gradient,) = optimizer._compute_gradients(loss, [x])  # noqa: SLF001 - Cleverhans' name
     assert seen[0].shape == (8192, 2, 2, 1)
     np.testing.assert_allclose(np.abs(seen[0]), 0.01, rtol=1e-6)
     # δ times the true gradient, as Cleverhans has it: Adam's step does not depend on the scale.

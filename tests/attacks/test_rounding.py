@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD
 from alp_repro.attacks.rounding import find_rounding, rounding_notes
 from alp_repro.evaluation import evaluate
 from alp_repro.models import build_model
@@ -69,7 +69,7 @@ def test_fillers_change_nothing(images: np.ndarray) -> None:
     """A record from batches that are filled up is that of one full batch."""
     model = _with(BlocksOfSix())
     labels = np.argmax(model(images[:12]), axis=1)
-    attack = Attack(eps=0.05, eps_iter=0.02, nb_iter=3, restarts=6)
+    attack = PGD(eps=0.05, eps_iter=0.02, nb_iter=3, restarts=6)
 
     def found(batch_size: int) -> Any:
         return evaluate(
@@ -87,7 +87,7 @@ def test_fillers_change_nothing(images: np.ndarray) -> None:
 def test_a_result_notes_how_it_was_rounded(tmp_path: Any, images: np.ndarray) -> None:
     model = small_model()
     labels = np.argmax(model(images[:12]), axis=1)
-    attack = Attack(eps=0.05, eps_iter=0.02, nb_iter=1, restarts=1)
+    attack = PGD(eps=0.05, eps_iter=0.02, nb_iter=1, restarts=1)
     record = evaluate(model, images[:12], labels, attack=attack, folder=tmp_path, batch_size=12)
     noted = record.sessions[0]["rounding"]["float32"]
     assert noted == rounding_notes(model, batch_size=12)["rounding"]["float32"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from alp_repro.attacks import Attack
+from alp_repro.attacks import Square
 from alp_repro.attacks.square import square_attack, square_side
 from alp_repro.errors import InputError
 from alp_repro.evaluation import evaluate
@@ -122,7 +122,7 @@ def test_no_query_is_refused(model, images, labels) -> None:
 
 def test_it_is_a_method_of_attack_like_any_other(model, images, labels, tmp_path) -> None:
     """The engine breaks what the function breaks, and a result goes on with more restarts."""
-    attack = Attack(eps=EPS, eps_iter=EPS, nb_iter=60, method="square", loss="margin")
+    attack = Square(eps=EPS, nb_iter=60)
     record = evaluate(model, images, labels, attack=attack, seed=3, folder=tmp_path)
     alone = margins(model, run(model, images, labels), labels) > 0
     np.testing.assert_array_equal(record.first_break == 0, alone)

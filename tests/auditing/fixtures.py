@@ -76,10 +76,21 @@ class DropoutLeftOn(keras.Model):
         return self.inner(self.dropout(images, training=True))
 
 
+class BatchStatistics(keras.Model):
+    """Batch norm in training mode: an image's logits depend on the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.norm = honest(), keras.layers.BatchNormalization()
+
+    def call(self, images: tf.Tensor) -> tf.Tensor:
+        return self.inner(0.5 + 0.2 * self.norm(images, training=True))
+
+
 def times(factor: float) -> keras.Model:
     """The honest model's logits times a constant: the same predictions."""
     inner = honest()
-    return keras.Model(inner.inputs, keras.layers.Rescaling(factor)(inner.outputs[0]))
+    return keras.Model(inner.inputs[0], keras.layers.Rescaling(factor)(inner.outputs[0]))
 
 
 def constant() -> keras.Model:

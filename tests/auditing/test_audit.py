@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import alp_repro
-from alp_repro.attacks import Attack, search
+from alp_repro.attacks import PGD, programs
 from alp_repro.auditing import Audit, Stage, attack_stages, default_attack
 from alp_repro.errors import InputError
 from experiments import verify_adversarial
@@ -71,7 +71,7 @@ def test_what_broke_an_image_breaks_it(found: Audit) -> None:
 def test_it_is_kept_and_goes_on(found: Audit, folder: Path, monkeypatch) -> None:
     """A second call computes no attack and no measurement, and tells the same."""
     monkeypatch.setattr(
-        "alp_repro.attacks.search.attack_program", lambda *_, **__: pytest.fail("attacked")
+        "alp_repro.attacks.programs.attack_program", lambda *_, **__: pytest.fail("attacked")
     )
     monkeypatch.setattr(
         "alp_repro.auditing.measurements.instability", lambda *_, **__: pytest.fail("measured")
@@ -84,7 +84,7 @@ def test_it_is_kept_and_goes_on(found: Audit, folder: Path, monkeypatch) -> None
 
 def test_an_interrupted_audit_goes_on_where_it_was(tmp_path: Path, monkeypatch) -> None:
     """Ctrl-C in the last of three attacks; the first two are not run again."""
-    attacks = [Attack(eps=EPS, eps_iter=EPS / 4, nb_iter=steps) for steps in (3, 4, 5)]
+    attacks = [PGD(eps=EPS, eps_iter=EPS / 4, nb_iter=steps) for steps in (3, 4, 5)]
     stages = [Stage(f"steps{one.nb_iter}", f"{one.nb_iter} steps", one) for one in attacks]
     same, made = fixtures.After(), 0
 
@@ -99,8 +99,8 @@ def test_an_interrupted_audit_goes_on_where_it_was(tmp_path: Path, monkeypatch) 
             raise KeyboardInterrupt
         return attack_program(*arguments, **settings)
 
-    attack_program = search.attack_program
-    monkeypatch.setattr(search, "attack_program", program)
+    attack_program = programs.attack_program
+    monkeypatch.setattr(programs, "attack_program", program)
     with pytest.raises(KeyboardInterrupt):
         audited()
     found = audited()
@@ -212,7 +212,7 @@ def nan_outputs(images: np.ndarray) -> np.ndarray:
         ({"labels": LABELS + 1}, "classes 0 to 3"),
         ({"model": nan_outputs}, "not finite for .* the first being number"),
         ({"model": "nothing.keras"}, "is not there"),
-        ({"attack": Attack(eps=0.1, eps_iter=0.01, nb_iter=3)}, "one and the same is needed"),
+        ({"attack": PGD(eps=0.1, eps_iter=0.01, nb_iter=3)}, "one and the same is needed"),
     ],
 )
 def test_bad_input_is_one_line(change: dict, what: str) -> None:

@@ -17,7 +17,7 @@ import pytest
 import tensorflow as tf
 
 import alp_repro
-from alp_repro.attacks import QUERY_COST, Attack, strong_attack
+from alp_repro.attacks import PGD, QUERY_COST, Square, strong_attack
 from alp_repro.auditing import Audit, Stage, looks, stages
 from alp_repro.auditing.folder import own_folder
 from alp_repro.auditing.work import Work
@@ -28,7 +28,7 @@ from tests.auditing import fixtures
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES, LABELS = fixtures.images_and_labels()
 EPS = 0.3
-SMALL = Attack(eps=EPS, eps_iter=EPS / 4, nb_iter=3)
+SMALL = PGD(eps=EPS, eps_iter=EPS / 4, nb_iter=3)
 ONE = (Stage("default", "Default", SMALL),)
 
 
@@ -46,7 +46,7 @@ def rounded(images: tf.Tensor) -> tf.Tensor:
 
 
 NOT_MEASURED = {
-    "random outputs": lambda: audited(fixtures.DropoutLeftOn()),
+    "outputs of a batch": lambda: audited(fixtures.BatchStatistics()),
     "another pixel range": lambda: audited(fixtures.honest(scale=1 / 255)),
 }
 
@@ -84,9 +84,9 @@ def test_starts_without_a_gradient_measure_nothing() -> None:
     """Small steps that round away: only random starts are judged, and Square is not asked for."""
     found = audited(
         fixtures.After(before=rounded),
-        attack=Attack(eps=0.01, eps_iter=0.005, nb_iter=3),
+        attack=PGD(eps=0.01, eps_iter=0.005, nb_iter=3),
         eps=0.01,
-        stages=[Stage("default", "Default", Attack(eps=0.01, eps_iter=0.005, nb_iter=3))],
+        stages=[Stage("default", "Default", PGD(eps=0.01, eps_iter=0.005, nb_iter=3))],
     )
     assert [one.spent for one in found.attacks] == [0]
     assert found.worst_accuracy is None
@@ -103,13 +103,13 @@ def test_where_nothing_is_classified_correctly_nothing_survives() -> None:
 
 def two_classes() -> keras.Model:
     inner = fixtures.honest()
-    return keras.Model(inner.inputs, keras.layers.Dense(2)(inner.outputs[0]))
+    return keras.Model(inner.inputs[0], keras.layers.Dense(2)(inner.outputs[0]))
 
 
 def test_a_loss_for_more_classes_is_told_as_that() -> None:
     model = two_classes()
     labels = np.asarray(model(IMAGES)).argmax(axis=1)
-    attack = Attack(eps=EPS, eps_iter=EPS / 4, nb_iter=3, loss="dlr")
+    attack = PGD(eps=EPS, eps_iter=EPS / 4, nb_iter=3, loss="dlr")
     found = alp_repro.audit(model, IMAGES, labels, EPS, attack=attack)
     assert found.worst_accuracy is None and found.attacks == ()
     assert "few_classes" in [one.key for one in found.raised]
@@ -129,7 +129,7 @@ def test_another_refusal_is_not_taken_for_a_missing_gradient(
 
 
 def test_square_under_audit_is_run_on_a_model_without_a_gradient() -> None:
-    square = Attack(eps=EPS, eps_iter=EPS, nb_iter=50, method="square", loss="margin")
+    square = Square(eps=EPS, nb_iter=50)
     pgd = Stage("steps", "PGD", SMALL)
     found = audited(
         fixtures.After(before=rounded),
@@ -153,16 +153,15 @@ def test_an_attack_counts_what_its_record_counts(tmp_path: Path) -> None:
         folder=tmp_path,
     )
     records = [load_record(path) for path in tmp_path.glob("attacks/*.npz")]
-    (record,) = (r for r in records if r.settings["attack"].get("budget"))
+    (record,) = (r for r in records if r.settings["attack"]["method"] == "strong")
     spent = int(record.gradients_spent(strong.restarts).sum())
     (one,) = (a for a in found.attacks if a.name == "strong")
     assert one.spent == spent
 
 
 def test_costs_are_in_gradients() -> None:
-    square = Attack(eps=EPS, eps_iter=EPS, nb_iter=100, method="square")
-    assert stages.passes(square) == 100 * QUERY_COST
-    assert stages.passes(strong_attack(EPS)) == strong_attack(EPS).gradients
+    square = Square(eps=EPS, nb_iter=100, loss="cross_entropy")
+    assert Stage("square", "Square", square).cost == square.gradients == 100 * QUERY_COST
     plan = stages.attack_stages(stages.default_attack(EPS), classes=4)
     blind = stages.without_gradient(plan)
     assert [one.name for one in blind] == ["default", "square"]
@@ -186,7 +185,7 @@ def test_another_audit_does_not_replace_what_lies_there(tmp_path: Path) -> None:
     for change in (
         {"seed": 1},
         {"model": fixtures.honest(sharpness=5.0)},
-        {"attack": Attack(eps=EPS, eps_iter=EPS / 3, nb_iter=3)},
+        {"attack": PGD(eps=EPS, eps_iter=EPS / 3, nb_iter=3)},
     ):
         with pytest.raises(InputError, match="another folder") as error:
             audited(**({"model": fixtures.honest(), "folder": tmp_path} | change))
@@ -236,7 +235,7 @@ def test_two_at_once(tmp_path: Path) -> None:
     [
         ([], "expected one or more"),
         ([*ONE, *ONE], "a name of its own"),
-        ([Stage("default", "", Attack(eps=1.0, eps_iter=0.1, nb_iter=1))], "not the audit's"),
+        ([Stage("default", "", PGD(eps=1.0, eps_iter=0.1, nb_iter=1))], "not the audit's"),
     ],
 )
 def test_stages_that_cannot_be(given: list[Stage], what: str) -> None:
@@ -252,7 +251,7 @@ t.three_stages(sys.argv[1])
 
 
 def three_stages(folder: str | Path) -> Audit:
-    attacks = [Attack(eps=EPS, eps_iter=EPS / 4, nb_iter=steps) for steps in (3, 4, 2000)]
+    attacks = [PGD(eps=EPS, eps_iter=EPS / 4, nb_iter=steps) for steps in (3, 4, 2000)]
     plan = [Stage(f"s{one.nb_iter}", f"{one.nb_iter} steps", one) for one in attacks]
     return audited(fixtures.honest(sharpness=3.0), attack=attacks[0], stages=plan, folder=folder)
 

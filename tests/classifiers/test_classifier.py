@@ -153,6 +153,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:You are using a softmax over axis:UserWarning")  # it is meant
 @pytest.mark.parametrize("name", OTHERS)
 def test_another_function_is_not_attacked(name: str) -> None:
     """What cannot be rebuilt as the same function is refused in one line."""

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_datasets as tfds
 
+from alp_repro.data import store
 from alp_repro.data.own_arrays import class_numbers, unit_images
 from alp_repro.data.own_images import read_own_images
 from alp_repro.errors import InputError
@@ -98,9 +100,42 @@ def test_a_data_set_by_name(monkeypatch) -> None:
     from alp_repro.data import load
     from alp_repro.data.images import Images
 
-    given = Images(BYTES, LABELS.astype(np.int32), np.arange(6), "here")
-    monkeypatch.setattr(load, "load_split", lambda *_, **__: given)
-    np.testing.assert_array_equal(read_own_images("mnist").labels, LABELS)
+    given = Images(BYTES, np.sort(LABELS).astype(np.int32), np.arange(6), "here")
+
+    def load_split(*_: object, limit: int | None = None, **__: object) -> Images:
+        return Images(given.images[:limit], given.labels[:limit], given.indices[:limit], "here")
+
+    monkeypatch.setattr(load, "load_split", load_split)
+    np.testing.assert_array_equal(read_own_images("mnist").labels, np.sort(LABELS))
+    assert read_own_images("mnist", limit=3).labels.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("limit", [None, 3, 5])
+def test_a_part_of_a_tfds_set_sorted_by_class_has_every_class(
+    limit: int | None, tmp_path: Path
+) -> None:
+    labels = np.sort(LABELS)
+    store.store_examples(
+        tmp_path,
+        "sorted_shapes",
+        "1.0.0",
+        features=tfds.features.FeaturesDict(
+            {
+                "image": tfds.features.Image(shape=BYTES.shape[1:]),
+                "label": tfds.features.ClassLabel(num_classes=3),
+            }
+        ),
+        splits={
+            "test": [(i, {"image": BYTES[i], "label": int(labels[i])}) for i in range(len(labels))]
+        },
+        description="Shapes.",
+    )
+    found = read_own_images("sorted_shapes", limit=limit, data_dir=tmp_path)
+    places = {None: range(6), 3: [0, 2, 4], 5: [0, 2, 4, 1, 3]}[limit]
+    np.testing.assert_array_equal(found.labels, labels[places])
+    np.testing.assert_array_equal(found.images, UNIT[places])
+    counts = ", ".join(f"{label}: {n}" for label, n in enumerate(np.bincount(labels[places])))
+    assert any(counts in note for note in found.notes)
 
 
 def bad_files(folder: Path) -> dict[str, str]:
@@ -149,7 +184,7 @@ def test_bad_data_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=what) as error:
             read_own_images(tmp_path / name)
         assert "\n" not in str(error.value)
-    with pytest.raises(InputError, match="1 or more"):
+    with pytest.raises(InputError, match="number of images 0"):
         read_own_images(tmp_path / "few.npz", limit=0)
     with pytest.raises(InputError, match="TFDS"):
         read_own_images("no_such_data_set")

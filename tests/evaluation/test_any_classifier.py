@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD
 from alp_repro.errors import InputError
 from alp_repro.evaluation import evaluate
 
-ATTACK = Attack(eps=0.1, eps_iter=0.02, nb_iter=5, restarts=2)
+ATTACK = PGD(eps=0.1, eps_iter=0.02, nb_iter=5, restarts=2)
 
 
 def test_a_file_and_a_function_give_what_the_model_gives(

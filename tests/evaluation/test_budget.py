@@ -10,71 +10,82 @@ import keras
 import numpy as np
 import pytest
 
-from alp_repro.attacks import Attack, strong_attack
-from alp_repro.attacks.search import SEARCH_BATCH, search_attack
-from alp_repro.attacks.settings import BUDGET_ROUNDS, SEARCH_RESTART
+from alp_repro.attacks import PGD, Ensemble, Phase, Square, strong_attack
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, Progress, evaluate
 from alp_repro.evaluation.record_file import load_record, save_record
 
-FIRST, SECOND, RESTARTS = BUDGET_ROUNDS
-FREE = Attack(eps=0.05, eps_iter=0.02, nb_iter=3, restarts=RESTARTS)
-ATTACK = dataclasses.replace(FREE, budget=15)
-SEARCHING = dataclasses.replace(FREE, search=50)
+FIRST, SECOND, RESTARTS = 2, 7, 19
 SHOWN = ("first_break", "next_restart", "closest")
+SMALL = 16  # items in a batch of the search
+NB_ITER, QUERIES = 3, 50
 
 
-@pytest.fixture(scope="module", params=[FREE, SEARCHING], ids=["gradients", "and a search"])
-def unbounded(request: pytest.FixtureRequest) -> Attack:
+def runs(restarts: int) -> PGD:
+    return PGD(eps=0.05, eps_iter=0.02, nb_iter=NB_ITER, restarts=restarts)
+
+
+def phases(budget: int, *, search: bool) -> Ensemble:
+    """Two runs of every image, five of those that came closest, twelve of the closest of these."""
+    if search:
+        square = Phase(Square(eps=0.05, nb_iter=QUERIES), on="same", batch_size=SMALL)
+        second = (Phase(runs(SECOND - FIRST - 1), on="closest", budget=budget), square)
+    else:
+        second = (Phase(runs(SECOND - FIRST), on="closest", budget=budget),)
+    last = Phase(runs(RESTARTS - SECOND), on="closest", budget=budget)
+    return Ensemble("phases", (Phase(runs(FIRST)), *second, last))
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["gradients", "and a search"])
+def search(request: pytest.FixtureRequest) -> bool:
     return request.param
 
 
 @pytest.fixture(scope="module", params=["second", "last"])
-def attack(unbounded: Attack, request: pytest.FixtureRequest) -> Attack:
-    """The same under a budget that binds in this round."""
-    budgets = {"second": 12, "last": 20} if unbounded.search else {"second": 8, "last": 15}
-    return dataclasses.replace(unbounded, budget=budgets[request.param])
+def attack(search: bool, request: pytest.FixtureRequest) -> Ensemble:
+    """Under a budget that binds in this round."""
+    budgets = {"second": 12, "last": 20} if search else {"second": 8, "last": 15}
+    return phases(budgets[request.param], search=search)
 
 
 @pytest.fixture(scope="module")
-def free(
-    model: keras.Model, images: np.ndarray, labels: np.ndarray, unbounded: Attack
-) -> AttackRecord:
+def free(model: keras.Model, images: np.ndarray, labels: np.ndarray, search: bool) -> AttackRecord:
     """Every restart of every image."""
+    unbounded = phases(1, search=search).without_budget()
     return evaluate(model, images, labels, attack=unbounded, record_losses=True, batch_size=16)
 
 
 @pytest.fixture(scope="module")
 def bounded(
-    model: keras.Model, images: np.ndarray, labels: np.ndarray, attack: Attack
+    model: keras.Model, images: np.ndarray, labels: np.ndarray, attack: Ensemble
 ) -> AttackRecord:
     return evaluate(model, images, labels, attack=attack, batch_size=16)
 
 
-def test_the_search_is_square_and_leaves_the_other_restarts_as_they_are(
+def test_a_phase_is_its_attack_and_leaves_the_other_runs_as_they_are(
     model: keras.Model, images: np.ndarray, labels: np.ndarray
 ) -> None:
-    options: dict[str, Any] = {"record_losses": True, "batch_size": SEARCH_BATCH}
-    found = evaluate(model, images, labels, attack=SEARCHING, **options)
-    free = evaluate(model, images, labels, attack=FREE, **options)
-    square = dataclasses.replace(search_attack(SEARCHING), restarts=SECOND)
-    searched = evaluate(model, images, labels, attack=square, **options)
-    assert found.losses is not None and free.losses is not None and searched.losses is not None
-    np.testing.assert_array_equal(
-        found.losses[:, SEARCH_RESTART], searched.losses[:, SEARCH_RESTART]
+    options: dict[str, Any] = {"record_losses": True, "batch_size": SMALL}
+    found, plain = (
+        evaluate(model, images, labels, attack=one, **options)
+        for one in (phases(1, search=True).without_budget(), runs(RESTARTS))
     )
-    same = np.flatnonzero((found.losses == free.losses).all(axis=0))
-    assert set(same) == set(range(RESTARTS)) - {SEARCH_RESTART}
+    square = Square(eps=0.05, nb_iter=QUERIES, restarts=SECOND)
+    searched = evaluate(model, images, labels, attack=square, **options)
+    assert found.losses is not None and plain.losses is not None and searched.losses is not None
+    np.testing.assert_array_equal(found.losses[:, SECOND - 1], searched.losses[:, SECOND - 1])
+    same = np.flatnonzero((found.losses == plain.losses).all(axis=0))
+    assert set(same) == set(range(RESTARTS)) - {SECOND - 1}
 
 
-def naive_allowance(free: AttackRecord, attack: Attack) -> np.ndarray:
+def naive_allowance(free: AttackRecord, attack: Ensemble) -> np.ndarray:
     """What each image may see, told image by image from what all restarts would have done."""
     assert free.losses is not None
-    costs = [attack.nb_iter] * RESTARTS
-    if attack.search:
-        costs[SEARCH_RESTART] = attack.search // 2
+    costs = [NB_ITER] * RESTARTS
+    if any(phase.on == "same" for phase in attack.phases):
+        costs[SECOND - 1] = QUERIES // 2
     broke = np.where(free.first_break < 0, RESTARTS, free.first_break)
-    left = attack.budget * len(broke)
+    left = attack.phases[1].budget * len(broke)
     left -= sum(sum(costs[: min(int(b) + 1, FIRST)]) for b in broke)
     allowed = np.full(len(broke), FIRST)
     closest = np.argsort(-free.losses[:, :FIRST].max(axis=1), kind="stable")
@@ -92,7 +103,7 @@ def naive_allowance(free: AttackRecord, attack: Attack) -> np.ndarray:
 
 
 def test_the_images_that_came_closest_go_on_as_far_as_the_budget_goes(
-    free: AttackRecord, bounded: AttackRecord, attack: Attack
+    free: AttackRecord, bounded: AttackRecord, attack: Ensemble
 ) -> None:
     assert free.losses is not None
     allowed = naive_allowance(free, attack)
@@ -102,7 +113,7 @@ def test_the_images_that_came_closest_go_on_as_far_as_the_budget_goes(
     stands = expected < 0
     np.testing.assert_array_equal(bounded.next_restart[stands], allowed[stands])
     assert np.any(bounded.first_break >= FIRST), "a further restart should break something"
-    assert bounded.gradients_spent(attack.restarts).mean() <= attack.budget
+    assert bounded.gradients_spent(attack.restarts).mean() <= attack.phases[1].budget
     assert bounded.robust_at(attack.restarts) == stands.sum()
     assert bounded.complete_to(attack.restarts)
     assert f"after {allowed[stands].max()} restarts" in repr(bounded)
@@ -114,7 +125,7 @@ def test_batches_and_the_order_of_the_images_change_nothing(
     images: np.ndarray,
     labels: np.ndarray,
     bounded: AttackRecord,
-    attack: Attack,
+    attack: Ensemble,
     batch_size: int,
 ) -> None:
     found = evaluate(model, images, labels, attack=attack, batch_size=batch_size)
@@ -128,7 +139,7 @@ def test_stopped_after_any_batch_it_ends_the_same(
     images: np.ndarray,
     labels: np.ndarray,
     bounded: AttackRecord,
-    attack: Attack,
+    attack: Ensemble,
     tmp_path: Path,
 ) -> None:
     options: dict[str, Any] = {"attack": attack, "batch_size": 16, "folder": tmp_path}
@@ -155,11 +166,11 @@ def test_fewer_restarts_first_and_more_later_change_nothing(
     images: np.ndarray,
     labels: np.ndarray,
     bounded: AttackRecord,
-    attack: Attack,
+    attack: Ensemble,
     tmp_path: Path,
 ) -> None:
     options: dict[str, Any] = {"batch_size": 16, "folder": tmp_path}
-    for restarts in (1, FIRST, FIRST + 2, SEARCH_RESTART, SECOND, RESTARTS):
+    for restarts in (1, FIRST, FIRST + 2, SECOND - 1, SECOND, RESTARTS):
         fewer = dataclasses.replace(attack, restarts=restarts)
         found = evaluate(model, images, labels, attack=fewer, **options)
         assert found.complete_to(restarts)
@@ -173,14 +184,13 @@ def test_a_large_budget_is_none_and_a_small_one_stops_after_the_first(
     images: np.ndarray,
     labels: np.ndarray,
     free: AttackRecord,
-    attack: Attack,
+    search: bool,
 ) -> None:
-    ample = dataclasses.replace(attack, budget=attack.nb_iter * RESTARTS + attack.search)
-    found = evaluate(model, images, labels, attack=ample, batch_size=16)
+    found = evaluate(model, images, labels, attack=phases(1000, search=search), batch_size=16)
     np.testing.assert_array_equal(found.first_break, free.first_break)
-    none_left = dataclasses.replace(attack, budget=1)
+    none_left = phases(1, search=search)
     found = evaluate(model, images, labels, attack=none_left, batch_size=16)
-    assert found.next_restart.max() == FIRST and found.complete_to(attack.restarts)
+    assert found.next_restart.max() == FIRST and found.complete_to(none_left.restarts)
     first = np.where(free.first_break < FIRST, free.first_break, -1)
     np.testing.assert_array_equal(found.first_break, first)
 
@@ -201,32 +211,37 @@ def test_a_record_comes_back_and_one_without_its_array_is_refused(
         load_record(tmp_path / "c.npz")
 
 
-def test_what_a_budget_cannot_be(
+def test_what_an_ensemble_cannot_be(
     model: keras.Model, images: np.ndarray, labels: np.ndarray
 ) -> None:
-    with pytest.raises(InputError, match="attack budget -1"):
-        dataclasses.replace(FREE, budget=-1)
-    with pytest.raises(InputError, match=f"at most {RESTARTS} restarts"):
-        dataclasses.replace(ATTACK, restarts=RESTARTS + 1)
-    with pytest.raises(InputError, match=r"attack search -1: 0 .none. or a count"):
-        dataclasses.replace(FREE, search=-1)
-    with pytest.raises(InputError, match=r"record_losses.*budget=0 works"):
-        evaluate(model, images, labels, attack=ATTACK, record_losses=True)
+    with pytest.raises(InputError, match="a budget above 0 and on=closest"):
+        Phase(runs(1), on="closest")
+    with pytest.raises(InputError, match="an attack on one of standing"):
+        Phase(runs(1), on="most")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=f"restarts 20: phases has {RESTARTS}"):
+        dataclasses.replace(phases(1, search=True), restarts=RESTARTS + 1)
+    with pytest.raises(InputError, match="the first phase is on standing"):
+        Ensemble("none", (Phase(runs(1), on="same"),))
+    with pytest.raises(InputError, match="in one and the same ball"):
+        Ensemble("two", (Phase(runs(1)), Phase(Square(eps=0.1))))
+    with pytest.raises(InputError, match=r"record_losses.*without one works"):
+        evaluate(model, images, labels, attack=phases(9, search=False), record_losses=True)
 
 
 @pytest.mark.parametrize(
     ("attack", "gradients"),
     [
-        (FREE, 57),
-        (ATTACK, 15),
-        (dataclasses.replace(ATTACK, budget=5), 6),
-        (dataclasses.replace(ATTACK, budget=1000), 57),
-        (dataclasses.replace(ATTACK, restarts=2), 6),
+        (runs(RESTARTS), 57),
+        (phases(15, search=False), 15),
+        (phases(5, search=False), 6),
+        (phases(1000, search=False), 57),
+        (dataclasses.replace(phases(15, search=False), restarts=2), 6),
         (strong_attack(0.3), 450),
-        (SEARCHING, 54 + 25),
-        (dataclasses.replace(SEARCHING, restarts=SEARCH_RESTART), 18),
-        (dataclasses.replace(strong_attack(0.3), budget=0), 1800 + 2500),
+        (phases(1, search=True).without_budget(), 54 + 25),
+        (dataclasses.replace(phases(1, search=True).without_budget(), restarts=6), 18),
+        (strong_attack(0.3).without_budget(), 1800 + 2500),
     ],
+    ids=str,
 )
-def test_what_an_image_costs(attack: Attack, gradients: int) -> None:
+def test_what_an_image_costs(attack: PGD | Ensemble, gradients: int) -> None:
     assert attack.gradients == gradients

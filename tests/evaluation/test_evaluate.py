@@ -18,13 +18,13 @@ import numpy as np
 import pytest
 
 from alp_repro import evaluation, files, runs
-from alp_repro.attacks import Attack, WorkItems, search
+from alp_repro.attacks import APGD, PGD, Attack, WorkItems, programs
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, evaluate, load_record, restarts
 from tests import evaluation_worker
 from tests.small_model import CLASSES, IMAGE_SHAPE, small_images, small_model
 
-ATTACK = Attack(eps=0.05, eps_iter=0.02, nb_iter=2, restarts=4)
+ATTACK = PGD(eps=0.05, eps_iter=0.02, nb_iter=2, restarts=4)
 ARRAYS = (
     "labels",
     "indices",
@@ -63,7 +63,7 @@ def evaluated(
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Gets one entry for every batch that an attack program runs."""
     seen: list[int] = []
-    original = search.attack_program
+    original = programs.attack_program
 
     def counting(*args: Any, **options: Any) -> Any:
         program = original(*args, **options)
@@ -74,7 +74,7 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
         return run
 
-    monkeypatch.setattr(search, "attack_program", counting)
+    monkeypatch.setattr(programs, "attack_program", counting)
     return seen
 
 
@@ -173,7 +173,7 @@ def test_a_result_is_extended_with_more_restarts(
         {"attack": attack(target="random")},
         {"attack": attack(random_start=False)},
         {"attack": attack(dtype="bfloat16")},
-        {"attack": attack(method="apgd")},
+        {"attack": APGD(eps=ATTACK.eps, nb_iter=ATTACK.nb_iter, restarts=ATTACK.restarts)},
         {"seed": 1},
         {"batch_size": 20},
         {"record_losses": True},
@@ -191,7 +191,7 @@ def test_another_setting_never_overwrites(
     changes: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(search, "attack_program", evaluation_worker.stand_in_program)
+    monkeypatch.setattr(programs, "attack_program", evaluation_worker.stand_in_program)
     changes = dict(changes)
     if "images" in changes:
         changes["images"] = images * changes["images"]
@@ -441,6 +441,7 @@ def drain(reports: Any) -> Iterator[int]:
         return
 
 
+@pytest.mark.slow
 def test_kill_9_at_random_moments_twenty_times_changes_nothing(
     processes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -463,7 +464,7 @@ def test_kill_9_at_random_moments_twenty_times_changes_nothing(
         done = max(done, now)
     assert 0 < done < evaluation_worker.IMAGES * evaluation_worker.ATTACK.restarts
 
-    monkeypatch.setattr(search, "attack_program", search.attack_program)  # put back afterwards
+    monkeypatch.setattr(programs, "attack_program", programs.attack_program)  # put back afterwards
     monkeypatch.setattr(restarts, "SAVE_SECONDS", restarts.SAVE_SECONDS)
     final = evaluation_worker.work(str(tmp_path))
     assert len(results(tmp_path)) == 1

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from alp_repro.attacks import Attack
+from alp_repro.attacks import APGD, PGD, Attack
 from alp_repro.errors import InputError
 from alp_repro.evaluation import evaluate, heat_maps
 
-_ATTACK = Attack(eps=0.15, eps_iter=0.02, nb_iter=1)
+_ATTACK = PGD(eps=0.15, eps_iter=0.02, nb_iter=1)
 _STEPS = (0.01, 0.05, 0.15)
 _COUNTS = (1, 3, 4, 9)
 
@@ -58,13 +58,13 @@ def labels(model: keras.Model, images: np.ndarray) -> np.ndarray:
         dataclasses.replace(_ATTACK, target="random", loss="margin"),
         dataclasses.replace(_ATTACK, random_start=False, target="least_likely"),
         dataclasses.replace(_ATTACK, dtype="bfloat16"),
-        dataclasses.replace(_ATTACK, target="rotate", restarts=4, momentum=0.75),
+        dataclasses.replace(_ATTACK, target="each", restarts=4, momentum=0.75),
         dataclasses.replace(_ATTACK, gradient_noise=0.1, momentum=0.75),
         dataclasses.replace(_ATTACK, step_schedule="linear", success="any"),
     ],
     ids=[
         *("plain", "restarts", "random target", "no random start", "bfloat16"),
-        *("rotate and momentum", "gradient noise", "linear and any"),
+        *("each and momentum", "gradient noise", "linear and any"),
     ],
 )
 def test_every_cell_equals_a_separate_run(
@@ -184,11 +184,7 @@ def test_a_damaged_map_is_named(tmp_path: Path):
         ({"eps_iters": [0.3]}, "eps_iter 76.5"),
         ({"nb_iters": [5, 3]}, "iterations 5, 3"),
         ({"nb_iters": [0, 3]}, "iterations 0: a whole number"),
-        ({"attack": dataclasses.replace(_ATTACK, method="apgd")}, "apgd chooses its step sizes"),
-        (
-            {"attack": dataclasses.replace(_ATTACK, restarts=3, budget=9)},
-            "without budget and search",
-        ),
+        ({"attack": APGD(eps=_ATTACK.eps)}, "apgd chooses its step sizes"),
     ],
 )
 def test_bad_input_is_refused(

@@ -10,13 +10,14 @@ import keras
 import numpy as np
 import pytest
 
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD
 from alp_repro.errors import InputError
 from alp_repro.evaluation import evaluate
 from alp_repro.evaluation.heat_maps import heat_map
 from alp_repro.evaluation.landscape import Plane, loss_surfaces
+from tests.attack_factory import attack_of
 
-ATTACK = Attack(eps=0.05, eps_iter=0.02, nb_iter=2, restarts=2)
+ATTACK = PGD(eps=0.05, eps_iter=0.02, nb_iter=2, restarts=2)
 
 BAD_INPUT: list[tuple[Callable[[np.ndarray, np.ndarray], dict[str, Any]], str]] = [
     (lambda x, y: {"images": x[0]}, r"images of shape \(8, 8, 1\)"),
@@ -94,7 +95,7 @@ def test_bytes_are_divided_by_255(model: keras.Model, images: np.ndarray) -> Non
 def test_numpys_numbers_are_kept_and_found_as_plain_ones(
     model: keras.Model, images: np.ndarray, labels: np.ndarray, tmp_path: Path
 ) -> None:
-    strange = Attack(
+    strange = PGD(
         eps=np.float32(0.0625),
         eps_iter=np.float64(0.03125),
         nb_iter=np.int32(1),
@@ -110,7 +111,7 @@ def test_numpys_numbers_are_kept_and_found_as_plain_ones(
         indices=list(range(40)),
         folder=tmp_path,
     )
-    plain = Attack(eps=0.0625, eps_iter=0.03125, nb_iter=1)
+    plain = PGD(eps=0.0625, eps_iter=0.03125, nb_iter=1)
     again = evaluate(model, images, labels, attack=plain, seed=3, batch_size=40, folder=tmp_path)
     assert len(list(tmp_path.glob("*.npz"))) == 1
     assert found.settings == again.settings and len(again.sessions) == 1
@@ -133,7 +134,7 @@ def test_a_tilde_is_the_home_folder(
 def test_a_ball_of_radius_0_leaves_the_clean_accuracy(
     model: keras.Model, images: np.ndarray, labels: np.ndarray, method: Any
 ) -> None:
-    attack = Attack(eps=0, eps_iter=0.02, nb_iter=5, restarts=3, method=method)
+    attack = attack_of(method, eps=0, eps_iter=0.02, nb_iter=5, restarts=3)
     record = evaluate(model, images, labels, attack=attack, batch_size=40)
     assert record.clean_accuracy == 37 / 40
     assert record.accuracy_at(1) == record.accuracy_at(3) == 37 / 40
@@ -142,16 +143,16 @@ def test_a_ball_of_radius_0_leaves_the_clean_accuracy(
 def test_a_batch_is_no_larger_than_the_work(
     model: keras.Model, images: np.ndarray, labels: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from alp_repro.attacks import search
+    from alp_repro.attacks import programs
 
     sizes = []
-    original = search.attack_program
+    original = programs.attack_program
 
     def noting(*args: Any, execution: Any, **options: Any) -> Any:
         sizes.append(execution.batch_size)
         return original(*args, execution=execution, **options)
 
-    monkeypatch.setattr(search, "attack_program", noting)
+    monkeypatch.setattr(programs, "attack_program", noting)
     few = evaluate(model, images[:5], labels[:5], attack=ATTACK)
     same = evaluate(model, images[:5], labels[:5], attack=ATTACK, batch_size=10)
     assert sizes == [10, 10]
@@ -231,7 +232,7 @@ def test_a_heat_maps_counts_are_whole_numbers(
 def test_a_heat_map_of_a_point_is_refused(
     model: keras.Model, images: np.ndarray, labels: np.ndarray
 ) -> None:
-    point = Attack(eps=0.0, eps_iter=0.0, nb_iter=1)
+    point = PGD(eps=0.0, eps_iter=0.0, nb_iter=1)
     with pytest.raises(InputError, match="heat map eps_iter 0"):
         heat_map(model, images, labels, attack=point, eps_iters=[0.0], nb_iters=[1])
 
@@ -239,5 +240,5 @@ def test_a_heat_map_of_a_point_is_refused(
 @pytest.mark.parametrize("changed", [{"eps": 10**400}, {"restarts": -(10**400)}])
 def test_numbers_of_any_length_are_one_short_line(changed: dict[str, Any]) -> None:
     with pytest.raises(InputError) as refused:
-        Attack(**{"eps": 0.1, "eps_iter": 0.1, "nb_iter": 1, **changed})
+        PGD(**{"eps": 0.1, "eps_iter": 0.1, "nb_iter": 1, **changed})
     assert len(str(refused.value)) < 150

@@ -20,7 +20,7 @@ def test_an_application_with_its_preprocessing_inside(dtype: str) -> None:
     images = np.random.default_rng(0).random((4, 32, 32, 3), np.float32)
     labels = np.argmax(model.predict(images, verbose=0), axis=1)
 
-    attack = alp_repro.Attack(eps=8 / 255, eps_iter=2 / 255, nb_iter=2, restarts=2, dtype=dtype)
+    attack = alp_repro.PGD(eps=8 / 255, eps_iter=2 / 255, nb_iter=2, restarts=2, dtype=dtype)
     record = alp_repro.evaluate(model, images, labels, attack=attack, batch_size=4)
 
     assert record.clean_accuracy == 1.0

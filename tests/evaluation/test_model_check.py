@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from alp_repro.attacks import Attack, programs
+from alp_repro.attacks import PGD, SPSA, Attack, programs
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, evaluate, model_check
 from alp_repro.model_copies import float32_copy
 from tests.small_model import CLASSES, IMAGE_SHAPE, small_images, small_model
 
-ATTACK = Attack(eps=0.05, eps_iter=0.02, nb_iter=2, restarts=4)
+ATTACK = PGD(eps=0.05, eps_iter=0.02, nb_iter=2, restarts=4)
 ARRAYS = ("clean_predictions", "first_break", "next_restart", "losses", "broken")
 flatten, dense = keras.layers.Flatten, keras.layers.Dense
 
@@ -193,7 +193,7 @@ def test_spsa_needs_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
         images,
         np.argmax(model(images), axis=1),
         batch_size=2,
-        attack=attack(method="spsa", nb_iter=1, restarts=1),
+        attack=SPSA(eps=ATTACK.eps, nb_iter=1),
     )
     assert record.clean_accuracy == 1
 

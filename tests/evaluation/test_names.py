@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from alp_repro import files
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD
 from alp_repro.errors import InputError
 from alp_repro.evaluation import attack_name, evaluate
 from alp_repro.evaluation.record_file import load_record
@@ -32,7 +32,7 @@ def test_a_complete_result_is_read_without_a_lock(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    attack = Attack(eps=0.1, eps_iter=0.05, nb_iter=1)
+    attack = PGD(eps=0.1, eps_iter=0.05, nb_iter=1)
     arguments: dict[str, Any] = {"batch_size": 40, "folder": tmp_path}
     first = evaluate(model, images, labels, attack=attack, **arguments)
 
@@ -49,7 +49,7 @@ def test_a_complete_result_is_read_without_a_lock(
 
 def test_a_setting_of_later_is_in_the_name_where_it_departs() -> None:
     @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Later(Attack):
+    class Later(PGD):
         sharpness: float = 0.0
 
     def name(**changes: Any) -> str:

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD
 from alp_repro.attacks.losses import finite_gradient
 from alp_repro.errors import InputError
 from alp_repro.evaluation import evaluate, landscape
+from tests.attack_factory import attack_of
 from tests.small_model import CLASSES, IMAGE_SHAPE, small_model
 
 EPS = 0.05
@@ -51,7 +52,7 @@ def test_a_branch_without_a_gradient_leaves_the_accuracy(
     jit_compile: bool,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    attack = Attack(**{"eps": EPS, "eps_iter": 0.02, "nb_iter": 3, "restarts": 2, **changes})
+    attack = attack_of(**{"eps": EPS, "eps_iter": 0.02, "nb_iter": 3, "restarts": 2, **changes})
     options: dict[str, Any] = {"attack": attack, "batch_size": 16, "jit_compile": jit_compile}
     told: list[int] = []
     with caplog.at_level(logging.WARNING):
@@ -80,7 +81,7 @@ def test_the_same_images_stand_as_without_the_branch(images: np.ndarray) -> None
     model = small_model()
     labels = np.argmax(model(images), axis=1)
     inputs = keras.Input(IMAGE_SHAPE)
-    attack = Attack(eps=1e-4, eps_iter=1e-4, nb_iter=3, restarts=2)
+    attack = PGD(eps=1e-4, eps_iter=1e-4, nb_iter=3, restarts=2)
     for one in (model, keras.Model(inputs, model(inputs) + root_of_nothing(inputs))):
         assert evaluate(one, images, labels, attack=attack).accuracy_at(2) == 1.0
 
@@ -103,7 +104,7 @@ def test_logits_that_are_not_finite_end_an_evaluation(
     images[12, 0, 0, 0] = 0.68
     model = bad_in_the_ball(images)
     labels = np.argmax(model(images), axis=1)
-    attack = Attack(eps=EPS, eps_iter=0.04, nb_iter=3, restarts=30, **changes)
+    attack = PGD(eps=EPS, eps_iter=0.04, nb_iter=3, restarts=30, **changes)
     with pytest.raises(InputError, match=r"image 112, restart \d+: .*not finite") as caught:
         evaluate(
             model,

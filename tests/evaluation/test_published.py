@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from alp_repro import runs
-from alp_repro.attacks import Attack, strong_attack
+from alp_repro.attacks import PGD, strong_attack
 from alp_repro.data import Images
 from alp_repro.errors import InputError
 from alp_repro.evaluation import evaluate
@@ -22,7 +22,7 @@ from alp_repro.evaluation.published import (
 )
 
 STORED = Path(__file__).resolve().parents[1] / "stored" / "runs" / "mnist" / "clp"
-WEAK = Attack(eps=0.05, eps_iter=0.02, nb_iter=3, restarts=4)
+WEAK = PGD(eps=0.05, eps_iter=0.02, nb_iter=3, restarts=4)
 
 
 def some_images() -> Images:

@@ -28,13 +28,14 @@ import pytest
 import tensorflow as tf
 
 from alp_repro.attacks import (
+    PGD,
     Attack,
     BatchOutcome,
     Execution,
     WorkItems,
     attack_program,
     exact_bounds,
-    search,
+    programs,
     strong_attack,
 )
 from alp_repro.attacks.rounding import Rounding, find_rounding
@@ -46,7 +47,7 @@ from alp_repro.evaluation.store import described
 from alp_repro.models import build_model
 from tests.small_model import IMAGE_SHAPE
 
-ATTACK = Attack(eps=0.05, eps_iter=0.02, nb_iter=3, restarts=50)
+ATTACK = PGD(eps=0.05, eps_iter=0.02, nb_iter=3, restarts=50)
 SEED = 3
 _programs: dict[Any, Any] = {}
 
@@ -64,7 +65,7 @@ def cached_programs(monkeypatch: pytest.MonkeyPatch) -> None:
             _programs[key] = attack_program(model, attack=attack, **options)
         return _programs[key]
 
-    monkeypatch.setattr(search, "attack_program", cached)
+    monkeypatch.setattr(programs, "attack_program", cached)
 
 
 def new_record(images: np.ndarray, labels: np.ndarray, *, losses: bool = False) -> AttackRecord:
@@ -170,7 +171,7 @@ def test_the_preset_is_as_exact(
     model: keras.Model, images: np.ndarray, labels: np.ndarray, cached_programs: None
 ) -> None:
     """Rotating targets and noisy gradients do not know of the batch either."""
-    attack = dataclasses.replace(strong_attack(0.02), nb_iter=4)
+    attack = dataclasses.replace(strong_attack(0.02).phases[0].attack, nb_iter=4, restarts=19)
     order = np.random.default_rng(0).permutation(len(images))
 
     def found(batch_size: int, order: np.ndarray) -> AttackRecord:
@@ -284,7 +285,7 @@ def test_interrupted_within_a_batch_and_resumed(
     reference: AttackRecord,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    cached = search.attack_program
+    cached = programs.attack_program
 
     def interrupted(*args: Any, **options: Any) -> Callable[..., BatchOutcome]:
         calls = []
@@ -299,7 +300,7 @@ def test_interrupted_within_a_batch_and_resumed(
 
     saved: list[AttackRecord] = []
     with monkeypatch.context() as patch:
-        patch.setattr(search, "attack_program", interrupted)
+        patch.setattr(programs, "attack_program", interrupted)
         with pytest.raises(KeyboardInterrupt):
             attacked(model, images, labels, save=saved.append)
     assert_same(attacked(model, images, labels, record=saved[-1]), reference)
@@ -344,7 +345,7 @@ def test_lenet_is_exact_at_one_batch_shape() -> None:
     lenet = build_model("lenet", image_shape=(28, 28, 1), num_classes=10, width=8)
     images = np.random.default_rng(0).random((24, 28, 28, 1), dtype=np.float32)
     labels = np.argmax(lenet(images), axis=1).astype(np.int32)
-    settings = Attack(eps=0.05, eps_iter=0.02, nb_iter=4, restarts=4)
+    settings = PGD(eps=0.05, eps_iter=0.02, nb_iter=4, restarts=4)
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
     def run(chosen: np.ndarray, strategy: Any = None) -> AttackRecord:
@@ -400,7 +401,7 @@ class Stub:
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> Stub:
     stub = Stub()
-    monkeypatch.setattr(search, "attack_program", stub)
+    monkeypatch.setattr(programs, "attack_program", stub)
     return stub
 
 

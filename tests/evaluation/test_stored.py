@@ -14,15 +14,15 @@ import keras
 import numpy as np
 import pytest
 
-from alp_repro.attacks import Attack, search, strong_attack
+from alp_repro.attacks import PGD, Attack, programs, strong_attack
 from alp_repro.data import load
 from alp_repro.evaluation import evaluate, heat_maps, landscape, load_record, store
 from alp_repro.runs import RunDir, load_model
 
 STORED = Path(__file__).parent.parent / "stored"
-ATTACK = Attack(eps=0.1, eps_iter=0.025, nb_iter=4, restarts=3)
+ATTACK = PGD(eps=0.1, eps_iter=0.025, nb_iter=4, restarts=3)
 GRID: dict[str, Any] = {
-    "attack": Attack(eps=0.1, eps_iter=0.05, nb_iter=1, restarts=2),
+    "attack": PGD(eps=0.1, eps_iter=0.05, nb_iter=1, restarts=2),
     "nb_iters": [2, 4],
     "batch_size": 16,
 }
@@ -30,7 +30,7 @@ GRID: dict[str, Any] = {
 
 # `strong` as it was when the results were stored.
 STRONG_OF_THEN = dataclasses.replace(
-    strong_attack(0.05), restarts=18, loss="margin", budget=0, search=0, plain_step=1.0
+    strong_attack(0.05).phases[0].attack, restarts=18, loss="margin", own_step=1.0
 )
 
 
@@ -45,7 +45,7 @@ def nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*args: Any, **options: Any) -> Any:
         raise AssertionError("a stored result was not found")
 
-    monkeypatch.setattr(search, "attack_program", never)
+    monkeypatch.setattr(programs, "attack_program", never)
     monkeypatch.setattr(heat_maps, "grid_program", never)
     monkeypatch.setattr(landscape, "loss_surfaces", never)
 
@@ -83,7 +83,7 @@ def test_an_attack_is_gone_on_with(
 
     They were made on a processor with AVX-512; others add up in another order.
     """
-    more = Attack(eps=0.1, eps_iter=0.025, nb_iter=4, restarts=5)
+    more = PGD(eps=0.1, eps_iter=0.025, nb_iter=4, restarts=5)
     options: dict[str, Any] = {"attack": more, "batch_size": 16}
     keep = {"record_losses": True, "save_adversarial": True}
     for kept in ({}, keep):
@@ -129,7 +129,7 @@ def test_an_unfinished_heat_map_is_gone_on_with(
 def test_results_of_a_run_are_found(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunDir(stored / "runs" / "mnist" / "clp")
     data = load.load_evaluation_set("mnist", num_images=10)
-    attack = Attack(eps=76.5 / 255, eps_iter=2.55 / 255, nb_iter=4, restarts=2)
+    attack = PGD(eps=76.5 / 255, eps_iter=2.55 / 255, nb_iter=4, restarts=2)
     found = store.find_record(run, attack=attack, num_images=10)
     assert found is not None and found.complete_to(2)
     np.testing.assert_array_equal(found.labels, data.labels)

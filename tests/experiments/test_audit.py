@@ -2,66 +2,91 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
+import jsonschema
 import keras
 import numpy as np
 import pytest
 from absl import flags
 
 import alp_repro.auditing
+from alp_repro.auditing import image_table
+from alp_repro.auditing.schema import audit_schema
 from alp_repro.errors import InputError
 from experiments import audit, classifier_flags, verify_adversarial
+from tests import command_runner
 from tests.auditing import fixtures
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
 @pytest.fixture(scope="module")
-def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess]:
-    """One audit of a model with a softmax that takes 0-255, of uint8 images without channels."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With a model with a softmax that takes 0-255, and uint8 images without channels for it."""
     folder = tmp_path_factory.mktemp("cli")
     inner = fixtures.honest(scale=1 / 255)
     keras.Model(inner.inputs[0], keras.layers.Softmax()(inner.outputs[0])).save(folder / "m.h5")
     images, labels = fixtures.images_and_labels()
     pixels = np.round(images[:16, ..., 0] * 255).astype(np.uint8)
     np.savez(folder / "d.npz", x=pixels, y=np.eye(4)[labels[:16]])
-    return folder, run(
-        "experiments.audit",
-        f"--model={folder}/m.h5",
-        f"--data={folder}/d.npz",
-        "--eps=200",
-        "--pixel_range=0,255",
-        f"--out={folder}/out",
-        "--attack=pgd,eps_iter=50,nb_iter=10",
-        "--num_images=all",
-        "--minutes=60",
-        "--fail_below=99",
-        "--save_adversarial",
-    )
+    np.savez(folder / "floats.npz", x=images, y=labels)
+    return folder
 
 
-def test_one_command_makes_page_and_verdict(ended) -> None:
-    folder, process = ended
-    assert process.returncode == audit.EXIT_BELOW, process.stderr
-    assert "below --fail_below=99%" in process.stdout
+@pytest.fixture(scope="module")
+def ended(folder: Path) -> command_runner.Ends:
+    """Exit code and output of all commands; each depends on none but the first."""
+    ours = [f"--model={folder}/m.h5", f"--data={folder}/d.npz"]
+    gate = ["experiments.audit", "--model=a:b", "--data=d"]
+    commands = {
+        "audit": [
+            "experiments.audit",
+            *ours,
+            "--eps=200",
+            "--pixel_range=0,255",
+            f"--out={folder}/out",
+            "--attack=pgd,eps_iter=50,nb_iter=10",
+            "--num_images=all",
+            "--minutes=60",
+            "--fail_below=99",
+            "--save_adversarial",
+            f"--junit={folder}/reports/audit.xml",
+            f"--model_card={folder}/card.md",
+        ],
+        "not measured": [
+            "experiments.audit",
+            "--model=tests.auditing.fixtures:BatchStatistics",
+            f"--data={folder}/floats.npz",
+            f"--out={folder}/not_measured",
+            "--fail_below=0",
+        ],
+        **{f"below {bound}": [*gate, f"--fail_below={bound}"] for bound in ("nan", "-1", "101")},
+        "evaluate": [
+            "experiments.evaluate",
+            *ours,
+            "--pixel_range=0,255",
+            "--attack=pgd,eps=200,eps_iter=50,nb_iter=10",
+            "--num_images=16",
+            f"--out={folder}/results",
+        ],
+        "without eps": ["experiments.evaluate", *ours, "--attack=pgd,eps_iter=50"],
+    }
+    return command_runner.run_all([[name, *words] for name, words in commands.items()], cwd=ROOT)
+
+
+def test_one_command_makes_page_and_verdict(folder: Path, ended: command_runner.Ends) -> None:
+    code, output = ended["audit"]
+    assert code == audit.EXIT_BELOW, output
+    assert "below --fail_below=99%" in output
     numbers = json.loads((folder / "out" / "audit.json").read_text(encoding="utf-8"))
-    assert numbers["verdict"] in process.stdout
+    assert numbers["verdict"] in output
     assert numbers["clean_accuracy"] == 1.0
     assert numbers["eps"] == pytest.approx(200)
     assert numbers["attacks"][0]["settings"]["nb_iter"] == 10
@@ -69,7 +94,57 @@ def test_one_command_makes_page_and_verdict(ended) -> None:
     for what in ("softmax at the end taken off", "0 to 255", "one-hot", "channel axis", "d.npz"):
         assert what in notes
     assert "m.h5" in (folder / "out" / "audit.html").read_text(encoding="utf-8")
-    assert "Traceback" not in process.stderr
+    assert "Traceback" not in output
+
+
+def test_what_a_pipeline_reads(folder: Path, ended: command_runner.Ends) -> None:
+    """The numbers have their schema; the failed bound is a failure in JUnit's XML."""
+    assert ended["audit"][0] == audit.EXIT_BELOW
+    numbers = json.loads((folder / "out" / "audit.json").read_text(encoding="utf-8"))
+    jsonschema.validate(numbers, audit_schema())
+    assert numbers["settings"]["data"].endswith("d.npz")
+    suite = ElementTree.parse(folder / "reports" / "audit.xml").getroot()[0]
+    cases = {case.get("name"): case for case in suite.iter("testcase")}
+    assert set(cases) == {"robust_accuracy", *(one["key"] for one in numbers["indicators"])}
+    assert "below the bound of 99%" in cases["robust_accuracy"].find("failure").get("message")
+    card = (folder / "card.md").read_text(encoding="utf-8")
+    assert numbers["verdict"] in card
+    (row, *_) = list(csv.DictReader((folder / "out" / "images.csv").open(encoding="utf-8")))
+    assert tuple(row) == image_table.COLUMNS
+
+
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        (["--junit={}/report.txt"], r"\.xml"),
+        (["--junit={}/folder.xml"], r"\.xml"),
+        (["--model_card={}/card"], r"\.md"),
+        (["--model_card={}/README.md"], "left as it is"),
+        (["--junit={}/README.md/report.xml"], "cannot write"),
+    ],
+)
+def test_files_that_cannot_be_written_are_told_before_the_audit(
+    given: list[str], what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder.xml").mkdir()
+    (tmp_path / "README.md").write_text("My model", encoding="utf-8")
+    own = values("--model=m", "--data=d", *(flag.format(tmp_path) for flag in given))
+    monkeypatch.setattr(audit, "FLAGS", own)
+    monkeypatch.setattr(alp_repro.auditing, "audit", lambda *_, **__: pytest.fail("audited"))
+    with pytest.raises(InputError, match=what):
+        audit.main([])
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == "My model"
+
+
+def test_help_tells_the_exit_codes() -> None:
+    told = " ".join((audit.__doc__ or "").split())
+    for code, meaning in (
+        (0, "passed"),
+        (1, "below"),
+        (2, "bad input"),
+        (3, "could not be judged"),
+    ):
+        assert f"{code} {meaning}" in told
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +152,7 @@ class Unpictured:
     """An audit whose page cannot be made."""
 
     notes: tuple[str, ...] = ()
+    settings: dict[str, str] = dataclasses.field(default_factory=dict)
     indicators = raised = left_out = ()
     verdict = "the verdict"
     worst_accuracy = 0.5
@@ -103,8 +179,24 @@ def test_verdict_and_numbers_are_there_when_the_page_cannot_be_drawn(
     assert (tmp_path / "audit.json").exists() and (tmp_path / "adversarial.npz").exists()
 
 
-def test_the_adversarial_images_are_verified_against_the_data(ended) -> None:
-    folder, _ = ended
+def test_the_surrogate_is_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez(tmp_path / "d.npz", x=np.zeros((2, 8, 8), np.uint8), y=[0, 1])
+    given: dict[str, object] = {}
+
+    def taken(*_: object, **options: object) -> Unpictured:
+        given.update(options)
+        raise InputError("taken")
+
+    monkeypatch.setattr(alp_repro.auditing, "audit", taken)
+    own = values("--model=m.keras", f"--data={tmp_path}/d.npz", "--surrogate=s.keras")
+    monkeypatch.setattr(audit, "FLAGS", own)
+    with pytest.raises(InputError, match="taken"):
+        audit.main([])
+    assert given["surrogate"] == "s.keras"
+
+
+@pytest.mark.usefixtures("ended")
+def test_the_adversarial_images_are_verified_against_the_data(folder: Path) -> None:
     command = [sys.executable, str(ROOT / "experiments" / "verify_adversarial.py")]
     file = str(folder / "out" / "adversarial.npz")
     right = subprocess.run(
@@ -149,22 +241,14 @@ def test_a_model_that_exits_is_an_error(where: str, tmp_path: Path) -> None:
         alp_repro.audit(name, images, labels)
 
 
-def test_the_gate_of_what_was_not_measured(tmp_path: Path) -> None:
-    images, labels = fixtures.images_and_labels()
-    np.savez(tmp_path / "d.npz", x=images, y=labels)
-    process = run(
-        "experiments.audit",
-        "--model=tests.auditing.fixtures:DropoutLeftOn",
-        f"--data={tmp_path}/d.npz",
-        f"--out={tmp_path}/out",
-        "--fail_below=0",
-    )
-    assert process.returncode == audit.EXIT_NOT_JUDGED, process.stderr
-    assert "could not be judged" in process.stdout
+def test_the_gate_of_what_was_not_measured(ended: command_runner.Ends) -> None:
+    code, output = ended["not measured"]
+    assert code == audit.EXIT_NOT_JUDGED, output
+    assert "could not be judged" in output
     for bound in ("nan", "-1", "101"):
-        gate = run("experiments.audit", "--model=a:b", "--data=d", f"--fail_below={bound}")
-        assert gate.returncode == 2
-        assert "fail_below" in gate.stderr
+        code, output = ended[f"below {bound}"]
+        assert code == 2
+        assert "fail_below" in output
 
 
 def values(*arguments: str) -> flags.FlagValues:
@@ -208,21 +292,13 @@ def test_the_evaluation_under_audit() -> None:
         audit.evaluation_under_audit("fgsm", 0.1)
 
 
-def test_alp_evaluate_takes_any_classifier_too(ended) -> None:
-    folder, _ = ended
-    common = ["experiments.evaluate", f"--model={folder}/m.h5", f"--data={folder}/d.npz"]
-    process = run(
-        *common,
-        "--pixel_range=0,255",
-        "--attack=pgd,eps=200,eps_iter=50,nb_iter=10",
-        "--num_images=16",
-        f"--out={folder}/results",
-    )
-    assert process.returncode == 0, process.stderr
+def test_alp_evaluate_takes_any_classifier_too(folder: Path, ended: command_runner.Ends) -> None:
+    code, output = ended["evaluate"]
+    assert code == 0, output
     numbers = json.loads((folder / "out" / "audit.json").read_text(encoding="utf-8"))
     said = f"clean 100.0%, adversarial accuracy {numbers['default_accuracy']:.1%}"
-    assert said in process.stdout
+    assert said in output
     assert len(list((folder / "results").glob("*.npz"))) == 1
-    without = run(*common, "--attack=pgd,eps_iter=50")
-    assert without.returncode == 2
-    assert "every attack needs its eps" in without.stderr
+    code, output = ended["without eps"]
+    assert code == 2
+    assert "every attack needs its eps" in output

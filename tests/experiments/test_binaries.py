@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
+from tests import command_runner
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE1 = "--flagfile=flags/tables/table1.cfg"
@@ -40,38 +38,25 @@ BAD = {
 
 
 @pytest.fixture(scope="module")
-def ends(tmp_path_factory: pytest.TempPathFactory) -> dict[str, subprocess.CompletedProcess[str]]:
-    """How each command ended; two at a time, since TensorFlow takes seconds to import."""
+def ends(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]]:
+    """Exit code and output of each command."""
     folder = tmp_path_factory.mktemp("runs")
     foreign = folder / "mnist" / "foreign"
     foreign.mkdir(parents=True)
     (foreign / "model.keras").write_text("not a model")
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "TF_CONFIG": "{not json"}
-
-    def end(name: str) -> subprocess.CompletedProcess[str]:
-        binary, *arguments = BAD[name][0]
-        return subprocess.run(
-            [sys.executable, "-m", f"experiments.{binary}", *arguments, f"--runs_dir={folder}"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            env=environment,
-            check=False,
-        )
-
-    with ThreadPoolExecutor(2) as pool:
-        return dict(zip(BAD, pool.map(end, BAD), strict=True))
+    commands = [
+        [name, f"experiments.{binary}", *arguments, f"--runs_dir={folder}"]
+        for name, ((binary, *arguments), *_) in BAD.items()
+    ]
+    return command_runner.run_all(commands, cwd=ROOT, TF_CONFIG="{not json")
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_told_in_one_line(
-    name: str, ends: dict[str, subprocess.CompletedProcess[str]]
-) -> None:
-    _, code, words = BAD[name]
-    found = ends[name]
-    errors = [line for line in found.stderr.splitlines() if line.startswith("error: ")]
-    assert found.returncode == code, found.stderr
-    assert "Traceback" not in found.stderr
+def test_bad_input_is_told_in_one_line(name: str, ends: dict[str, tuple[int, str]]) -> None:
+    _, expected, words = BAD[name]
+    code, output = ends[name]
+    errors = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert code == expected, output
+    assert "Traceback" not in output
     assert len(errors) == 1 and words in errors[0]
-    assert found.stderr.rstrip().endswith(errors[0])
+    assert output.rstrip().endswith(errors[0])

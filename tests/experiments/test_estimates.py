@@ -10,7 +10,7 @@ import pytest
 from absl import flags
 
 from alp_repro import evaluation
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD
 from experiments import estimates, rows, settings
 
 IMAGES = 10
@@ -40,7 +40,7 @@ def test_a_column_with_more_restarts_goes_on_where_the_one_with_fewer_ended(job:
 def test_what_stands_on_disk_is_not_foretold_again(
     job: rows.Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attack = Attack(eps=0.3, eps_iter=0.1, nb_iter=2, restarts=4)
+    attack = PGD(eps=0.3, eps_iter=0.1, nb_iter=2, restarts=4)
     assert estimates.share_left(job, attack) == 1.0
     zeros = np.zeros(IMAGES, np.int32)
     record = evaluation.record.new_record(

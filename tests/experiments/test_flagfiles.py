@@ -95,6 +95,7 @@ def test_a_scale_changes_no_method(dataset: str, row: str, scale: str) -> None:
             "train_images",
             "batch_size",
             "attack_warmup_steps",
+            "attack_warmup_nb_iter",
             "train_eps_iter",
             "train_nb_iter",
             "train_dtype",
@@ -148,4 +149,4 @@ def test_a_tables_flagfile_names_its_rows_and_columns(number: int) -> None:
             (column.eps, column.eps_iter, column.nb_iter, column.restarts)
         )
         assert attack[4] == column.target
-    assert all((a.method, a.loss, a.success) == ("pgd", "cross_entropy", "last") for a in grid)
+    assert all((a.name, a.loss, a.success) == ("pgd", "cross_entropy", "last") for a in grid)

@@ -8,7 +8,7 @@ import keras
 import pytest
 
 from alp_repro import files, runs
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD
 from alp_repro.data import dataset_spec, prepare
 from alp_repro.errors import InputError
 from alp_repro.reporting import results
@@ -18,7 +18,7 @@ from experiments.evaluation_run import attack_run, image_count
 from experiments.rows import Job, wanted_of
 from tests import data_factory
 
-ATTACK = Attack(eps=16 / 255, eps_iter=4 / 255, nb_iter=1)
+ATTACK = PGD(eps=16 / 255, eps_iter=4 / 255, nb_iter=1)
 
 
 @pytest.fixture

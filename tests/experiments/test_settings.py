@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from absl import flags
 
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD
 from alp_repro.errors import InputError
 from experiments import devices, settings
 
-PLAIN = Attack(eps=0.1, eps_iter=0.1, nb_iter=1)
+PLAIN = PGD(eps=0.1, eps_iter=0.1, nb_iter=1)
 FLAGS_DIR = settings.default_flags_dir()
 
 
@@ -65,6 +65,12 @@ def test_a_bad_spec_is_named(spec: str, complaint: str) -> None:
         (["--regularizer_weight=0.5"], "go together"),
         (["--adversarial_fraction=0.5"], "--train_eps is needed"),
         (["--regularizer=alp", "--regularizer_weight=1"], "--train_eps is needed"),
+        (["--regularizer=clq"], "'clq' is none of none, clp, lsq, alp"),
+        (["--regularizer=clp:0.5,lsq"], "lsq needs a weight, as in lsq:0.5"),
+        (["--regularizer=clp:0.5,clp:1"], "clp is there twice"),
+        (["--regularizer=clp:0.5", "--regularizer_weight=1"], "weights of their own"),
+        (["--regularizer=clp:-0.5"], "clp -0.5"),
+        (["--regularizer=alp:0.5,lsq:0.1"], "--train_eps is needed"),
         (["--epochs=0"], "epochs 0"),
         (["--batch_size=-5"], "batch_size -5"),
         (["--noise_stddev=-1"], "noise_stddev"),
@@ -96,6 +102,11 @@ def test_any_combination_that_makes_sense_is_a_recipe() -> None:
     assert recipe.penalties == {"lsq": 0.1}
     assert recipe.attack is not None and recipe.attack.target == "random"
     assert recipe.learning_rate_drops == (3, 5)
+
+
+def test_several_penalties_have_a_weight_each() -> None:
+    values = settings.parse(["--dataset=mnist", "--regularizer=lsq:0.1,clp:0.5"])
+    assert settings.recipe(values).penalties == {"clp": 0.5, "lsq": 0.1}
 
 
 def test_unknown_rows_scales_and_grids_are_named_with_what_there_is() -> None:
@@ -166,4 +177,4 @@ def test_flags_offer_what_the_library_knows() -> None:
 
 def test_the_protocols_spsa_takes_40_steps() -> None:
     attack = settings.parse_attack("spsa", settings.parse(["--dataset=mnist"]))
-    assert (attack.nb_iter, attack.eps_iter) == (40, 0.01)
+    assert (attack.nb_iter, attack.learning_rate) == (40, 0.01)

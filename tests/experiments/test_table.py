@@ -191,3 +191,14 @@ def test_what_only_shows_writes_nothing(
     assert {
         path: (path.read_bytes(), path.stat().st_mtime_ns) for path in tables.iterdir()
     } == before
+
+
+def test_rows_that_are_not_asked_for_are_kept(
+    serial: tuple[Path, str], flags_dir: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(serial[0], tmp_path, dirs_exist_ok=True)
+    tables = tmp_path / "smoke/tables"
+    before = {path: path.read_bytes() for path in tables.iterdir()}
+    printed = made(flags_dir, tmp_path, rows="plain", scale="smoke")
+    assert "(kept: lsq)" in printed
+    assert {path: path.read_bytes() for path in tables.iterdir()} == before

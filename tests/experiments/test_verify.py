@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ import numpy as np
 import pytest
 
 from alp_repro import files, runs
-from alp_repro.attacks import Attack, strong_attack
+from alp_repro.attacks import PGD, strong_attack
 from alp_repro.data import load_split
 from alp_repro.errors import InputError
 from alp_repro.evaluation import evaluate, wilson_interval
@@ -22,12 +20,13 @@ from alp_repro.reporting import table_files, tables
 from alp_repro.reporting.results import Wanted
 from alp_repro.reporting.stored_tables import check_published
 from alp_repro.reporting.tables import Column
+from tests import command_runner
 
 ROOT = Path(__file__).resolve().parents[2]
 STORED = ROOT / "tests" / "stored" / "runs" / "mnist" / "clp"
 COUNT = 12
 COLUMNS = [
-    Column(Attack(eps=0.1, eps_iter=0.02, nb_iter=2, restarts=3), 10),
+    Column(PGD(eps=0.1, eps_iter=0.02, nb_iter=2, restarts=3), 10),
     Column(strong_attack(0.02), 18, ours_only=True),
 ]
 
@@ -78,44 +77,48 @@ def write_table(folder: Path) -> None:
     )
 
 
-def verified(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.verify", f"--results_dir={folder}", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 def clp(folder: Path) -> runs.RunDir:
     return runs.RunDir(folder / "published" / "mnist" / "clp")
 
 
-def test_what_is_as_it_was_made_passes(results: Path) -> None:
-    told = verified(results, "--strong_images=5")
-    assert told.returncode == 0, told.stderr
-    lines = [line for line in told.stdout.splitlines() if "image by image" in line]
-    assert len(lines) == 2 and "2 results compared" in told.stdout
-    assert sum(f" {COUNT} images" in line for line in lines) == 1
-    assert sum(" 5 images" in line for line in lines) == 1
-
-
-def test_a_result_that_differs_is_told_with_its_images_and_ends_in_1(results: Path) -> None:
-    for path in clp(results).attacks.glob("*.npz"):
+@pytest.fixture(scope="module")
+def verified(made: Path, tmp_path_factory: pytest.TempPathFactory) -> command_runner.Ends:
+    """Exit code and output for results as they were made, and for others."""
+    changed = tmp_path_factory.mktemp("changed") / "results"
+    shutil.copytree(made, changed)
+    for path in clp(changed).attacks.glob("*.npz"):
         record = load_record(path)
         record.first_break[:] = np.where(record.first_break == 0, -1, 0)
         record.next_restart[:] = 18
         save_record(path, record)
-    (results / "published" / "tables" / "table1.json").unlink()
-    write_table(results)
-    told = verified(results)
-    assert told.returncode == 1 and told.stdout.count("DIFFERS") == 2
-    assert "2 of them differ on more than 2% of their images" in told.stdout
+    (changed / "published" / "tables" / "table1.json").unlink()
+    write_table(changed)
+    commands = [
+        ["right", "experiments.verify", f"--results_dir={made}", "--strong_images=5"],
+        ["changed", "experiments.verify", f"--results_dir={changed}"],
+    ]
+    return command_runner.run_all(commands, cwd=ROOT)
+
+
+def test_what_is_as_it_was_made_passes(verified: command_runner.Ends) -> None:
+    code, output = verified["right"]
+    assert code == 0, output
+    lines = [line for line in output.splitlines() if "image by image" in line]
+    assert len(lines) == 2 and "2 results compared" in output
+    assert sum(f" {COUNT} images" in line for line in lines) == 1
+    assert sum(" 5 images" in line for line in lines) == 1
+
+
+def test_a_result_that_differs_is_told_with_its_images_and_ends_in_1(
+    verified: command_runner.Ends,
+) -> None:
+    code, output = verified["changed"]
+    assert code == 1 and output.count("DIFFERS") == 2
+    assert "2 of them differ on more than 2% of their images" in output
 
 
 def remove_a_result(folder: Path) -> None:
-    next(clp(folder).attacks.glob("*rotate*.npz")).unlink()
+    next(clp(folder).attacks.glob("strong*.npz")).unlink()
 
 
 def change(cell: dict[str, Any]) -> None:

@@ -88,7 +88,7 @@ def test_every_claim_is_checked(changed, code, what, tmp_path, monkeypatch, caps
     assert told.count("\n") == (1 if code != 1 else told.count("wrong: "))
 
 
-@pytest.mark.parametrize("kind", ["folder", "nothing", "text", "npy", "cut", "other"])
+@pytest.mark.parametrize("kind", ["folder", "nothing", "text", "npy", "cut", "other", "reason"])
 def test_a_file_that_is_none_is_one_line(kind, tmp_path, monkeypatch, capsys) -> None:
     path = tmp_path / "bad"
     whole = claims(tmp_path).read_bytes()
@@ -104,6 +104,11 @@ def test_a_file_that_is_none_is_one_line(kind, tmp_path, monkeypatch, capsys) ->
     elif kind == "other":
         with path.open("wb") as file:
             np.savez(file, x=UNIT)
+    elif kind == "reason":  # a wrong bit in what nothing but the verdict asks for
+        whole = claims(tmp_path, not_measured=np.array("no time")).read_bytes()
+        path.write_bytes(
+            whole.replace("no time".encode("utf-32-le"), "no tame".encode("utf-32-le"))
+        )
     code, told = verified(monkeypatch, capsys, path)
     assert code == verify_adversarial.EXIT_BAD_INPUT
     assert told.count("\n") == 1

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alp_repro import files
+from alp_repro import PGD, files, strong_attack
 from alp_repro.evaluation import wilson_interval
 from alp_repro.reporting import claims, tables
 from alp_repro.reporting.conditions import Claim, Condition, Evidence, Number
@@ -69,6 +69,25 @@ def as_published() -> Made:
         if isinstance(side, Number) and side.column in SHOWN
     }
     return Made(found, measured)
+
+
+def columns_of(number: int) -> tuple[StoredColumn, ...]:
+    """The paper's columns, and `strong`."""
+    paper = tables.load_paper_table(number)
+    found = [
+        StoredColumn(
+            title=f"column {i}",
+            ours_only=False,
+            grid_restarts=c.restarts,
+            attack=PGD(
+                eps=c.eps / 255, eps_iter=c.eps_iter / 255, nb_iter=c.nb_iter, target=c.target
+            ).to_json(),
+        )
+        for i, c in enumerate(paper.columns, 1)
+    ]
+    strong = strong_attack(paper.columns[0].eps / 255)
+    ours = StoredColumn(title="", ours_only=True, grid_restarts=19, attack=strong.to_json())
+    return (*found, ours)
 
 
 def put(made: Made, side: Number, new: Cell) -> None:
@@ -270,8 +289,9 @@ def test_a_condition_says_one_thing() -> None:
 def test_the_binary_writes_the_verdicts(tmp_path: Path) -> None:
     found = as_published().tables[1]
     file = tmp_path / "published" / "tables" / "table1.json"
-    column = StoredColumn(title="", ours_only=False, grid_restarts=1, attack={})
-    found = dataclasses.replace(found, columns=(column,) * 4)
+    # Made with another grid, its columns stand in another order.
+    rows = tuple(dataclasses.replace(row, cells=row.cells[::-1]) for row in found.rows)
+    found = dataclasses.replace(found, columns=columns_of(1)[::-1], rows=rows)
     files.write_json(file, dataclasses.asdict(found))
     for seed in ("seed1", "seed2"):
         further = tmp_path / "published" / seed / "tables" / "table1.json"

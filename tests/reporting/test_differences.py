@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD
 from alp_repro.evaluation import AttackRecord, wilson_interval
 from alp_repro.evaluation.record import new_record
 from alp_repro.reporting import table_files
@@ -20,6 +21,7 @@ from alp_repro.reporting.differences import (
     Movement,
     differences,
     differs_significantly,
+    fisher_p,
     movement,
 )
 from alp_repro.reporting.extrapolation import expected_standing
@@ -28,8 +30,8 @@ from alp_repro.reporting.stored_tables import StoredTable, read_table
 from alp_repro.reporting.tables import Cell, Column, TableRow
 
 ROOT = Path(__file__).resolve().parents[2]
-WEAK = Attack(eps=76.5 / 255, eps_iter=2.55 / 255, nb_iter=40)
-STRONG = Attack(eps=76.5 / 255, eps_iter=50 / 255, nb_iter=200, restarts=20)
+WEAK = PGD(eps=76.5 / 255, eps_iter=2.55 / 255, nb_iter=40)
+STRONG = PGD(eps=76.5 / 255, eps_iter=50 / 255, nb_iter=200, restarts=20)
 COLUMNS = [Column(WEAK, 1, images=1000), Column(STRONG, 10000, images=1000)]
 
 
@@ -174,6 +176,17 @@ def test_two_samples_are_tested_not_our_interval_alone() -> None:
     assert not differs_significantly(Cell(97.3, 96.1, 98.0, 1, 98.1, 1000))
     assert differs_significantly(Cell(53.8, 50.7, 56.9, 1, 62.4, 1000))
     assert not differs_significantly(Cell())
+
+
+def test_fishers_test_is_that_of_scipy() -> None:
+    generator = np.random.default_rng(0)
+    for trials, of_other in ((1, 1), (12, 1000), (200, 1000), (1000, 1000)):
+        for _ in range(10):
+            count, other = generator.integers(0, [trials + 1, of_other + 1]).tolist()
+            table = [[count, trials - count], [other, of_other - other]]
+            expected = scipy.stats.fisher_exact(table).pvalue
+            assert fisher_p(count, trials, other, of_other) == pytest.approx(expected, rel=1e-9)
+    assert fisher_p(500, 1000, 500, 1000) == 1.0
 
 
 def test_movement_is_of_the_last_fifth_of_the_looks(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from alp_repro import files, runs
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD
 from alp_repro.errors import InputError
 from alp_repro.evaluation import wilson_interval
 from alp_repro.reporting import figures, report
@@ -70,7 +70,7 @@ def folder(tmp_path: Path) -> Path:
         ),
         TableRow("lsq", "LSQ", Cell(by_paper=98.8), (Cell(by_paper=39.0), Cell(by_paper=5.0))),
     ]
-    attack = Attack(eps=0.3, eps_iter=50 / 255, nb_iter=200)
+    attack = PGD(eps=0.3, eps_iter=50 / 255, nb_iter=200)
     columns = [Column(attack, 1), Column(dataclasses.replace(attack, restarts=100), 10000)]
     write_table(
         scale / "tables",

@@ -12,7 +12,7 @@ import pytest
 from absl import flags
 
 from alp_repro import files
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD
 from alp_repro.errors import InputError
 from alp_repro.evaluation import wilson_interval
 from alp_repro.reporting import report, spread, table_files
@@ -22,7 +22,7 @@ from alp_repro.reporting.tables import AT_CHANCE, Cell, Column, TableRow
 from experiments import rows, settings
 
 ROOT = Path(__file__).resolve().parents[2]
-COLUMN = Column(Attack(eps=0.3, eps_iter=0.01, nb_iter=40), 1, images=500)
+COLUMN = Column(PGD(eps=0.3, eps_iter=0.01, nb_iter=40), 1, images=500)
 
 
 def row(name: str, clean: float, adversarial: float, mark: str = "") -> TableRow:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,14 @@ import pytest
 
 from alp_repro import files
 from alp_repro.errors import InputError
-from alp_repro.reporting.stored_tables import check_supported, read_table, table_file
+from alp_repro.reporting.stored_tables import (
+    StoredTable,
+    check_supported,
+    in_papers_order,
+    read_table,
+    table_file,
+)
+from alp_repro.reporting.tables import Cell
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "results" / "published"
 Rows = list[dict[str, Any]]
@@ -122,3 +130,41 @@ def test_numbers_that_no_result_says_are_refused(
     files.write_json(file, table)
     with pytest.raises(InputError, match=r"of which results must be there: |as the paper's"):
         check_supported(read_table(file), tmp_path)
+
+
+def with_columns(table: StoredTable, places: list[int]) -> StoredTable:
+    """Of the table so many columns, in this order."""
+    return dataclasses.replace(
+        table,
+        columns=tuple(table.columns[i] for i in places),
+        rows=tuple(
+            dataclasses.replace(row, cells=tuple(row.cells[i] for i in places))
+            for row in table.rows
+        ),
+    )
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("places", [[0, 1, 2, 3], [3, 2, 1, 0], [2, 3, 0, 1], [1, 0, 2], [2], [3]])
+def test_columns_of_another_grid_are_told_by_their_attacks(number: int, places: list[int]) -> None:
+    table = read_table(table_file(PUBLISHED, number))
+    found = in_papers_order(with_columns(table, places))
+    for row, whole in zip(found.rows, table.rows, strict=True):
+        for place in range(3):
+            assert row.cells[place] == (whole.cells[place] if place in places else Cell())
+        assert row.cells[3:] == ((whole.cells[3],) if 3 in places else ())
+    assert len(found.columns) == len(found.rows[0].cells)
+
+
+def test_what_the_paper_did_not_run_takes_no_place_of_the_papers() -> None:
+    table = read_table(table_file(PUBLISHED, 1))
+    first = table.columns[0]
+    longer, larger = (
+        dataclasses.replace(first, attack={**first.attack, **change})
+        for change in ({"nb_iter": 41}, {"eps": 0.5, "eps_iter": 0.02})
+    )
+    table = dataclasses.replace(table, columns=(larger, longer, *table.columns[2:]))
+    found = in_papers_order(table)
+    assert found.rows[0].cells[:2] == (Cell(), Cell())
+    assert found.columns[3:] == (table.columns[3], longer)  # another ball is left out
+    assert found.rows[0].cells[4] == table.rows[0].cells[1]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from alp_repro import files, runs
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD, Attack
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, attack_name, save_record
 from alp_repro.reporting import stored_tables, table_files, tables
@@ -23,8 +23,8 @@ from alp_repro.runs import RunDir
 from alp_repro.training import Recipe
 
 PAPER = Path(__file__).resolve().parents[3] / "shared" / "paper" / "logit_pairing_paper.txt"
-WEAK = Attack(eps=76.5 / 255, eps_iter=2.55 / 255, nb_iter=40)
-STRONG = Attack(eps=76.5 / 255, eps_iter=50 / 255, nb_iter=200, restarts=3)
+WEAK = PGD(eps=76.5 / 255, eps_iter=2.55 / 255, nb_iter=40)
+STRONG = PGD(eps=76.5 / 255, eps_iter=50 / 255, nb_iter=200, restarts=3)
 COLUMNS = [Column(WEAK, 1), Column(STRONG, 10000)]
 RECIPE = Recipe(dataset="mnist", model="lenet", penalties={"clp": 0.5}, epochs=1, batch_size=200)
 
@@ -116,7 +116,7 @@ def test_what_is_not_done_is_a_dash(run: RunDir) -> None:
 
 
 def test_an_attack_of_ours_gets_no_number_of_the_papers(run: RunDir) -> None:
-    margin = Attack(eps=76.5 / 255, eps_iter=50 / 255, nb_iter=200, loss="margin")
+    margin = PGD(eps=76.5 / 255, eps_iter=50 / 255, nb_iter=200, loss="margin")
     columns = [Column(margin, 10000), Column(STRONG, 10000, ours_only=True), Column(WEAK, 7)]
     row = row_of(run, columns)
     assert [cell.by_paper for cell in row.cells] == [None, None, None]
@@ -188,7 +188,7 @@ def test_the_mean_over_restarts_stands_beside_the_worst_case(run: RunDir) -> Non
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LaterAttack(Attack):
+class LaterAttack(PGD):
     """An attack with a setting that nobody has thought of yet."""
 
     sharpness: float = 0.0
@@ -200,13 +200,13 @@ _SIZES = {"eps": 76.5 / 255, "eps_iter": 50 / 255, "nb_iter": 200, "restarts": 3
 @pytest.mark.parametrize(
     ("attack", "told"),
     [
-        (Attack(**_SIZES, momentum=0.75), "momentum=0.75"),
-        (Attack(**_SIZES, gradient_noise=0.1), "gradient_noise=25.5"),
-        (Attack(**_SIZES, random_start=False), "random_start=false"),
-        (Attack(**_SIZES, success="any"), "success=any"),
-        (Attack(**_SIZES, target="random"), "target=random"),
+        (PGD(**_SIZES, momentum=0.75), "momentum=0.75"),
+        (PGD(**_SIZES, gradient_noise=0.1), "gradient_noise=25.5"),
+        (PGD(**_SIZES, random_start=False), "random_start=false"),
+        (PGD(**_SIZES, success="any"), "success=any"),
+        (PGD(**_SIZES, target="random"), "target=random"),
         (LaterAttack(**_SIZES, sharpness=2.0), "sharpness=2.0"),
-        (Attack(**{**_SIZES, "eps": 1.0}), "ε=255"),
+        (PGD(**{**_SIZES, "eps": 1.0}), "ε=255"),
     ],
 )
 def test_an_attack_that_is_not_the_papers_says_so_and_stands_beside_no_number(
@@ -224,7 +224,7 @@ def test_an_attack_that_is_not_the_papers_says_so_and_stands_beside_no_number(
 
 def test_a_column_of_another_execution_is_the_papers() -> None:
     paper = tables.load_paper_table(3)
-    attack = Attack(eps=16 / 255, eps_iter=2 / 255, nb_iter=10, target="random", dtype="bfloat16")
+    attack = PGD(eps=16 / 255, eps_iter=2 / 255, nb_iter=10, target="random", dtype="bfloat16")
     column = paper.column(attack, 1)
     assert column.title == "ε_i=2, n=10, r=1"  # the heading tells the dtype, the caption the target
     assert tables.load_paper_table(5).column(attack, 1).title.endswith("ours: target=random")

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD, Ensemble, Phase
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, evaluate
 from alp_repro.evaluation.heat_maps import heat_map
@@ -24,7 +24,7 @@ from ray.cluster_utils import Cluster as RayCluster  # noqa: E402
 
 from alp_repro.tasks import cluster  # noqa: E402
 from alp_repro.tasks import workers as workers_module  # noqa: E402
-from alp_repro.tasks.attack import attack_on_workers, columns_on_workers  # noqa: E402
+from alp_repro.tasks.attack import batches_on_workers, columns_on_workers  # noqa: E402
 from alp_repro.tasks.cluster import Share  # noqa: E402
 from alp_repro.tasks.on_cluster import ClusterTasks  # noqa: E402
 from alp_repro.tasks.workers import Workers  # noqa: E402
@@ -32,7 +32,7 @@ from tests.tasks.small_tasks import Count, Write  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
-ATTACK = Attack(eps=0.05, eps_iter=0.02, nb_iter=3, restarts=30)
+ATTACK = PGD(eps=0.05, eps_iter=0.02, nb_iter=3, restarts=30)
 SETTING = {"attack": ATTACK, "batch_size": 16, "seed": 2}
 
 
@@ -87,14 +87,14 @@ def test_the_number_of_workers_changes_nothing(
         record_losses=True,
         save_adversarial=True,
         **SETTING,
-        run_restarts=attack_on_workers(shared),
+        executor=batches_on_workers(shared),
     )
     assert len(shared) == count
     for name in ("first_break", "next_restart", "losses", "broken", "adversarial"):
         np.testing.assert_array_equal(getattr(everything, name), getattr(serial, name))
     # Without losses, what is broken leaves: workers run ahead, which leaves no trace.
     here = evaluate(model, images, labels, **SETTING)
-    found = evaluate(model, images, labels, **SETTING, run_restarts=attack_on_workers(shared))
+    found = evaluate(model, images, labels, **SETTING, executor=batches_on_workers(shared))
     assert 0 < serial.standing.sum() < len(labels)
     for name in ("first_break", "next_restart", "nonfinite_gradients"):
         np.testing.assert_array_equal(getattr(found, name), getattr(here, name))
@@ -109,11 +109,13 @@ def test_a_budget_is_shared_out_as_in_one_process(
     workers: tuple[int, Workers], model: keras.Model, images: np.ndarray, labels: np.ndarray
 ) -> None:
     """Who goes on is known when all workers have given back the first restarts."""
-    attack = dataclasses.replace(ATTACK, restarts=18, budget=8)
+    rounds = [dataclasses.replace(ATTACK, restarts=count) for count in (2, 5, 11)]
+    later = [Phase(one, on="closest", budget=8) for one in rounds[1:]]
+    attack = Ensemble("rounds", (Phase(rounds[0]), *later))
     options: dict[str, Any] = {**SETTING, "attack": attack}
     here = evaluate(model, images, labels, **options)
     assert 3 < here.restarts_spent(18)[here.standing].mean() < 18
-    found = evaluate(model, images, labels, **options, run_restarts=attack_on_workers(workers[1]))
+    found = evaluate(model, images, labels, **options, executor=batches_on_workers(workers[1]))
     np.testing.assert_array_equal(found.first_break, here.first_break)
     np.testing.assert_array_equal(found.restarts_spent(18), here.restarts_spent(18))
 

@@ -11,19 +11,19 @@ import pytest
 import tensorflow as tf
 
 from alp_repro import losses, runs
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD
 from alp_repro.data import Images
 from alp_repro.errors import InputError
 from alp_repro.losses import PENALTIES, Penalty
 from alp_repro.reporting.figures import curves
-from alp_repro.training import LogitPairingModel, Recipe, compiled_model, train
+from alp_repro.training import LogitPairing, Recipe, compiled_model, train
 from alp_repro.training.crafter import Crafter
 from alp_repro.training.log import read_log
 from alp_repro.training.order import EpochOrder
 from alp_repro.training.passes import halves
 from experiments import settings
 
-ATTACK = Attack(eps=0.3, eps_iter=0.1, nb_iter=1, random_start=False)
+ATTACK = PGD(eps=0.3, eps_iter=0.1, nb_iter=1, random_start=False)
 
 
 def recipe(**changes: Any) -> Recipe:
@@ -53,15 +53,15 @@ class Spy(keras.Model):
         return self.logits(self.norm(self.flatten(images), training=training))
 
 
-def model_of(settings: Recipe, learning_rate: float = 0.0) -> LogitPairingModel:
+def model_of(settings: Recipe, learning_rate: float = 0.0) -> LogitPairing:
     spy = Spy()
     spy(tf.zeros([1, 28, 28, 1]))
-    model = LogitPairingModel(spy, settings)
+    model = LogitPairing(spy, objective=settings.objective, seed=settings.seed, check_inputs=False)
     model.compile(optimizer=keras.optimizers.SGD(learning_rate))
     return model
 
 
-def normalised(model: LogitPairingModel, images: np.ndarray) -> np.ndarray:
+def normalised(model: LogitPairing, images: np.ndarray) -> np.ndarray:
     """Logits with the statistics of just these images, in NumPy."""
     flat = images.reshape(len(images), -1).astype(np.float64)
     x = (flat - flat.mean(axis=0)) / np.sqrt(flat.var(axis=0) + 1e-3)
@@ -69,7 +69,7 @@ def normalised(model: LogitPairingModel, images: np.ndarray) -> np.ndarray:
     return x @ kernel + bias
 
 
-def moving_mean(model: LogitPairingModel) -> np.ndarray:
+def moving_mean(model: LogitPairing) -> np.ndarray:
     return model.classifier.norm.moving_mean.numpy()
 
 
@@ -174,6 +174,14 @@ def test_statistics_passes_need_an_attack_and_batch_norm() -> None:
         recipe(statistics_passes=True)
     with pytest.raises(InputError, match="has no batch norm"):
         compiled_model(recipe(statistics_passes=True, attack=ATTACK))
+
+
+def test_statistics_passes_are_stored_where_they_are_made() -> None:
+    plain, moving = recipe(), recipe(statistics_passes=True, attack=ATTACK)
+    assert "statistics_passes" not in plain.to_json()  # what was stored before stays the same
+    assert Recipe.from_json(moving.to_json(), source="here") == moving
+    assert settings.changes(plain, moving)["statistics_passes"] == (False, True)
+    assert settings.changes(moving, plain)["statistics_passes"] == (True, False)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 8])

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD, SPSA
 from alp_repro.errors import InputError
 from alp_repro.losses import PENALTIES
 from alp_repro.training import Recipe
 
 STORED = Path(__file__).parents[1] / "stored" / "runs" / "mnist" / "stopped" / "settings.json"
-ATTACK = Attack(eps=0.3, eps_iter=0.01, nb_iter=40)
+ATTACK = PGD(eps=0.3, eps_iter=0.01, nb_iter=40)
 
 
 def recipe(**changes: Any) -> Recipe:
@@ -79,6 +79,11 @@ def test_the_rows_of_table_1_are_recipes(
         ({"weight_decay": -1e-4}, "weight_decay -0.0001"),
         ({"alp": 1.0, "attack": ATTACK, "attack_warmup_steps": -1}, "attack_warmup_steps -1"),
         ({"attack_warmup_steps": 600}, "attack_warmup_steps: no adversarial images are used"),
+        ({"attack_warmup_nb_iter": 1}, "attack_warmup_nb_iter: no adversarial images are used"),
+        (
+            {"alp": 1.0, "attack": ATTACK, "attack_warmup_nb_iter": 0},
+            "attack_warmup_nb_iter 0: a whole number from 1",
+        ),
         ({"joint_batch": True}, "joint_batch: no adversarial images are used"),
         ({"attack": ATTACK}, "a training attack is given but nothing uses its images"),
         (
@@ -94,7 +99,7 @@ def test_the_rows_of_table_1_are_recipes(
         ({"alp": 1.0}, "no training attack is given"),
         ({"adversarial_weight": 1.0}, "no training attack is given"),
         (
-            {"alp": 1.0, "attack": dataclasses.replace(ATTACK, method="spsa")},
+            {"alp": 1.0, "attack": SPSA(eps=ATTACK.eps)},
             "spsa has no gradient steps: use pgd or apgd",
         ),
         (

@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 
 from alp_repro import runs, training
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD
 from alp_repro.data import Images, prepare
 from alp_repro.data.specs import dataset_spec
 from alp_repro.errors import InputError
@@ -167,7 +167,7 @@ def test_replicas_craft_in_bfloat16_as_one_device_does(
         epochs=2,
         batch_size=8,
         penalties={"alp": 0.5},
-        attack=Attack(eps=0.3, eps_iter=0.1, nb_iter=2, dtype="bfloat16"),
+        attack=PGD(eps=0.3, eps_iter=0.1, nb_iter=2, dtype="bfloat16"),
     )
     data, found = made_up(16, (28, 28, 1)), []
     for strategy in (None, two_replicas):

@@ -16,13 +16,13 @@ import pytest
 import tensorflow as tf
 
 from alp_repro import files, model_copies, runs, training
-from alp_repro.attacks import Attack
+from alp_repro.attacks import PGD
 from alp_repro.data import Images
 from alp_repro.errors import InputError
 from alp_repro.losses import PENALTIES
 from alp_repro.models import build_model
 from alp_repro.training import (
-    LogitPairingModel,
+    LogitPairing,
     Recipe,
     compiled_model,
     train,
@@ -33,7 +33,7 @@ from alp_repro.training.crafter import Crafter
 from alp_repro.training.order import EpochOrder
 from alp_repro.training.ownership import Owner
 
-ATTACK = Attack(eps=0.3, eps_iter=0.1, nb_iter=2)
+ATTACK = PGD(eps=0.3, eps_iter=0.1, nb_iter=2)
 TERMS = ("clean_ce", "adversarial_ce", "clp", "lsq", "alp", "weight_decay")
 
 
@@ -75,20 +75,27 @@ def lenet() -> keras.Model:
     return build_model("lenet", image_shape=(28, 28, 1), num_classes=10, width=2)
 
 
-def spied(settings: Recipe) -> LogitPairingModel:
+def of_recipe(classifier: keras.Model, settings: Recipe) -> LogitPairing:
+    """The model that trains the classifier as `compiled_model` would."""
+    return LogitPairing(
+        classifier, objective=settings.objective, seed=settings.seed, check_inputs=False
+    )
+
+
+def spied(settings: Recipe) -> LogitPairing:
     spy = Spy(lenet())
     spy(tf.zeros([1, 28, 28, 1]))
-    model = LogitPairingModel(spy, settings)
+    model = of_recipe(spy, settings)
     model.compile(optimizer=keras.optimizers.Adam(settings.learning_rate, epsilon=1e-6))
     model.classifier.calls.clear()
     return model
 
 
-def inputs_of_a_step(model: LogitPairingModel, batch: Any) -> list[np.ndarray]:
+def inputs_of_a_step(model: LogitPairing, batch: Any) -> list[np.ndarray]:
     """What the classifier is trained on in one step: the calls that follow the crafting."""
     model.classifier.calls.clear()
     model.train_step(batch)
-    settings = model.recipe
+    settings = model.objective
     used = settings.uses_clean + settings.uses_adversarial - settings.joint_batch
     return [images for images, _, _ in model.classifier.calls[-used:]]
 
@@ -289,6 +296,21 @@ def test_a_warm_up_grows_the_ball_linearly(batch: Any) -> None:
         assert 0.9 * eps < np.abs(adversarial - clean).max() <= eps + 1e-6
 
 
+def test_a_warm_up_may_have_fewer_iterations(batch: Any) -> None:
+    counts = []
+    for iterations in (None, 1):
+        settings = recipe(
+            alp=1.0, attack=ATTACK, attack_warmup_steps=3, attack_warmup_nb_iter=iterations
+        )
+        model = spied(settings)
+        counts.append([])
+        for _ in range(4):
+            before = len(model.classifier.calls)
+            model.train_step(batch)
+            counts[-1].append(len(model.classifier.calls) - before - 2)
+    assert counts == [[ATTACK.nb_iter] * 4, [1, 1, ATTACK.nb_iter, ATTACK.nb_iter]]
+
+
 @pytest.mark.parametrize("batch_statistics", [True, False])
 def test_crafting_sees_the_model_in_the_mode_that_is_asked_for(
     batch: Any, batch_statistics: bool
@@ -314,7 +336,7 @@ def with_batch_norm() -> keras.Model:
 def test_crafting_leaves_the_averages_of_batch_norm_alone(
     batch: Any, batch_statistics: bool
 ) -> None:
-    tiny = Attack(eps=1e-6, eps_iter=1e-7, nb_iter=5)
+    tiny = PGD(eps=1e-6, eps_iter=1e-7, nb_iter=5)
     settings = recipe(
         clean_weight=0.0,
         adversarial_weight=1.0,
@@ -322,8 +344,7 @@ def test_crafting_leaves_the_averages_of_batch_norm_alone(
         attack_batch_statistics=batch_statistics,
     )
     classifier = with_batch_norm()
-    model = LogitPairingModel(classifier, settings)
-    model.build((None, 28, 28, 1))
+    model = of_recipe(classifier, settings)
     model.compile(optimizer=keras.optimizers.Adam(0.001))
     model.train_step(batch)
     # One pass, on images that are as good as the clean ones: 0.9 · 0 + 0.1 · mean.
@@ -487,7 +508,7 @@ def test_the_learning_rate_drops_by_ten(undisturbed: runs.RunDir) -> None:
 def test_a_finished_run_is_returned_as_it_is(
     undisturbed: runs.RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(LogitPairingModel, "fit", None)
+    monkeypatch.setattr(LogitPairing, "fit", None)
     before = undisturbed.model.read_bytes()
     found = train(RECIPE, undisturbed, some_images(), verbose=0)
     assert runs.weights_hash(found) == files.read_json(undisturbed.recipe)["weights"]
@@ -642,7 +663,7 @@ def test_the_state_of_two_replicas_is_restored(
 ) -> None:
     run = runs.RunDir(tmp_path)
 
-    def fresh(seed: int) -> tuple[LogitPairingModel, Backup]:
+    def fresh(seed: int) -> tuple[LogitPairing, Backup]:
         settings = recipe(average_decay=0.9, seed=seed)
         with two_replicas.scope():
             model = compiled_model(settings)

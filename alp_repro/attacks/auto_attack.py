@@ -1,0 +1,62 @@
+"""AutoAttack for Keras models: its parts, in the order in which they are run."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from alp_repro.attacks.apgd import APGD
+from alp_repro.attacks.base import Attack
+from alp_repro.attacks.fab import FAB
+from alp_repro.attacks.square import Square
+from alp_repro.errors import InputError
+from alp_repro.plain_numbers import shown
+
+Version = Literal["standard", "plus", "rand"]
+_MOST_TARGETS = 9
+_QUERIES = 5000
+
+
+def autoattack(
+    eps: float, *, version: Version = "standard", classes: int = 10
+) -> dict[str, Attack]:
+    """Return the parts of AutoAttack (Croce & Hein 2020), each for what the ones before it left.
+
+    `standard`: APGD on the cross-entropy, APGD on the DLR and FAB aimed at nine wrong classes each,
+    Square with 5,000 queries. `plus`: APGD on both losses with five restarts before these; FAB
+    without a target, which the authors have too, is left out, since it takes a gradient of each
+    class for a step of the aimed one's. `rand`: APGD on both losses, for a random model whose
+    logits and gradients are means over passes (`classifiers.voting`, the authors' 20).
+
+    Args:
+      eps: radius of the ball, on the model's input scale.
+      version: which.
+      classes: of the model. With fewer than the DLR needs, the margin stands for it; with fewer
+        than ten, there are as many targets as there are wrong classes.
+
+    Raises:
+      InputError: another version, or fewer than two classes.
+    """
+    if classes < 2:
+        raise InputError(f"autoattack classes {shown(classes)}: expected 2 or more")
+    targets = min(_MOST_TARGETS, classes - 1)
+    plain, aimed = "dlr" if classes >= 3 else "margin", "dlr" if classes >= 4 else "margin"
+    standard: dict[str, Attack] = {
+        "APGD-CE": APGD(eps=eps),
+        "APGD-T": APGD(eps=eps, loss=aimed, target="each", restarts=targets),
+        "FAB-T": FAB(eps=eps, restarts=targets),
+        "Square": Square(eps=eps, nb_iter=_QUERIES),
+    }
+    if version == "standard":
+        return standard
+    if version == "plus":
+        first: dict[str, Attack] = {
+            "APGD-CE": APGD(eps=eps, restarts=5),
+            "APGD-DLR": APGD(eps=eps, loss=plain, restarts=5),
+        }
+        return first | {name: part for name, part in standard.items() if name not in first}
+    if version == "rand":
+        return {
+            "APGD-CE": APGD(eps=eps),
+            "APGD-DLR": APGD(eps=eps, loss=plain),
+        }
+    raise InputError(f"autoattack version={shown(version)}: one of standard, plus, rand")

@@ -1,0 +1,48 @@
+"""How the passes over a random model went, and what they leave open."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from alp_repro.evaluation import wilson_interval
+
+
+@dataclasses.dataclass(frozen=True)
+class Votes:
+    """How the passes over images went, each in the state in which it is judged.
+
+    Attributes:
+      passes: over each image.
+      right: int [n], passes that gave the label.
+      other: int [n], passes that gave the other class that most of them gave.
+    """
+
+    passes: int
+    right: np.ndarray
+    other: np.ndarray
+
+    @property
+    def undecided(self) -> np.ndarray:
+        """Bool [n]: which of the two classes more passes give is within the 95% of chance."""
+        found = []
+        for right, other in zip(self.right.tolist(), self.other.tolist(), strict=True):
+            low, high = wilson_interval(right, max(right + other, 1))
+            found.append(low <= 0.5 <= high)
+        return np.array(found, bool)
+
+    def with_new(self, places: np.ndarray, votes: Votes) -> Votes:
+        """Return the votes with others for the images at these places."""
+        right, other = self.right.copy(), self.other.copy()
+        right[places], other[places] = votes.right, votes.other
+        return Votes(self.passes, right, other)
+
+
+def votes_of(counts: np.ndarray, labels: np.ndarray) -> Votes:
+    """Return the votes of passes that were counted, int [n, classes]."""
+    rows = np.arange(len(labels))
+    others = counts.copy()
+    others[rows, labels] = -1
+    passes = int(counts[0].sum()) if len(counts) else 0
+    return Votes(passes, counts[rows, labels], others.max(axis=1))

@@ -1,0 +1,52 @@
+"""What `train` is given, checked before anything is written: what does not fit is one line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from alp_repro.arguments import checked_array, checked_instance
+from alp_repro.data.images import Images
+from alp_repro.data.specs import dataset_spec
+from alp_repro.errors import InputError
+from alp_repro.training.recipe import Recipe
+
+
+def checked_training_set(data: Any, recipe: Recipe) -> Images:
+    """Return a training set that fits a recipe.
+
+    Args:
+      data: `Images`, uint8 or floats in [0, 1], of the data set's shape, with its classes.
+      recipe: what is to be trained.
+
+    Raises:
+      InputError: there are no images, of another shape, type or range, or labels that do not fit.
+    """
+    data = checked_instance(data, Images, name="data")
+    spec = dataset_spec(recipe.dataset)
+    images = checked_array(data.images, name="training images")
+    labels = checked_array(data.labels, name="training labels")
+    if images.shape[1:] != spec.image_shape or not len(images):
+        raise InputError(
+            f"training images of shape {images.shape}: expected (n, "
+            f"{', '.join(map(str, spec.image_shape))}) with n > 0, as {spec.name} has them"
+        )
+    floats = np.issubdtype(images.dtype, np.floating)
+    if not floats and images.dtype != np.uint8:
+        raise InputError(f"training images of type {images.dtype}: expected uint8 or floats")
+    if floats and not (images.min() >= 0 and images.max() <= 1):  # NaN is neither
+        raise InputError(
+            f"training images in [{images.min():g}, {images.max():g}]: expected floats in [0, 1]"
+        )
+    if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
+        raise InputError(
+            f"training labels of shape {labels.shape} and type {labels.dtype}: expected "
+            f"{len(images)} integers"
+        )
+    if labels.min() < 0 or labels.max() >= spec.num_classes:
+        raise InputError(
+            f"training labels in [{labels.min()}, {labels.max()}]: {spec.name} has classes 0 to "
+            f"{spec.num_classes - 1}"
+        )
+    return data

@@ -1,0 +1,82 @@
+"""How long and how fast a training learns: epochs, batches, the optimizer, its learning rate."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import get_args
+
+from alp_repro.arguments import checked_switch
+from alp_repro.dtypes import Dtype
+from alp_repro.errors import InputError
+from alp_repro.plain_numbers import number, shown, whole_number
+
+_MOST_EPOCHS = 10**6
+# The least and the largest value of a count; the largest is one that no honest training reaches.
+_COUNTS = {"epochs": (1, _MOST_EPOCHS), "batch_size": (1, 10**6)}
+_OPTIONAL_COUNTS = {"max_steps": (1, 10**9), "train_images": (1, 10**8)}
+_POSITIVE = (("learning_rate", 1e-12, 1e3), ("adam_epsilon", 1e-30, 1.0))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How a training proceeds.
+
+    Attributes:
+      learning_rate: of Adam (β 0.9 and 0.999).
+      adam_epsilon: its ε: 1e-6, but 1e-8 on Tiny ImageNet.
+      learning_rate_drops: epochs (counted from 0) at which it is divided by 10.
+      average_decay: decay of a moving average of the weights, kept beside the raw ones; 0: none.
+      epochs, batch_size: the last partial batch of an epoch is kept.
+      max_steps: the training ends after so many steps, should its epochs have more.
+      train_images: the first so many of the training set; None: all.
+      dtype: of the passes; weights, losses, penalties and the optimizer are always float32. Of the
+        crafting passes: `attack.dtype`.
+      round_weights: the finished model's weights are rounded to bfloat16 (and stored as float32),
+        which compress to half the size.
+
+    Raises:
+      InputError: a value out of range.
+    """
+
+    learning_rate: float = 0.001
+    adam_epsilon: float = 1e-6
+    learning_rate_drops: tuple[int, ...] = ()
+    average_decay: float = 0.0
+    epochs: int
+    max_steps: int | None = None
+    batch_size: int
+    train_images: int | None = None
+    dtype: Dtype = "float32"
+    round_weights: bool = False
+
+    def __post_init__(self) -> None:
+        """Makes plain numbers of all numbers, and checks each."""
+        given = {k: v for k, v in _OPTIONAL_COUNTS.items() if getattr(self, k) is not None}
+        for name, (low, high) in {**_COUNTS, **given}.items():
+            value = whole_number(getattr(self, name), name=name, low=low, high=high)
+            object.__setattr__(self, name, value)
+        for name, least, largest in _POSITIVE:
+            rate = number(getattr(self, name), name=name, low=least, high=largest)
+            object.__setattr__(self, name, rate)
+        decay = number(self.average_decay, name="average_decay", low=0, high=1, below=True)
+        object.__setattr__(self, "average_decay", decay)
+        object.__setattr__(self, "learning_rate_drops", self._checked_drops())
+        rounded = checked_switch(self.round_weights, name="round_weights")
+        object.__setattr__(self, "round_weights", rounded)
+        if self.dtype not in get_args(Dtype):
+            raise InputError(f"dtype {self.dtype!r}: one of {', '.join(get_args(Dtype))}")
+
+    def _checked_drops(self) -> tuple[int, ...]:
+        if not isinstance(self.learning_rate_drops, list | tuple):
+            raise InputError(
+                f"learning_rate_drops {shown(self.learning_rate_drops)}: expected epochs, as in "
+                "(10, 20)"
+            )
+        drops = tuple(
+            whole_number(drop, name="learning_rate_drops", low=1, high=_MOST_EPOCHS)
+            for drop in self.learning_rate_drops
+        )
+        if list(drops) != sorted(set(drops)):
+            given = ", ".join(map(str, drops))
+            raise InputError(f"learning_rate_drops {given}: epochs that grow are needed")
+        return drops

@@ -1,0 +1,92 @@
+"""Attacks on models whose robustness is known from outside: what each leaves standing.
+
+    python -m benchmarks.truth --truth_dir=<folder of such models>
+
+The folder is described in truth_models.py. Each attack is run on all images of a case and its
+results are kept in --out, so that a run that is stopped goes on; AutoAttack's parts are run in its
+order, each on what the ones before it left. Of the radius, images and models nothing can be chosen
+but which (--only) and how many of TRADES' images (--trades_images).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+
+from alp_repro import runs
+from alp_repro.attacks import Attack, BasinHopping, autoattack, strong_attack
+from alp_repro.evaluation import evaluate
+from benchmarks import timing, truth_models
+from experiments import app
+
+FLAGS = flags.FLAGS
+
+
+def attacks_alone(eps: float) -> dict[str, Attack]:
+    """What is shown beside AutoAttack."""
+    return {"strong": strong_attack(eps), "hopping": BasinHopping(eps=eps, restarts=8)}
+
+
+def left_by(attack: Attack, case: truth_models.Case, chosen: np.ndarray, name: str) -> np.ndarray:
+    """Which of the chosen images of a case an attack leaves: their places among all of them.
+
+    Its gradients are added to those that `row` tells.
+    """
+    record = evaluate(
+        runs.load_model(case.model),
+        case.images[chosen],
+        case.labels[chosen],
+        attack=attack,
+        indices=chosen,
+        batch_size=FLAGS.batch_size,
+        folder=Path(FLAGS.out) / re.sub(r"\W+", "_", f"{case.name} {name}"),
+    )
+    _spent[case.name, name] = record.gradients_spent(attack.restarts).sum() / len(case.labels)
+    return chosen[record.standing]
+
+
+_spent: dict[tuple[str, str], float] = {}
+
+
+def row(case: truth_models.Case) -> list[str]:
+    """A line of the table."""
+    count = len(case.labels)
+    standing, cells = np.arange(count), [case.name, str(count), case.truth]
+    for name, attack in autoattack(case.eps).items():
+        if len(standing):
+            standing = left_by(attack, case, standing, name)
+        cells.append(f"{100 * len(standing) / count:.2f}")
+    cells.append(f"{sum(v for (of, _), v in _spent.items() if of == case.name):,.0f}")
+    for name, attack in attacks_alone(case.eps).items():
+        left = left_by(attack, case, np.arange(count), name)
+        cells += [f"{100 * len(left) / count:.2f}", f"{_spent[case.name, name]:,.0f}"]
+    return cells
+
+
+def main(_: list[str]) -> None:
+    """Prints the table, a line a case."""
+    found = truth_models.cases(
+        Path(FLAGS.truth_dir), data_dir=FLAGS.data_dir, trades_images=FLAGS.trades_images
+    )
+    parts, alone = autoattack(0.1), attacks_alone(0.1)
+    heads = ["percent left standing", "images", "truth", *parts, "gradients"]
+    heads += [head for name in alone for head in (name, "gradients")]
+    rows = []
+    for case in found:
+        if re.search(FLAGS.only, case.name):
+            rows.append(row(case))
+            print(" | ".join(rows[-1]), flush=True)
+    print("\n" + timing.table(heads, rows))
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("truth_dir", None, "Folder of the models.", required=True)
+    flags.DEFINE_string("only", "", "Regular expression on the cases' names.")
+    flags.DEFINE_integer("trades_images", 10_000, "Of TRADES' network, from the first.")
+    flags.DEFINE_string("data_dir", None, "TFDS folder.")
+    flags.DEFINE_string("out", "benchmarks/results/truth", "Folder of the results.")
+    flags.DEFINE_integer("batch_size", 200, "Work items a batch.")
+    app.run(main)

@@ -1,0 +1,126 @@
+"""A random model is judged by what most of many passes give, never by the luck of one."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import alp_repro
+from alp_repro.auditing import Audit, Stage
+from alp_repro.auditing.attacked import VERDICT_PASSES
+from alp_repro.auditing.votes import Votes, votes_of
+from tests.auditing import zoo
+
+EPS = 0.06
+N = 100
+PGD = zoo.pgd(EPS, nb_iter=20)
+PLAN = (
+    Stage("default", "Default", PGD),
+    Stage("square", "Square", zoo.square(EPS, 30), "standing"),
+)
+
+
+@functools.cache
+def data() -> tuple[np.ndarray, np.ndarray]:
+    return zoo.labelled(N, seed=11)
+
+
+class Wrapped(keras.Model):
+    """A plain model behind something random."""
+
+    def __init__(self, inner: keras.Model, random: Callable[[tf.Tensor], tf.Tensor]) -> None:
+        super().__init__()
+        self.inner, self.random = inner, random
+
+    def call(self, images: tf.Tensor) -> tf.Tensor:
+        return self.inner(self.random(images))
+
+
+def noise(images: tf.Tensor) -> tf.Tensor:
+    return images + tf.random.normal(tf.shape(images), stddev=0.05)
+
+
+def dropout(images: tf.Tensor) -> tf.Tensor:
+    return tf.nn.dropout(images, 0.1)
+
+
+def resized(images: tf.Tensor) -> tf.Tensor:
+    """To another size, the same for a batch, and back (Xie et al. 2018)."""
+    side = tf.random.uniform([], 24, 37, tf.int32)
+    larger = tf.image.resize(images, [side, side], "bilinear")
+    return tf.ensure_shape(tf.image.resize(larger, [6, 6], "area"), images.shape)
+
+
+def audited(model: keras.Model, **options: object) -> Audit:
+    images, labels = data()
+    settings = {"attack": PGD, "stages": PLAN, "closer_look": False, "minutes": 600} | options
+    eps = settings.pop("eps", EPS)
+    return alp_repro.audit(model, images, labels, eps, **settings)
+
+
+@functools.cache
+def unwrapped() -> Audit:
+    return audited(zoo.dense("tanh"))
+
+
+WRAPPERS = {"noise": noise, "dropout": dropout, "resizing": resized}
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_a_plain_model_is_no_more_robust_for_being_wrapped(name: str) -> None:
+    plain = unwrapped()
+    assert 0.2 < plain.worst_accuracy < 0.8
+    found = audited(Wrapped(zoo.dense("tanh"), WRAPPERS[name]))
+    assert abs(found.worst_accuracy - plain.worst_accuracy) <= 0.03 + 1e-9
+    low, high = found.chance_interval
+    assert low <= found.worst_accuracy <= high
+    assert f"most of {VERDICT_PASSES} passes" in found.verdict
+    assert "random_outputs" not in [one.key for one in found.raised]
+
+
+def test_a_robust_random_model_raises_nothing(tmp_path: Path) -> None:
+    """And a second call in its folder says the same, however its numbers fall."""
+    model = Wrapped(zoo.linear(), noise)
+    options = {
+        "eps": 0.01,
+        "attack": zoo.pgd(0.01, nb_iter=20),
+        "stages": [
+            Stage("default", "Default", zoo.pgd(0.01, nb_iter=20)),
+            Stage("square", "Square", zoo.square(0.01, 30), "standing"),
+        ],
+        "folder": tmp_path,
+    }
+    found = audited(model, **options)
+    assert found.worst_accuracy > 0.9
+    assert found.raised == ()
+    again = audited(model, **options)
+    assert again.verdict == found.verdict
+    assert again.to_json()["chance_interval"] == found.to_json()["chance_interval"]
+    assert again.to_json()["passes"] == VERDICT_PASSES
+
+
+def test_many_tries_do_not_break_by_luck() -> None:
+    """Large noise and an attack that changes nothing: each of 60 tries may fail in its passes."""
+    model = Wrapped(zoo.linear(), lambda x: x + tf.random.normal(tf.shape(x), stddev=0.4))
+    tiny = zoo.pgd(1e-6, nb_iter=1, restarts=60)
+    found = audited(model, eps=1e-6, attack=tiny, stages=[Stage("default", "Default", tiny)])
+    tried = found.attacks[0]
+    wavering = int(found.votes.undecided[found.correct].sum())
+    assert int(tried.broken.sum()) <= wavering
+    assert found.worst_accuracy >= found.chance_interval[0]
+
+
+def test_votes_that_leave_it_open() -> None:
+    counts = np.array([[90, 5, 5], [52, 48, 0], [40, 45, 15], [5, 95, 0]])
+    votes = votes_of(counts, np.zeros(4, int))
+    assert votes.passes == 100
+    np.testing.assert_array_equal(votes.right, [90, 52, 40, 5])
+    np.testing.assert_array_equal(votes.other, [5, 48, 45, 95])
+    np.testing.assert_array_equal(votes.undecided, [False, True, True, False])
+    assert not Votes(10, np.array([10]), np.array([0])).undecided.any()

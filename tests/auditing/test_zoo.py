@@ -1,0 +1,72 @@
+"""The audit tells the faults of the zoo's models and evaluations, and nothing of the sound ones.
+
+All animals together take minutes: those that stand for a kind are run every time.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+
+import alp_repro
+from alp_repro.auditing import Audit, Stage, sanity
+from tests.auditing import zoo
+
+QUICK = {
+    "a linear model",
+    "one hidden layer of ReLUs",
+    "an argmax",
+    "a gradient by chance",
+    "an infinite slope",
+    "one tiny step",
+    "a loss for more classes",
+}
+
+
+def named(names: dict[str, zoo.Animal]) -> list[object]:
+    return [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in names]
+
+
+@functools.cache
+def audited(name: str) -> Audit:
+    """With an attack of large steps and a black box beside the evaluation under audit."""
+    one = zoo.animal(name)
+    eps = one.attack.eps
+    restarts = zoo.changed(one.attack, restarts=5)
+    plan = sanity.with_checks(
+        [
+            Stage("default", "Default", one.attack),
+            Stage("steps", "Large steps", zoo.pgd(eps, eps_iter=0.65 * eps)),
+            Stage("restarts", "Restarts", restarts),
+            Stage("square", "Square", zoo.square(eps, 300), "standing"),
+        ]
+    )
+    return alp_repro.audit(
+        one.make(),
+        zoo.IMAGES,
+        one.labels,
+        eps,
+        attack=one.attack,
+        stages=plan,
+        closer_look=False,
+        minutes=600,
+    )
+
+
+@pytest.mark.parametrize("name", named(zoo.SOUND))
+def test_nothing_is_raised_on_a_sound_one(name: str) -> None:
+    found = audited(name)
+    assert found.clean_accuracy >= 0.9
+    assert [(one.key, one.saw) for one in found.raised] == []
+
+
+@pytest.mark.parametrize("name", named(zoo.FAULTY))
+def test_a_fault_is_told(name: str) -> None:
+    raised = {one.key for one in audited(name).raised}
+    assert raised & zoo.animal(name).flags, raised
+
+
+def test_the_zoo_is_large_enough() -> None:
+    assert len(zoo.FAULTY) >= 12 and len(zoo.SOUND) >= 6
+    assert all(one.flags for one in zoo.FAULTY.values())

@@ -1,0 +1,176 @@
+"""What came after the paper, as objectives: each against its own equations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from alp_repro import losses
+from alp_repro.attacks import PGD
+from alp_repro.errors import InputError
+from alp_repro.training import LogitPairing, Objective, Recipe
+from alp_repro.training.crafter import Crafter
+from experiments import settings
+
+EPS = 0.1
+SHAPE = (4, 4, 1)
+
+
+@pytest.fixture(scope="module")
+def model() -> keras.Model:
+    keras.utils.set_random_seed(1)
+    return keras.Sequential(
+        [
+            keras.Input(SHAPE),
+            keras.layers.Flatten(),
+            keras.layers.Dense(8, activation="tanh"),
+            keras.layers.Dense(3),
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def images() -> tf.Tensor:
+    return tf.constant(np.random.default_rng(0).uniform(0.4, 0.6, (200, *SHAPE)), tf.float32)
+
+
+LABELS = tf.range(200) % 3
+
+
+def crafted(model: keras.Model, images: tf.Tensor, **objective: Any) -> np.ndarray:
+    crafter = Crafter(model, Objective(clean_weight=0.0, adversarial_weight=1.0, **objective))
+    seed = tf.constant([0, 1], tf.int64)
+    return crafter.craft(images, LABELS, step=tf.constant(0), seed=seed).numpy()
+
+
+def test_fast_adversarial_training_steps_beyond_eps_and_comes_back(
+    model: keras.Model, images: tf.Tensor
+) -> None:
+    """A random start and one step of 1.25 ε, projected: pixels pile up at the ball's surface."""
+    fast = PGD(eps=EPS, eps_iter=1.25 * EPS, nb_iter=1)
+    distance = np.abs(crafted(model, images, attack=fast) - images.numpy())
+    assert distance.max() <= EPS + 1e-6
+    # |u + 1.25| ≥ 1 for u uniform in [-1, 1]: 5 of 8.
+    assert np.mean(distance > EPS - 1e-6) == pytest.approx(0.625, abs=0.03)
+    with pytest.raises(InputError, match=r"eps_iter .*: a step in \(0, eps\]"):
+        PGD(eps=EPS, eps_iter=1.25 * EPS, nb_iter=2)
+    with pytest.raises(InputError, match="eps_iter"):
+        PGD(eps=EPS, eps_iter=2.1 * EPS, nb_iter=1)
+
+
+def test_n_fgsm_leaves_the_ball(model: keras.Model, images: tf.Tensor) -> None:
+    """Noise in [-2 ε, 2 ε] and one step of ε, not projected: |u| + 1 up to 3 ε, uniform."""
+    step = PGD(eps=EPS, eps_iter=EPS, nb_iter=1)
+    moved = (crafted(model, images, attack=step, crafting="n_fgsm") - images.numpy()) / EPS
+    assert 2.9 < np.abs(moved).max() <= 3 + 1e-4
+    # ±1 beside u in [-2, 2]: a quarter of all lies in (2, 3].
+    assert np.mean(np.abs(moved) > 2) == pytest.approx(0.25, abs=0.03)
+    assert np.mean(np.abs(moved) < 1) == pytest.approx(0.5, abs=0.03)
+
+
+def divergence(model: keras.Model, clean: Any, other: Any) -> np.ndarray:
+    p, q = (np.asarray(tf.nn.softmax(model(x)), np.float64) for x in (clean, other))
+    return np.sum(p * (np.log(p) - np.log(q)), axis=1)
+
+
+def test_trades_crafts_where_the_prediction_changes_most(
+    model: keras.Model, images: tf.Tensor
+) -> None:
+    attack = PGD(eps=EPS, eps_iter=EPS / 4, nb_iter=8)
+    found = crafted(model, images, attack=attack, crafting="trades")
+    assert np.abs(found - images.numpy()).max() <= EPS + 1e-6
+    random = images + EPS * np.sign(np.random.default_rng(1).normal(size=images.shape))
+    ours, by_chance = (divergence(model, images, x) for x in (found, random))
+    assert np.mean(ours) > 5 * np.mean(by_chance)
+    barely = PGD(eps=EPS, eps_iter=1e-7, nb_iter=1)
+    start = crafted(model, images, attack=barely, crafting="trades") - images.numpy()
+    assert np.std(start) == pytest.approx(0.001, rel=0.05)
+
+
+def test_the_penalty_of_trades_is_the_mean_divergence() -> None:
+    rng = np.random.default_rng(0)
+    clean, adversarial = (rng.normal(0, 3, (5, 4)).astype(np.float32) for _ in range(2))
+    p, q = (np.asarray(tf.nn.softmax(z), np.float64) for z in (clean, adversarial))
+    expected = np.mean(np.sum(p * np.log(p / q), axis=1))
+    found = losses.clean_adversarial_divergence(tf.constant(clean), tf.constant(adversarial))
+    assert float(found) == pytest.approx(expected, rel=1e-4)
+    with tf.GradientTape() as tape:
+        tensors = [tf.constant(clean), tf.constant(adversarial)]
+        tape.watch(tensors)
+        value = losses.clean_adversarial_divergence(*tensors)
+    through_clean, through_adversarial = tape.gradient(value, tensors)
+    assert np.any(through_clean)
+    np.testing.assert_allclose(through_adversarial, (q - p) / 5, atol=1e-6)
+
+
+def test_flags_make_each_of_them() -> None:
+    base = ["--dataset=mnist", "--train_eps=76.5", "--train_nb_iter=1"]
+    fast = settings.recipe(
+        settings.parse([*base, "--train_eps_iter=95.625", "--adversarial_fraction=1"])
+    )
+    assert fast.attack is not None and fast.attack.eps_iter == pytest.approx(1.25 * 0.3)
+    trades = settings.recipe(
+        settings.parse(
+            [*base, "--train_eps_iter=7.65", "--regularizer=trades:1", "--crafting=trades"]
+        )
+    )
+    assert (trades.clean_weight, trades.crafting) == (1.0, "trades")
+    assert Recipe.from_json(trades.to_json(), source="here") == trades
+    squeezed = settings.recipe(
+        settings.parse(
+            [
+                *base,
+                "--train_eps_iter=76.5",
+                "--crafting=n_fgsm",
+                "--adversarial_fraction=1",
+                "--regularizer=lsq:0.05",
+                "--label_smoothing=0.1",
+            ]
+        )
+    )
+    assert squeezed.objective.terms == ["adversarial_ce", "lsq"]
+
+
+def test_what_was_stored_before_is_stored_as_before() -> None:
+    stored = Recipe(dataset="mnist", model="lenet", epochs=1, batch_size=2).to_json()
+    assert {"crafting", "trades"}.isdisjoint(stored) and stored["alp"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        ({"crafting": "free"}, "crafting 'free': one of attack, n_fgsm, trades"),
+        ({"crafting": "trades"}, "no training attack"),
+        (
+            {"crafting": "n_fgsm", "attack": PGD(eps=0.1, eps_iter=0.1, nb_iter=2)},
+            "expected nb_iter 1, got 2",
+        ),
+        (
+            {
+                "crafting": "trades",
+                "attack": PGD(eps=0.1, eps_iter=0.1, nb_iter=1, target="random"),
+            },
+            "target=random is PGD's own",
+        ),
+    ],
+)
+def test_contradictions_are_refused(objective: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Objective(adversarial_weight=1.0, **objective)
+
+
+@pytest.mark.parametrize("crafting", ["n_fgsm", "trades"])
+def test_each_trains_in_a_graph(model: keras.Model, images: tf.Tensor, crafting: Any) -> None:
+    objective = Objective(
+        penalties={"trades": 1.0},
+        attack=PGD(eps=EPS, eps_iter=EPS, nb_iter=1),
+        crafting=crafting,
+    )
+    robust = LogitPairing(keras.models.clone_model(model), objective=objective)
+    robust.compile(optimizer=keras.optimizers.Adam(0.01))
+    logs = robust.fit(images.numpy(), LABELS.numpy(), batch_size=100, epochs=3, verbose=0).history
+    assert logs["loss"][-1] < logs["loss"][0] and logs["trades"][0] > 0
