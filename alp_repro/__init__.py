@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from alp_repro import environment as environment  # first: it sets TensorFlow and Keras up
 from alp_repro.lazy_exports import export
-from alp_repro.versions import __version__ as __version__
+from alp_repro.versions import VERSION
 
 if TYPE_CHECKING:
     from alp_repro.attacks import (
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from alp_repro.evaluation.published import load_published
     from alp_repro.runs import load_model
     from alp_repro.training import LogitPairing, Recipe, train
+
+__version__ = VERSION
 
 __all__ = [
     "APGD",

@@ -39,7 +39,7 @@ from alp_repro.files import (
     remove_leftover,
     write_atomically,
 )
-from alp_repro.versions import __version__, package_versions
+from alp_repro.versions import VERSION, package_versions
 
 if TYPE_CHECKING:
     import keras
@@ -233,5 +233,5 @@ def code_revision() -> str:
             text=True,
         ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        return f"alp_repro {__version__}"
+        return f"alp_repro {VERSION}"
     return revision + ("+changes" if changed else "")

@@ -6,7 +6,7 @@ import importlib.metadata
 import sys
 
 # The one place where it stands: pyproject.toml reads it here, and a test holds CITATION.cff to it.
-__version__ = "0.2.0"
+VERSION = "0.2.0"
 
 _PACKAGES = ("tensorflow", "keras", "cleverhans", "numpy")
 

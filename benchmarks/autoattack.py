@@ -21,7 +21,7 @@ import tensorflow as tf
 from absl import flags
 
 from alp_repro import runs
-from alp_repro.attacks import autoattack
+from alp_repro.attacks import autoattack_parts
 from alp_repro.data import load
 from alp_repro.evaluation import evaluate
 from benchmarks import other_libraries, timing, truth_models
@@ -41,7 +41,7 @@ class Left:
 def ours(case: truth_models.Case, clean: np.ndarray) -> dict[str, Left]:
     """Our parts on the images that begin correct."""
     model, found = runs.load_model(case.model), {}
-    for name, attack in autoattack(case.eps).items():
+    for name, attack in autoattack_parts(case.eps).items():
         used = time.process_time()
         record = evaluate(
             model,

@@ -17,7 +17,7 @@ import numpy as np
 from absl import flags
 
 from alp_repro import runs
-from alp_repro.attacks import Attack, BasinHopping, autoattack, strong_attack
+from alp_repro.attacks import Attack, BasinHopping, Ensemble, autoattack_parts, strong_attack
 from alp_repro.evaluation import evaluate
 from benchmarks import timing, truth_models
 from experiments import app
@@ -25,12 +25,14 @@ from experiments import app
 FLAGS = flags.FLAGS
 
 
-def attacks_alone(eps: float) -> dict[str, Attack]:
+def attacks_alone(eps: float) -> dict[str, Attack | Ensemble]:
     """What is shown beside AutoAttack."""
     return {"strong": strong_attack(eps), "hopping": BasinHopping(eps=eps, restarts=8)}
 
 
-def left_by(attack: Attack, case: truth_models.Case, chosen: np.ndarray, name: str) -> np.ndarray:
+def left_by(
+    attack: Attack | Ensemble, case: truth_models.Case, chosen: np.ndarray, name: str
+) -> np.ndarray:
     """Which of the chosen images of a case an attack leaves: their places among all of them.
 
     Its gradients are added to those that `row` tells.
@@ -55,7 +57,7 @@ def row(case: truth_models.Case) -> list[str]:
     """A line of the table."""
     count = len(case.labels)
     standing, cells = np.arange(count), [case.name, str(count), case.truth]
-    for name, attack in autoattack(case.eps).items():
+    for name, attack in autoattack_parts(case.eps).items():
         if len(standing):
             standing = left_by(attack, case, standing, name)
         cells.append(f"{100 * len(standing) / count:.2f}")
@@ -71,7 +73,7 @@ def main(_: list[str]) -> None:
     found = truth_models.cases(
         Path(FLAGS.truth_dir), data_dir=FLAGS.data_dir, trades_images=FLAGS.trades_images
     )
-    parts, alone = autoattack(0.1), attacks_alone(0.1)
+    parts, alone = autoattack_parts(0.1), attacks_alone(0.1)
     heads = ["percent left standing", "images", "truth", *parts, "gradients"]
     heads += [head for name in alone for head in (name, "gradients")]
     rows = []

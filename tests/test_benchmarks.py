@@ -51,7 +51,7 @@ def test_what_has_no_form_in_pytorch_is_refused(layer: keras.layers.Layer) -> No
 
 
 @dataclasses.dataclass
-class TestSplit:
+class MnistSized:
     """As many images as MNIST's."""
 
     unit_scale: np.ndarray = dataclasses.field(
@@ -62,7 +62,7 @@ class TestSplit:
 
 @pytest.fixture
 def mnist(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(truth_models.data, "load_split", lambda *_, **__: TestSplit())
+    monkeypatch.setattr(truth_models.data, "load_split", lambda *_, **__: MnistSized())
 
 
 def test_cases_are_those_whose_files_are_there(mnist: None, tmp_path: Path) -> None:

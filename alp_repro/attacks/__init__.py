@@ -7,7 +7,7 @@ from alp_repro.lazy_exports import export
 if TYPE_CHECKING:
     from alp_repro.attacks.apgd import APGD
     from alp_repro.attacks.ascent import GradientAttack
-    from alp_repro.attacks.auto_attack import autoattack
+    from alp_repro.attacks.auto_attack import autoattack, autoattack_parts
     from alp_repro.attacks.base import EXECUTION, QUERY_COST, Attack, Cost, Crafted
     from alp_repro.attacks.batches import (
         DEFAULT_BATCH,
@@ -73,6 +73,7 @@ __all__ = [
     "attack_of",
     "attack_program",
     "autoattack",
+    "autoattack_parts",
     "choose_targets",
     "ensemble_of",
     "exact_bounds",
@@ -92,7 +93,7 @@ export(
     {
         "alp_repro.attacks.apgd": ("APGD",),
         "alp_repro.attacks.ascent": ("GradientAttack",),
-        "alp_repro.attacks.auto_attack": ("autoattack",),
+        "alp_repro.attacks.auto_attack": ("autoattack", "autoattack_parts"),
         "alp_repro.attacks.base": (
             "EXECUTION",
             "QUERY_COST",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Literal
 
 from alp_repro.attacks.apgd import APGD
 from alp_repro.attacks.base import Attack
 from alp_repro.attacks.fab import FAB
+from alp_repro.attacks.phases import Ensemble, Phase
 from alp_repro.attacks.square import Square
+from alp_repro.dtypes import Dtype
 from alp_repro.errors import InputError
 from alp_repro.plain_numbers import shown
 
@@ -17,9 +20,23 @@ _QUERIES = 5000
 
 
 def autoattack(
+    eps: float, *, version: Version = "standard", classes: int = 10, dtype: Dtype = "float32"
+) -> Ensemble:
+    """Return AutoAttack (Croce & Hein 2020), each part on the images that those before it left.
+
+    Args:
+      eps, version, classes: see `autoattack_parts`.
+      dtype: of the crafting.
+    """
+    parts = autoattack_parts(eps, version=version, classes=classes).values()
+    name = "autoattack" if version == "standard" else f"autoattack-{version}"
+    return Ensemble(name, tuple(Phase(dataclasses.replace(one, dtype=dtype)) for one in parts))
+
+
+def autoattack_parts(
     eps: float, *, version: Version = "standard", classes: int = 10
 ) -> dict[str, Attack]:
-    """Return the parts of AutoAttack (Croce & Hein 2020), each for what the ones before it left.
+    """Return the parts of AutoAttack by name, in their order.
 
     `standard`: APGD on the cross-entropy, APGD on the DLR and FAB aimed at nine wrong classes each,
     Square with 5,000 queries. `plus`: APGD on both losses with five restarts before these; FAB

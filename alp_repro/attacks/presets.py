@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 
 from alp_repro.attacks.auto_attack import autoattack
@@ -57,17 +56,10 @@ def strong_attack(eps: float, *, dtype: Dtype = "float32") -> Ensemble:
     )
 
 
-def autoattack_phases(eps: float, *, dtype: Dtype = "float32") -> Ensemble:
-    """Return AutoAttack in its standard version, each part on what those before it left."""
-    parts = autoattack(eps).values()
-    phases = [Phase(dataclasses.replace(part, dtype=dtype)) for part in parts]
-    return Ensemble("autoattack", tuple(phases))
-
-
 # By name: a function of eps and dtype.
 PRESETS: dict[str, Callable[..., Ensemble]] = {
     "strong": strong_attack,
-    "autoattack": autoattack_phases,
+    "autoattack": autoattack,
 }
 
 

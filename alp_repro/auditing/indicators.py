@@ -119,7 +119,7 @@ def unbounded_fails(left: int, images: int) -> Indicator:
 def black_box_stronger(broken: int, attacked: int, correct: int) -> Indicator:
     """`broken` of the `attacked` images, which are what is left of the `correct` ones."""
     return kinds.BLACK_BOX.judged(
-        broken > kinds.IMAGES_SHARE * correct,
+        broken > max(1, kinds.IMAGES_SHARE * correct),
         f"{broken} of the {attacked} images that gradients left standing",
     )
 
@@ -177,7 +177,7 @@ def unit_test(test: PlantedResult) -> Indicator:
 def one_step_stronger(one_step: int, default: int, images: int) -> Indicator:
     """Images broken by a single step and by the evaluation under audit, of so many."""
     return kinds.ONE_STEP.judged(
-        one_step - default > kinds.IMAGES_SHARE * images,
+        one_step - default > max(1, kinds.IMAGES_SHARE * images),
         f"one step breaks {one_step} of {images} images, the evaluation under audit {default}",
     )
 
@@ -185,7 +185,7 @@ def one_step_stronger(one_step: int, default: int, images: int) -> Indicator:
 def noise_stronger(missed: int, found: int, images: int) -> Indicator:
     """Of so many images random points break `found`, `missed` of them no attack under audit."""
     return kinds.NOISE.judged(
-        missed > kinds.IMAGES_SHARE * images,
+        missed > max(1, kinds.IMAGES_SHARE * images),
         f"random points break {found} of {images} images, {missed} of which the evaluation under "
         "audit leaves",
     )

@@ -309,6 +309,11 @@ def same_attack(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 def _settings(attack: Mapping[str, Any]) -> str:
     """What tells an attack, whatever it is computed in and a scale bounds its restarts to."""
     said = {key: value for key, value in attack.items() if key not in ("restarts", *EXECUTION)}
+    if "phases" in attack:
+        said["phases"] = [
+            phase | {"attack": {k: v for k, v in phase["attack"].items() if k not in EXECUTION}}
+            for phase in attack["phases"]
+        ]
     return json.dumps(said, sort_keys=True)
 
 

@@ -17,6 +17,7 @@ from alp_repro.model_copies import logits_function
 from alp_repro.probes import probe_images
 from alp_repro.training.objective import Objective
 
+_KERAS_BATCH = 32  # of arrays, unless `fit` is told another
 _ROUNDING = 1e-3  # of pixels that were resized or normalised
 _OF_A_SUM = 1e-2  # rounding of a row of probabilities, in bfloat16 too
 _WORDS = "expected images in [0, 1]", "expected labels from 0 to"
@@ -69,6 +70,15 @@ def check_images(images: tf.Tensor) -> None:
         raise InputError(
             f"images of shape {tuple(images.shape)}: expected [batch, height, width, channels]"
         )
+
+
+def batch_size_of(x: Any, y: Any, batch_size: int | None) -> int | None:
+    """Return the size of the batches that `fit` makes of its arguments; None: not known before."""
+    if y is not None:
+        return batch_size or _KERAS_BATCH
+    specs = tf.nest.flatten(getattr(x, "element_spec", None))
+    known = isinstance(specs[0], tf.TensorSpec) and specs[0].shape.rank
+    return specs[0].shape[0] if known else None
 
 
 def check_batch_size(size: int | None, objective: Objective) -> None:

@@ -151,8 +151,8 @@ class LogitPairing(keras.Model):
         """
         if self.check_inputs:
             inputs.check_arrays(x, y, self._classes)
-            if y is not None:
-                inputs.check_batch_size(batch_size or 32, self.objective)
+            size = inputs.batch_size_of(x, y, batch_size)
+            inputs.check_batch_size(size, self.objective)
         with inputs.told_in_one_line():
             return super().fit(x, y, batch_size, *args, **kwargs)
 

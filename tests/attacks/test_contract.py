@@ -103,7 +103,9 @@ def test_an_outcome_is_in_the_ball_and_depends_on_seed_restart_and_image_alone(
     np.testing.assert_array_equal(crafted(index), found)
     others = np.concatenate([np.arange(BATCH, BATCH + 4), index[: BATCH - 4][::-1]])
     np.testing.assert_array_equal(crafted(others)[4:][::-1], found[: BATCH - 4])
-    if name != "spsa":  # whose samples, not its start, are random: a sign seldom turns
+    # SPSA's samples, not its start, are random: a sign seldom turns. FAB's first restarts draw
+    # nothing, they begin at the image.
+    if name not in ("spsa", "fab"):
         assert np.any(crafted(index, seed=SEED + 1) != found)
 
 

@@ -217,15 +217,21 @@ def test_the_way_of_an_attack_is_read_as_its_source_reads_it() -> None:
 
 
 def test_too_few_classes_for_the_loss_under_audit() -> None:
-    assert indicators.few_classes(2, "dlr", targeted=False).raised
-    assert indicators.few_classes(3, "dlr", targeted=True).raised
-    assert not indicators.few_classes(3, "dlr", targeted=False).raised
-    assert not indicators.few_classes(2, "margin", targeted=True).raised
+    attacks = {
+        (loss, target): PGD(eps=0.1, eps_iter=0.1, nb_iter=1, loss=loss, target=target)
+        for loss in ("dlr", "margin")
+        for target in ("none", "each")
+    }
+    assert indicators.few_classes(2, attacks["dlr", "none"]).raised
+    assert indicators.few_classes(3, attacks["dlr", "each"]).raised
+    assert not indicators.few_classes(3, attacks["dlr", "none"]).raised
+    assert not indicators.few_classes(2, attacks["margin", "each"]).raised
 
 
 def test_black_box_and_unbounded_thresholds() -> None:
     assert indicators.black_box_stronger(3, 50, 200).raised
     assert not indicators.black_box_stronger(2, 50, 200).raised
+    assert not indicators.black_box_stronger(1, 19, 24).raised  # one of few images is no sign
     assert indicators.unbounded_fails(1, 50).raised
     assert not indicators.unbounded_fails(0, 50).raised
 

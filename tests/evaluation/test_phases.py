@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from alp_repro.attacks import PGD, Ensemble, Phase, Square, strong_attack
+from alp_repro.attacks import PGD, Ensemble, Phase, Square, attack_named, strong_attack
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, Progress, evaluate
 from alp_repro.evaluation.record_file import load_record, save_record
@@ -76,6 +76,36 @@ def test_a_phase_is_its_attack_and_leaves_the_other_runs_as_they_are(
     np.testing.assert_array_equal(found.losses[:, SECOND - 1], searched.losses[:, SECOND - 1])
     same = np.flatnonzero((found.losses == plain.losses).all(axis=0))
     assert set(same) == set(range(RESTARTS)) - {SECOND - 1}
+
+
+def test_a_later_phase_does_what_its_attack_alone_does_to_what_is_left(
+    model: keras.Model, images: np.ndarray, labels: np.ndarray
+) -> None:
+    pgd, square = runs(2), Square(eps=0.05, nb_iter=QUERIES)
+    both = Ensemble("both", (Phase(pgd), Phase(square)))
+    found = evaluate(model, images, labels, attack=both, batch_size=SMALL)
+    first = evaluate(model, images, labels, attack=pgd, batch_size=SMALL)
+    left = np.flatnonzero(first.standing)
+    options: dict[str, Any] = {"image_index": left, "batch_size": SMALL}
+    second = evaluate(model, images[left], labels[left], attack=square, **options)
+    expected = np.where(first.standing, -1, 0)
+    expected[left[~second.standing]] = 1
+    np.testing.assert_array_equal(found.broken_by, expected)
+    assert set(expected) == {-1, 0, 1}
+
+
+def test_a_name_and_eps_are_an_attack_or_an_ensemble(
+    model: keras.Model, images: np.ndarray, labels: np.ndarray
+) -> None:
+    named = evaluate(model, images, labels, attack="pgd", eps=0.05)
+    plain = evaluate(model, images, labels, attack=PGD(eps=0.05, eps_iter=0.0125, nb_iter=40))
+    assert named.settings["attack"] == plain.settings["attack"]
+    assert attack_named("strong", eps=0.3) == strong_attack(0.3)
+    assert attack_named("autoattack", eps=0.3).restarts == 1 + 9 + 9 + 1
+    with pytest.raises(InputError, match="'pgd': its eps is needed"):
+        evaluate(model, images, labels, attack="pgd")
+    with pytest.raises(InputError, match="unknown method 'fgsm'"):
+        evaluate(model, images, labels, attack="fgsm", eps=0.05)
 
 
 def naive_allowance(free: AttackRecord, attack: Ensemble) -> np.ndarray:
