@@ -13,33 +13,22 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from absl import flags
 
 from alp_repro import files, runs
 from alp_repro.errors import InputError
-from alp_repro.evaluation.published import records_of
 from alp_repro.reporting import claims, conditions, spread, stored_tables
 from alp_repro.reporting.differences import Difference, Movement, differences, movement
-from alp_repro.reporting.tables import TABLES, load_paper_table
-from alp_repro.runs import RunDir
+from alp_repro.reporting.tables import load_paper_table
 
-from . import app, settings
+from . import app, figure_list, settings
+from .claim_evidence import column_records, finished_rows, judge_all
 from .commands import table_command
-from .deviations import training_changes
+from .deviations import ARITHMETIC, in_words, training_changes
 
 if TYPE_CHECKING:
+    from alp_repro.evaluation import AttackRecord
     from alp_repro.reporting.stored_tables import StoredTable
-
-# Settings of a training that make it another one than the paper's, not the same in other numbers.
-LESS = (
-    "epochs",
-    "model_width",
-    "train_nb_iter",
-    "train_eps_iter",
-    "attack_warmup_steps",
-    "attack_warmup_nb_iter",
-)
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("runs_dir", "runs", "Folder of all runs.")
@@ -54,20 +43,17 @@ def main(_: list[str]) -> None:
     """Writes the verdicts and prints them."""
     if not FLAGS.scale:
         raise InputError("--scale: name one or more, as in --scale=published")
-    tables = read_tables(Path(FLAGS.runs_dir), FLAGS.scale)
-    seen = [evidence_of(tables, Path(FLAGS.runs_dir))]
-    seen += further_seeds(Path(FLAGS.runs_dir), FLAGS.scale)
-    less = reduced(tables, Path(FLAGS.runs_dir))
-    judged = [claims.judge(claim, seen, less) for claim in claims.load_claims()]
+    runs_dir = Path(FLAGS.runs_dir)
+    judged, tables = judge_all(runs_dir, FLAGS.scale, flags_dir=FLAGS.flags_dir)
     commands = {one.claim.name: commands_of(one.claim, FLAGS.scale[0]) for one in judged}
     out = Path(FLAGS.out_dir or FLAGS.runs_dir)
     differing = {
         number: found
         for number, table in tables.items()
-        if (found := differing_of(table, Path(FLAGS.runs_dir)))
+        if (found := differing_of(table, runs_dir))
     }
     text = claims.to_markdown(judged, commands, costs(tables), differing)
-    text += changed_code(tables, Path(FLAGS.runs_dir))
+    text += changed_code(tables, runs_dir)
     described = [
         {**dataclasses.asdict(one), "at_papers_training": one.at_papers_training} for one in judged
     ]
@@ -87,71 +73,14 @@ def main(_: list[str]) -> None:
     print(f"written: {out}/claims.md, .json")
 
 
-def read_tables(runs_dir: Path, scales: list[str]) -> dict[int, StoredTable]:
-    """Of each table the first scale's that has it, without numbers of models that are gone.
-
-    Its columns are in the paper's order, by which claims name them, whatever grid it was made with.
-    """
-    found = {}
-    for number in TABLES:
-        for scale in scales:
-            file = stored_tables.table_file(runs_dir / scale, number)
-            if file.exists():
-                models = runs_dir / scale / load_paper_table(number).dataset
-                table = stored_tables.current(stored_tables.read_table(file), models)
-                found[number] = stored_tables.in_papers_order(table)
-                break
-    return found
-
-
-def evidence_of(tables: dict[int, StoredTable], runs_dir: Path) -> conditions.Evidence:
-    """The tables with what stands, image by image, of each number whose result is there."""
-    outcomes: dict[conditions.Number, np.ndarray] = {}
-    for number, table in tables.items():
-        models = runs_dir / table.scale / load_paper_table(number).dataset
-        for row in table.rows:
-            if row.clean.ours is not None and RunDir(models / row.row).finished:
-                records = records_of(RunDir(models / row.row))
-                for i, standing in stored_tables.outcomes(table, row, records).items():
-                    outcomes[conditions.Number(table=number, row=row.row, column=i + 1)] = standing
-    return conditions.Evidence(tables, outcomes)
-
-
-def further_seeds(runs_dir: Path, scales: list[str]) -> list[conditions.Evidence]:
-    """What trainings with other seeds say: <runs_dir>/<scale>/seed<n>/, n from 1."""
-    found = []
-    for scale in scales:
-        for folder in sorted((runs_dir / scale).glob("seed[1-9]*")):
-            tables = read_tables(runs_dir, [f"{scale}/{folder.name}"])
-            tables = {
-                number: dataclasses.replace(table, scale=f"{scale}/{folder.name}")
-                for number, table in tables.items()
-            }
-            if tables:
-                found.append(evidence_of(tables, runs_dir))
-    return found
-
-
-def reduced(tables: dict[int, StoredTable], runs_dir: Path) -> dict[tuple[int, str], str]:
-    """What is less in the trainings of the tables' rows than in the paper's."""
-    found = {}
-    for number, table in tables.items():
-        dataset = load_paper_table(number).dataset
-        for row in table.rows:
-            run = RunDir(runs_dir / table.scale / dataset / row.row)
-            if run.finished:
-                changes = training_changes(run, dataset, row.row, flags_dir=FLAGS.flags_dir)
-                if any(f"{key} " in changes for key in LESS):
-                    found[number, row.row] = changes
-    return found
-
-
 def commands_of(claim: conditions.Claim, scale: str) -> list[str]:
-    """What makes the rows that a claim needs."""
-    return [
+    """What makes the rows, and the figure, that a claim needs."""
+    figures = [spec for spec in figure_list.FIGURES if spec.name == claim.figure]
+    tables = [
         f"{table_command(table, scale)} --only={','.join(rows)}"
         for table, rows in claim.rows.items()
     ]
+    return tables + [spec.command(scale) for spec in figures]
 
 
 def differing_of(table: StoredTable, runs_dir: Path) -> list[Difference]:
@@ -159,17 +88,19 @@ def differing_of(table: StoredTable, runs_dir: Path) -> list[Difference]:
     dataset = load_paper_table(table.table).dataset
     changes: dict[str, str] = {}
     movements: dict[tuple[str, int], Movement] = {}
-    for row in table.rows:
-        run = RunDir(runs_dir / table.scale / dataset / row.row)
-        if not run.finished:
-            continue
-        changes[row.row] = training_changes(run, dataset, row.row, flags_dir=FLAGS.flags_dir)
+    records: dict[tuple[str, int], AttackRecord] = {}
+    for row, run in finished_rows(table, runs_dir):
+        changed = training_changes(run, dataset, row.row, flags_dir=FLAGS.flags_dir)
+        # How it was computed is said above all of them: it goes either way.
+        changes[row.row] = in_words(changed, leaving_out=ARITHMETIC)
+        for i, record in column_records(table, row, run).items():
+            records[row.row, i] = record
         moved = movement(run.log) if run.log.exists() else None
         column = watched_column(table, row.row, dataset)
         if moved is not None and column is not None:
             movements[row.row, column] = moved
     beside = spread.spread_beside(runs_dir, table.table)
-    return differences(table, changes=changes, movements=movements, spread=beside)
+    return differences(table, changes=changes, movements=movements, records=records, spread=beside)
 
 
 def watched_column(table: StoredTable, row: str, dataset: str) -> int | None:
@@ -200,13 +131,10 @@ def changed_code(tables: dict[int, StoredTable], runs_dir: Path) -> str:
     """Which models were trained with code that no revision has, in words; "" for none."""
     found = []
     for number, table in tables.items():
-        dataset = load_paper_table(number).dataset
-        for row in table.rows:
-            run = RunDir(runs_dir / table.scale / dataset / row.row)
-            if run.finished:
-                revision = str(files.read_json(run.recipe).get("revision", ""))
-                if revision.endswith("+changes"):
-                    found.append(f"- {dataset}/{row.row}: {revision}")
+        for row, run in finished_rows(table, runs_dir):
+            revision = str(files.read_json(run.recipe).get("revision", ""))
+            if revision.endswith("+changes"):
+                found.append(f"- {load_paper_table(number).dataset}/{row.row}: {revision}")
     if not found:
         return ""
     title = (

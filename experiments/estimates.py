@@ -127,7 +127,7 @@ def _kind(recipe: Recipe) -> Hashable:
         recipe.model_width,
         recipe.batch_size,
         recipe.dtype,
-        recipe.attack if recipe.uses_adversarial else None,
+        recipe.attack if recipe.crafts else None,
         recipe.augment,
     )
 

@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from alp_repro.data.specs import DATASETS
+from alp_repro.reporting.labels import model_label
 from alp_repro.reporting.report import Expected, Missing
 from alp_repro.reporting.tables import TABLES
 
@@ -110,6 +111,6 @@ def missing_row(run: RunDir, part: str) -> Missing:
     spec = DATASETS.get(dataset)
     number = spec.tables[0] if spec and spec.tables else 1
     return Missing(
-        f"{part} of {spec.title if spec else dataset} {row}",
+        f"{part} of {spec.title if spec else dataset} {model_label(dataset, row)}",
         f"{table_command(number, scale)} --only={row}",
     )

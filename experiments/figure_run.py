@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
+from alp_repro.attacks import EXECUTION
 from alp_repro.data import dataset_spec, unverified_source
 from alp_repro.errors import InputError
-from alp_repro.reporting import figures, results, tables
+from alp_repro.reporting import figures, labels, results
 from alp_repro.runs import RunDir
 
 from . import devices, flagfiles, settings
@@ -22,7 +23,16 @@ from .flagfiles import one_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from alp_repro.attacks import Attack, Ensemble
     from alp_repro.reporting.report import Missing
+
+_IN_CAPTIONS = {
+    "eps": "ε =",
+    "eps_iter": "steps of",
+    "learning_rate": "a learning rate of",
+    "nb_iter": "n =",
+    "restarts": "r =",
+}
 
 FLAGS = flags.FLAGS
 
@@ -87,9 +97,18 @@ def finished_runs(rows: list[str]) -> tuple[dict[str, RunDir], list[Missing]]:
 
 
 def title(row: str) -> str:
-    """A row's label without its settings: "CLP (λ = 0.5) + N(0, 0.5)" is "CLP"."""
-    labels = {found.row: found.label for found in tables.load_paper_table(FLAGS.table).rows}
-    return labels.get(row, row).partition(" (")[0]
+    """Return a row's label without its settings."""
+    return labels.row_label(FLAGS.table, row)
+
+
+def in_words(attack: Attack | Ensemble) -> str:
+    """Say an attack as a caption does: the paper's symbols, sizes on the 0–255 scale."""
+    said = [f"{_IN_CAPTIONS[name]} {value}" for name, value in attack.varied.items()]
+    if attack.dtype != "float32":
+        said.append(f"crafted in {attack.dtype} and judged in float32")
+    others = attack.departures_text(leaving_out=("method", *EXECUTION))
+    rest = f", and {others}" if others else ""
+    return f"{attack.name.upper()} with {', '.join(said)}{rest} (sizes on the 0–255 scale)"
 
 
 def data_and_scale() -> str:

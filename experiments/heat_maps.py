@@ -66,8 +66,11 @@ def main(_: list[str]) -> None:
         f"{', '.join(maps)} on {figure_run.data_and_scale()}: adversarial accuracy of "
         f"{made['num_images']} evaluation images after PGD with "
         f"ε = {made['attack']['eps'] * 255:g}, {_restarts(made)}, crafted in "
-        f"{made['attack']['dtype']}, by step size and iterations. Each panel has a colour scale "
-        "of its own."
+        f"{made['attack']['dtype']}, by step size and iterations. An image is attacked from the "
+        "same start in every cell, so that cells of a column are one run looked at after more "
+        "steps, and cells do not tell how much starts matter: differences of a few images between "
+        "neighbours are chance. Crosses: the lowest accuracy, in all cells that share it. Each "
+        "panel has a colour scale of its own."
     )
     figure_run.finish(
         figures.heat_map_panels(maps),

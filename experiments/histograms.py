@@ -85,7 +85,8 @@ def _draw(row: str, run: RunDir, record: AttackRecord, attack: Attack | Ensemble
     if FLAGS.cases:
         cases = figures.typical_cases(losses, broken)
         chosen, kind, rule = list(cases.values()), "cases", _rule(set(cases), record)
-        titles = [f"{case}:\n{names[i]}" for case, i in cases.items()]
+        of = f"of {attack.restarts}"
+        titles = [f"{case} ({of}):\n{names[i]}" for case, i in cases.items()]
     else:
         chosen, kind, rule = list(range(min(FLAGS.panels, len(losses)))), "histograms", ""
         titles = [names[i] for i in chosen]
@@ -93,10 +94,10 @@ def _draw(row: str, run: RunDir, record: AttackRecord, attack: Attack | Ensemble
     mean = record.mean_accuracy(attack.restarts)
     caption = (
         f"{figure_run.title(row)} on {figure_run.data_and_scale()}: the cross-entropy "
-        f"with which restarts of {attack} (0–255 scale) end on each of {len(chosen)} "
+        f"with which restarts of {figure_run.in_words(attack)}, end on each of {len(chosen)} "
         "test images. Red line: −ln 0.1, where the true class has probability 0.1, so that right "
-        "of it another class is ahead. Written in: the shares of the restarts that end right of "
-        f"the line and that break the image.{rule} Adversarial accuracy on all "
+        "of it another class is ahead. Above each panel: the shares of the restarts that end right "
+        f"of the line and that break the image.{rule} Adversarial accuracy on all "
         f"{len(record.labels)} images attacked: {mean:.1%} in the mean over restarts, {worst:.1%} "
         "in the worst case."
     )
@@ -115,7 +116,7 @@ def _rule(found: set[str], record: AttackRecord) -> str:
     absent = [case for case in figures.CASES if case not in found]
     return (
         f" Of each kind the first of images {record.indices[0]}–{record.indices[-1]} with restarts "
-        f"on both sides of the line, else the first. {kinds}."
+        f"on both sides of the line, else the first; {kinds}."
         + (f" None here: {', '.join(absent)}." if absent else "")
     )
 

@@ -10,15 +10,24 @@ the next time. Sizes are on the 0-255 scale.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import flags
 from tqdm import tqdm
 
+from alp_repro import runs
 from alp_repro.data import Images, dataset_spec, load
 from alp_repro.errors import InputError
-from alp_repro.evaluation.landscape import Plane, Surfaces, local_maxima, surfaces_of_run
+from alp_repro.evaluation.landscape import (
+    Plane,
+    Surfaces,
+    local_maxima,
+    loss_surfaces,
+    maximum_at_image,
+    surfaces_of_run,
+)
 from alp_repro.reporting import figures
 
 from . import app, devices, figure_run, settings
@@ -56,19 +65,65 @@ def main(_: list[str]) -> None:
         load.load_split(FLAGS.dataset, "test", data_dir=FLAGS.data_dir, limit=max(positions) + 1),
         positions,
     )
-    surfaces = {figure_run.title(row): _surfaces(run, data, plane) for row, run in found.items()}
-    losses = np.concatenate([found.losses for found in surfaces.values()])
-    titles = list(surfaces)
+    shown = {figure_run.title(row): _shown(run, data, plane) for row, run in found.items()}
+    losses = np.concatenate([one.surfaces.losses for one in shown.values()])
+    taken_for = np.concatenate([one.taken_for for one in shown.values()])
+    labels = np.tile(data.labels, len(shown))
+    titles = list(shown)
     if len(positions) > 1:
         titles = [f"image {i}, class {c}" for i, c in zip(data.indices, data.labels, strict=True)]
-    figure = figures.surface_panels(losses, plane.offsets, titles, share_loss_axis=_SHARE.value)
+    titles = [
+        title if taken == label else f"{title}, taken for {taken}"
+        for title, taken, label in zip(titles, taken_for, labels, strict=True)
+    ]
+    figure = figures.surface_panels(
+        losses,
+        plane.offsets,
+        titles,
+        share_loss_axis=_SHARE.value,
+        marked=list(taken_for != labels),
+    )
     figure_run.finish(
         figure,
         name=f"loss_surface_{FLAGS.dataset}_{'_'.join(found)}",
-        caption=_caption(list(surfaces), data, plane, losses),
+        caption=_caption(shown, data, plane),
         drawn=found,
         missing=missing,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shown:
+    """What is drawn of one model.
+
+    taken_for: the class that it gives each image; peaks: how many images are local maxima, with
+    the figure's points and with points that are not clipped.
+    """
+
+    surfaces: Surfaces
+    taken_for: np.ndarray
+    peaks: tuple[int, int]
+
+
+def _shown(run: RunDir, data: Images, plane: Plane) -> _Shown:
+    from alp_repro.evaluation.evaluate import predictions
+
+    surfaces = _surfaces(run, data, plane)
+    model = runs.load_model(run.model)
+    unit = data.unit_scale
+    # Five grid points a side around each image, as `maximum_at_image` looks at.
+    near = dataclasses.replace(
+        plane, radius=4 * plane.radius / (plane.resolution - 1), resolution=5
+    )
+    bare = loss_surfaces(
+        model,
+        data.images,
+        data.labels,
+        plane=dataclasses.replace(near, clip=False),
+        indices=data.indices,
+    )
+    peaks = [sum(map(maximum_at_image, found.losses)) for found in (surfaces, bare)]
+    return _Shown(surfaces, predictions(model, unit, batch_size=len(unit)), (peaks[0], peaks[1]))
 
 
 def _surfaces(run: RunDir, data: Images, plane: Plane) -> Surfaces:
@@ -83,19 +138,42 @@ def _surfaces(run: RunDir, data: Images, plane: Plane) -> Surfaces:
         )
 
 
-def _caption(labels: list[str], data: Images, plane: Plane, losses: np.ndarray) -> str:
+def _caption(shown: dict[str, _Shown], data: Images, plane: Plane) -> str:
     images = ", ".join(map(str, data.indices))
     noun = f"test image {images}" if len(data.indices) == 1 else f"test images {images}"
     bound = f"{plane.radius * 255:g}"
+    losses = np.concatenate([one.surfaces.losses for one in shown.values()])
     maxima = ", ".join(str(int(local_maxima(surface).sum())) for surface in losses)
+    ranges = ", ".join(f"{np.ptp(surface):.2g}" for surface in losses)
+    wrong = sum(int(np.sum(one.taken_for != data.labels)) for one in shown.values())
+    red = "A red title names the class that a misclassified image is taken for. " if wrong else ""
     return (
-        f"{', '.join(labels)} on {figure_run.data_and_scale()}: cross-entropy around {noun} "
+        f"{', '.join(shown)} on {figure_run.data_and_scale()}: cross-entropy around {noun} "
         f"on the plane x + a·u + b·v of two random sign vectors (seed {plane.seed}), a and b in "
         f"[−{bound}, {bound}] on the 0–255 scale, "
         f"{'clipped' if plane.clip else 'not clipped'} to valid pixels, "
-        f"{plane.resolution}×{plane.resolution} points. The cross marks the image. "
-        f"Local maxima, panel by panel: {maxima}."
+        f"{plane.resolution}×{plane.resolution} points. The cross marks the image; each panel has "
+        "a loss axis of its own and is seen over the corner where the loss is lowest. "
+        f"{red}From the lowest to the highest loss of each panel: {ranges} nats; local maxima: "
+        f"{maxima}.{_of_peaks(shown, plane)}"
     )
+
+
+def _of_peaks(shown: dict[str, _Shown], plane: Plane) -> str:
+    """How many images lie on a local maximum, and what clipping has to do with it."""
+    here, bare = (sum(one.peaks[i] for one in shown.values()) for i in (0, 1))
+    count = sum(len(one.taken_for) for one in shown.values())
+    if not here:
+        return ""
+    told = f" The image itself is a local maximum in {here} of {count} panels"
+    if plane.clip and plane.resolution % 2:
+        told += f", and in {bare} where the points are not clipped"
+        if bare < here:
+            told += (
+                ": such a peak comes from clipping, which takes most of a step away where pixels "
+                "are black or white already"
+            )
+    return told + "."
 
 
 def cli() -> None:

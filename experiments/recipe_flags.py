@@ -73,6 +73,7 @@ def define_recipe_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         False,
         "A pass of its own for each penalty on clean images, and for the clean batch in any case.",
     )
+    switch("statistics_passes", False, "Move batch norm's averages as the authors' graph does.")
     count("virtual_replicas", 1, "Batch norm and pairs see the shares of so many replicas.")
     switch("augment", False, "Random crop, flip and saturation.")
     number("label_smoothing", 0.0, "Label smoothing.")

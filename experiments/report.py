@@ -1,8 +1,9 @@
-"""One self-contained HTML page with the tables and figures of a scale and what is missing of them.
+"""One self-contained HTML page with the verdicts, tables and figures of a scale.
 
     python -m experiments.report --scale=quick
 
-Reads <runs_dir>/<scale>/ and writes <runs_dir>/<scale>/report.html; nothing is computed.
+Reads <runs_dir>/<scale>/ and writes <runs_dir>/<scale>/report.html, which names what is missing;
+nothing is computed.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from alp_repro.attacks import resolve_dtype
 from alp_repro.data.load import EVALUATION_IMAGES
 from alp_repro.data.specs import DATASETS
 from alp_repro.reporting import report
+from alp_repro.reporting.labels import model_label
 
 from . import app, settings
-from .deviations import training_changes
+from .claim_evidence import judge_all
+from .deviations import in_words, training_changes
 from .evaluation_run import image_count
 from .figure_list import expected
 
@@ -34,7 +37,10 @@ flags.DEFINE_string("out", None, "The page's file (default: report.html in the s
 def main(_: list[str]) -> None:
     """Writes the page."""
     folder = Path(FLAGS.runs_dir) / FLAGS.scale
-    page = report.collect(folder, expected=expected(FLAGS.scale), deviations=deviations(folder))
+    judged, _tables = judge_all(Path(FLAGS.runs_dir), [FLAGS.scale], flags_dir=FLAGS.flags_dir)
+    page = report.collect(
+        folder, expected=expected(FLAGS.scale), deviations=deviations(folder), judged=judged
+    )
     out = Path(FLAGS.out) if FLAGS.out else folder / "report.html"
     files.write_text(out, report.render(page))
     print(
@@ -55,7 +61,8 @@ def deviations(folder: Path) -> list[str]:
         for row in rows:
             run = runs.RunDir(folder / dataset / row)
             changes = training_changes(run, dataset, row, flags_dir=FLAGS.flags_dir)
-            lines.setdefault((spec.title, changes), []).append(row)
+            told = in_words(changes)
+            lines.setdefault((spec.title, told), []).append(model_label(dataset, row))
         if rows:
             lines[spec.title, _evaluation_changes(dataset, rows[0])] = ["evaluation"]
     return [

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
+from alp_repro.data import dataset_spec
 from alp_repro.errors import InputError
 from alp_repro.reporting import figures, results
 from alp_repro.training.log import read_log
@@ -44,13 +45,23 @@ def main(_: list[str]) -> None:
             f"{', '.join(logs)} on {figure_run.data_and_scale()}: accuracy on the training batches "
             "(clean, and on the adversarial images of the training attack) and the weighted terms "
             "of the loss, means over each epoch; accuracy on test images, clean and attacked, "
-            "where the training looked at them."
+            f"where the training looked at them.{_of_averages(found)}"
         )
     else:
         figure, caption = _restarts(found, missing)
     kind = "training" if FLAGS.training else "restarts"
     figure_run.finish(
         figure, name=f"{kind}_{FLAGS.dataset}", caption=caption, drawn=found, missing=missing
+    )
+
+
+def _of_averages(found: dict[str, RunDir]) -> str:
+    """What batch norm has to do with the distance of the two clean accuracies; "" without it."""
+    if dataset_spec(FLAGS.dataset).model == "lenet":  # it has no batch norm
+        return ""
+    return (
+        " Batch norm takes the statistics of each batch in training accuracies, and in test "
+        "accuracies its moving averages, which lag behind the weights by some thousand steps."
     )
 
 
@@ -76,7 +87,8 @@ def _restarts(found: dict[str, RunDir], missing: list[Missing]) -> tuple[Figure,
     caption = (
         f"{', '.join(records)} on {figure_run.data_and_scale()}: adversarial accuracy of "
         f"{n} evaluation images after the first r restarts, as many as a row has, of "
-        f"{dataclasses.replace(attack, restarts=most)} (0–255 scale); bands: 95% Wilson intervals."
+        f"{figure_run.in_words(dataclasses.replace(attack, restarts=most))}; bands: 95% Wilson "
+        "intervals."
     )
     return figures.restart_curves(records, restarts=most), caption
 

@@ -140,7 +140,8 @@ def recipe(values: flags.FlagValues) -> Recipe:
     penalties = _penalties(values)
     fraction = values.adversarial_fraction
     needed = any("adversarial" in PENALTIES[name].needs for name in penalties)
-    attack = _training_attack(values, needed=bool(fraction or needed))
+    needed = needed or bool(fraction) or values.statistics_passes
+    attack = _training_attack(values, needed=needed)
     try:
         drops = tuple(int(epoch) for epoch in values.learning_rate_drops)
     except ValueError as error:
@@ -241,6 +242,9 @@ def changes(paper: Recipe, scaled: Recipe) -> dict[str, tuple[Any, Any]]:
 
 def _flat(settings: Recipe) -> dict[str, Any]:
     found = settings.to_json()
+    for field in dataclasses.fields(Recipe):  # those that are left out while they are default
+        if field.name != "penalties":
+            found.setdefault(field.name, getattr(settings, field.name))
     found["train_dtype"] = found.pop("dtype")
     attack = found.pop("attack") or {}
     for key, value in attack.items():

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 DEFAULT_BATCH = 500
+# Nats. A surface that varies by less changes the true class's probability by less than a hundredth
+# of a percent: it is flat, and its hills are rounding.
+FLAT = 1e-4
 _MOST_POINTS = 10_000  # a side: a bound that no honest call reaches
 
 
@@ -295,7 +298,9 @@ def load_surfaces(path: Path, plane: Plane) -> Surfaces:
 
 
 def local_maxima(losses: np.ndarray, *, reach: int = 2) -> np.ndarray:
-    """Marks the points of a surface that are higher than all others around them.
+    """Mark the points of a surface that are higher than all others around them.
+
+    A surface that varies by less than FLAT has none.
 
     Args:
       losses: float [resolution, resolution].
@@ -304,7 +309,7 @@ def local_maxima(losses: np.ndarray, *, reach: int = 2) -> np.ndarray:
     Returns:
       Bool like `losses`.
     """
-    if min(losses.shape) <= 2 * reach:
+    if min(losses.shape) <= 2 * reach or np.ptp(losses) < FLAT:
         return np.zeros(losses.shape, bool)
     side = 2 * reach + 1
     windows = np.lib.stride_tricks.sliding_window_view(losses, (side, side))
@@ -312,3 +317,17 @@ def local_maxima(losses: np.ndarray, *, reach: int = 2) -> np.ndarray:
     # Strictly higher than the rest: exactly one value of the window, the middle, reaches it.
     highest = (windows >= middle[:, :, None, None]).sum(axis=(2, 3)) == 1
     return np.pad(highest, reach)
+
+
+def maximum_at_image(losses: np.ndarray, *, reach: int = 2) -> bool:
+    """Return whether the image in the middle is higher than the points around it.
+
+    Args:
+      losses: float [resolution, resolution], an odd number a side.
+      reach: grid points to each side that are compared.
+    """
+    middle, rest = divmod(len(losses), 2)
+    if not rest or middle < reach:
+        return False
+    around = losses[middle - reach : middle + reach + 1, middle - reach : middle + reach + 1]
+    return int((around >= losses[middle, middle]).sum()) == 1

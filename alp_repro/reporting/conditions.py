@@ -22,6 +22,8 @@ from typing import Literal
 import numpy as np
 
 from alp_repro.evaluation.pairs import paired_interval, two_sample_interval
+from alp_repro.reporting.figure_numbers import COUNTS, MEASURES, Measure
+from alp_repro.reporting.labels import row_label
 from alp_repro.reporting.stored_tables import StoredTable
 from alp_repro.reporting.tables import Cell, TableRow
 
@@ -31,15 +33,16 @@ Outcomes = Mapping["Number", np.ndarray]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Number:
-    """A number of a table: its row and column.
+    """A number of a table, its row and column, or of a figure of one of its models.
 
     column: the adversarial one, from 1; "clean"; "least": the least of all adversarial columns,
-    `strong` among them. of_clean: as a share of the row's clean accuracy.
+    `strong` among them; or what a figure shows (`figure_numbers.MEASURES`). of_clean: as a share
+    of the row's clean accuracy.
     """
 
     table: int
     row: str
-    column: int | Literal["clean", "least"]
+    column: int | Literal["clean", "least"] | Measure
     of_clean: bool = False
 
 
@@ -86,6 +89,7 @@ class Claim:
       images, restarts, clean: the least that a number must have to bear on it: images, restarts
         (of the strongest column), the model's clean accuracy in percent.
       seeds: the least trainings that differ in their seed; each must meet each condition.
+      figure: the figure of ours that shows its numbers, if one does.
       hours: estimate of all that it needs (`claims.ESTIMATED_ON`); None: nobody has measured.
     """
 
@@ -98,6 +102,7 @@ class Claim:
     restarts: int = 1
     clean: float = 90.0
     seeds: int = 1
+    figure: str | None = None
     hours: float | None = None
 
     @property
@@ -125,25 +130,26 @@ class Evidence:
     """What one training of each row, all of one seed, has to say.
 
     tables: number -> table; outcomes: what stands, bool [n], of numbers whose results are there, an
-    image at the same place in all of a table.
+    image at the same place in all of a table; measured: of figures, with intervals.
     """
 
     tables: Mapping[int, StoredTable]
     outcomes: Outcomes = dataclasses.field(default_factory=dict)
+    measured: Mapping[Number, Cell] = dataclasses.field(default_factory=dict)
 
 
 def tested_condition(condition: Condition, claim: Claim, evidence: Evidence) -> Tested:
     """Test a condition on the tables of one seed."""
     sides = []
     for side in (condition.left, condition.right):
-        found = _Side.of(side, claim, evidence.tables)
+        found = _Side.of(side, claim, evidence)
         if found.why:
             return Tested(condition_text(condition, "?", "?"), "untested", found.why)
         sides.append(found)
     left, right = sides
     low, high, how = _difference(condition, left, right, evidence.outcomes)
     text = condition_text(condition, left.text, right.text)
-    text += f": difference {(low + high) / 2:+.1f} [{low:+.1f}, {high:+.1f}]{how}"
+    text += f": difference {left.value - right.value:+.1f} [{low:+.1f}, {high:+.1f}]{how}"
     state = _state(condition, low, high)
     # With more restarts a number can only fall.
     falling = {"holds": left if condition.relation == "above" else right}
@@ -204,28 +210,41 @@ class _Side:
         return self.number.table if self.number else None
 
     @classmethod
-    def of(cls, side: Number | float, claim: Claim, tables: Mapping[int, StoredTable]) -> _Side:
+    def of(cls, side: Number | float, claim: Claim, evidence: Evidence) -> _Side:
         if not isinstance(side, Number):
             return cls(side, side, side, f"{side:g}%")
-        table = tables.get(side.table)
+        label = row_label(side.table, side.row)
+        table = evidence.tables.get(side.table)
         row = table.row(side.row) if table else None
         if row is None or (isinstance(side.column, int) and side.column > len(row.cells)):
-            return cls(why=f"Table {side.table} has no {side.row} yet")
+            return cls(why=f"Table {side.table} has no {label} yet")
+        if side.column in MEASURES:
+            return cls._of_figure(row, side, claim, evidence.measured.get(side, Cell()))
         column, cell = _cell_of(row, side, claim)
         why = _unfit(row, cell, side, claim)
         if why or cell.ours is None or cell.low is None or cell.high is None:
-            return cls(why=why or f"{side.row} has no number in column {side.column} yet")
+            return cls(why=why or f"{label} has no number in column {side.column} yet")
         sample = f"n={cell.images}" + (f", r={cell.restarts}" if cell.restarts else "")
         scale = 100 / row.clean.ours if side.of_clean and row.clean.ours else 1.0
         value, low, high = (scale * number for number in (cell.ours, cell.low, cell.high))
         few = ""
         # The first columns have one restart by the paper's own protocol, `strong` its budget.
         if column == 3 and cell.restarts is not None and cell.restarts < claim.restarts:
-            few = f"{side.row} has {cell.restarts} restarts, fewer than {claim.restarts}"
+            few = f"{label} has {cell.restarts} restarts, fewer than {claim.restarts}"
         number = Number(table=side.table, row=side.row, column=column)
         return cls(
             value, low, high, f"{value:.1f}% [{low:.1f}, {high:.1f}] ({sample})", "", few, number
         )
+
+    @classmethod
+    def _of_figure(cls, row: TableRow, side: Number, claim: Claim, cell: Cell) -> _Side:
+        why = _unfit(row, cell, side, claim)
+        if why or cell.ours is None or cell.low is None or cell.high is None:
+            return cls(why=why or f"no figure of {row_label(side.table, side.row)} shows this yet")
+        text = f"{cell.ours:.1f}% [{cell.low:.1f}, {cell.high:.1f}] (n={cell.images})"
+        if side.column in COUNTS:
+            text = f"{cell.ours:g}"
+        return cls(cell.ours, cell.low, cell.high, text)
 
 
 def _cell_of(
@@ -250,12 +269,13 @@ def _strongest(cell: Cell, claim: Claim) -> Cell:
 
 def _unfit(row: TableRow, cell: Cell, side: Number, claim: Claim) -> str:
     """Why a number does not bear on a claim; "" when it does."""
+    label = row_label(side.table, side.row)
     if row.mark:
-        return f"{side.row}: {row.mark}"
+        return f"{label}: {row.mark}"
     if row.clean.ours is not None and row.clean.ours < claim.clean:
-        return f"{side.row} has a clean accuracy of {row.clean.ours:.1f}%, below {claim.clean:g}%"
+        return f"{label} has a clean accuracy of {row.clean.ours:.1f}%, below {claim.clean:g}%"
     if cell.images is not None and cell.images < claim.images:
-        return f"{side.row} was attacked on {cell.images} images, fewer than {claim.images}"
+        return f"{label} was looked at on {cell.images} images, fewer than {claim.images}"
     return ""
 
 
@@ -266,8 +286,16 @@ def condition_text(condition: Condition, left: str, right: str) -> str:
         if not isinstance(side, Number):
             return f"{side:g}%"
         share = ", of its clean accuracy" if side.of_clean else ""
-        return f"{side.row} (Table {side.table}, column {side.column}{share}): {shown}"
+        place = MEASURES.get(side.column)
+        place = place or f"Table {side.table}, {_column_text(side.column)}{share}"
+        return f"{row_label(side.table, side.row)} ({place}): {shown}"
 
     relation = condition.relation
     distance = f" by {condition.by:g} points" if condition.by else ""
     return f"{name(condition.left, left)} {relation} {name(condition.right, right)}{distance}"
+
+
+def _column_text(column: int | str) -> str:
+    if column == "least":
+        return "the attack that leaves least"
+    return "clean" if column == "clean" else f"attack {column}"

@@ -15,16 +15,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from alp_repro.reporting.extrapolation import expected_standing
+from alp_repro.reporting.stored_tables import standing_at
 from alp_repro.reporting.table_files import sample_text
 from alp_repro.training.log import read_log
 
 if TYPE_CHECKING:
+    from alp_repro.evaluation import AttackRecord
     from alp_repro.reporting.spread import Spread
     from alp_repro.reporting.stored_tables import StoredTable
     from alp_repro.reporting.tables import Cell, TableRow
 
 _FEWEST_LOOKS = 3
 PAPERS_IMAGES = 1000
+LOOK_IMAGES = 200  # that a training looks at
+
+Records = Mapping[tuple[str, int], "AttackRecord"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,8 +82,13 @@ def differs_significantly(cell: Cell) -> bool:
     """
     if cell.ours is None or cell.by_paper is None or cell.images is None:
         return False
-    ours, theirs = round(cell.ours * cell.images / 100), round(10 * cell.by_paper)
-    return fisher_p(ours, cell.images, theirs, PAPERS_IMAGES) < 0.05
+    return _differ(cell.ours, cell.images, cell.by_paper)
+
+
+def _differ(ours: float, images: int, by_paper: float) -> bool:
+    """Return whether a share of so many images, in percent, differs from one of the paper's."""
+    here, theirs = round(ours * images / 100), round(by_paper * PAPERS_IMAGES / 100)
+    return fisher_p(here, images, theirs, PAPERS_IMAGES) < 0.05
 
 
 @functools.lru_cache(maxsize=4096)
@@ -103,6 +114,7 @@ def differences(
     *,
     changes: Mapping[str, str],
     movements: Mapping[tuple[str, int], Movement],
+    records: Records | None = None,
     spread: Spread | None = None,
 ) -> list[Difference]:
     """Return the numbers of a table for which `differs_significantly`, with facts.
@@ -111,6 +123,7 @@ def differences(
       table: the table.
       changes: row -> what its training has otherwise than the paper's; "" or absent: nothing.
       movements: (row, adversarial column from 0) -> of the attack that the training watched.
+      records: (row, adversarial column from 0) -> the result that says the number.
       spread: between trainings.
     """
     titles = ("clean", *(column.title for column in table.columns))
@@ -124,14 +137,13 @@ def differences(
             if changes.get(row.row) and row.row not in told:  # once a row is enough
                 facts.append(f"trained with {changes[row.row]}")
                 told.add(row.row)
+            record = (records or {}).get((row.row, i - 1))
             asked = table.columns[i - 1].grid_restarts if i else None
             if asked and cell.restarts and cell.restarts < asked and _above(cell):
-                facts.append(
-                    f"{cell.restarts} of the paper's {asked} restarts, which leave more; whether "
-                    "they explain all of it cannot be told from this"
-                )
+                facts.append(_of_restarts(cell, record, asked))
+                facts += _of_all_attacks(table, row, records or {}, cell)
             if (moved := movements.get((row.row, i - 1))) is not None:
-                facts.append(_of_movement(moved))
+                facts.append(_of_movement(moved, record))
             facts += _of_spread(spread, row, titles[i], cell)
             found.append(Difference(what=_what(row, titles[i], cell), facts=tuple(facts)))
     return found
@@ -151,12 +163,52 @@ def _above(cell: Cell) -> bool:
     return cell.ours is not None and cell.by_paper is not None and cell.ours > cell.by_paper
 
 
-def _of_movement(moved: Movement) -> str:
-    return (
-        f"in {moved.looks} looks at the first 200 of the evaluation images over the last fifth of "
-        f"its training, this accuracy moved between {moved.low:.1f} and {moved.high:.1f}%: so it "
-        "depends on when a training ends (of these images, not comparable with the paper's 1000)"
+def _of_restarts(cell: Cell, record: AttackRecord | None, asked: int) -> str:
+    """Say how much of a higher number fewer restarts explain."""
+    assert cell.restarts is not None and cell.by_paper is not None and cell.images is not None
+    told = f"{cell.restarts} of the paper's {asked} restarts, which leave more"
+    expected = None
+    if record is not None:
+        expected = expected_standing(record.first_break, reached=cell.restarts, restarts=asked)
+    if expected is None:
+        return f"{told}; too few images broke after the first to foretell how many {asked} leave"
+    low, high = (100 * share for share in expected)
+    told += (
+        f"; by fits to the restarts at which its images broke, {asked} would leave {low:.1f} to "
+        f"{high:.1f}%"
     )
+    if low > cell.by_paper and _differ(low, cell.images, cell.by_paper):
+        return f"{told}: the restarts explain a part only"
+    return f"{told}: the restarts may explain all of it"
+
+
+def _of_all_attacks(table: StoredTable, row: TableRow, records: Records, cell: Cell) -> list[str]:
+    """Say that the model is another one, where all attacks together leave more than the paper's."""
+    found = [
+        standing_at(records[row.row, i], row.cells[i].restarts or 1)
+        for i in range(len(table.columns))
+        if (row.row, i) in records and row.cells[i].images == cell.images
+    ]
+    if len(found) < 2 or cell.by_paper is None:
+        return []
+    together = 100 * float(np.logical_and.reduce(found).mean())
+    if together <= cell.by_paper or not _differ(together, len(found[0]), cell.by_paper):
+        return []
+    return [
+        f"all {len(found)} attacks of the table together leave {together:.1f}%, still above the "
+        "paper's: its training differs"
+    ]
+
+
+def _of_movement(moved: Movement, record: AttackRecord | None) -> str:
+    told = (
+        f"in {moved.looks} looks at the first {LOOK_IMAGES} of the evaluation images over the last "
+        f"fifth of its training, this accuracy moved between {moved.low:.1f} and {moved.high:.1f}%"
+    )
+    if record is not None and len(record.labels) >= LOOK_IMAGES:
+        own = 100 * float(standing_at(record, 1)[:LOOK_IMAGES].mean())
+        told += f" (of these images the finished model leaves {own:.1f}%)"
+    return told
 
 
 def _of_spread(spread: Spread | None, row: TableRow, title: str, cell: Cell) -> list[str]:

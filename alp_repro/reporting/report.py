@@ -1,4 +1,4 @@
-"""The report: one page with what was run, the tables, the figures, and what is missing.
+"""The report: one page with verdicts, tables, figures, what was run, and what is missing.
 
 Everything is read from a scale's folder, runs/<scale>/:
 
@@ -18,7 +18,9 @@ from typing import Any
 
 from alp_repro import decoding, files, runs
 from alp_repro.errors import InputError
-from alp_repro.reporting import results, stored_tables
+from alp_repro.reporting import claims, results, stored_tables
+from alp_repro.reporting.differences import differs_significantly
+from alp_repro.reporting.labels import model_label
 from alp_repro.reporting.pages import render_page
 from alp_repro.reporting.spread import Spread, spread_beside
 from alp_repro.reporting.table_files import sample_text
@@ -65,8 +67,8 @@ class TableShown:
 
     @property
     def differing(self) -> int:
-        """How many of the paper's numbers lie outside our intervals."""
-        return sum(cell.differs for row in self.rows for cell in self.cells(row))
+        """How many numbers of ours differ from the paper's by a two-sample test."""
+        return sum(self.differs(cell) for row in self.rows for cell in self.cells(row))
 
     @property
     def compared(self) -> int:
@@ -76,6 +78,10 @@ class TableShown:
             for row in self.rows
             for cell in self.cells(row)
         )
+
+    def differs(self, cell: Cell) -> bool:
+        """Whether ours and the paper's number differ by a two-sample test."""
+        return differs_significantly(cell)
 
     def cells(self, row: TableRow) -> tuple[Cell, ...]:
         """A row's cells, the clean accuracy first."""
@@ -127,6 +133,7 @@ class Report:
 
     Attributes:
       scale: its name.
+      judged: the paper's claims with the verdicts on them.
       tables, figures, runs: what is there.
       deviations: what the scale's settings change in the paper's protocol, one line each.
       departures: where the project departs from it at every scale, one line each.
@@ -135,6 +142,7 @@ class Report:
     """
 
     scale: str
+    judged: tuple[claims.Judged, ...]
     tables: tuple[TableShown, ...]
     figures: tuple[FigureShown, ...]
     runs: tuple[RunShown, ...]
@@ -142,10 +150,15 @@ class Report:
     departures: tuple[str, ...]
     missing: tuple[Missing, ...]
     made: str
+    rule: str = claims.RULE
 
 
 def collect(
-    folder: Path, *, expected: Sequence[Expected] = (), deviations: Sequence[str] = ()
+    folder: Path,
+    *,
+    expected: Sequence[Expected] = (),
+    deviations: Sequence[str] = (),
+    judged: Sequence[claims.Judged] = (),
 ) -> Report:
     """Reads what lies in a scale's folder.
 
@@ -153,6 +166,7 @@ def collect(
       folder: runs/<scale>.
       expected: what a complete report has; figures of other names are shown after these.
       deviations: what differs from the paper's protocol, one line each.
+      judged: the paper's claims with the verdicts on them.
 
     Raises:
       InputError: the folder is not there, or a file in it is damaged.
@@ -189,6 +203,7 @@ def collect(
         missing += [part for part in figure.missing if part not in missing]
     return Report(
         scale=folder.name,
+        judged=tuple(judged),
         tables=tuple(tables),
         figures=tuple(figures),
         runs=tuple(read_run(file) for file in sorted(folder.glob("*/*/recipe.json"))),
@@ -200,7 +215,7 @@ def collect(
 
 
 def outdated_models(folder: Path, name: str) -> list[str]:
-    """Rows that a figure shows of another model than lies in runs/<scale>/<dataset>/<row> now.
+    """Labels of rows that a figure shows of another model than lies in <dataset>/<row> now.
 
     A figure that does not say its models was drawn before any did; nothing is known of it.
     """
@@ -214,7 +229,7 @@ def outdated_models(folder: Path, name: str) -> list[str]:
     for row, weights in source.models.items():
         run = RunDir(folder / source.dataset / row)
         if not run.finished or results.weights_now(run) != weights:
-            found.append(row)
+            found.append(model_label(source.dataset, row))
     return found
 
 
@@ -268,7 +283,7 @@ def read_run(file: Path) -> RunShown:
         recipe = found.get("recipe") or {}
         return RunShown(
             dataset=file.parts[-3],
-            row=file.parts[-2],
+            row=model_label(file.parts[-3], file.parts[-2]),
             epochs=recipe.get("epochs"),
             data=str(found.get("data_source", found.get("imported", "–"))),
             revision=str(found["revision"]),

@@ -242,28 +242,30 @@ def unsupported(table: StoredTable, row: TableRow, records: Sequence[AttackRecor
     return found
 
 
-def outcomes(
+def records_by_column(
     table: StoredTable, row: TableRow, records: Sequence[AttackRecord]
-) -> dict[int, np.ndarray]:
-    """Return what stands, bool [n], by adversarial column from 0, where a result says its number.
+) -> dict[int, AttackRecord]:
+    """Return the result that says a number, by adversarial column from 0, where one does.
 
     Args:
       table: as read.
       row: of it.
       records: all results of the row's run.
     """
-    found = {}
-    for i, (column, cell) in enumerate(zip(table.columns, row.cells, strict=True)):
-        restarts = cell.restarts or 1
-        for record in records:
-            if (
-                _settings(record.settings["attack"]) == _settings(column.attack)
-                and len(record.labels) == cell.images
-                and record.complete_to(restarts)
-            ):
-                broken = (record.first_break >= 0) & (record.first_break < record.allowed(restarts))
-                found[i] = ~broken
-    return found
+    return {
+        i: record
+        for i, (column, cell) in enumerate(zip(table.columns, row.cells, strict=True))
+        for record in records
+        if _settings(record.settings["attack"]) == _settings(column.attack)
+        and len(record.labels) == cell.images
+        and record.complete_to(cell.restarts or 1)
+    }
+
+
+def standing_at(record: AttackRecord, restarts: int) -> np.ndarray:
+    """Return what stands after so many restarts, bool [n]."""
+    broken = (record.first_break >= 0) & (record.first_break < record.allowed(restarts))
+    return ~broken
 
 
 def _missing(

@@ -91,13 +91,6 @@ class Cell:
     further: Cell | None = None
     long_run: Cell | None = None
 
-    @property
-    def differs(self) -> bool:
-        """Whether the paper's number lies outside our interval."""
-        if self.by_paper is None or self.low is None or self.high is None:
-            return False
-        return not self.low <= self.by_paper <= self.high
-
 
 @dataclasses.dataclass(frozen=True)
 class TableRow:

@@ -14,7 +14,7 @@ from alp_repro.attacks.base import Attack
 from alp_repro.errors import InputError
 from alp_repro.model_copies import logits_function
 from alp_repro.plain_numbers import number, whole_number
-from alp_repro.training import inputs
+from alp_repro.training import averages, inputs
 from alp_repro.training.crafter import Crafter
 from alp_repro.training.loss_terms import forward, weighted_terms
 from alp_repro.training.objective import Objective, given_once
@@ -126,6 +126,7 @@ class LogitPairing(keras.Model):
         known = isinstance(input_shape, tuple) and None not in input_shape[1:]
         if self.check_inputs and self._classes is None and known:
             self._classes = inputs.classes_of(self.classifier, input_shape[1:])
+        averages.check(self.classifier, self.objective)
         if self._crafter is None:
             self._crafter = Crafter(self.classifier, self.objective)
         self.built = True
@@ -183,10 +184,11 @@ class LogitPairing(keras.Model):
             inputs.check_batch_size(images.shape[0], self.objective)
         clean = self._noisy(inputs.unit_scale(images))
         adversarial = None
-        if self.objective.uses_adversarial:
+        if self.objective.crafts:
             assert self._crafter is not None
             step, seed = self.optimizer.iterations, self._seed(START)
             adversarial = self._crafter.craft(clean, labels, step=step, seed=seed)
+        averages.move(self.classifier, self._logits, self.objective, clean, adversarial)
         variables = self.classifier.trainable_variables
         with tf.GradientTape() as tape:
             passed = in_shares(

@@ -26,7 +26,8 @@ def forward(
         if "clean" in penalty.needs and "adversarial" not in penalty.needs:
             parts = halves(clean) if penalty.pairs else (clean,)
             alone[name] = tf.concat([logits(part) for part in parts], axis=0)
-    return Passed(clean_logits, None if adversarial is None else logits(adversarial), alone)
+    uses_adversarial = adversarial is not None and objective.uses_adversarial
+    return Passed(clean_logits, logits(adversarial) if uses_adversarial else None, alone)
 
 
 def weighted_terms(objective: Objective, labels: tf.Tensor, share: Passed) -> dict[str, tf.Tensor]:

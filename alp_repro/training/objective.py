@@ -17,7 +17,13 @@ from alp_repro.plain_numbers import number, whole_number
 
 Crafting = Literal["attack", "n_fgsm", "trades"]
 _WEIGHTS = ("clean_weight", "adversarial_weight", "weight_decay")
-_SWITCHES = ("clip_noise", "attack_batch_statistics", "joint_batch", "separate_passes")
+_SWITCHES = (
+    "clip_noise",
+    "attack_batch_statistics",
+    "joint_batch",
+    "separate_passes",
+    "statistics_passes",
+)
 _LARGEST_WEIGHT = 1e6
 _LARGEST_NOISE = 100.0
 _LARGEST_COUNT = 10**9
@@ -52,6 +58,9 @@ class Objective:
       separate_passes: the clean batch passes the model even where no loss needs it, and once more
         for each penalty on clean images alone, CLP's halves one after the other; every pass is
         normalised by its own statistics and moves batch norm's averages (CIFAR-10).
+      statistics_passes: an adversarial batch, the two halves of the pairs and the clean images once
+        more pass the model for nothing but batch norm's averages, as in every row of the authors'
+        CIFAR-10 code; `attack` crafts the batch where the loss has none.
       virtual_replicas: batch norm and the penalties see the shares of a batch that so many
         replicas would have (Tiny ImageNet: 8 of 32), on each device that there is.
       label_smoothing, weight_decay: 0.1 and 1e-4 on Tiny ImageNet, 0 elsewhere.
@@ -72,6 +81,7 @@ class Objective:
     attack_batch_statistics: bool = True
     joint_batch: bool = False
     separate_passes: bool = False
+    statistics_passes: bool = False
     virtual_replicas: int = 1
     label_smoothing: float = 0.0
     weight_decay: float = 0.0
@@ -87,8 +97,9 @@ class Objective:
             object.__setattr__(self, name, value)
         if self.clean_weight + self.adversarial_weight == 0:
             raise InputError("clean_weight and adversarial_weight are both 0: nothing is learned")
-        if self.joint_batch and self.separate_passes:
-            raise InputError("joint_batch and separate_passes contradict each other")
+        for name in ("separate_passes", "statistics_passes"):
+            if self.joint_batch and getattr(self, name):
+                raise InputError(f"joint_batch and {name} contradict each other")
         self._check_attack()
 
     def _check_attack(self) -> None:
@@ -98,13 +109,13 @@ class Objective:
         if self.crafting != "attack":
             self._check_crafting()
         if attack is None:
-            if self.uses_adversarial:
+            if self.crafts:
                 raise InputError("adversarial images are used but no training attack is given")
             for name in ("attack_warmup_steps", "attack_warmup_nb_iter", "joint_batch"):
                 if getattr(self, name):
                     raise InputError(f"{name}: no adversarial images are used")
             return
-        if not self.uses_adversarial:
+        if not self.crafts:
             raise InputError(
                 "a training attack is given but nothing uses its images: "
                 "an adversarial_weight or a penalty such as alp does"
@@ -139,6 +150,11 @@ class Objective:
     def uses_adversarial(self) -> bool:
         """Whether any term needs adversarial images."""
         return self.adversarial_weight > 0 or self._needs("adversarial")
+
+    @property
+    def crafts(self) -> bool:
+        """Whether adversarial images are crafted, for the loss or for batch norm's averages."""
+        return self.uses_adversarial or self.statistics_passes
 
     @property
     def uses_clean(self) -> bool:
@@ -179,6 +195,8 @@ class Objective:
             del described["crafting"]  # as before there was another: what is stored stays the same
         if self.attack_warmup_nb_iter is None:
             del described["attack_warmup_nb_iter"]
+        if not self.statistics_passes:
+            del described["statistics_passes"]
         return described
 
     @classmethod

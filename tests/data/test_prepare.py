@@ -17,6 +17,7 @@ import tensorflow as tf
 from alp_repro.data import load, prepare, unverified_source
 from alp_repro.data.source_record import SourceRecord
 from alp_repro.data.sources import safe_pickle
+from alp_repro.data.sources.cifar10 import CLASSES, numbered
 from alp_repro.errors import InputError
 from tests import data_factory
 
@@ -191,6 +192,39 @@ def test_images_by_class_are_taken_in_turn(png_images: Path, tmp_path: Path, pac
     train = load.load_split("cifar10", "train", data_dir=tmp_path / "data")
     np.testing.assert_array_equal(train.images, expected_images)
     np.testing.assert_array_equal(train.labels, expected_labels)
+
+
+def test_images_whose_names_number_them_are_taken_in_that_order(tmp_path: Path):
+    """As copies of CIFAR-10 do that name an image by its place in the published file."""
+    source = data_factory.make_cifar10_images(tmp_path / "images", per_class=2, suffix=".png")
+    expected = {}
+    for split in ("train", "test"):
+        folders = sorted((source / split).iterdir())
+        files = [file for folder in folders for file in sorted(folder.iterdir())]
+        order = np.random.default_rng(len(split)).permutation(len(files))
+        for place, file in zip(order, files, strict=True):
+            file.rename(file.with_name(f"{place}_{file.parent.name}.png"))
+        classes = [file.parent.name for file in files]
+        expected[split] = [CLASSES.index(classes[i]) for i in np.argsort(order)]
+    record = prepared("cifar10", source, tmp_path / "data")
+    assert "in the order of their numbers" in record.source
+    for split, labels in expected.items():
+        found = load.load_split("cifar10", split, data_dir=tmp_path / "data")
+        np.testing.assert_array_equal(found.labels, labels)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        lambda i, c: f"{i:04d}.png",  # each class for itself
+        lambda i, c: f"{2 * c + i}.png",  # through all, but class by class
+        lambda i, c: f"{10 * i + c + (i > 0)}.png",  # with a gap
+        lambda i, c: f"image{i}.png",
+    ],
+)
+def test_numbers_that_are_no_places_order_nothing(name: Callable[[int, int], str]):
+    by_class = {key: [f"test/{key}/{name(i, c)}" for i in (0, 1)] for c, key in enumerate(CLASSES)}
+    assert numbered(by_class) is None
 
 
 def test_jpeg_images_are_said_to_be_re_encoded(tmp_path: Path):

@@ -93,6 +93,21 @@ def test_a_linear_model_has_a_surface_without_maxima_and_a_bump_has_one():
     waves = np.cos(2 * np.pi * a) * np.cos(2 * np.pi * b)
     assert landscape.local_maxima(waves).sum() == 5
     assert landscape.local_maxima(np.zeros((3, 3))).sum() == 0
+    # Rounding has no maxima, and hills of the same shape that are higher have.
+    assert landscape.local_maxima(1e-6 * waves).sum() == 0
+    assert landscape.local_maxima(1e-3 * waves).sum() == 5
+
+
+def test_the_image_is_a_maximum_where_all_around_it_is_lower():
+    bump = -np.add.outer(np.linspace(-1, 1, 21) ** 2, np.linspace(-1, 1, 21) ** 2)
+    assert landscape.maximum_at_image(bump)
+    assert not landscape.maximum_at_image(-bump)
+    assert not landscape.maximum_at_image(np.zeros((21, 21)))
+    assert not landscape.maximum_at_image(np.roll(bump, 1, axis=0))
+    higher_far_off = bump.copy()
+    higher_far_off[0, 0] = 9
+    assert landscape.maximum_at_image(higher_far_off)
+    assert not landscape.maximum_at_image(bump[:20, :20])  # no grid point is the image
 
 
 def test_surfaces_are_kept_beside_the_model(

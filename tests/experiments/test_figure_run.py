@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import settings
+from alp_repro import APGD, PGD, strong_attack
+from experiments import figure_run, settings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,4 +42,13 @@ def test_a_row_of_another_data_set_is_not_labelled_as_the_tables(tmp_path: Path)
 def test_a_figure_without_a_model_names_what_makes_it(tmp_path: Path) -> None:
     done = run("experiments.heat_maps", "--table=1", "--rows=clp", f"--runs_dir={tmp_path}")
     assert done.returncode == 2
-    assert "the model of MNIST clp is missing: make it with python -m" in done.stderr
+    assert "the model of MNIST CLP is missing: make it with python -m" in done.stderr
+
+
+def test_a_caption_tells_what_an_attack_has() -> None:
+    eps = 16 / 255
+    paper = PGD(eps=eps, eps_iter=4 / 255, nb_iter=10, restarts=3, dtype="bfloat16")
+    told = figure_run.in_words(paper)
+    assert told.startswith("PGD with ε = 16, steps of 4, n = 10, r = 3, crafted in bfloat16")
+    assert "ε = 16, n = 5, r = 1" in figure_run.in_words(APGD(eps=eps, nb_iter=5))
+    assert figure_run.in_words(strong_attack(eps)).startswith("STRONG with ε = 16, r = ")

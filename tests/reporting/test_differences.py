@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,8 @@ import pytest
 import scipy.stats
 
 from alp_repro.attacks import PGD
-from alp_repro.evaluation import wilson_interval
+from alp_repro.evaluation import AttackRecord, wilson_interval
+from alp_repro.evaluation.record import new_record
 from alp_repro.reporting import table_files
 from alp_repro.reporting.differences import (
     Movement,
@@ -21,6 +24,7 @@ from alp_repro.reporting.differences import (
     fisher_p,
     movement,
 )
+from alp_repro.reporting.extrapolation import expected_standing
 from alp_repro.reporting.spread import Spread, SpreadCell, SpreadRow
 from alp_repro.reporting.stored_tables import StoredTable, read_table
 from alp_repro.reporting.tables import Cell, Column, TableRow
@@ -94,6 +98,79 @@ def test_each_fact_stands_below_the_number_that_it_bears_on(table: StoredTable) 
     assert "20 of the paper's 10000 restarts" in strong.facts[0]
 
 
+def record(first_break: np.ndarray, *, reached: int) -> AttackRecord:
+    n = len(first_break)
+    fresh = new_record(
+        labels=np.zeros(n, int),
+        indices=np.arange(n),
+        clean_predictions=np.zeros(n, int),
+        settings={},
+    )
+    reach = np.where(first_break < 0, reached, first_break + 1)
+    return dataclasses.replace(fresh, first_break=first_break, next_restart=reach)
+
+
+def test_a_fit_tells_what_more_restarts_would_leave() -> None:
+    """Of images whose chances are beta-distributed the share that stands is known."""
+    draws = np.random.default_rng(0)
+    chances = draws.beta(0.2, 0.1, 4000)
+    first = np.minimum(draws.geometric(np.maximum(chances, 1e-12)) - 1, 10**6)
+    first_break = np.where(first < 1000, first, -1)
+    found = expected_standing(first_break, reached=1000, restarts=10_000)
+    assert found is not None
+    low, high = found
+    truth = float(np.mean(first >= 10_000))
+    assert low <= high and abs(low - truth) < 0.012 and high - truth < 0.02
+    # Images that never break stand after any number of restarts.
+    half = np.concatenate([first_break, np.full(4000, -1)])
+    _, high = expected_standing(half, reached=1000, restarts=10_000) or (0, 0)
+    assert abs(high - (0.5 + truth / 2)) < 0.02
+    assert expected_standing(first_break[:10], reached=1000, restarts=10_000) is None
+
+
+@pytest.mark.parametrize(("by_paper", "told"), [(1.0, "explain a part only"), (8.0, "all of it")])
+def test_fewer_restarts_explain_no_more_than_a_fit_says(
+    table: StoredTable, by_paper: float, told: str
+) -> None:
+    # Next to none of what stood after the first restart broke later.
+    first = np.concatenate([np.zeros(880, int), np.arange(30) % 19 + 1, np.full(90, -1)])
+    cell = dataclasses.replace(table.rows[1].cells[1], by_paper=by_paper, ours=9.0)
+    if by_paper == 8.0:  # three quarters of it broke
+        first = np.concatenate([np.zeros(600, int), np.arange(300) % 19 + 1, np.full(100, -1)])
+        cell = dataclasses.replace(cell, ours=30.0, by_paper=8.0)
+    clp = dataclasses.replace(table.rows[1], cells=(table.rows[1].cells[0], cell))
+    changed = dataclasses.replace(table, rows=(clp,))
+    *_, strong = differences(
+        changed,
+        changes={},
+        movements={},
+        records={("clp", 1): record(first, reached=20)},
+    )
+    assert told in strong.facts[0]
+
+
+def test_what_all_attacks_leave_above_the_papers_is_told(table: StoredTable) -> None:
+    first = np.where(np.arange(1000) < 905, 0, -1)
+    other = np.where(np.arange(1000) >= 5, 0, -1)
+    rows = (table.rows[1],)
+    told = differences(
+        dataclasses.replace(table, rows=rows),
+        changes={},
+        movements={},
+        records={("clp", 0): record(first, reached=1), ("clp", 1): record(first, reached=20)},
+    )
+    assert "together leave 9.5%" in " ".join(told[-1].facts)
+    told = differences(
+        dataclasses.replace(table, rows=rows),
+        changes={},
+        movements={("clp", 0): Movement(58.0, 66.5, 10)},
+        records={("clp", 0): record(other, reached=1), ("clp", 1): record(first, reached=20)},
+    )
+    assert "together" not in " ".join(told[-1].facts)  # next to nothing stands under both
+    # Beside the looks at the first 200 images stands what the finished model leaves of these.
+    assert "of these images the finished model leaves 2.5%" in " ".join(told[0].facts)
+
+
 def test_two_samples_are_tested_not_our_interval_alone() -> None:
     # 98.1 lies outside [96.3, 98.0]; of 1000 images each the two do not differ.
     assert not differs_significantly(Cell(97.3, 96.1, 98.0, 1, 98.1, 1000))
@@ -131,6 +208,8 @@ def test_the_claims_page_tells_every_difference_of_the_published_table(tmp_path:
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    # What figures show is read from the numbers that they were drawn from.
+    assert "figure" in done.stdout and not re.search(r"figure\d: not yet tested", done.stdout)
     table = read_table(results / "published/tables/table1.json")
     differing = [
         c for row in table.rows for c in (row.clean, *row.cells) if differs_significantly(c)

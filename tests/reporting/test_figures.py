@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from alp_repro.data import Images
 from alp_repro.errors import InputError
 from alp_repro.evaluation.heat_maps import HeatMap
+from alp_repro.evaluation.landscape import FLAT
 from alp_repro.evaluation.record import AttackRecord, new_record
 from alp_repro.reporting import figures
 from alp_repro.training.log import read_log
@@ -52,18 +53,17 @@ def test_histograms_show_every_restart_the_line_and_the_shares():
         (line,) = axes.lines
         assert line.get_xdata()[0] == pytest.approx(2.302585, abs=1e-6)
         assert to_hex(line.get_color()) == "#c00000"
-    assert first.texts[0].get_text() == "20.0% right\n40.0% broken"
-    assert second.texts[0].get_text() == "100% right\n100% broken"
-    assert (first.get_title(), second.get_title()) == ("one", "two")
+    # Nothing is written over the bars or the line.
+    assert not first.texts and not second.texts
+    assert first.get_title() == "one\n20.0% right, 40.0% broken"
+    assert second.get_title() == "two\n100% right, 100% broken"
 
 
 def test_a_share_is_never_rounded_to_none_or_all():
     losses = np.zeros((1, 5000))
     losses[0, 7] = 9.0
-    text = figures.loss_histograms(losses, ["hard"]).axes[0].texts[0].get_text()
-    assert text == "<0.1% right"
-    text = figures.loss_histograms(9.0 - losses, ["soft"]).axes[0].texts[0].get_text()
-    assert text == ">99.9% right"
+    assert figures.loss_histograms(losses, ["hard"]).axes[0].get_title() == "hard\n<0.1% right"
+    assert figures.loss_histograms(9 - losses, ["soft"]).axes[0].get_title() == "soft\n>99.9% right"
 
 
 def test_typical_cases_follow_the_stated_rule():
@@ -108,6 +108,21 @@ def test_restart_curves_are_the_records_accuracies():
     assert {at_the_end.min(), at_the_end.max()} == {low, high}
 
 
+def test_lines_that_overlap_are_drawn_again_in_an_inset():
+    standing = {"a": 90, "b": 91, "c": 93, "far": 20}
+    records = {name: _record([0] * (100 - n) + [-1] * n, reached=5) for name, n in standing.items()}
+    (axes,) = _panels(figures.restart_curves(records, restarts=5))
+    (inside,) = axes.child_axes
+    assert [line.get_label() for line in inside.lines] == ["a", "b", "c"]
+    for line in inside.lines:
+        (whole,) = (one for one in axes.lines if one.get_label() == line.get_label())
+        assert line.get_color() == whole.get_color()
+        np.testing.assert_array_equal(line.get_ydata(), whole.get_ydata())
+    assert np.ptp(inside.get_ylim()) < 0.1
+    del records["c"]
+    assert not _panels(figures.restart_curves(records, restarts=5))[0].child_axes
+
+
 def test_heat_maps_have_colours_of_their_own_and_name_the_lowest_cell():
     def heat_map(broken: np.ndarray) -> HeatMap:
         return HeatMap(
@@ -125,7 +140,7 @@ def test_heat_maps_have_colours_of_their_own_and_name_the_lowest_cell():
     figure = figures.heat_map_panels({"some": some, "none": none})
     left, right, *bars = figure.axes
     assert left.get_title() == "some: lowest 25.0%"
-    assert right.get_title() == "none: lowest 100%"
+    assert right.get_title() == "none: lowest 100%, in 6 cells"
     np.testing.assert_allclose(
         np.reshape(left.collections[0].get_array(), (2, 3)), [[1, 1, 1], [1, 0.25, 1]]
     )
@@ -133,6 +148,19 @@ def test_heat_maps_have_colours_of_their_own_and_name_the_lowest_cell():
     assert right.collections[0].get_clim() == (0.99, 1)  # no wider than what differs
     assert [text.get_text() for text in left.texts] == ["100"] * 3 + ["25"] + ["100"] * 2
     assert len(bars) == 2
+
+
+def test_every_cell_with_the_lowest_accuracy_of_a_large_heat_map_is_marked():
+    broken = np.zeros((9, 8, 10), bool)
+    broken[2, 3, :4] = broken[7, 5, 3:7] = True
+    found = HeatMap(
+        broken, np.arange(1, 10) / 255, np.arange(8), columns=9, settings={}, sessions=[]
+    )
+    axes = figures.heat_map_panels({"tied": found}).axes[0]
+    assert axes.get_title() == "tied: lowest 60.0%, in 2 cells"
+    (crosses,) = axes.lines
+    assert sorted(np.round(crosses.get_xdata())) == [3, 8]
+    assert sorted(crosses.get_ydata()) == [3, 5]
 
 
 @pytest.mark.parametrize("share", [True, False])
@@ -145,10 +173,34 @@ def test_surface_panels_have_their_titles_and_loss_axes(share: bool):
     panels = _panels(figure)
     assert [axes.get_title() for axes in panels] == ["x", "y", "flat"]
     tops = [axes.get_zlim()[1] for axes in panels]
-    assert tops == pytest.approx([20, 20, 20] if share else [2, 20, 0], abs=1e-5)
+    assert tops == pytest.approx([20, 20, 20] if share else [2, 20, FLAT], abs=1e-5)
     for axes in panels:
         labels = [text.get_text() for text in axes.get_xticklabels()]
         assert labels == ["−38.25", "0", "38.25"]
+
+
+def test_rounding_does_not_look_like_a_surface():
+    rough = np.random.default_rng(0).uniform(0, 1e-6, (1, 9, 9))
+    (axes,) = _panels(figures.surface_panels(rough, np.linspace(-0.1, 0.1, 9), ["flat"]))
+    low, high = axes.get_zlim()
+    assert high - low > 50 * np.ptp(rough)
+
+
+def test_a_surface_is_seen_over_its_low_corner():
+    a, b = np.meshgrid(np.linspace(-1, 1, 9), np.linspace(-1, 1, 9), indexing="ij")
+    offsets = np.linspace(-0.1, 0.1, 9)
+    for losses, corner in ((a + b, (-1, -1)), (b - a, (1, -1)), (a - b, (-1, 1))):
+        (axes,) = _panels(figures.surface_panels(losses[None], offsets, ["slope"]))
+        viewer = np.deg2rad(axes.azim)
+        assert (np.sign(np.cos(viewer)), np.sign(np.sin(viewer))) == corner
+
+
+def test_a_misclassified_image_is_marked():
+    figure = figures.surface_panels(
+        np.zeros((2, 9, 9)), np.linspace(-0.1, 0.1, 9), ["right", "wrong"], marked=[False, True]
+    )
+    right, wrong = _panels(figure)
+    assert to_hex(wrong.title.get_color()) == "#c00000" != to_hex(right.title.get_color())
 
 
 _LOG = """epoch,accuracy,adversarial_accuracy,alp,clean_ce,loss,val_loss

@@ -17,6 +17,7 @@ import pytest
 from alp_repro import files, runs
 from alp_repro.attacks import PGD
 from alp_repro.errors import InputError
+from alp_repro.evaluation import wilson_interval
 from alp_repro.reporting import figures, report
 from alp_repro.reporting.table_files import write_table
 from alp_repro.reporting.tables import Cell, Column, TableRow
@@ -24,6 +25,11 @@ from alp_repro.training import Recipe
 from experiments import figure_list
 
 _ROOT = Path(__file__).resolve().parents[2]
+
+
+def of_200(ours: float, restarts: int, by_paper: float) -> Cell:
+    low, high = wilson_interval(round(2 * ours), 200)
+    return Cell(ours, 100 * low, 100 * high, restarts, by_paper, 200)
 
 
 @pytest.fixture
@@ -57,7 +63,8 @@ def folder(tmp_path: Path) -> Path:
             "clp",
             "CLP (λ = 0.5)",
             Cell(98.5, 97.0, 99.2, None, 98.8),
-            (Cell(33.0, 28.0, 38.0, 1, 29.1), Cell(11.0, 8.0, 15.0, 100, 4.1)),
+            # The paper's 29.1 lies outside the interval of the first; the two do not differ.
+            (of_200(36.0, 1, 29.1), of_200(11.0, 100, 4.1)),
             "a <b>note</b>",
             model=weights,
         ),
@@ -130,8 +137,8 @@ def test_what_differs_from_the_paper_is_marked(folder: Path):
     marked = [attributes for tag, attributes in page.tags if attributes.get("class") == "differs"]
     assert len(marked) == 1
     words = " ".join(page.text.split())
-    assert "11.0 ≠ 8.0 – 15.0paper 4.1" in words
-    assert "33.0 28.0 – 38.0paper 29.1" in words
+    assert "11.0 ≠ 7.4 – 16.1" in words
+    assert "36.0 29.7 – 42.9" in words and "36.0 ≠" not in words
     assert "r=10k (here r=100)" in words
 
 
@@ -160,7 +167,7 @@ def test_what_is_of_a_model_that_was_replaced_is_not_shown(folder: Path):
     assert found.figures == () and table.compared == 0
     missing = {part.what: part.command for part in found.missing}
     (figure7,) = (what for what in missing if what.startswith("Figure 7"))
-    assert "drawn from another model of clp than is there now" in figure7
+    assert "drawn from another model of CLP than is there now" in figure7
     assert missing[figure7].endswith("--name=figure7")
     text = " ".join(_Page(report.render(found)).text.split())
     assert "Not shown of CLP (λ = 0.5): the table is of another model than is there now" in text
@@ -201,7 +208,21 @@ def test_the_binary_writes_the_page_with_the_deviations(folder: Path):
         check=True,
     )
     assert "1 tables, 1 figures" in done.stdout
-    text = " ".join(_Page((folder / "report.html").read_text()).text.split())
-    assert "MNIST, clp: epochs 20 (paper 500)" in text
+    page = (folder / "report.html").read_text()
+    text = " ".join(_Page(page).text.split())
+    assert "MNIST, CLP: 20 epochs (paper 500)" in text
+    # Verdicts come before the numbers that they rest on, and terms are told.
+    assert (
+        text.index("look robust to PGD")
+        < text.index("Adversarial accuracy The")
+        < (text.index("Table 1 Model"))
+    )
+    assert "not yet tested" in text
+    # Flags are named in commands alone.
+    plain = re.sub("<style>.*?</style>|<code>.*?</code>", "", page, flags=re.DOTALL)
+    assert "<code>" in page and "--" not in _Page(plain).text
+    assert not re.search(
+        r"\b(at50|nb_iter|eps_iter|train_dtype)\b", text.split("What is missing")[0]
+    )
     assert "MNIST, evaluation: 200 images (paper 1000), at most 3 restarts of an attack" in text
     assert json.loads((folder / "mnist/clp/recipe.json").read_text())["date"][:10] in text

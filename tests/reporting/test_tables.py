@@ -254,15 +254,6 @@ def test_markdown_csv_and_json_agree(run: RunDir, tmp_path: Path) -> None:
     assert "n=200, r=10k (here r=3)" in markdown
 
 
-@pytest.mark.parametrize(
-    ("by_paper", "differs"), [(50.0, False), (30.0, False), (29.9, True), (None, False)]
-)
-def test_a_difference_is_one_that_exceeds_the_interval(
-    by_paper: float | None, differs: bool
-) -> None:
-    assert Cell(50.0, 30.0, 70.0, 1, by_paper).differs is differs
-
-
 def test_an_unknown_table_is_named() -> None:
     with pytest.raises(InputError, match="table 6: one of 1, 2"):
         tables.load_paper_table(6)

@@ -13,6 +13,7 @@ import tensorflow as tf
 from alp_repro import losses, runs
 from alp_repro.attacks import PGD
 from alp_repro.data import Images
+from alp_repro.errors import InputError
 from alp_repro.losses import PENALTIES, Penalty
 from alp_repro.reporting.figures import curves
 from alp_repro.training import LogitPairing, Recipe, compiled_model, train
@@ -128,6 +129,59 @@ def test_logit_squeezing_passes_the_batch_twice(batch: Any) -> None:
     assert [len(seen) for seen in model.classifier.seen] == [8, 8]
     mean = batch[0].numpy().reshape(8, -1).mean(axis=0)
     np.testing.assert_allclose(moving_mean(model), 0.19 * mean, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "own"),
+    [
+        ({}, 1),
+        ({"penalties": {"clp": 0.5}, "separate_passes": True}, 3),
+        ({"penalties": {"lsq": 0.5}, "separate_passes": True}, 2),
+        ({"penalties": {"alp": 0.5}}, 2),
+        ({"clean_weight": 0.0, "adversarial_weight": 1.0}, 1),
+    ],
+    ids=["plain", "clp", "lsq", "alp", "at100"],
+)
+def test_statistics_passes_move_the_averages_as_in_the_authors_graph(
+    batch: Any, settings: dict[str, Any], own: int
+) -> None:
+    """Whatever the row: the clean images twice, their halves, one more adversarial batch."""
+    in_loss = "alp" in settings.get("penalties", {}) or "adversarial_weight" in settings
+    settings = {**settings, "attack_batch_statistics": False}  # crafting moves no averages either
+    without = model_of(recipe(**settings, attack=ATTACK if in_loss else None))
+    expected_terms = without.train_step(batch)
+    assert len(without.classifier.seen) == own
+    model = model_of(recipe(**settings, attack=ATTACK, statistics_passes=True))
+    terms = model.train_step(batch)
+    # Losses are those without: nothing but the averages is moved.
+    assert {k: float(v) for k, v in terms.items()} == pytest.approx(
+        {k: float(v) for k, v in expected_terms.items()}
+    )
+    clean = batch[0].numpy()
+    passed = [np.array(images) for images in model.classifier.seen]
+    of_clean = [len(images) for images in passed if np.isin(images, clean).all()]
+    adversarial = [images for images in passed if not np.isin(images, clean).all()]
+    assert sorted(of_clean) == [4, 4, 8, 8]
+    assert [len(images) for images in adversarial] == [8] * (1 + in_loss)
+    mean = np.zeros(784)
+    for images in passed:
+        mean = 0.9 * mean + 0.1 * images.reshape(len(images), -1).mean(axis=0)
+    np.testing.assert_allclose(moving_mean(model), mean, atol=1e-5)
+
+
+def test_statistics_passes_need_an_attack_and_batch_norm() -> None:
+    with pytest.raises(InputError, match="no training attack is given"):
+        recipe(statistics_passes=True)
+    with pytest.raises(InputError, match="has no batch norm"):
+        compiled_model(recipe(statistics_passes=True, attack=ATTACK))
+
+
+def test_statistics_passes_are_stored_where_they_are_made() -> None:
+    plain, moving = recipe(), recipe(statistics_passes=True, attack=ATTACK)
+    assert "statistics_passes" not in plain.to_json()  # what was stored before stays the same
+    assert Recipe.from_json(moving.to_json(), source="here") == moving
+    assert settings.changes(plain, moving)["statistics_passes"] == (False, True)
+    assert settings.changes(moving, plain)["statistics_passes"] == (True, False)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 8])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path, PurePosixPath
@@ -60,8 +61,10 @@ def write_cifar10(data_dir: Path, source: Path, *, skip_corrupt: bool = False) -
     """Write CIFAR-10 from a local source as a TFDS dataset into `data_dir`.
 
     The source is the official binary or Python archive, packed or unpacked, or a folder or zip of
-    images at `train/CLASS/*` and `test/CLASS/*`. Official batches keep their order; images by
-    class are taken from the classes in turn, by name, so that any first n of them are balanced.
+    images at `train/CLASS/*` and `test/CLASS/*`. Official batches keep their order, and images by
+    class that of the numbers that their names begin with, where these number a whole split as it
+    was published; else they are taken from the classes in turn, by name, so that any first n of
+    them are balanced.
 
     Raises InputError when the source is none of these, misses a batch or a class, or holds corrupt
     images and `skip_corrupt` is false.
@@ -182,6 +185,8 @@ def _write_images(data_dir: Path, tree: FileTree, root: str, *, skip_corrupt: bo
     encoding = "PNG images by class, not verified"
     if suffixes != {".png"}:
         encoding = "re-encoded JPEG images by class"
+    if all(numbered(by_class) for by_class in names.values()):
+        encoding += ", in the order of their numbers"
     return SourceRecord(f"{encoding}, {tree.kind}", str(tree.path), skipped)
 
 
@@ -214,15 +219,42 @@ def _image_examples(
     split: str, by_class: dict[str, list[str]], checker: ImageChecker, found: set[int]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     index = 0
-    for in_turn in zip_longest(*(by_class[name] for name in CLASSES)):
-        for label, name in enumerate(in_turn):
-            image = checker.read(name) if name else None
-            if image is not None:
-                found.add(label)
-                yield index, _example(split, index, image[1], label)
-                index += 1
+    for label, name in numbered(by_class) or in_turn(by_class):
+        image = checker.read(name)
+        if image is not None:
+            found.add(label)
+            yield index, _example(split, index, image[1], label)
+            index += 1
     if index == 0:
         checker.require_whole(skip_corrupt=False)
+
+
+def in_turn(by_class: Mapping[str, list[str]]) -> list[tuple[int, str]]:
+    """Take (label, name) of the images from the classes in turn."""
+    return [
+        (label, name)
+        for names in zip_longest(*(by_class[name] for name in CLASSES))
+        for label, name in enumerate(names)
+        if name
+    ]
+
+
+def numbered(by_class: Mapping[str, list[str]]) -> list[tuple[int, str]] | None:
+    """Put (label, name) of the images into the order of the numbers that the names begin with.
+
+    Returns:
+      None where the numbers are no positions in the published split: some image has none, they do
+      not count it through without a gap, or they count class by class.
+    """
+    named = [(label, name) for label, key in enumerate(CLASSES) for name in by_class[key]]
+    digits = [re.match(r"[0-9]{1,9}", PurePosixPath(name).name) for _, name in named]
+    numbers = [int(found[0]) for found in digits if found]
+    whole = len(numbers) == len(named) and len(set(numbers)) == len(named)
+    if not whole or max(numbers) - min(numbers) != len(named) - 1:
+        return None
+    ordered = [one for _, one in sorted(zip(numbers, named, strict=True))]
+    labels = [label for label, _ in ordered]
+    return None if labels == sorted(labels) else ordered
 
 
 def _example(split: str, index: int, image: np.ndarray, label: int) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,10 +17,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
+_CLOSE = 0.05  # accuracies: closer curves overlap on an axis from 0 to 1
+
 
 @figure_style()
 def restart_curves(records: Mapping[str, AttackRecord], *, restarts: int) -> Figure:
-    """Adversarial accuracy against restarts with its 95% Wilson band, one line a model.
+    """Draw adversarial accuracy against restarts with its 95% Wilson band, one line a model.
+
+    Three lines or more that lie within a few points of each other are drawn once more, larger, in
+    an inset.
 
     Args:
       records: label -> result of the attack.
@@ -28,30 +33,80 @@ def restart_curves(records: Mapping[str, AttackRecord], *, restarts: int) -> Fig
     """
     figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
     axes = figure.subplots()
+    curves: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for i, (label, record) in enumerate(records.items()):
         counts = np.arange(1, min(restarts, _reach(record, restarts)) + 1)
         robust = np.array([record.robust_at(int(r)) for r in counts])
         bands = np.array([wilson_interval(int(k), len(record.labels)) for k in robust])
-        (line,) = axes.plot(
-            counts,
-            robust / len(record.labels),
-            DASHES[i % len(DASHES)],
-            label=label,
-            marker="o" if len(counts) < 20 else None,
-        )
+        curves[label] = counts, robust / len(record.labels)
+        line = _curve(axes, i, label, *curves[label])
         axes.fill_between(
             counts, bands[:, 0], bands[:, 1], color=line.get_color(), alpha=0.13, linewidth=0
         )
+    _restart_axis(axes, restarts)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    top = max(values.max() for _, values in curves.values())
+    axes.set_ylim(-0.02, 1.02 if top > 0.4 else 1.5 * top + 0.03)
+    axes.set_xlabel("restarts r")
+    axes.set_ylabel("adversarial accuracy")
+    close = close_curves({label: values for label, (_, values) in curves.items()})
+    if close and top > 0.4:
+        _inset(axes, curves, close)
+    figure.legend(loc="outside right upper")
+    return figure
+
+
+def _curve(
+    axes: Axes, i: int, label: str, counts: np.ndarray, values: np.ndarray, marked: int = 20
+) -> Line2D:
+    """Draw one line; those of a few points have markers."""
+    marker = "o" if len(counts) < marked else None
+    (line,) = axes.plot(
+        counts, values, DASHES[i % len(DASHES)], color=f"C{i}", label=label, marker=marker
+    )
+    return line
+
+
+def _restart_axis(axes: Axes, restarts: int) -> None:
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if restarts > 5 else range(1, 10)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.set_ylim(-0.02, 1.02)
-    axes.set_xlabel("restarts r")
-    axes.set_ylabel("adversarial accuracy")
-    figure.legend(loc="outside right upper")
-    return figure
+
+
+def close_curves(values: Mapping[str, np.ndarray]) -> list[str]:
+    """Choose the labels of the most curves that end within `_CLOSE` of each other.
+
+    Args:
+      values: label -> accuracies by restarts.
+
+    Returns:
+      Three labels or more, in their order; [] where no three are so close.
+    """
+    ends = {label: float(curve[-1]) for label, curve in values.items()}
+    groups = [
+        [label for label, end in ends.items() if low <= end <= low + _CLOSE]
+        for low in ends.values()
+    ]
+    most = max(groups, key=len, default=[])
+    return most if len(most) > 2 else []
+
+
+def _inset(
+    axes: Axes, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], close: Sequence[str]
+) -> None:
+    """Draw the close curves again on axes of their own, in the free middle of the panel."""
+    inside = axes.inset_axes((0.43, 0.43, 0.55, 0.36))
+    last = 1
+    for i, (label, (counts, values)) in enumerate(curves.items()):
+        if label in close:
+            _curve(inside, i, label, counts, values, marked=30).set_markersize(2.5)
+            last = max(last, len(counts))
+    _restart_axis(inside, last)
+    inside.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    inside.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+    inside.tick_params(labelsize=6)
+    inside.set_title("the same lines, larger", fontsize=6.5)
 
 
 def _reach(record: AttackRecord, restarts: int) -> int:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def heat_map_panels(maps: Mapping[str, HeatMap]) -> Figure:
     """Adversarial accuracy over step size × iterations, one panel a model, a colour scale each.
 
-    One scale for all would hide where a robust model is weakest. The cross marks a panel's lowest
-    accuracy; small grids have the numbers in their cells.
+    One scale for all would hide where a robust model is weakest. Crosses mark a panel's lowest
+    accuracy, all cells that share it; small grids have the numbers in their cells.
 
     Args:
       maps: title -> complete map.
@@ -57,12 +57,13 @@ def _panel(figure: Figure, axes: Axes, title: str, found: HeatMap) -> None:
         rasterized=True,
     )
     axes.grid(False)
-    j, i = np.unravel_index(np.argmin(accuracy), accuracy.shape)
-    axes.set_title(f"{title}: lowest {percent(accuracy[j, i])}")
+    j, i = lowest_cells(accuracy)
+    ties = f", in {len(j)} cells" if len(j) > 1 else ""
+    axes.set_title(f"{title}: lowest {percent(accuracy[j[0], i[0]])}{ties}")
     if accuracy.size <= 64:
         _write_cells(axes, found, middle=low + 0.6 * (high - low))
     else:
-        axes.plot(found.eps_iters[i] * 255, found.nb_iters[j], "x", color=RED, markersize=5)
+        axes.plot(found.eps_iters[i] * 255, found.nb_iters[j], "x", color=RED, markersize=3.5)
     decimals = 0 if high - low >= 0.04 else 1
     bar = figure.colorbar(
         mesh, ax=axes, location="bottom", format=PercentFormatter(1.0, decimals=decimals)
@@ -70,6 +71,12 @@ def _panel(figure: Figure, axes: Axes, title: str, found: HeatMap) -> None:
     bar.locator = MaxNLocator(5, steps=[1, 2, 5, 10])
     bar.update_ticks()
     bar.outline.set_visible(False)
+
+
+def lowest_cells(accuracy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows and columns of all cells with the lowest accuracy; it is a share of images."""
+    rows, columns = np.nonzero(np.isclose(accuracy, np.nanmin(accuracy), rtol=0, atol=1e-9))
+    return rows, columns
 
 
 def colour_range(accuracy: np.ndarray) -> tuple[float, float]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # another class must be ahead (or all ten are level).
 CERTAIN_LOSS = -math.log(0.1)
 CASES = {
-    "never": "no restart breaks it",
+    "never": "none of the restarts breaks it, though more might",
     "needs many restarts": "some restarts break it, fewer than 5%",
     "depends on the restart": "5% to 95% of the restarts break it",
     "always": "99% or more of the restarts end right of the red line",
@@ -34,8 +34,8 @@ def loss_histograms(
     """Histograms of the losses that restarts end with, one panel an image (Figures 2 and 7).
 
     Each panel has axes and bins of its own. The red line is at −ln 0.1, unless that is so far from
-    all losses that they would show as one bar. A panel tells which share of its restarts ended
-    right of it and, if `broken` is given, which share broke the image.
+    all losses that they would show as one bar. A title's last line tells which share of the
+    restarts ended right of it and, if `broken` is given, which share broke the image.
 
     Args:
       losses: float [images, restarts], in nats.
@@ -44,26 +44,17 @@ def loss_histograms(
     """
     columns = min(4, len(losses))
     rows = -(-len(losses) // columns)
-    figure = Figure(figsize=(WIDTH, 0.35 + rows * 1.4), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.35 + rows * 1.5), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for i, (axes, title) in enumerate(zip(panels, titles, strict=False)):
         counts, _, _ = axes.hist(losses[i], bins=_bins(losses[i]), log=True)
-        axes.set_ylim(0.7, counts.max() * 12)  # the shares stand above the bars
+        axes.set_ylim(0.7, counts.max() * 2)
         axes.xaxis.set_major_locator(MaxNLocator(4))
         left, right = axes.get_xlim()
         if left <= CERTAIN_LOSS <= right:
             axes.axvline(CERTAIN_LOSS, color=RED)
-        axes.set_title(title)
-        axes.text(
-            0.98,
-            0.95,
-            _shares(losses[i], None if broken is None else broken[i]),
-            transform=axes.transAxes,
-            ha="right",
-            va="top",
-            fontsize=6.5,
-            bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1},
-        )
+        shares = _shares(losses[i], None if broken is None else broken[i])
+        axes.set_title(f"{title}\n{shares}", fontsize=7.5)
     for axes in panels[len(losses) :]:
         axes.set_visible(False)
     figure.supxlabel("final cross-entropy of a restart", fontsize=8)
@@ -86,7 +77,7 @@ def _shares(losses: np.ndarray, broken: np.ndarray | None) -> str:
     lines = [f"{percent(float(np.mean(losses > CERTAIN_LOSS)))} right"]
     if broken is not None:
         lines.append(f"{percent(float(np.mean(broken)))} broken")
-    return "\n".join(lines)
+    return ", ".join(lines)
 
 
 def recorded_losses(record: AttackRecord, restarts: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,51 +9,85 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator
 
+from alp_repro.evaluation.landscape import FLAT
 from alp_repro.reporting.figures.style import RED, WIDTH, figure_style
 
 if TYPE_CHECKING:
     from mpl_toolkits.mplot3d import Axes3D
 
 _SURFACE_LINES = 110  # a panel of some centimetres shows no more
+# Degrees around the loss axis, one view over each corner, the first where all show the same; and
+# where Matplotlib's ticks have to be for the loss axis to stand on the right.
+_AZIMUTHS = {-58: "upper", 32: "upper", 122: "lower", -148: "lower"}
 
 
 @figure_style()
 def surface_panels(
-    losses: np.ndarray, offsets: np.ndarray, titles: Sequence[str], *, share_loss_axis: bool = False
+    losses: np.ndarray,
+    offsets: np.ndarray,
+    titles: Sequence[str],
+    *,
+    share_loss_axis: bool = False,
+    marked: Sequence[bool] = (),
 ) -> Figure:
-    """Loss surfaces in 3-D with contour lines below, one panel each (Figures 1 and 3–6).
+    """Draw loss surfaces in 3-D with contour lines below, one panel each (Figures 1 and 3–6).
+
+    Each is seen over the corner where it is lowest, so that it hides as little as it can.
 
     Args:
       losses: float [panels, resolution, resolution]; see `landscape.Surfaces`.
       offsets: float [resolution], on the [0, 1] scale.
       titles: one a panel.
       share_loss_axis: all panels have one loss axis; otherwise each has its own, so that the shape
-        shows however small its range.
+        shows, unless it varies by less than `landscape.FLAT`.
+      marked: which titles are red, as those of misclassified images; (): none.
     """
     columns = min(4, len(losses))
     rows = -(-len(losses) // columns)
     width = WIDTH / max(columns, 2)
-    figure = Figure(figsize=(columns * width, 0.1 + rows * width * 0.98))
+    figure = Figure(figsize=(columns * width, 0.3 + rows * width * 0.98))
     bounds = (float(losses.min()), float(losses.max()))
     for i, (surface, title) in enumerate(zip(losses, titles, strict=True)):
         axes = figure.add_subplot(rows, columns, i + 1, projection="3d")
         own = (float(surface.min()), float(surface.max()))
         _surface(axes, surface, offsets * 255, bounds if share_loss_axis else own)
-        axes.set_title(title, y=0.98)
+        axes.set_title(title, y=1.0)
+        if marked and marked[i]:
+            axes.title.set_color(RED)
         if i % columns == 0:
             axes.text2D(
                 -0.1,
                 0.5,
-                "cross-entropy",
+                "cross-entropy (nats)",
                 rotation=90,
                 va="center",
                 transform=axes.transAxes,
                 fontsize=7,
             )
     figure.subplots_adjust(
-        0.03, 0.13 / (rows + 0.2), 0.955, 1 - 0.1 / rows, wspace=0.24, hspace=0.16
+        0.03, 0.22 / (rows + 0.2), 0.955, 1 - 0.1 / rows, wspace=0.24, hspace=0.16
     )
+    figure.text(0.5, 0.02, "a and b on the 0–255 scale of pixels", ha="center", fontsize=7)
     return figure
+
+
+def azimuth_of(losses: np.ndarray) -> int:
+    """Choose the corner to look over: the one towards which a surface falls most.
+
+    Args:
+      losses: float [resolution, resolution], by a and b.
+
+    Returns:
+      Degrees, as `view_init` takes them.
+    """
+    a, b = np.meshgrid(*2 * (np.linspace(-1, 1, len(losses)),), indexing="ij")
+    height = losses - losses.mean()
+
+    def in_front(azimuth: int) -> float:
+        angle = np.deg2rad(azimuth)
+        return float(np.mean(height * (a * np.cos(angle) + b * np.sin(angle))))
+
+    return min(_AZIMUTHS, key=in_front)
 
 
 def _surface(
@@ -61,7 +95,7 @@ def _surface(
 ) -> None:
     a, b = np.meshgrid(offsets, offsets, indexing="ij")
     low, high = bounds
-    height = max(high - low, 1e-6)  # a flat surface still needs an axis
+    height = max(high - low, FLAT)  # rounding is not to look like hills
     floor = low - 0.6 * height
     every = -(-len(offsets) // _SURFACE_LINES)
     colours = {"cmap": "viridis", "vmin": low, "vmax": low + height}
@@ -80,19 +114,23 @@ def _surface(
     axes.plot([0], [0], [floor], "x", color=RED, markersize=3)
     axes.set_zlim(floor, low + height)
     edge = float(np.abs(offsets).max())
-    # The corner that both axes share has room for one label.
+    azimuth = azimuth_of(losses)
+    # The corner in front, which both axes share, has room for one label.
     axes.xaxis.set_major_locator(FixedLocator([-edge, 0, edge]))
-    axes.yaxis.set_major_locator(FixedLocator([0, edge]))
+    axes.yaxis.set_major_locator(
+        FixedLocator([0, edge] if np.sin(np.deg2rad(azimuth)) < 0 else [-edge, 0])
+    )
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−"))
     ticks = [t for t in MaxNLocator(4).tick_values(low, low + height) if t >= low]
     axes.zaxis.set_major_locator(FixedLocator(ticks))
     axes.zaxis.set_major_formatter(FixedFormatter(_tick_labels(ticks)))
-    axes.set_xlabel("a", labelpad=-12)
-    axes.set_ylabel("b", labelpad=-12)
+    axes.set_xlabel("a", labelpad=-10)
+    axes.set_ylabel("b", labelpad=-10)
     axes.tick_params(pad=-4, labelsize=6)
     axes.tick_params(axis="z", pad=-1)
-    axes.view_init(elev=24, azim=-58)
+    axes.view_init(elev=30, azim=azimuth)
+    axes.zaxis.set_ticks_position(_AZIMUTHS[azimuth])
     axes.set_box_aspect((1, 1, 0.85), zoom=1.06)
     for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
         axis.pane.set_facecolor("white")
