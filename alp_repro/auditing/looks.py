@@ -128,6 +128,8 @@ def way(work: Work, places: np.ndarray, *, blind: bool) -> list[Indicator]:
     more = None
     if {"default", "iterations"} <= broken.keys():
         more = (broken["iterations"] - broken["default"]) / len(work.labels)
+    elif work.attacked.random:  # the largest of many noisy losses rises without end
+        return [forgotten, kinds.INCOMPLETE.not_judged("chance decides whether a loss rises")]
     return [forgotten, judge.incomplete(seen["still_rising"], seen["standing"], more=more)]
 
 

@@ -76,7 +76,10 @@ def gradients_at_starts(
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(points)
                 value = attack_loss(loss, labels=y, logits=logits(points))
-            gradient = tape.gradient(value, points)
+            try:
+                gradient = tape.gradient(value, points)
+            except LookupError:  # of an operation that TensorFlow has none for
+                gradient = None
             if gradient is None:
                 nothing = tf.fill(tf.shape(y), True)
                 found += [nothing, tf.fill(tf.shape(y), False), nothing]

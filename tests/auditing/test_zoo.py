@@ -17,6 +17,7 @@ QUICK = {
     "a linear model",
     "one hidden layer of ReLUs",
     "an argmax",
+    "an operation that has no gradient",
     "a gradient by chance",
     "an infinite slope",
     "one tiny step",

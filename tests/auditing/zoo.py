@@ -187,6 +187,11 @@ def thresholded(images: tf.Tensor) -> tf.Tensor:
     return tf.cast(images > 0.5, tf.float32)
 
 
+def by_areas(images: tf.Tensor) -> tf.Tensor:
+    """Through a resizing that TensorFlow has no gradient for."""
+    return tf.image.resize(tf.image.resize(images, [12, 12]), SHAPE[:2], "area")
+
+
 def thermometer(images: tf.Tensor) -> tf.Tensor:
     """Buckman et al. 2018: how many of ten levels a pixel passes."""
     levels = tf.linspace(0.05, 0.95, 10)
@@ -304,6 +309,7 @@ FAULTY = {
     "a quantised input": Animal(before(quantised), _GRADIENTS),
     "thresholds": Animal(before(thresholded), _GRADIENTS),
     "a thermometer code": Animal(before(thermometer), _GRADIENTS),
+    "an operation that has no gradient": Animal(before(by_areas), _GRADIENTS),
     "a compressed input": Animal(before(compressed), _GRADIENTS),
     "a stopped gradient": Animal(before(tf.stop_gradient), _GRADIENTS),
     "an input that is cleaned": Animal(before(denoised), _GRADIENTS | _MISLED),
