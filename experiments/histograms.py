@@ -24,7 +24,7 @@ from .evaluation_run import attack_run
 from .rows import make_job
 
 if TYPE_CHECKING:
-    from alp_repro.attacks import Attack
+    from alp_repro.attacks import Attack, Ensemble
     from alp_repro.evaluation import AttackRecord
     from alp_repro.runs import RunDir
 
@@ -79,7 +79,7 @@ def main(_: list[str]) -> None:
     _draw(row, run, record, attack)
 
 
-def _draw(row: str, run: RunDir, record: AttackRecord, attack: Attack) -> None:
+def _draw(row: str, run: RunDir, record: AttackRecord, attack: Attack | Ensemble) -> None:
     losses, broken = figures.recorded_losses(record, attack.restarts)
     names = [f"image {i}, class {c}" for i, c in zip(record.indices, record.labels, strict=True)]
     if FLAGS.cases:

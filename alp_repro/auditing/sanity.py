@@ -120,8 +120,12 @@ def _left(work: Work, places: np.ndarray, attack: Attack | Ensemble) -> int:
 def scaled(attack: Attack | Ensemble, eps: float) -> Attack | Ensemble:
     """Return the attack in a ball of another size, its steps as large in proportion."""
     if isinstance(attack, Ensemble):
-        phases = [dataclasses.replace(p, attack=scaled(p.attack, eps)) for p in attack.phases]
+        phases = [dataclasses.replace(p, attack=_scaled(p.attack, eps)) for p in attack.phases]
         return dataclasses.replace(attack, phases=tuple(phases))
+    return _scaled(attack, eps)
+
+
+def _scaled(attack: Attack, eps: float) -> Attack:
     if not isinstance(attack, PGD):
         return dataclasses.replace(attack, eps=eps)
     share = eps / attack.eps
