@@ -29,6 +29,13 @@ ATTACKS: dict[str, Attack | Ensemble] = {
 }
 
 
+def in_bfloat16(attack: Attack | Ensemble) -> Attack | Ensemble:
+    """Return the same, crafted in bfloat16."""
+    if isinstance(attack, Ensemble):
+        return attack.crafted_in("bfloat16")
+    return dataclasses.replace(attack, dtype="bfloat16")
+
+
 def main(argv: list[str]) -> None:
     del argv
     data = load.load_evaluation_set("mnist", num_images=FLAGS.num_images, data_dir=FLAGS.data_dir)
@@ -48,7 +55,7 @@ def main(argv: list[str]) -> None:
                 )
                 for one, seed in (
                     (attack, 0),
-                    (dataclasses.replace(attack, dtype="bfloat16"), 0),
+                    (in_bfloat16(attack), 0),
                     (attack, 1),
                 )
             )

@@ -57,9 +57,9 @@ def row(case: truth_models.Case) -> list[str]:
     """A line of the table."""
     count = len(case.labels)
     standing, cells = np.arange(count), [case.name, str(count), case.truth]
-    for name, attack in autoattack_parts(case.eps).items():
+    for name, part in autoattack_parts(case.eps).items():
         if len(standing):
-            standing = left_by(attack, case, standing, name)
+            standing = left_by(part, case, standing, name)
         cells.append(f"{100 * len(standing) / count:.2f}")
     cells.append(f"{sum(v for (of, _), v in _spent.items() if of == case.name):,.0f}")
     for name, alone in attacks_alone(case.eps).items():

@@ -63,8 +63,8 @@ def cases(folder: Path, *, data_dir: str | None = None, trades_images: int = 10_
     if (folder / "cifar_cnn_a_adv.keras").exists():
         with np.load(folder / "cifar_200.npz") as file:
             images, labels = file["x"], file["y"]
-        model = folder / "cifar_cnn_a_adv.keras"
-        found.append(Case("CIFAR-10 CNN-A", model, images, labels, 2 / 255, 48.5, 50.0))
+        network = folder / "cifar_cnn_a_adv.keras"
+        found.append(Case("CIFAR-10 CNN-A", network, images, labels, 2 / 255, 48.5, 50.0))
     for name, model in (("hard, CNN-A", "mnist_cnn_a_adv"), ("hard, Madry", "madry_tiny")):
         mnist(name, model, f"hard_{model}.txt", 0.0, 0.0)
     # AutoAttack leaves 92.81% of the 10,000, the A³ attack 92.71%.

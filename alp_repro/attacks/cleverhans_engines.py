@@ -12,9 +12,12 @@ from cleverhans.tf2.attacks.spsa import SPSAAdam, margin_logit_loss, projected_o
 
 from alp_repro.attacks.ascent import aims
 from alp_repro.attacks.base import Crafted
+from alp_repro.attacks.losses import finite_gradient
 from alp_repro.attacks.spsa import SAMPLES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from alp_repro.attacks.batches import CraftItems
     from alp_repro.attacks.pgd import PGD
     from alp_repro.attacks.spsa import SPSA
@@ -56,11 +59,20 @@ class SpsaAdam(SPSAAdam):
         self._delta = SPSA_DELTA
         self._num_samples = SPSA_SAMPLES // 2  # each is used with both signs
         self._num_iters = 1
+        self.nonfinite = 0  # steps whose gradient had entries that are not finite
+
+    def _compute_gradients(
+        self, loss_fn: Callable[[tf.Tensor], tf.Tensor], x: list[tf.Tensor]
+    ) -> list[tf.Tensor]:
+        """Cleverhans', but 0 where it is not finite, which would spoil all steps after."""
+        (gradient,) = super()._compute_gradients(loss_fn, x)
+        gradient, nonfinite = finite_gradient(gradient)
+        self.nonfinite += int(tf.reduce_any(nonfinite))
+        return [gradient]
 
 
 def cleverhans_spsa(attack: SPSA, logits: LogitsFunction, items: CraftItems) -> Crafted:
     """Cleverhans' `spsa`, one image at a time as it demands (Uesato et al. 2018)."""
-    optimizer = SpsaAdam(attack.learning_rate)
     targets = aims(attack.target, items)
     sign, classes = (-1.0, items.labels) if targets is None else (1.0, targets)
 
@@ -68,11 +80,12 @@ def cleverhans_spsa(attack: SPSA, logits: LogitsFunction, items: CraftItems) -> 
         outputs = logits(points)
         return sign * margin_logit_loss(outputs, aim, nb_classes=outputs.shape[-1])
 
-    crafted = []
+    crafted, nonfinite = [], []
     for i in range(items.images.shape[0]):
         tf.random.set_seed(
             mixed_seed(int(items.seed), int(items.image_index[i]), int(items.restart[i]))
         )
+        optimizer = SpsaAdam(attack.learning_rate)
         crafted.append(
             projected_optimization(
                 loss,
@@ -85,7 +98,8 @@ def cleverhans_spsa(attack: SPSA, logits: LogitsFunction, items: CraftItems) -> 
                 1.0,
             )
         )
-    return Crafted(tf.concat(crafted, axis=0), tf.zeros_like(items.labels))
+        nonfinite.append(optimizer.nonfinite)
+    return Crafted(tf.concat(crafted, axis=0), tf.constant(nonfinite, items.labels.dtype))
 
 
 def mixed_seed(*values: int) -> int:

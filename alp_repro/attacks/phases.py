@@ -57,15 +57,15 @@ class Reached(Protocol):
 
     @property
     def first_break(self) -> np.ndarray:
-        """Int [n], the first run that broke each image, -1: none."""
+        """Int [n], the first run that broke each image, -1: none yet."""
 
     @property
     def next_restart(self) -> np.ndarray:
-        """Int [n], runs that are over."""
+        """Int [n], runs done on each image."""
 
     @property
     def closest(self) -> np.ndarray | None:
-        """Float32 [n], the largest loss before the first phase with a budget."""
+        """Float [n], the largest loss before the first budget; None without one."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -121,9 +120,12 @@ def _left(work: Work, places: np.ndarray, attack: Attack | Ensemble) -> int:
 def scaled(attack: Attack | Ensemble, eps: float) -> Attack | Ensemble:
     """Return the attack in a ball of another size, its steps as large in proportion."""
     if isinstance(attack, Ensemble):
-        found: Any = [(phase, scaled(phase.attack, eps)) for phase in attack.phases]
-        phases = tuple(dataclasses.replace(phase, attack=part) for phase, part in found)
-        return dataclasses.replace(attack, phases=phases)
+        phases = [dataclasses.replace(p, attack=_scaled(p.attack, eps)) for p in attack.phases]
+        return dataclasses.replace(attack, phases=tuple(phases))
+    return _scaled(attack, eps)
+
+
+def _scaled(attack: Attack, eps: float) -> Attack:
     if not isinstance(attack, PGD):
         return dataclasses.replace(attack, eps=eps)
     share = eps / attack.eps

@@ -154,7 +154,8 @@ def test_it_costs_what_it_says(
     attack.craft(counting, CraftItems(*items, tf.constant(SEED), logits))
     said = attack.cost.gradients + attack.cost.queries
     assert said <= math.ceil(seen / count) <= said + 1
-    assert dataclasses.replace(attack, restarts=3).gradients == 3 * attack.gradients
+    thrice = dataclasses.replace(attack, restarts=3).gradients
+    assert 3 * attack.gradients <= thrice < 3 * (attack.gradients + 1)  # a query is half of one
 
 
 @pytest.mark.parametrize("name", NAMES)
