@@ -15,13 +15,13 @@ import numpy as np
 from absl import flags
 
 from alp_repro import evaluation, runs
-from alp_repro.attacks import PGD, strong_attack
+from alp_repro.attacks import PGD, Attack, Ensemble, strong_attack
 from alp_repro.data import load
 from benchmarks.timing import table
 from experiments import app
 
 FLAGS = flags.FLAGS
-ATTACKS = {
+ATTACKS: dict[str, Attack | Ensemble] = {
     "step 2.55, n 40": PGD(eps=0.3, eps_iter=2.55 / 255, nb_iter=40, restarts=1),
     "step 50, n 200, r 1": PGD(eps=0.3, eps_iter=50 / 255, nb_iter=200, restarts=1),
     "step 50, n 200, r 3": PGD(eps=0.3, eps_iter=50 / 255, nb_iter=200, restarts=3),

@@ -24,7 +24,7 @@ from absl import app, flags
 from ray.cluster_utils import Cluster as RayCluster
 
 from alp_repro import machine
-from alp_repro.attacks import PGD, Attack
+from alp_repro.attacks import PGD, Attack, ensemble_of
 from alp_repro.attacks.batches import Execution
 from alp_repro.dtypes import Dtype
 from alp_repro.evaluation.record import new_record
@@ -134,7 +134,7 @@ def seconds_inside(
 ) -> float:
     """Time that the blocks of all items take inside the workers, added, when all is compiled."""
     plan = AttackPlan(
-        ModelFile.of(model), images, labels, attack, 0, _BATCH, keep_adversarial=False
+        ModelFile.of(model), images, labels, ensemble_of(attack), 0, _BATCH, keep_adversarial=False
     )
     blocks = [(np.arange(_BATCH), np.full(_BATCH, restart)) for restart in range(FLAGS.blocks)]
     waiting: list[Any] = []

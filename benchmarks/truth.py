@@ -62,8 +62,8 @@ def row(case: truth_models.Case) -> list[str]:
             standing = left_by(attack, case, standing, name)
         cells.append(f"{100 * len(standing) / count:.2f}")
     cells.append(f"{sum(v for (of, _), v in _spent.items() if of == case.name):,.0f}")
-    for name, attack in attacks_alone(case.eps).items():
-        left = left_by(attack, case, np.arange(count), name)
+    for name, alone in attacks_alone(case.eps).items():
+        left = left_by(alone, case, np.arange(count), name)
         cells += [f"{100 * len(left) / count:.2f}", f"{_spent[case.name, name]:,.0f}"]
     return cells
 

@@ -8,6 +8,7 @@ from typing import Literal
 from alp_repro.attacks.apgd import APGD
 from alp_repro.attacks.base import Attack
 from alp_repro.attacks.fab import FAB
+from alp_repro.attacks.losses import Loss
 from alp_repro.attacks.phases import Ensemble, Phase
 from alp_repro.attacks.square import Square
 from alp_repro.dtypes import Dtype
@@ -56,7 +57,8 @@ def autoattack_parts(
     if classes < 2:
         raise InputError(f"autoattack classes {shown(classes)}: expected 2 or more")
     targets = min(_MOST_TARGETS, classes - 1)
-    plain, aimed = "dlr" if classes >= 3 else "margin", "dlr" if classes >= 4 else "margin"
+    plain: Loss = "dlr" if classes >= 3 else "margin"
+    aimed: Loss = "dlr" if classes >= 4 else "margin"
     standard: dict[str, Attack] = {
         "APGD-CE": APGD(eps=eps),
         "APGD-T": APGD(eps=eps, loss=aimed, target="each", restarts=targets),

@@ -55,9 +55,17 @@ class Phase:
 class Reached(Protocol):
     """How far the runs on each image are, as an `AttackRecord` tells."""
 
-    first_break: np.ndarray
-    next_restart: np.ndarray
-    closest: np.ndarray | None
+    @property
+    def first_break(self) -> np.ndarray:
+        """Int [n], the first run that broke each image, -1: none."""
+
+    @property
+    def next_restart(self) -> np.ndarray:
+        """Int [n], runs that are over."""
+
+    @property
+    def closest(self) -> np.ndarray | None:
+        """Float32 [n], the largest loss before the first phase with a budget."""
 
 
 @dataclasses.dataclass(frozen=True)

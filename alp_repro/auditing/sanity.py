@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -120,8 +121,9 @@ def _left(work: Work, places: np.ndarray, attack: Attack | Ensemble) -> int:
 def scaled(attack: Attack | Ensemble, eps: float) -> Attack | Ensemble:
     """Return the attack in a ball of another size, its steps as large in proportion."""
     if isinstance(attack, Ensemble):
-        phases = [dataclasses.replace(p, attack=scaled(p.attack, eps)) for p in attack.phases]
-        return dataclasses.replace(attack, phases=tuple(phases))
+        found: Any = [(phase, scaled(phase.attack, eps)) for phase in attack.phases]
+        phases = tuple(dataclasses.replace(phase, attack=part) for phase, part in found)
+        return dataclasses.replace(attack, phases=phases)
     if not isinstance(attack, PGD):
         return dataclasses.replace(attack, eps=eps)
     share = eps / attack.eps

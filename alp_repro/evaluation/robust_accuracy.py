@@ -24,7 +24,8 @@ from alp_repro.plain_numbers import number, whole_number
 _MOST_EPOCHS = 10**6
 _STRONGER_STEPS = 40
 
-Attacks = Attack | Ensemble | Sequence[Attack | Ensemble]
+AnyAttack = Attack | Ensemble
+Attacks = AnyAttack | Sequence[AnyAttack]
 
 
 class RobustAccuracy(keras.callbacks.Callback):
@@ -88,8 +89,8 @@ class RobustAccuracy(keras.callbacks.Callback):
         self._tolerance = number(tolerance, name="tolerance", low=0, high=1)
         self._given, self._given_stronger = attack, stronger
         self._batch_size, self._seed = batch_size, seed
-        self._attacks: list[Attack | Ensemble] = []
-        self._stronger: list[Attack | Ensemble] = []
+        self._attacks: list[AnyAttack] = []
+        self._stronger: list[AnyAttack] = []
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Raises InputError where the model is nothing that can be attacked so."""
@@ -142,7 +143,7 @@ class RobustAccuracy(keras.callbacks.Callback):
             return np.nan, np.nan
         return found[0], found[1]
 
-    def _withstand(self, attack: Attack | Ensemble) -> np.ndarray:
+    def _withstand(self, attack: AnyAttack) -> np.ndarray:
         record = evaluate(
             self._classifier,
             self._images,
@@ -160,19 +161,19 @@ class RobustAccuracy(keras.callbacks.Callback):
         return getattr(self.model, "classifier", self.model)
 
 
-def _listed(attacks: Any, name: str) -> list[Attack | Ensemble]:
-    found = [attacks] if isinstance(attacks, Attack | Ensemble) else list(attacks)
+def _listed(attacks: Any, name: str) -> list[AnyAttack]:
+    found = [attacks] if isinstance(attacks, AnyAttack) else list(attacks)
     for attack in found:
-        if not isinstance(attack, Attack | Ensemble):
+        if not isinstance(attack, AnyAttack):
             raise InputError(f"RobustAccuracy {name}: expected attacks, got {attack!r}")
     return found
 
 
-def _stronger_than(attacks: list[Attack | Ensemble]) -> Attack:
+def _stronger_than(attacks: list[AnyAttack]) -> Attack:
     """One turn of `strong`: aimed from afar, without a target, aimed from near."""
     turns: Any = strong_attack(max(attack.eps for attack in attacks)).phases[0].attack
     return dataclasses.replace(turns, nb_iter=_STRONGER_STEPS, restarts=3)
 
 
-def _told(attacks: list[Attack | Ensemble]) -> str:
+def _told(attacks: list[AnyAttack]) -> str:
     return " and ".join(str(attack) for attack in attacks)

@@ -112,6 +112,14 @@ def test_an_ensemble_has_to_be_withstood_as_a_whole() -> None:
     )
 
 
+def test_the_preset_strong_is_taken_as_an_attack() -> None:
+    callback = alp_repro.RobustAccuracy(
+        images(), labels(), attack=alp_repro.strong_attack(0.1), stronger=None
+    )
+    callback.set_model(by_rows())
+    callback.on_train_begin()
+
+
 def test_logits_that_collapsed_end_no_training() -> None:
     model = by_rows()
     model.set_weights([np.zeros_like(w) for w in model.get_weights()])
