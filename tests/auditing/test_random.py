@@ -20,7 +20,9 @@ from tests.auditing import zoo
 EPS = 0.06
 N = 100
 # To each other class: from one random start, chance decides which of them is tried.
-PGD = zoo.pgd(EPS, nb_iter=20, restarts=zoo.CLASSES - 1, loss="margin", target="each")
+PGD = zoo.pgd(
+    EPS, eps_iter=EPS / 4, nb_iter=10, restarts=zoo.CLASSES - 1, loss="margin", target="each"
+)
 PLAN = (Stage("default", "Default", PGD),)
 
 
@@ -87,11 +89,12 @@ def test_a_plain_model_is_no_more_robust_for_being_wrapped(name: str) -> None:
 def test_a_robust_random_model_raises_nothing(tmp_path: Path) -> None:
     """And a second call in its folder says the same, however its numbers fall."""
     model = Wrapped(zoo.linear(), noise)
+    attack = zoo.pgd(0.01, eps_iter=0.0025, nb_iter=10)
     options = {
         "eps": 0.01,
-        "attack": zoo.pgd(0.01, nb_iter=20),
+        "attack": attack,
         "stages": [
-            Stage("default", "Default", zoo.pgd(0.01, nb_iter=20)),
+            Stage("default", "Default", attack),
             Stage("square", "Square", zoo.square(0.01, 30), "standing"),
         ],
         "folder": tmp_path,
