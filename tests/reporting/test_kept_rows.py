@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from alp_repro import decoding
-from alp_repro.attacks import PGD, Attack
+from alp_repro.attacks import PGD, attack_of
 from alp_repro.reporting.kept_rows import with_kept_rows
 from alp_repro.reporting.stored_tables import StoredTable, read_table, table_file
 from alp_repro.reporting.table_files import write_table
@@ -24,7 +23,7 @@ def columns_at(places: list[int]) -> list[Column]:
     found = []
     for i in places:
         one = STORED.columns[i]
-        attack = decoding.from_plain(one.attack, Attack, source="")
+        attack = attack_of(one.attack)
         column = PAPER.column(attack, one.grid_restarts, ours_only=one.ours_only)
         found.append(dataclasses.replace(column, images=one.images))
     return found
