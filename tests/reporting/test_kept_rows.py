@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ def written_again(names: list[str], columns: list[Column], places: list[int], to
 def told(table: StoredTable) -> dict[tuple[str, str], object]:
     """Every cell by its row and its attack."""
     return {
-        (row.row, str(column.attack)): cell
+        (row.row, json.dumps(column.attack, sort_keys=True)): cell
         for row in table.rows
         for column, cell in zip(table.columns, row.cells, strict=True)
         if cell.ours is not None
