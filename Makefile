@@ -24,7 +24,7 @@ TABLE_FLAGS = $(WHERE) $(if $(PUBLISHED),--strong --show) $(if $(ROWS),--only=$(
 
 help:
 	@echo "make mnist-table1 [SCALE=smoke|quick|published|paper] [ROWS=clp,lsq] [STRONG=1] [JOBS=2] [RAY=local|auto|HOST:PORT]"
-	@echo "    quick: about 30 minutes (two cores with AVX2) or 10 (with AVX-512 bfloat16), smoke: a few;"
+	@echo "    quick: about 30 minutes (two cores with AVX2), less with bfloat16; smoke: a few;"
 	@echo "    published: shows the long run that comes with the repository, in seconds"
 	@echo "make cifar10-table2 | tiny-imagenet-table3 | tiny-imagenet-table4 | tiny-imagenet-table5"
 	@echo "    hours (an estimate is printed first); they need the data set"
