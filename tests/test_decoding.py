@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pytest
 
-from alp_repro.attacks import PGD, Attack, strong_attack
+from alp_repro.attacks import PGD, Attack, attack_of, strong_attack
 from alp_repro.decoding import from_json, from_plain, read_json
 from alp_repro.errors import InputError
 
@@ -30,9 +30,10 @@ class Ball:
 
 
 def test_dataclasses_come_back_equal() -> None:
-    for attack in (PGD(eps=0.1, eps_iter=0.05, nb_iter=3), strong_attack(0.3)):
-        text = json.dumps(attack.to_json())
-        assert from_json(text, Attack, source="here") == attack
+    attack = PGD(eps=0.1, eps_iter=0.05, nb_iter=3)
+    assert from_json(json.dumps(attack.to_json()), Attack, source="here") == attack
+    ensemble = strong_attack(0.3)
+    assert attack_of(json.loads(json.dumps(ensemble.to_json())), source="here") == ensemble
     assert from_json('{"eps": 1, "drops": [2, 3]}', Ball, source="") == Ball(1.0, drops=(2, 3))
 
 
