@@ -194,7 +194,7 @@ def noise_stronger(missed: int, found: int, images: int) -> Indicator:
 def eps_grid(sizes: Sequence[float], left: Sequence[int], images: int) -> Indicator:
     """Of so many images each ball leaves some; sizes on the [0, 1] scale, ascending."""
     rise = max(later - min(left[: i + 1]) for i, later in enumerate(left))
-    raised = max(left[-1], rise) > max(1, kinds.CONTRADICTION_SHARE * images)
+    raised = max(left[-1], rise) > max(2, kinds.GRID_SHARE * images)
     told = ", ".join(f"{n} at {size * 255:.3g}" for n, size in zip(left, sizes, strict=True))
     return kinds.EPS_GRID.judged(raised, f"of {images} images {told}")
 

@@ -257,6 +257,8 @@ def check_gradient(
         raise InputError(
             f"attack {attack}: {classes} classes; it needs {attack.least_classes} or more"
         )
+    if not attack.needs_gradient:
+        return
 
     # TensorFlow's eager gradient of some convolutions corrupts the memory (2.21).
     @tf.function(autograph=False)
@@ -274,8 +276,6 @@ def check_gradient(
         if "gradient registry" in str(error) or "No gradient defined" in str(error):
             raise _no_gradient(one_line(error)) from error
         raise
-    if not attack.needs_gradient:
-        return
     if gradient is None:
         raise _no_gradient("a rounding, a cast to integers or stop_gradient lies between")
     if not np.any(gradient):

@@ -50,26 +50,7 @@ def dropout(images: tf.Tensor) -> tf.Tensor:
     return tf.nn.dropout(images, 0.1)
 
 
-def resized(images: tf.Tensor) -> tf.Tensor:
-    """To another size, the same for a batch, and back (Xie et al. 2018)."""
-    side = tf.random.uniform([], 24, 37, tf.int32)
-    larger = tf.image.resize(images, [side, side])
-    return tf.ensure_shape(tf.image.resize(larger, [6, 6], antialias=True), images.shape)
-
-
-def audited(model: keras.Model, **options: object) -> Audit:
-    images, labels = data()
-    settings = {"attack": PGD, "stages": PLAN, "closer_look": False, "minutes": 600} | options
-    eps = settings.pop("eps", EPS)
-    return alp_repro.audit(model, images, labels, eps, **settings)
-
-
-@functools.cache
-def unwrapped() -> Audit:
-    return audited(zoo.dense("tanh"))
-
-
-WRAPPERS = {"noise": noise, "dropout": dropout, "resizing": resized}
+WRAPPERS = {"noise": noise, "dropout": dropout}
 
 
 @pytest.mark.slow

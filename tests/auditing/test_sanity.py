@@ -21,9 +21,9 @@ def test_a_step_and_chance_are_no_stronger_than_many_steps() -> None:
 def test_a_larger_ball_leaves_fewer_and_the_largest_none() -> None:
     sizes = [0.1, 0.2, 0.4, 1.0]
     assert not indicators.eps_grid(sizes, [40, 20, 3, 0], 50).raised
-    assert indicators.eps_grid(sizes, [40, 20, 5, 3], 50).raised
-    assert not indicators.eps_grid(sizes, [40, 20, 3, 2], 50).raised
-    assert indicators.eps_grid(sizes, [20, 24, 3, 0], 50).raised
+    assert indicators.eps_grid(sizes, [40, 20, 8, 6], 50).raised
+    assert not indicators.eps_grid(sizes, [40, 20, 7, 5], 50).raised
+    assert indicators.eps_grid(sizes, [20, 26, 3, 0], 50).raised
     assert not indicators.eps_grid(sizes, [20, 22, 3, 0], 50).raised
     assert "20 at 25.5" in indicators.eps_grid(sizes, [20, 24, 3, 0], 50).saw
 
