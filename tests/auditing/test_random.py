@@ -50,6 +50,18 @@ def dropout(images: tf.Tensor) -> tf.Tensor:
     return tf.nn.dropout(images, 0.1)
 
 
+def audited(model: keras.Model, **options: object) -> Audit:
+    images, labels = data()
+    settings = {"attack": PGD, "stages": PLAN, "closer_look": False, "minutes": 600} | options
+    eps = settings.pop("eps", EPS)
+    return alp_repro.audit(model, images, labels, eps, **settings)
+
+
+@functools.cache
+def unwrapped() -> Audit:
+    return audited(zoo.dense("tanh"))
+
+
 WRAPPERS = {"noise": noise, "dropout": dropout}
 
 
