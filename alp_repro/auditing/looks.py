@@ -142,21 +142,24 @@ def unbounded(work: Work, places: np.ndarray, *, blind: bool) -> Indicator:
     if not work.fits("unbounded", "An unbounded attack", attack.gradients, len(chosen)):
         return kinds.UNBOUNDED.not_judged("no time was left")
 
-    def compute() -> int:
-        record = evaluation.evaluate(
-            work.model,
-            work.images[chosen],
-            work.labels[chosen],
-            attack=attack,
-            seed=work.seed,
-            batch_size=min(work.batch_size, len(chosen)),
-            allow_random=work.attacked.random,
-            jit_compile=work.jit_compile,
-            progress=False,
-        )
-        return int(record.standing.sum())
+    left = work.once("unbounded", int, lambda: left_standing(work, chosen, attack))
+    return judge.unbounded_fails(left, len(chosen))
 
-    return judge.unbounded_fails(work.once("unbounded", int, compute), len(chosen))
+
+def left_standing(work: Work, places: np.ndarray, attack: Attack | Ensemble) -> int:
+    """Return how many of the images at these places an attack leaves; nothing is kept."""
+    record = evaluation.evaluate(
+        work.model,
+        work.images[places],
+        work.labels[places],
+        attack=attack,
+        seed=work.seed,
+        batch_size=min(work.batch_size, len(places)),
+        allow_random=work.attacked.random,
+        jit_compile=work.jit_compile,
+        progress=False,
+    )
+    return int(record.standing.sum())
 
 
 def unit_test(

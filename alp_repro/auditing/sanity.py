@@ -12,11 +12,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from alp_repro import evaluation
 from alp_repro.attacks import PGD, Attack, Ensemble, Square
 from alp_repro.auditing import indicators as judge
 from alp_repro.auditing import kinds
 from alp_repro.auditing.kinds import Indicator
+from alp_repro.auditing.looks import left_standing
 from alp_repro.auditing.result import AttackResult
 from alp_repro.auditing.stages import Stage, default_attack
 from alp_repro.auditing.work import Work
@@ -95,26 +95,11 @@ def eps_grid(work: Work) -> Indicator:
         return kinds.EPS_GRID.not_judged("no time was left")
 
     def compute() -> list[int]:
-        return [_left(work, chosen, attack) for attack in grid]
+        return [left_standing(work, chosen, attack) for attack in grid]
 
     left = work.once("eps_grid", list[int], compute)
     at_eps = int((~default.broken[: len(chosen)]).sum())
     return judge.eps_grid([eps, *larger], [at_eps, *left], len(chosen))
-
-
-def _left(work: Work, places: np.ndarray, attack: Attack | Ensemble) -> int:
-    record = evaluation.evaluate(
-        work.model,
-        work.images[places],
-        work.labels[places],
-        attack=attack,
-        seed=work.seed,
-        batch_size=min(work.batch_size, len(places)),
-        allow_random=work.attacked.random,
-        jit_compile=work.jit_compile,
-        progress=False,
-    )
-    return int(record.standing.sum())
 
 
 def scaled(attack: Attack | Ensemble, eps: float) -> Attack | Ensemble:

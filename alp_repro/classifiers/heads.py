@@ -15,6 +15,7 @@ import numpy as np
 from alp_repro.errors import InputError, one_line
 from alp_repro.model_copies import computes_in_float32
 
+_OF_A_SUM = 1e-2  # rounding of a row of probabilities, in bfloat16 too
 GIVE_LOGITS = (
     "give the model without its softmax or sigmoid (logits), as with activation=None in the last "
     "layer"
@@ -176,6 +177,11 @@ def within_unit(outputs: np.ndarray) -> bool:
     return bool(outputs.size and outputs.min() >= 0 and outputs.max() <= 1)
 
 
+def sum_to_one(outputs: np.ndarray) -> bool:
+    """Return whether each row of a model's outputs [n, classes] is a softmax's, up to rounding."""
+    return bool(outputs.min() >= 0 and np.abs(outputs.sum(axis=1) - 1).max() < _OF_A_SUM)
+
+
 def why_no_logits(outputs: np.ndarray) -> str | None:
     """Return why a model's outputs [n, classes] are no logits, and what to do; None: they may be.
 
@@ -183,10 +189,7 @@ def why_no_logits(outputs: np.ndarray) -> str | None:
     message says how to give either.
     """
     several = outputs.shape[1] > 1
-    sums_to_one = several and bool(
-        outputs.min() >= 0 and np.abs(outputs.sum(axis=1) - 1).max() < 1e-2
-    )
-    if sums_to_one:
+    if several and sum_to_one(outputs):
         return f"the model's outputs are probabilities: {GIVE_LOGITS}"
     if within_unit(outputs) and outputs.any():
         return (

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from alp_repro.classifiers.heads import GIVE_LOGITS
+from alp_repro.classifiers.heads import GIVE_LOGITS, sum_to_one
 from alp_repro.errors import InputError
 from alp_repro.losses import PENALTIES
 from alp_repro.model_copies import logits_function
@@ -19,7 +19,6 @@ from alp_repro.training.objective import Objective
 
 _KERAS_BATCH = 32  # of arrays, unless `fit` is told another
 _ROUNDING = 1e-3  # of pixels that were resized or normalised
-_OF_A_SUM = 1e-2  # rounding of a row of probabilities, in bfloat16 too
 _WORDS = "expected images in [0, 1]", "expected labels from 0 to"
 
 
@@ -157,6 +156,6 @@ def classes_of(model: keras.Model, image_shape: tuple[int, ...]) -> int:
             f"the model gives outputs of shape {(None, *outputs.shape[1:])}: expected logits "
             "[batch, classes] of two or more classes"
         )
-    if outputs.min() >= 0 and np.abs(outputs.sum(axis=1) - 1).max() < _OF_A_SUM:
+    if sum_to_one(outputs):
         raise InputError(f"the model's outputs are probabilities: {GIVE_LOGITS}")
     return int(outputs.shape[1])

@@ -16,6 +16,7 @@ from alp_repro.evaluation import AttackRecord
 from alp_repro.evaluation.record import new_record
 from alp_repro.evaluation.restarts import Items, Work, attack_with_restarts
 from alp_repro.evaluation.store import described
+from tests.evaluation.naive_budget import allowance
 
 IMAGES, FIRST, SECOND, RUNS = 60, 2, 7, 19
 _generator = np.random.default_rng(0)
@@ -93,21 +94,7 @@ def attacked(
 
 
 def naive_allowance(budget: int) -> np.ndarray:
-    """What each image may see, told image by image from what all runs would have done."""
-    left = budget * IMAGES - sum(sum(COSTS[: min(int(b) + 1, FIRST)]) for b in BROKE)
-    allowed = np.full(IMAGES, FIRST)
-    closest = np.argsort(-LOSSES[:, :FIRST].max(axis=1), kind="stable")
-    going_on = [int(i) for i in closest if BROKE[i] >= FIRST]
-    for begin, end in ((FIRST, SECOND), (SECOND, RUNS)):
-        chosen = []
-        for i in going_on:
-            if sum(COSTS[begin:end]) > left:
-                break
-            left -= sum(COSTS[begin : min(int(BROKE[i]) + 1, end)])
-            allowed[i] = end
-            chosen.append(i)
-        going_on = [i for i in chosen if BROKE[i] >= end]
-    return allowed
+    return allowance(BROKE, LOSSES, COSTS, budget=budget, ends=(FIRST, SECOND, RUNS))
 
 
 @pytest.mark.parametrize("budget", [8, 12, 20, 30, 1000])

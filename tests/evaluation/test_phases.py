@@ -14,6 +14,7 @@ from alp_repro.attacks import PGD, Ensemble, Phase, Square, attack_named, strong
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, Progress, evaluate
 from alp_repro.evaluation.record_file import load_record, save_record
+from tests.evaluation.naive_budget import allowance
 
 FIRST, SECOND, RESTARTS = 2, 7, 19
 SHOWN = ("first_break", "next_restart", "closest")
@@ -111,27 +112,18 @@ def test_a_name_and_eps_are_an_attack_or_an_ensemble(
 
 
 def naive_allowance(free: AttackRecord, attack: Ensemble) -> np.ndarray:
-    """What each image may see, told image by image from what all restarts would have done."""
     assert free.losses is not None
     costs = [NB_ITER] * RESTARTS
     if any(phase.on == "same" for phase in attack.phases):
         costs[SECOND - 1] = QUERIES // 2
     broke = np.where(free.first_break < 0, RESTARTS, free.first_break)
-    left = attack.phases[1].budget * len(broke)
-    left -= sum(sum(costs[: min(int(b) + 1, FIRST)]) for b in broke)
-    allowed = np.full(len(broke), FIRST)
-    closest = np.argsort(-free.losses[:, :FIRST].max(axis=1), kind="stable")
-    going_on = [int(i) for i in closest if broke[i] >= FIRST]
-    for begin, end in ((FIRST, SECOND), (SECOND, RESTARTS)):
-        chosen = []
-        for i in going_on:
-            if sum(costs[begin:end]) > left:
-                break
-            left -= sum(costs[begin : min(int(broke[i]) + 1, end)])
-            allowed[i] = end
-            chosen.append(i)
-        going_on = [i for i in chosen if broke[i] >= end]
-    return allowed
+    return allowance(
+        broke,
+        free.losses,
+        costs,
+        budget=attack.phases[1].budget,
+        ends=(FIRST, SECOND, RESTARTS),
+    )
 
 
 def test_the_images_that_came_closest_go_on_as_far_as_the_budget_goes(
