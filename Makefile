@@ -20,7 +20,7 @@ TABLE_FLAGS = $(WHERE) $(if $(PUBLISHED),--strong --show) $(if $(ROWS),--only=$(
 	$(if $(JOBS),--jobs=$(JOBS)) $(if $(RAY),--ray=$(RAY)) $(FLAGS)
 
 .PHONY: help setup setup-cluster mnist-table1 cifar10-table2 tiny-imagenet-table3 tiny-imagenet-table4 \
-	tiny-imagenet-table5 figures seeds report claims verify test test-all test-numeric lint smoke clean
+	tiny-imagenet-table5 figures seeds report claims verify test test-all test-numeric lint smoke docs clean
 
 help:
 	@echo "make mnist-table1 [SCALE=smoke|quick|published|paper] [ROWS=clp,lsq] [STRONG=1] [JOBS=2] [RAY=local|auto|HOST:PORT]"
@@ -34,6 +34,7 @@ help:
 	@echo "make seeds                      trains three seeds of each row of ROWS"
 	@echo "make test | test-all | test-numeric | lint | smoke"
 	@echo "                                for who changes the code; test-all has what takes minutes too"
+	@echo "make docs                       the documentation as a site: build/docs/index.html"
 	@echo "make setup | setup-cluster      some minutes, once (2 GB); the others do it themselves"
 	@echo "make clean"
 
@@ -118,6 +119,15 @@ lint: $(READY)
 
 smoke: $(READY)
 	@tests/smoke.sh $(RUN)
+
+# Strict: a link that leads nowhere fails it. It takes nothing from a network but its packages, once.
+docs: $(VENV)/.docs
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+	@echo "build/docs/index.html"
+
+$(VENV)/.docs: $(READY)
+	@$(INSTALL) --no-build-isolation -e '.[docs]'
+	@touch $@
 
 clean:
 	rm -rf $(VENV) .tfds

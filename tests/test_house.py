@@ -1,4 +1,4 @@
-"""The plan of the house: who may import whom, seen in the sources (README, "The library")."""
+"""The plan of the house: who may import whom, seen in the sources (docs/architecture.md)."""
 
 from __future__ import annotations
 

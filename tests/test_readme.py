@@ -1,38 +1,55 @@
-"""Every command and Python snippet of the README runs, at smoke size.
+"""Every command and Python snippet of the README, and of the pages it was cut into, runs, small.
 
-The commands are run in the README's order in one folder, with these changes and no others:
+The commands are run in the pages' order in one folder, with these changes and no others:
 
-- `make TARGET` is what `make --dry-run TARGET SCALE=smoke` says that it would run;
+- `make TARGET` is what `make --dry-run TARGET SCALE=smoke` says that it would run, unless the page
+  names a scale;
 - `--scale=quick` becomes `--scale=smoke`, and `runs/quick` in a snippet `runs/smoke`;
 - what `_SMALLER` has for a binary is appended, since the last of two flags counts;
-- files that a user has at hand (archives, a published checkpoint) are generated before.
+- files that a user has at hand (archives, a published checkpoint, a model) are generated before.
 
-What cannot run here stands in `LEFT_OUT`, with the reason.
+The snippets of a page are one program. What cannot run here stands in `LEFT_OUT`, with the reason.
 """
 
 from __future__ import annotations
 
+import collections
+import csv
 import dataclasses
+import json
 import re
 import shlex
 import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from alp_repro import runs
 from tests import command_runner, data_factory, test_checkpoints
+from tests.small_model import small_images, small_labels, small_model
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    name: (ROOT / name).read_text(encoding="utf-8")
+    for name in (
+        "README.md",
+        "docs/getting_started.md",
+        "docs/attack_a_model.md",
+        "docs/audit_in_a_pipeline.md",
+        "docs/reproduce.md",
+    )
+}
+README = PAGES["README.md"]
 
+_OF_THE_SHELL = "of the shell: the commands after it are run"
 LEFT_OUT = {
+    "git clone <this repository> alp_repro": _OF_THE_SHELL,
+    "pip install -c constraints.txt .": "tests/experiments/test_installed.py installs the wheel",
     "make test": "it is what runs this",
     "make verify": "minutes: tests/experiments/test_verify.py runs it on a small model",
     "make figures": "minutes: figure3 stands for it; tests of the figures draw the others",
-    "alp-audit --model=my_model.keras --data=my_images.npz --eps=8 --out=audit/": (
-        "tests/experiments/test_audit.py runs it with such files"
-    ),
     "make cifar10-table2": "minutes: `make smoke` makes all tables from generated images",
     "make tiny-imagenet-table3": "minutes: `make smoke` makes all tables from generated images",
 }
@@ -41,16 +58,15 @@ _SMALLER = {
     "evaluate": ["--num_images=10", "--max_restarts=1"],
     "table": ["--only=clp"],
     "import_checkpoint": ["--model_width=4"],
-    "prepare_data": [],
-    "claims": [],
-    "figures": [],
-    "report": [],
+    "audit": ["--num_images=10", "--minutes=0.5"],
 }
-# What stands before a snippet: the user's own model and images.
+# What stands before a page's snippets: the user's own model and images.
 _GIVEN = """
+import keras
 from tests.small_model import small_images, small_labels, small_model
 model, images = small_model(), small_images(12)
 labels = small_labels(small_model(), small_images(40))[:12]
+x_train, y_train, x_val, y_val = images, labels, images, labels
 """
 # Pretrained weights would be downloaded.
 _WITHOUT_WEIGHTS = ("MobileNetV2(", "MobileNetV2(weights=None, ")
@@ -58,7 +74,7 @@ _WITHOUT_WEIGHTS = ("MobileNetV2(", "MobileNetV2(weights=None, ")
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """A command of the README, as it stands there."""
+    """A command of a page, as it stands there."""
 
     text: str
 
@@ -73,13 +89,18 @@ class Command:
             module = f"experiments.{words[0].removeprefix('alp-').replace('-', '_')}"
             words = ["python", "-m", module, *words[1:]]
         assert words[1] == "-m" and words[0].endswith("python"), text
-        binary = words[2].removeprefix("experiments.")
-        return [*words[2:], *_SMALLER[binary]]
+        return [*words[2:], *_SMALLER.get(words[2].rpartition(".")[2], ())]
+
+    @property
+    def code(self) -> int:
+        """The exit code that the page foretells."""
+        return 1 if "--fail_below=" in self.text else 0
 
 
 def _what_make_would_run(command: str) -> str:
+    scale = [] if "SCALE=" in command else ["SCALE=smoke"]
     lines = subprocess.run(
-        [*shlex.split(command), "--dry-run", "--old-file=.venv/.ready", "SCALE=smoke"],
+        [*shlex.split(command), "--dry-run", "--old-file=.venv/.ready", *scale],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -90,25 +111,29 @@ def _what_make_would_run(command: str) -> str:
     return line
 
 
-def _blocks() -> list[str]:
+def _blocks(page: str) -> list[str]:
     """The indented blocks, which are Markdown's code."""
-    found = re.findall(r"(?:^\n)((?: {4}.*\n|\n)+)", README, re.MULTILINE)
+    found = re.findall(r"(?:^\n)((?: {4}.*\n|\n)+)", page, re.MULTILINE)
     return [re.sub(r"^ {4}", "", block, flags=re.MULTILINE).strip("\n") for block in found]
 
 
-def _commands() -> list[Command]:
-    lines = "\n".join(_blocks()).replace("\\\n", " ").splitlines()
+def _commands(page: str) -> list[str]:
+    lines = "\n".join(_blocks(page)).replace("\\\n", " ").splitlines()
     stripped = [" ".join(line.split("#")[0].split()) for line in lines]
     programs = ("make ", ".venv/bin/python ", "alp-", "pip ", "python ", "git ")
-    return [Command(line) for line in stripped if line.startswith(programs)]
+    return [line for line in stripped if line.startswith(programs)]
 
 
-def _snippets() -> list[str]:
-    return [block for block in _blocks() if re.search(r"^(import|from) |^\w+ = ", block, re.M)]
+def _snippets(page: str) -> list[str]:
+    python = re.compile(r"^(import|from) |^[\w.]+ = |^print\(", re.M)
+    return [block for block in _blocks(page) if python.search(block)]
 
 
-COMMANDS = _commands()
-SNIPPETS = {f"snippet {number}": code for number, code in enumerate(_snippets(), 1)}
+# A command that stands on several pages is run once.
+COMMANDS = [
+    Command(text) for text in dict.fromkeys(c for page in PAGES.values() for c in _commands(page))
+]
+SNIPPETS = {name: "\n".join(code) for name, page in PAGES.items() if (code := _snippets(page))}
 RUN = [command for command in COMMANDS if command.text not in LEFT_OUT]
 
 
@@ -126,12 +151,17 @@ def ended(
         shutil.make_archive(str(folder / name), kind, root_dir=made.parent, base_dir=made.name)
     (folder / "downloads" / "mnist_clp").mkdir(parents=True)
     test_checkpoints.write("lenet", folder / "downloads" / "mnist_clp" / "model.ckpt")
+    model = small_model()
+    runs.save_model(folder / "my_model.keras", model)
+    labels = small_labels(model, small_images(40))
+    np.savez(folder / "my_images.npz", images=small_images(40), labels=labels)
+    (folder / "results").mkdir()
+    (folder / "results" / "published").symlink_to(ROOT / "results" / "published")
     work = [[command.text, *command.module_and_arguments] for command in RUN]
-    code = _GIVEN
-    for name, snippet in SNIPPETS.items():
-        code += snippet.replace(*_WITHOUT_WEIGHTS).replace("runs/quick", "runs/smoke") + "\n"
-        file = folder / f"{name.replace(' ', '_')}.py"
-        file.write_text(code, encoding="utf-8")
+    for name, code in SNIPPETS.items():
+        file = folder / f"{Path(name).stem}.py"
+        code = code.replace(*_WITHOUT_WEIGHTS).replace("runs/quick", "runs/smoke")
+        file.write_text(_GIVEN + code, encoding="utf-8")
         work.append([name, str(file)])
     return command_runner.run_all(
         work,
@@ -142,36 +172,65 @@ def ended(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [command.text for command in RUN])
-def test_a_command_runs(command: str, ended: dict[str, tuple[int, str]]) -> None:
-    code, output = ended[command]
-    assert code == 0, output
+@pytest.mark.parametrize("command", RUN, ids=lambda command: command.text)
+def test_a_command_runs(command: Command, ended: dict[str, tuple[int, str]]) -> None:
+    code, output = ended[command.text]
+    assert code == command.code, output
     assert "Traceback" not in output
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("snippet", SNIPPETS)
-def test_a_snippet_runs(snippet: str, ended: dict[str, tuple[int, str]]) -> None:
-    code, output = ended[snippet]
+@pytest.mark.parametrize("page", SNIPPETS)
+def test_the_snippets_of_a_page_run(page: str, ended: dict[str, tuple[int, str]]) -> None:
+    code, output = ended[page]
     assert code == 0, output
 
 
-def _table_lines(file: Path) -> list[str]:
-    """The rows of a results file's first table that say something."""
-    table = re.findall(r"^\|.*\|$", file.read_text(encoding="utf-8"), re.MULTILINE)[2:]
-    return [line for line in table if re.search(r"\[\d|\*\*", line)]
+def _shown_table() -> list[list[str]]:
+    """The cells of the README's table of results, row by row."""
+    rows = re.findall(r"^\| (.*) \|$", README, re.MULTILINE)
+    return [row.split(" | ") for row in rows if re.search(r"\d\.\d \(", row)]
 
 
-@pytest.mark.parametrize("file", ["published/tables/table1.md", "claims.md"])
-def test_the_first_screen_shows_what_the_results_say(file: str) -> None:
+def test_the_readme_shows_the_numbers_of_the_published_table() -> None:
     # Copied by hand: what is made again must be put there again.
-    lines = _table_lines(ROOT / "results" / file)
-    assert len(lines) >= 2
-    assert [line for line in lines if line not in README.splitlines()] == []
+    cells = collections.defaultdict(list)
+    with (ROOT / "results/published/tables/table1.csv").open(encoding="utf-8", newline="") as file:
+        for line in csv.DictReader(file):
+            paper = f" ({float(line['paper']):.1f})" if line["paper"] else ""
+            cells[line["label"].split(" (λ")[0]].append(f"{float(line['ours']):.1f}{paper}")
+    expected = [
+        [label, clean, default, larger, strong]
+        for label, (clean, default, _, larger, strong) in cells.items()
+    ]
+    assert len(expected) == 8
+    assert _shown_table() == expected
+
+
+def test_the_readme_counts_the_verdicts() -> None:
+    claims = json.loads((ROOT / "results/claims.json").read_text(encoding="utf-8"))["claims"]
+    found = collections.Counter(claim["verdict"] for claim in claims)
+    text = " ".join(README.split())
+    assert f"Of {len(claims)} claims of the paper" in text
+    for verdict, words in {
+        "reproduced": "{} are reproduced",
+        "partly": "{} partly",
+        "not": "{} not",
+        "undecided": "{} is undecided",
+        "not yet tested": "{} are not yet tested",
+    }.items():
+        assert words.format(found.pop(verdict)) in text
+    assert not found
+
+
+def test_the_readme_fits() -> None:
+    lines = README.splitlines()
+    assert len(lines) <= 120
+    assert max(row.count("|") for row in lines) <= 6, "a table wider than a small screen"
 
 
 def test_everything_is_found_and_nothing_is_left_out_that_is_not_there() -> None:
-    assert len(COMMANDS) > 12 and len(SNIPPETS) >= 3
+    assert len(COMMANDS) > 16 and len(SNIPPETS) >= 3
     assert set(LEFT_OUT) < {command.text for command in COMMANDS}
-    fenced = README.count("```")
+    fenced = [name for name, page in PAGES.items() if "```" in page]
     assert not fenced, "the commands of fenced blocks would not be found"

@@ -1,0 +1,66 @@
+"""The documentation leaves nothing out; `make docs` checks its links and that it builds."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import alp_repro
+
+ROOT = Path(__file__).resolve().parents[1]
+PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+# Imports each command in a fork, since two of them define the same flags, and prints the names of
+# all flags that our own modules define for it.
+FLAGS_OF_ALL = """
+import importlib, json, multiprocessing, sys
+
+def names(module):
+    from absl import flags
+    importlib.import_module(module)
+    defined = flags.FLAGS.flags_by_module_dict()
+    return [f.name for m, fs in defined.items() if m.startswith("experiments") for f in fs]
+
+with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:
+    print(json.dumps(dict(zip(sys.argv[1:], pool.map(names, sys.argv[1:], chunksize=1)))))
+"""
+
+
+def test_every_public_name_is_in_the_reference_once() -> None:
+    pages = (ROOT / "docs" / "reference").glob("*.md")
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    assert sorted(re.findall(r"^::: alp_repro\.(\w+)$", text, re.MULTILINE)) == sorted(
+        alp_repro.__all__
+    )
+
+
+@pytest.fixture(scope="module")
+def flags_page() -> str:
+    """The page of the flags, as the site has it."""
+    made = [sys.executable, "docs/flags_page.py"]
+    return subprocess.run(made, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def test_every_flag_of_every_command_is_listed(flags_page: str) -> None:
+    head, *sections = re.split(r"^## ", flags_page, flags=re.MULTILINE)
+    listed = {
+        re.search(r"`python -m (\S+)`", section)[1]: set(re.findall(r"\*\*`--(\w+)`", section))
+        for section in sections
+    }
+    asked = [sys.executable, "-c", FLAGS_OF_ALL, *listed]
+    told = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for module, names in json.loads(told).items():
+        assert len(names) > 2, module
+        missing = set(names) - listed[module] - set(re.findall(r"`--(\w+)`", head))
+        assert not missing, module
+
+
+def test_every_console_script_has_a_section(flags_page: str) -> None:
+    scripts = re.findall(r'^(alp-\S+) = "alp_repro_cli', PYPROJECT, re.MULTILINE)
+    assert len(scripts) > 5
+    assert [name for name in scripts if f" or `{name}`: " not in flags_page] == []
