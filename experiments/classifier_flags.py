@@ -9,6 +9,8 @@ from alp_repro.data.own_images import OwnImages, read_own_images
 from alp_repro.errors import InputError
 
 FLAGS = flags.FLAGS
+# What is defined here counts as the binary's own, so that --help lists it.
+flags.disclaim_key_flags()
 
 
 def define_classifier_flags(values: flags.FlagValues = FLAGS) -> None:

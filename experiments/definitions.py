@@ -83,7 +83,7 @@ def define_run_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     """Where data and results lie, and which row is meant."""
     define = functools.partial(flags.DEFINE_string, flag_values=values)
     flags.DEFINE_enum("dataset", "mnist", list(DATASETS), "Data set.", flag_values=values)
-    define("data_dir", None, "Folder of the TFDS datasets (default: see README).")
+    define("data_dir", None, "TFDS folder (default: $ALP_REPRO_DATA_DIR or .tfds).")
     define("runs_dir", "runs", "Folder of all runs; a row's run is <runs_dir>/<dataset>/<row>.")
     define("row", None, "Name of the run: a table's row, or any other for settings of your own.")
     define(
@@ -157,7 +157,7 @@ def define_table_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     """Which table, rows, columns and scale."""
     flags.DEFINE_enum("dataset", "mnist", list(DATASETS), "Data set.", flag_values=values)
     define = functools.partial(flags.DEFINE_string, flag_values=values)
-    define("data_dir", None, "Folder of the TFDS datasets (default: see README).")
+    define("data_dir", None, "TFDS folder (default: $ALP_REPRO_DATA_DIR or .tfds).")
     define("runs_dir", "runs", "Folder of all runs: <runs_dir>/<scale>/<dataset>/<row>.")
     define(
         "flags_dir", str(default_flags_dir()), "Folder of the rows', grids' and scales' flagfiles."

@@ -22,7 +22,7 @@ from . import app, figure_list, settings
 FLAGS = flags.FLAGS
 flags.DEFINE_list("only", [], "Names of figures, as in figure1,figure7. Default: all.")
 flags.DEFINE_string("runs_dir", "runs", "Folder of all runs.")
-flags.DEFINE_string("data_dir", None, "Folder of the TFDS datasets (default: see README).")
+flags.DEFINE_string("data_dir", None, "TFDS folder (default: $ALP_REPRO_DATA_DIR or .tfds).")
 flags.DEFINE_enum("scale", "quick", settings.SCALES, "Which scale's runs.")
 
 

@@ -41,7 +41,9 @@ if TYPE_CHECKING:
 FLAGS = flags.FLAGS
 _RESULTS = flags.DEFINE_string("results_dir", None, "Folder of the published results.")
 _DATASET = flags.DEFINE_enum("dataset", "mnist", list(DATASETS), "Data set.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the TFDS datasets (default: README).")
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "TFDS folder (default: $ALP_REPRO_DATA_DIR or .tfds)."
+)
 _ROWS = flags.DEFINE_list("rows", [], "Rows to check. Default: all.")
 _STRONG = flags.DEFINE_integer("strong_images", 200, "Images that `strong` attacks.", lower_bound=1)
 _TOLERANCE = flags.DEFINE_float(
