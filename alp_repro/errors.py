@@ -16,6 +16,13 @@ class InputError(ValueError):
 
     The message is one line, meant for the person who gave the input; the binaries print it
     without a traceback and exit with code 2. Anything else that is raised is a bug of ours.
+
+    Examples:
+      >>> try:
+      ...     alp_repro.PGD(eps=8, eps_iter=2, nb_iter=10)  # sizes are on the [0, 1] scale
+      ... except alp_repro.InputError as error:
+      ...     "eps" in str(error)
+      True
     """
 
     def __init__(self, message: str) -> None:

@@ -156,6 +156,13 @@ def load_model(path: str | Path) -> keras.Model:
 
     Raises:
       InputError: the file is absent, truncated, or no Keras model.
+
+    Examples:
+      >>> layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]
+      >>> model = keras.Sequential(layers)
+      >>> model.save("model.keras")
+      >>> alp_repro.load_model("model.keras").output_shape
+      (None, 3)
     """
     import keras
 

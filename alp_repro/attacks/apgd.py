@@ -39,6 +39,10 @@ class APGD(GradientAttack):
 
     Attributes:
       nb_iter: steps of one restart.
+
+    Examples:
+      >>> print(alp_repro.APGD(eps=8 / 255, loss="dlr", target="each", restarts=9))
+      apgd eps=8 n=100 r=9 loss=dlr target=each
     """
 
     nb_iter: int = dataclasses.field(default=100, metadata=STEPS)

@@ -28,6 +28,14 @@ def autoattack(
     Args:
       eps, version, classes: see `autoattack_parts`.
       dtype: of the crafting.
+
+    Examples:
+      >>> for phase in alp_repro.autoattack(8 / 255).phases:
+      ...     print(phase.attack.name, phase.attack.restarts)
+      apgd 1
+      apgd 9
+      fab 9
+      square 1
     """
     parts = autoattack_parts(eps, version=version, classes=classes).values()
     name = "autoattack" if version == "standard" else f"autoattack-{version}"

@@ -105,6 +105,13 @@ class Attack(abc.ABC):
 
     Raises:
       InputError: a size or count out of range, or an unknown choice, named with what is allowed.
+
+    Examples:
+      >>> attack = alp_repro.PGD(eps=8 / 255, eps_iter=2 / 255, nb_iter=10, restarts=5)
+      >>> isinstance(attack, alp_repro.Attack)
+      True
+      >>> attack.cost.gradients, attack.gradients  # of one restart, of all
+      (10, 50)
     """
 
     eps: float = dataclasses.field(metadata=SIZE)

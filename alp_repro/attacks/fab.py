@@ -41,6 +41,11 @@ class FAB(Attack):
 
     Attributes:
       nb_iter: steps of one restart.
+
+    Examples:
+      >>> attack = alp_repro.FAB(eps=8 / 255, restarts=9)  # towards nine classes
+      >>> attack.cost.gradients
+      100
     """
 
     nb_iter: int = dataclasses.field(default=100, metadata=STEPS)

@@ -44,6 +44,10 @@ class BasinHopping(Attack):
     Attributes:
       nb_iter: gradients of one climb.
       climbs: of one restart; the first ones are aimed at a wrong class each, up to nine.
+
+    Examples:
+      >>> alp_repro.BasinHopping(eps=0.3, restarts=8).gradients
+      19920
     """
 
     nb_iter: int = dataclasses.field(default=30, metadata=STEPS)

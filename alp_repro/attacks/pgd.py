@@ -50,6 +50,12 @@ class PGD(GradientAttack):
         margin of a wrong class over the true one.
       engine: `loop` is ours; `cleverhans` calls `projected_gradient_descent` itself (reference:
         reproducible for equal batches only, since its starts are stateful).
+
+    Examples:
+      >>> print(alp_repro.PGD(eps=76.5 / 255, eps_iter=50 / 255, nb_iter=200, restarts=10))
+      pgd eps=76.5 eps_iter=50 n=200 r=10
+      >>> print(alp_repro.PGD(eps=0.1, eps_iter=0.1, nb_iter=20, loss="margin", momentum=0.75))
+      pgd eps=25.5 eps_iter=25.5 n=20 r=1 loss=margin momentum=0.75
     """
 
     eps_iter: float = dataclasses.field(metadata=SIZE)

@@ -36,6 +36,11 @@ class Phase:
         fill up costs as much as a full one.
       first: the number of the attack's first restart here, where it goes on with what it did in an
         earlier phase.
+
+    Examples:
+      >>> phase = alp_repro.Phase(alp_repro.Square(eps=8 / 255))
+      >>> phase.on
+      'standing'
     """
 
     attack: Attack
@@ -76,6 +81,13 @@ class Ensemble:
       name: that flags and results have.
       phases: all in one ball.
       restarts: how many runs are done, from the first; default: all.
+
+    Examples:
+      >>> first = alp_repro.Phase(alp_repro.PGD(eps=0.1, eps_iter=0.02, nb_iter=10, restarts=3))
+      >>> then = alp_repro.Phase(alp_repro.Square(eps=0.1))
+      >>> both = alp_repro.Ensemble("both", (first, then))
+      >>> both.restarts  # three runs of the one, one of the other
+      4
     """
 
     name: str

@@ -31,6 +31,10 @@ class SPSA(Attack):
       learning_rate: of Adam.
       nb_iter: steps of one restart.
       target: see `GradientAttack`.
+
+    Examples:
+      >>> alp_repro.SPSA(eps=8 / 255).needs_gradient
+      False
     """
 
     learning_rate: float = 0.01

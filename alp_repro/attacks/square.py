@@ -44,6 +44,11 @@ class Square(Attack):
       nb_iter: queries of one restart, the start included.
       loss: that is to rise; the margin is its authors'.
       target: see `GradientAttack`.
+
+    Examples:
+      >>> attack = alp_repro.Square(eps=8 / 255, nb_iter=5000)
+      >>> attack.needs_gradient, attack.cost.queries
+      (False, 5000)
     """
 
     nb_iter: int = dataclasses.field(default=1000, metadata=STEPS)

@@ -99,6 +99,15 @@ def audit(  # noqa: PLR0913 - settings, each by its name
     Raises:
       InputError: a model, images, labels, eps, minutes or stages that cannot be; a folder with
         results of another audit, or one that another process works in.
+
+    Examples:
+      >>> layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]
+      >>> model = keras.Sequential(layers)
+      >>> images = np.random.default_rng(0).uniform(size=(6, 8, 8, 1))
+      >>> labels = np.argmax(model(images), axis=1)
+      >>> audit = alp_repro.audit(model, images, labels, eps=0.1, minutes=0.05, closer_look=False)
+      >>> audit.worst_accuracy <= audit.default_accuracy <= audit.clean_accuracy
+      True
     """
     images, image_notes = unit_images(checked_array(images, name="images"))
     labels, label_notes = class_numbers(checked_array(labels, name="labels"), len(images))

@@ -95,6 +95,16 @@ class Audit:
       heat_map, surface, restarts, planted: what was looked at closely; None: it was not.
       settings: model, data, time and seed as they were given.
       provenance: see `runs.provenance`.
+
+    Examples:
+      >>> layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]
+      >>> model = keras.Sequential(layers)
+      >>> images = np.random.default_rng(0).uniform(size=(6, 8, 8, 1))
+      >>> labels = np.argmax(model(images), axis=1)
+      >>> audit = alp_repro.audit(model, images, labels, eps=0.1, minutes=0.05, closer_look=False)
+      >>> audit.save("audit.json")
+      >>> audit.robust.shape  # whether each image survived
+      (6,)
     """
 
     eps: float

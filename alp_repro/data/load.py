@@ -148,6 +148,11 @@ def load_evaluation_set(
 
     An image that is drawn twice is there twice, as in the paper's numbers. "all" gives the whole
     split that the paper draws them from, in order.
+
+    Examples:
+      >>> data = alp_repro.load_evaluation_set("mnist", num_images=5)
+      >>> data.images.shape, data.images.dtype
+      ((5, 28, 28, 1), dtype('uint8'))
     """
     evaluation_indices(name, num_images, available=EVALUATION_IMAGES)  # refuse before reading
     test = load_split(name, "test", data_dir=data_dir)

@@ -107,6 +107,18 @@ def evaluate(  # noqa: PLR0913 - settings, each by its name
       InputError: images or labels of the wrong shape, type or range; a model without logits of two
         or more classes, without a gradient, or that is no function of an image; a result in
         `folder` that belongs to something else or is being worked on.
+
+    Examples:
+      >>> layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]
+      >>> model = keras.Sequential(layers)
+      >>> images = np.random.default_rng(0).uniform(size=(6, 8, 8, 1))
+      >>> labels = np.argmax(model(images), axis=1)
+      >>> attack = alp_repro.PGD(eps=0.1, eps_iter=0.02, nb_iter=5, restarts=2)
+      >>> record = alp_repro.evaluate(model, images, labels, attack=attack)
+      >>> record.clean_accuracy
+      1.0
+      >>> record.accuracy_at(2) <= record.accuracy_at(1)
+      True
     """
     images = checked_images(images)
     labels = checked_labels(labels, len(images))

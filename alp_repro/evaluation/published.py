@@ -119,6 +119,11 @@ def load_published(name: str, *, folder: Path | None = None) -> keras.Model:
     Raises:
       InputError: there is no such model, it cannot be read, it is another one, or no result says
         which it is.
+
+    Examples:
+      >>> model = alp_repro.load_published("mnist/clp")
+      >>> model.output_shape
+      (None, 10)
     """
     run = published_run(name, folder=folder)
     model = runs.load_model(run.model)

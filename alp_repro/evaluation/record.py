@@ -40,6 +40,19 @@ class AttackRecord:
         unless asked for.
       closest: float32 [n], the largest of the losses after the restarts before the first phase
         that has a budget; None without one.
+
+    Examples:
+      >>> layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]
+      >>> model = keras.Sequential(layers)
+      >>> images = np.random.default_rng(0).uniform(size=(6, 8, 8, 1))
+      >>> labels = np.argmax(model(images), axis=1)
+      >>> attack = alp_repro.PGD(eps=0.1, eps_iter=0.02, nb_iter=5, restarts=2)
+      >>> record = alp_repro.evaluate(model, images, labels, attack=attack)
+      >>> low, high = record.interval_at(2)
+      >>> low <= record.accuracy_at(2) <= high
+      True
+      >>> record.first_break.shape  # the restart that broke each image
+      (6,)
     """
 
     labels: np.ndarray

@@ -51,6 +51,18 @@ def load_record(path: str | Path) -> AttackRecord:
 
     Raises:
       InputError: the file is truncated, no record, or one whose parts do not fit each other.
+
+    Examples:
+      >>> layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]
+      >>> model = keras.Sequential(layers)
+      >>> images = np.random.default_rng(0).uniform(size=(6, 8, 8, 1))
+      >>> labels = np.argmax(model(images), axis=1)
+      >>> attack = alp_repro.PGD(eps=0.1, eps_iter=0.02, nb_iter=5)
+      >>> record = alp_repro.evaluate(model, images, labels, attack=attack, folder="records")
+      >>> import pathlib
+      >>> (file,) = pathlib.Path("records").glob("*.npz")
+      >>> alp_repro.load_record(file).accuracy_at(1) == record.accuracy_at(1)
+      True
     """
     path = expanded(path)
     with reading_arrays(path, what="attack result") as file:

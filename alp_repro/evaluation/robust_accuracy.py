@@ -31,16 +31,6 @@ Attacks = AnyAttack | Sequence[AnyAttack]
 class RobustAccuracy(keras.callbacks.Callback):
     """Logs the accuracy on a few held images under attack, and tells when an attack is fooled.
 
-        robust.fit(
-            dataset,
-            callbacks=[
-                alp_repro.RobustAccuracy(x_val, y_val),
-                keras.callbacks.ModelCheckpoint(
-                    "best.keras", monitor="robust_accuracy", mode="max", save_best_only=True
-                ),
-            ],
-        )
-
     It adds to the logs of each epoch, and belongs before callbacks that read them:
 
       `robust_accuracy`: share of images that are right and withstand `attack` and `stronger`;
@@ -49,6 +39,22 @@ class RobustAccuracy(keras.callbacks.Callback):
     Where the two part by more than `tolerance`, a warning says so: the model has learned to fool
     the attack rather than to withstand it (catastrophic overfitting, masked gradients). Both are
     NaN after epochs that are not due, and where the model has no gradient to attack by.
+
+    Examples:
+      >>> layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]
+      >>> model = keras.Sequential(layers)
+      >>> images = np.random.default_rng(0).uniform(size=(6, 8, 8, 1))
+      >>> labels = np.argmax(model(images), axis=1)
+      >>> attack = alp_repro.PGD(eps=0.1, eps_iter=0.05, nb_iter=2)
+      >>> robust = alp_repro.LogitPairing(model, attack=attack, adversarial_fraction=1.0)
+      >>> robust.compile(optimizer="adam")
+      >>> best = keras.callbacks.ModelCheckpoint(
+      ...     "best.keras", monitor="robust_accuracy", mode="max", save_best_only=True
+      ... )
+      >>> watch = alp_repro.RobustAccuracy(images, labels)
+      >>> history = robust.fit(images, labels, callbacks=[watch, best], verbose=0)
+      >>> list(history.history["robust_accuracy"])[-1] <= 1
+      True
     """
 
     def __init__(

@@ -31,15 +31,6 @@ _OF_LAYERS = "regularization"
 class LogitPairing(keras.Model):
     """A classifier whose training step pairs logits and trains on adversarial images.
 
-        model = keras.Sequential([...])  # [0, 1] images to logits
-        attack = alp_repro.PGD(eps=8 / 255, eps_iter=2 / 255, nb_iter=10)
-        robust = alp_repro.LogitPairing(
-            model, penalties={"alp": 0.5}, attack=attack, adversarial_fraction=0.5
-        )
-        robust.compile(optimizer="adam", metrics=["accuracy"])
-        robust.fit(dataset, epochs=10)
-        robust.classifier.save("robust.keras")
-
     `compile`, `fit`, `evaluate`, `predict` and `save` are Keras' own. The loss is the objective's,
     so `compile` takes none. Logs have `loss`, its terms, `accuracy` on the clean images that pass
     the model and `adversarial_accuracy` on the crafted ones; `evaluate` and `validation_data` are
@@ -52,6 +43,15 @@ class LogitPairing(keras.Model):
     Attributes:
       classifier: the given model, whose weights are trained.
       objective: what is minimised.
+
+    Examples:
+      >>> model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3)])
+      >>> images, labels = np.random.uniform(size=(6, 8, 8, 1)), np.arange(6) % 3
+      >>> attack = alp_repro.PGD(eps=0.1, eps_iter=0.05, nb_iter=2)
+      >>> robust = alp_repro.LogitPairing(model, penalties={"alp": 0.5}, attack=attack)
+      >>> robust.compile(optimizer="adam", metrics=["accuracy"])
+      >>> history = robust.fit(images, labels, epochs=2, verbose=0)
+      >>> robust.classifier.save("robust.keras")
     """
 
     def __init__(  # noqa: PLR0913 - settings, each by its name

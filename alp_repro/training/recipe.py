@@ -59,6 +59,13 @@ class Recipe(Schedule, Objective, Subject):
 
     Raises:
       InputError: a value out of range or settings that contradict each other.
+
+    Examples:
+      >>> recipe = alp_repro.Recipe(
+      ...     dataset="mnist", model="lenet", epochs=1, batch_size=50, penalties={"clp": 0.5}
+      ... )
+      >>> recipe.objective.penalties
+      {'clp': 0.5}
     """
 
     def __post_init__(self) -> None:

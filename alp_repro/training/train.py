@@ -83,6 +83,18 @@ def train(  # noqa: C901, PLR0913 - settings, each by its name
       InputError: the folder belongs to another recipe or cannot be written to, the data set is too
         small, the batch does not divide over the replicas, the loss is not finite, another process
         trains the run, or the model in it is not the one that was trained.
+
+    Examples:
+      >>> import pathlib
+      >>> from alp_repro.data.load import load_split
+      >>> from alp_repro.runs import RunDir
+      >>> recipe = alp_repro.Recipe(
+      ...     dataset="mnist", model="lenet", model_width=4, epochs=1, batch_size=50, train_images=9
+      ... )
+      >>> run = RunDir(pathlib.Path("runs/mine"))
+      >>> model = alp_repro.train(recipe, run, load_split("mnist", "train", limit=9), verbose=0)
+      >>> run.finished
+      True
     """
     recipe = checked_instance(recipe, Recipe, name="recipe")
     run = checked_instance(run, runs.RunDir, name="run")
