@@ -48,12 +48,27 @@ def described(module: str) -> dict[str, Any]:
     from absl import flags
 
     binary = importlib.import_module(module)
-    found = flags.FLAGS.get_key_flags_for_module(module)
+    # By where they are defined: a command has flags of several of our modules.
+    ours = [
+        flag
+        for name, defined in flags.FLAGS.flags_by_module_dict().items()
+        if name.partition(".")[0] == "experiments"
+        for flag in defined
+        if flag.name != "traceback"  # every command has it
+    ]
     return {
         "module": module,
         "about": (binary.__doc__ or "").partition("\n")[0],
-        "flags": [_flag(flag) for flag in sorted(found, key=lambda flag: flag.name)],
+        "flags": [_flag(flag) for flag in sorted(ours, key=lambda flag: flag.name)],
+        "usage": "" if ours else _usage(module),
     }
+
+
+def _usage(module: str) -> str:
+    """What --help prints, of a command whose flags are argparse's."""
+    asked = [sys.executable, "-m", module, "--help"]
+    told = subprocess.run(asked, capture_output=True, text=True, check=True, cwd=ROOT)
+    return told.stdout.strip()
 
 
 def _flag(flag: Any) -> dict[str, Any]:
@@ -73,7 +88,8 @@ def _section(command: dict[str, Any]) -> str:
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     names = [f"`{name}`" for name in re.findall(rf'^(\S+) = "{where}"', project, re.MULTILINE)]
     called = " or ".join([f"`python -m {module}`", *names])
-    items = "".join(map(_item, command["flags"]))
+    usage = f"```text\n{command['usage']}\n```\n"
+    items = "".join(map(_item, command["flags"])) or usage
     name = module.rpartition(".")[2]
     return f"\n## {name}\n\n{called}: {_escaped(command['about'])}\n\n{items}"
 
