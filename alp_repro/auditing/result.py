@@ -101,7 +101,7 @@ class Audit:
       >>> model = keras.Sequential(layers)
       >>> images = np.random.default_rng(0).uniform(size=(6, 8, 8, 1))
       >>> labels = np.argmax(model(images), axis=1)
-      >>> audit = alp_repro.audit(model, images, labels, eps=0.1, minutes=0.05, closer_look=False)
+      >>> audit = alp_repro.audit(model, images, labels, eps=0.1, minutes=2, closer_look=False)
       >>> audit.save("audit.json")
       >>> audit.robust.shape  # whether each image survived
       (6,)

@@ -89,10 +89,10 @@ def train(  # noqa: C901, PLR0913 - settings, each by its name
       >>> from alp_repro.data.load import load_split
       >>> from alp_repro.runs import RunDir
       >>> recipe = alp_repro.Recipe(
-      ...     dataset="mnist", model="lenet", model_width=4, epochs=1, batch_size=50, train_images=9
+      ...     dataset="mnist", model="lenet", model_width=4, epochs=2, batch_size=9, train_images=500
       ... )
       >>> run = RunDir(pathlib.Path("runs/mine"))
-      >>> model = alp_repro.train(recipe, run, load_split("mnist", "train", limit=9), verbose=0)
+      >>> model = alp_repro.train(recipe, run, load_split("mnist", "train", limit=500), verbose=0)
       >>> run.finished
       True
     """
