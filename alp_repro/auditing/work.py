@@ -25,7 +25,7 @@ from alp_repro.classifiers.heads import is_graph
 from alp_repro.errors import InputError
 from alp_repro.evaluation.clean import clean_logits
 from alp_repro.models.copies import logits_function
-from alp_repro.validation.decoding import from_plain, read_json
+from alp_repro.validation.decoding import from_plain
 
 _MOST_ROUNDS = 20
 T = TypeVar("T")
