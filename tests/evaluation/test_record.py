@@ -126,7 +126,9 @@ def test_foreign_zip_files_are_one_line(tmp_path: Path) -> None:
 
     def refused(content: bytes) -> None:
         path.write_bytes(content)
-        with pytest.raises(InputError, match=r"a\.npz is truncated or no attack result") as caught:
+        with pytest.raises(
+            InputError, match=r"a\.npz is truncated or not a valid attack result"
+        ) as caught:
             load_record(path)
         assert "\n" not in str(caught.value)
 

@@ -66,5 +66,5 @@ def test_without_data_the_official_split_is_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("given", ["some", "1.5", ""])
 def test_what_is_neither_a_number_nor_all_is_named(given: str) -> None:
-    with pytest.raises(InputError, match="neither a whole number nor all"):
+    with pytest.raises(InputError, match="a whole number or all"):
         settings.parse([f"--num_images={given}"])

@@ -46,10 +46,10 @@ def test_rows_share_the_cores(arguments: list[str], rows: int, share: Share) -> 
 
 @pytest.mark.parametrize("jobs", ["0", "-1", "two", "", "1.5", "9"])
 def test_a_number_of_jobs_that_cannot_be_is_told(jobs: str) -> None:
-    with pytest.raises(InputError, match=f"--jobs={jobs}: auto, or a number of 1 to 8"):
+    with pytest.raises(InputError, match=f"--jobs={jobs}: .*auto, .* 1 to 8"):
         share_of(values(f"--jobs={jobs}"), 8)
 
 
 def test_rows_beside_each_other_have_no_replicas() -> None:
-    with pytest.raises(InputError, match="one row at a time can use several devices"):
+    with pytest.raises(InputError, match=r"--strategy=.*--jobs=1"):
         share_of(values("--jobs=2", "--strategy=mirrored"), 8)
