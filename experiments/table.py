@@ -76,7 +76,7 @@ def main(_: list[str]) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Work:
+class RowExecution:
     """How rows are computed: on what, how many in parallel, and with how many cores each."""
 
     compute: Compute
@@ -85,16 +85,16 @@ class Work:
 
 
 @contextlib.contextmanager
-def working(count: int) -> Iterator[Work]:
+def working(count: int) -> Iterator[RowExecution]:
     """Yield how to compute `count` rows, by --jobs or --ray."""
     if FLAGS.ray is not None:
         with computing(FLAGS) as compute:
             assert compute.cluster is not None
-            yield Work(compute, compute.cluster.slots, None)
+            yield RowExecution(compute, compute.cluster.slots, None)
         return
     share = share_of(FLAGS, count)
     with computing(FLAGS, threads=share.threads) as compute:
-        yield Work(compute, share.jobs, share.threads)
+        yield RowExecution(compute, share.jobs, share.threads)
 
 
 def columns_of(jobs: list[Job]) -> list[Column]:
@@ -212,7 +212,7 @@ def _by_row(counts: list[int | None], jobs: list[Job]) -> str:
     return ", ".join(f"{count or 'all'} ({', '.join(names)})" for count, names in rows.items())
 
 
-def make(paper: PaperTable, jobs: list[Job], work: Work) -> list[str]:
+def make(paper: PaperTable, jobs: list[Job], work: RowExecution) -> list[str]:
     """Compute what is missing, and print each row as it ends; return the rows that failed."""
     for job in jobs:
         if lacks_start(job.values, job.run):
@@ -248,7 +248,7 @@ def make(paper: PaperTable, jobs: list[Job], work: Work) -> list[str]:
     return failed
 
 
-def ends(todo: list[Job], work: Work, display: Display) -> Generator[tasks.Ended, None, None]:
+def ends(todo: list[Job], work: RowExecution, display: Display) -> Generator[tasks.Ended, None, None]:
     """Compute rows, several in parallel, and yield them as they end.
 
     A row that starts from the model of another one comes after it.
@@ -270,7 +270,7 @@ def ends(todo: list[Job], work: Work, display: Display) -> Generator[tasks.Ended
 _HEAVY = ("tensorflow", "alp_repro.training.train")
 
 
-def rows_here(several: list[Job], work: Work, display: Display) -> Iterator[tasks.Ended]:
+def rows_here(several: list[Job], work: RowExecution, display: Display) -> Iterator[tasks.Ended]:
     """Compute rows on this machine."""
 
     def tell(task: tasks.Task, status: tasks.Status) -> None:
