@@ -31,7 +31,7 @@ _CHECK_SECONDS = 600.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Share:
+class TaskResources:
     """The resources that a task needs; it computes with as many threads as it has CPUs."""
 
     cpus: int = 1
@@ -51,7 +51,7 @@ class Share:
 class Cluster:
     """A cluster that this process has joined as a driver."""
 
-    def __init__(self, share: Share) -> None:
+    def __init__(self, share: TaskResources) -> None:
         """Create it for tasks with these resources."""
         self.share = share
         self.tasks = 0  # of `on_cluster`, which hold, or wait for, their resources
@@ -68,7 +68,7 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def joined(address: str, share: Share) -> Iterator[Cluster]:
+def joined(address: str, share: TaskResources) -> Iterator[Cluster]:
     """Join a cluster, and check that it can do the work.
 
     Args:
@@ -200,7 +200,7 @@ def told(error: Exception) -> InputError:
     return InputError(f"on the cluster: {_first_line(error)}; {HINT}")
 
 
-def use_threads(share: Share) -> None:
+def use_threads(share: TaskResources) -> None:
     """Limit this process to its resources; call it before a device is used."""
     tf.config.threading.set_intra_op_parallelism_threads(share.cpus)
     tf.config.threading.set_inter_op_parallelism_threads(share.cpus)

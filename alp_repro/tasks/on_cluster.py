@@ -23,7 +23,7 @@ from ray.exceptions import RayError
 from alp_repro import files
 from alp_repro.errors import InputError
 from alp_repro.runs import RunDir
-from alp_repro.tasks.cluster import RETRIES, Cluster, Share, told, use_threads
+from alp_repro.tasks.cluster import RETRIES, Cluster, TaskResources, told, use_threads
 from alp_repro.tasks.task import Ended, FolderTask, Lines, Status, outcome
 
 _TELL_SECONDS = 1.0
@@ -152,7 +152,7 @@ class _Mirror:
         self._sent = found
 
 
-def _do(task: FolderTask, desk: Any, share: Share) -> tuple[float, str | None]:
+def _do(task: FolderTask, desk: Any, share: TaskResources) -> tuple[float, str | None]:
     """Run a task as a task of Ray; return its seconds and, if it failed, why."""
     started = time.monotonic()
     use_threads(share)

@@ -18,7 +18,7 @@ from ray.exceptions import RayError
 from ray.util import ActorPool
 
 from alp_repro.errors import InputError
-from alp_repro.tasks.cluster import HINT, RETRIES, Cluster, Share, told, use_threads
+from alp_repro.tasks.cluster import HINT, RETRIES, Cluster, TaskResources, told, use_threads
 from alp_repro.tasks.plans import Plan
 
 WAIT_SECONDS = 60.0
@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 class _Worker:
     """A process of the cluster that computes blocks of plans; a plan is prepared once."""
 
-    def __init__(self, share: Share) -> None:
+    def __init__(self, share: TaskResources) -> None:
         use_threads(share)
         self._prepared: dict[str, Callable[[Any], Any]] = {}
 

@@ -111,7 +111,7 @@ def computing(values: flags.FlagValues, *, threads: int | None = None) -> Iterat
             "'.[cluster]'"
         ) from None
     tf.config.set_visible_devices([], "GPU")  # those of this machine are the workers'
-    share = cluster.Share(values.cpus_per_task, values.gpus_per_task)
+    share = cluster.TaskResources(values.cpus_per_task, values.gpus_per_task)
     cluster.use_threads(share)
     with cluster.joined(values.ray, share) as found:
         words = f"{share.cpus} CPU" + (f", {share.gpus:g} GPU" if share.gpus else "")
