@@ -37,7 +37,7 @@ from .running import cluster_run, devices, estimates, shares
 from .running.cluster_run import Compute, computing, rows_on
 from .running.row_tasks import RowHere, RowTask, table_arguments
 from .running.rows import Job, make_job, table_of, wanted_of
-from .running.shares import share_of
+from .running.shares import row_parallelism
 from .running.training_run import lacks_start
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def working(count: int) -> Iterator[RowExecution]:
             assert compute.cluster is not None
             yield RowExecution(compute, compute.cluster.slots, None)
         return
-    share = share_of(FLAGS, count)
+    share = row_parallelism(FLAGS, count)
     with computing(FLAGS, threads=share.threads) as compute:
         yield RowExecution(compute, share.jobs, share.threads)
 

@@ -26,14 +26,14 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Share:
+class RowParallelism:
     """The number of rows to compute in parallel, and the CPU cores of each (None: all)."""
 
     jobs: int
     threads: int | None
 
 
-def share_of(values: flags.FlagValues, count: int) -> Share:
+def row_parallelism(values: flags.FlagValues, count: int) -> RowParallelism:
     """Return how many of `count` rows run in parallel, and each row's share of the CPU cores.
 
     auto is one row for each core, since a step of a small model cannot keep several cores busy, or
@@ -56,4 +56,4 @@ def share_of(values: flags.FlagValues, count: int) -> Share:
         raise InputError(
             f"--jobs={jobs} --strategy={values.strategy}: expected --jobs=1 with several devices"
         )
-    return Share(jobs, values.threads or (max(1, cores() // jobs) if jobs > 1 else None))
+    return RowParallelism(jobs, values.threads or (max(1, cores() // jobs) if jobs > 1 else None))
