@@ -24,7 +24,7 @@ from alp_repro.errors import InputError
 from alp_repro.evaluation.record import AttackRecord
 from alp_repro.evaluation.record_file import load_record, save_record
 from alp_repro.models.identity import FunctionIdentity, function_identity
-from alp_repro.system.effort import Clock
+from alp_repro.system.effort import Stopwatch
 
 if TYPE_CHECKING:
     import keras
@@ -91,7 +91,7 @@ def keep(
         if kind.complete(found):
             return found
         session = {**runs.provenance(), **(details or {})}
-        earlier, clock = found.sessions, Clock()
+        earlier, clock = found.sessions, Stopwatch()
 
         def save(current: R) -> None:
             sessions = [*earlier, {**session, **notes(), **clock.spent()}]

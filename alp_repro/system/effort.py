@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 
-class Clock:
+class Stopwatch:
     """Measures the time since its creation; on a cluster, that of the driver."""
 
     def __init__(self) -> None:
