@@ -223,7 +223,7 @@ def make(paper: PaperTable, jobs: list[Job], work: RowExecution) -> list[str]:
             )
     jobs = [job for job in jobs if not lacks_start(job.values, job.run)]
     missing = {job.row: job for job in jobs if not row_of(paper, job).complete}
-    clock = estimates.Clock({}, work.at_a_time)
+    clock = estimates.TimeLeft({}, work.at_a_time)
     # GPUs that this process does not use cannot be timed.
     if missing and jobs[0].values.estimate and not FLAGS.gpus_per_task:
         todo = list(missing.values())

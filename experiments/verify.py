@@ -75,7 +75,7 @@ def main(_: list[str]) -> int:
             "accuracies are compared instead of single images"
         )
     started, wrong, compared = time.monotonic(), 0, 0
-    clock = Clock([f"{_DATASET.value}/{row}" for row in rows], results)
+    clock = VerificationTimeLeft([f"{_DATASET.value}/{row}" for row in rows], results)
     with Display(clock.left) as display:
         for row in rows:
             display.print(f"{row}:")
@@ -93,7 +93,7 @@ def main(_: list[str]) -> int:
     return 0
 
 
-class Clock:
+class VerificationTimeLeft:
     """The remaining time, from the gradients that the published records took."""
 
     def __init__(self, names: list[str], results: Path) -> None:
@@ -140,7 +140,7 @@ def checked(
     results: Path,
     test: Images,
     dtype: Dtype | None,
-    clock: Clock,
+    clock: VerificationTimeLeft,
     display: Display,
 ) -> Iterator[Comparison]:
     """Repeat the attacks on one published model, and yield the comparisons.

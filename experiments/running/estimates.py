@@ -36,7 +36,7 @@ _TIMED_ITERATIONS = 5
 _TIMED_BATCHES = 3
 
 
-class Clock:
+class TimeLeft:
     """The remaining time of a table's rows: estimates, corrected by the rows that are done."""
 
     def __init__(self, seconds: Mapping[str, float], at_a_time: int) -> None:
@@ -83,7 +83,7 @@ class Clock:
         return max(max([work / self._at_a_time, *left]) - elapsed, 0.0)
 
 
-def announce(jobs: list[Job], devices: Devices, *, at_a_time: int) -> Clock:
+def announce(jobs: list[Job], devices: Devices, *, at_a_time: int) -> TimeLeft:
     """Print an estimate for each row, and for all rows with `at_a_time` running in parallel.
 
     That of the evaluation assumes that no image breaks: it is an upper bound.
@@ -110,7 +110,7 @@ def announce(jobs: list[Job], devices: Devices, *, at_a_time: int) -> Clock:
         print(
             f"  {job.row}: {duration(train)} training, {duration(evaluate)} evaluation", flush=True
         )
-    clock = Clock(seconds, at_a_time)
+    clock = TimeLeft(seconds, at_a_time)
     together = clock.seconds_left(0.0) or 0.0
     rows = f", {at_a_time} rows at a time" if at_a_time > 1 else ""
     print(
