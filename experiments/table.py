@@ -248,7 +248,9 @@ def make(paper: PaperTable, jobs: list[Job], work: RowExecution) -> list[str]:
     return failed
 
 
-def ends(todo: list[Job], work: RowExecution, display: Display) -> Generator[tasks.Ended, None, None]:
+def ends(
+    todo: list[Job], work: RowExecution, display: Display
+) -> Generator[tasks.Ended, None, None]:
     """Compute rows, several in parallel, and yield them as they end.
 
     A row that starts from the model of another one comes after it.

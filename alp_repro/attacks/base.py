@@ -193,7 +193,7 @@ class Attack(abc.ABC):
             object.__setattr__(held, name, value)
         return held
 
-    def departures(self, *, leaving_out: Collection[str] = ()) -> dict[str, Any]:
+    def non_default_settings(self, *, leaving_out: Collection[str] = ()) -> dict[str, Any]:
         """How this attack differs from the paper's PGD: {setting: value}, sizes on [0, 1].
 
         The paper varies eps, eps_iter, nb_iter and restarts; every other field, whichever there
@@ -212,9 +212,9 @@ class Attack(abc.ABC):
         }
         return {name: value for name, value in found.items() if name not in leaving_out}
 
-    def departures_text(self, *, leaving_out: Collection[str] = ()) -> str:
-        """`departures` in one line as flags write them, sizes on the 0-255 scale; "" for none."""
-        found = self.departures(leaving_out=leaving_out)
+    def non_default_text(self, *, leaving_out: Collection[str] = ()) -> str:
+        """Format `non_default_settings` as flags do, sizes on the 0-255 scale; "" for none."""
+        found = self.non_default_settings(leaving_out=leaving_out)
         return " ".join(f"{name}={self._shown(name, value)}" for name, value in found.items())
 
     @property
@@ -226,7 +226,7 @@ class Attack(abc.ABC):
     def __str__(self) -> str:
         """One line for captions and progress, sizes on the 0-255 scale."""
         words = [self.name, *(f"{VARIED[name]}={text}" for name, text in self.varied.items())]
-        return " ".join([*words, self.departures_text(leaving_out=("method",))]).rstrip()
+        return " ".join([*words, self.non_default_text(leaving_out=("method",))]).rstrip()
 
     def _shown(self, name: str, value: Any) -> str:
         if name in size_settings(type(self)):
@@ -237,7 +237,7 @@ class Attack(abc.ABC):
 
     def to_json(self) -> dict[str, Any]:
         """The settings as results store them; equal for equal attacks, whichever fields come."""
-        departing = self.departures()
+        departing = self.non_default_settings()
         own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         kept = {n: v for n, v in own.items() if n in VARIED or n in FIRST_FORM or n in departing}
         told = {"method": self.name, **self.told_besides(), **kept}

@@ -167,7 +167,7 @@ def attack_name(settings: dict[str, Any]) -> str:
         f"eps{attack['eps'] * 255:g}",
         *([f"step{attack['eps_iter'] * 255:g}"] if "eps_iter" in attack else []),
         *([f"n{attack['nb_iter']}"] if "nb_iter" in attack else []),
-        *_departures_in_name(attack),
+        *_non_default_in_name(attack),
         f"images{settings['num_images']}",
         *(["losses"] if settings.get("losses") else []),
     ]
@@ -184,7 +184,7 @@ _IN_NAMES = {
 }
 
 
-def _departures_in_name(attack: dict[str, Any]) -> list[str]:
+def _non_default_in_name(attack: dict[str, Any]) -> list[str]:
     """What a file's name tells of how an attack, as stored, differs from the paper's."""
     papers = {field.name: field.default for field in dataclasses.fields(PGD)}
     told = []

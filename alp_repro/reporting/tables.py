@@ -167,16 +167,16 @@ class Column:
         restarts = self.row_restarts or (attack.restarts,)
         if restarts != (self.grid_restarts,):
             title += f" (here r={' or '.join(map(str, restarts))})"
-        if self._departures:
-            title += f", ours: {self._departures}"
+        if self._non_default_text:
+            title += f", ours: {self._non_default_text}"
         return ("" if attack.of_the_paper else f"{attack.name}: ") + title
 
     @property
-    def _departures(self) -> str:
+    def _non_default_text(self) -> str:
         stated = ["method", *EXECUTION]  # before the title, and in the table's heading
-        if self.attack.departures().get("target", "none") == self.table_target:
+        if self.attack.non_default_settings().get("target", "none") == self.table_target:
             stated.append("target")
-        return self.attack.departures_text(leaving_out=stated)
+        return self.attack.non_default_text(leaving_out=stated)
 
 
 _SYMBOLS = {
@@ -323,7 +323,7 @@ def paper_place(paper: PaperTable, attack: Attack | Ensemble, grid_restarts: int
       grid_restarts: its restarts before a scale's limit.
     """
     known = ("target", *EXECUTION)
-    if not isinstance(attack, PGD) or attack.departures(leaving_out=known):
+    if not isinstance(attack, PGD) or attack.non_default_settings(leaving_out=known):
         return None
     mine = PaperColumn(
         eps=round(attack.eps * 255, 4),
