@@ -192,7 +192,7 @@ def _first_line(error: Exception) -> str:
     return f"{type(cause).__name__}: {str(cause).strip().splitlines()[0] if str(cause) else ''}"
 
 
-def told(error: Exception) -> InputError:
+def as_input_error(error: Exception) -> InputError:
     """Convert the error of a task to an InputError of one line."""
     cause = error.cause if isinstance(error, RayTaskError) else error
     if isinstance(cause, InputError):

@@ -23,7 +23,7 @@ from ray.exceptions import RayError
 from alp_repro import files
 from alp_repro.errors import InputError
 from alp_repro.runs import RunDir
-from alp_repro.tasks.cluster import RETRIES, Cluster, TaskResources, told, use_threads
+from alp_repro.tasks.cluster import RETRIES, Cluster, TaskResources, as_input_error, use_threads
 from alp_repro.tasks.task import Ended, FolderTask, Lines, Status, outcome
 
 _TELL_SECONDS = 1.0
@@ -191,7 +191,7 @@ class ClusterTasks:
         try:
             ray.get(self._desk.ready.remote())
         except RayError as error:
-            raise told(error) from None
+            raise as_input_error(error) from None
         do = ray.remote(max_retries=RETRIES)(_do).options(**cluster.share.options)
         for task in tasks:
             ref = do.remote(task, self._desk, cluster.share)
@@ -211,7 +211,7 @@ class ClusterTasks:
             try:
                 found.append(Ended(task, *ray.get(ref)))
             except RayError as error:
-                found.append(Ended(task, time.monotonic() - since, str(told(error))))
+                found.append(Ended(task, time.monotonic() - since, str(as_input_error(error))))
         self._cluster.tasks = len(self._running)
         return found
 

@@ -18,7 +18,14 @@ from ray.exceptions import RayError
 from ray.util import ActorPool
 
 from alp_repro.errors import InputError
-from alp_repro.tasks.cluster import HINT, RETRIES, Cluster, TaskResources, told, use_threads
+from alp_repro.tasks.cluster import (
+    HINT,
+    RETRIES,
+    Cluster,
+    TaskResources,
+    as_input_error,
+    use_threads,
+)
 from alp_repro.tasks.plans import Plan
 
 WAIT_SECONDS = 60.0
@@ -53,7 +60,7 @@ class _Worker:
                 self._prepared[key] = ray.get(plan[0]).prepare()
             return key, number, self._prepared[key](block)
         except Exception as error:
-            return key, number, told(error)
+            return key, number, as_input_error(error)
 
 
 @dataclasses.dataclass
@@ -145,7 +152,7 @@ class Workers:
         try:
             return [self._pool.get_next_unordered(timeout=_LOOK_SECONDS)]
         except RayError as error:
-            raise told(error) from None
+            raise as_input_error(error) from None
         except TimeoutError:
             return []
 
@@ -164,7 +171,7 @@ class Workers:
                 ray.get(ref)
             except RayError as error:
                 self._all.remove(worker)
-                raise told(error) from None
+                raise as_input_error(error) from None
             self._pool.push(worker)
         while self._cluster.tasks and len(self._all) > self._room:
             if (worker := self._pool.pop_idle()) is None:
