@@ -28,7 +28,7 @@ import numpy as np
 
 from alp_repro.errors import InputError
 from alp_repro.system.dtypes import Dtype
-from alp_repro.validation.plain_numbers import shown
+from alp_repro.validation.plain_numbers import quoted
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -162,7 +162,7 @@ class Attack(abc.ABC):
                 object.__setattr__(self, name, _plain(name, value, kind))
             elif get_origin(kind) is Literal and value not in get_args(kind):
                 choices = ", ".join(map(str, get_args(kind)))
-                raise InputError(f"attack {name}={shown(value)}: one of {choices}")
+                raise InputError(f"attack {name}={quoted(value)}: one of {choices}")
         self.check()
 
     def check(self) -> None:
@@ -179,11 +179,11 @@ class Attack(abc.ABC):
                 continue
             if value < 1:
                 raise InputError(
-                    f"attack {field.name} {shown(value)}: a count of 1 or more is needed"
+                    f"attack {field.name} {quoted(value)}: a count of 1 or more is needed"
                 )
             if value > most:
                 raise InputError(
-                    f"attack {field.name} {shown(value)}: more than {most:,} is out of reach"
+                    f"attack {field.name} {quoted(value)}: more than {most:,} is out of reach"
                 )
 
     def holding(self, **values: Any) -> Self:
@@ -304,4 +304,4 @@ def _plain(name: str, value: Any, kind: type) -> Any:
         with contextlib.suppress(OverflowError):
             return float(value)
     needed = {int: "a whole number", float: "a number", bool: "True or False"}[kind]
-    raise InputError(f"attack {name}={shown(value)}: {needed} is needed")
+    raise InputError(f"attack {name}={quoted(value)}: {needed} is needed")

@@ -27,7 +27,7 @@ from alp_repro.evaluation.input_check import (
 from alp_repro.evaluation.model_check import admitted_model, weights_kept
 from alp_repro.evaluation.store import Kind, keep, result_name
 from alp_repro.models.copies import logits_function
-from alp_repro.validation.plain_numbers import shown, whole_number
+from alp_repro.validation.plain_numbers import quoted, whole_number
 
 if TYPE_CHECKING:
     import keras
@@ -70,7 +70,7 @@ class Plane:
         """Makes numbers of NumPy's plain ones and checks every setting."""
         if not (isinstance(self.radius, numbers.Real) and 0 < self.radius <= 1):
             raise InputError(
-                f"loss surface radius {shown(self.radius)}: a size in (0, 1] is needed, which is "
+                f"loss surface radius {quoted(self.radius)}: a size in (0, 1] is needed, which is "
                 "(0, 255] in flags"
             )
         object.__setattr__(self, "radius", float(self.radius))

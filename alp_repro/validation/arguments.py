@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from alp_repro.errors import InputError, one_line
-from alp_repro.validation.plain_numbers import shown
+from alp_repro.validation.plain_numbers import quoted
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -47,7 +47,7 @@ def checked_strategy(strategy: Any) -> tf.distribute.Strategy | None:
 def checked_switch(value: Any, *, name: str) -> bool:
     """Return a boolean as a bool of Python; InputError if it is something else, as "no" is."""
     if not isinstance(value, bool | np.bool_):
-        raise InputError(f"{name} {shown(value)}: expected True or False")
+        raise InputError(f"{name} {quoted(value)}: expected True or False")
     return bool(value)
 
 

@@ -23,7 +23,7 @@ def whole_number(value: Any, *, name: str, low: int, high: int) -> int:
     """
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not (whole and low <= value <= high):
-        raise InputError(f"{name} {shown(value)}: expected a whole number from {low} to {high}")
+        raise InputError(f"{name} {quoted(value)}: expected a whole number from {low} to {high}")
     return int(value)
 
 
@@ -48,11 +48,11 @@ def number(
         or (below and value == high)
     ):
         ends = f"{'(' if above else '['}{low:g}, {high:g}{')' if below else ']'}"
-        raise InputError(f"{name} {shown(value)}: expected a number in {ends}")
+        raise InputError(f"{name} {quoted(value)}: expected a number in {ends}")
     return float(value)
 
 
-def shown(value: Any) -> str:
+def quoted(value: Any) -> str:
     """Format a wrong value for an error, shortened to fit into a line."""
     try:
         text = repr(value) if isinstance(value, str) else str(value)
