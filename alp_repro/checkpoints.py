@@ -143,7 +143,7 @@ def _claim(run: runs.RunDir, settings: dict[str, Any]) -> None:
     mark = run.settings
     if mark.exists() or run.model.exists() or run.recipe.exists() or run.backup.exists():
         found = files.read_json(mark) if mark.exists() else None
-        if found != files.plain(settings):
+        if found != files.as_json_data(settings):
             raise InputError(
                 f"{run.path} already has another model: choose another run folder, or remove it"
             )

@@ -26,14 +26,14 @@ from alp_repro.validation.decoding import from_json, read_json
 _ANY_DATE = (1980, 1, 1, 0, 0, 0)
 
 __all__ = [
-    "array",
+    "as_json_data",
     "exclusive",
     "expanded",
     "make_folder",
-    "note",
-    "plain",
+    "open_arrays",
+    "read_array",
     "read_json",
-    "reading_arrays",
+    "read_note",
     "remove_leftover",
     "write_arrays",
     "write_atomically",
@@ -181,7 +181,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], **notes: Any) -> 
 
 
 @contextlib.contextmanager
-def reading_arrays(path: Path, *, what: str) -> Iterator[np.lib.npyio.NpzFile]:
+def open_arrays(path: Path, *, what: str) -> Iterator[np.lib.npyio.NpzFile]:
     """Open an `.npz` file, and report errors while it is read in one line.
 
     Args:
@@ -205,13 +205,13 @@ def reading_arrays(path: Path, *, what: str) -> Iterator[np.lib.npyio.NpzFile]:
         ) from error
 
 
-def array(
+def read_array(
     file: np.lib.npyio.NpzFile, name: str, dtype: npt.DTypeLike, shape: tuple[int | None, ...]
 ) -> np.ndarray:
     """Read an array of this dtype and shape (None: any length) that `write_arrays` wrote.
 
     Raises:
-      InputError: dtype or shape differ; `reading_arrays` adds the file.
+      InputError: dtype or shape differ; `open_arrays` adds the file.
     """
     found = file[name]
     fits = len(found.shape) == len(shape) and all(
@@ -225,7 +225,7 @@ def array(
     return found
 
 
-def note(file: np.lib.npyio.NpzFile, name: str, kind: Any = dict[str, Any]) -> Any:
+def read_note(file: np.lib.npyio.NpzFile, name: str, kind: Any = dict[str, Any]) -> Any:
     """Read a note that `write_arrays` wrote as a type; see `decoding.from_json`."""
     text = file[name]
     if text.shape or text.dtype.kind != "U":
@@ -238,6 +238,6 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def plain(value: Any) -> Any:
+def as_json_data(value: Any) -> Any:
     """Return a value as JSON gives it back (tuples become lists), to compare with stored JSON."""
     return json.loads(json.dumps(value))

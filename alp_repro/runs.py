@@ -33,10 +33,10 @@ import numpy as np
 from alp_repro import shipped
 from alp_repro.errors import InputError
 from alp_repro.files import (
+    as_json_data,
     exclusive,
     expanded,
     make_folder,
-    plain,
     remove_leftover,
     write_atomically,
 )
@@ -219,7 +219,7 @@ def is_kept(path: Path, content: dict[str, Any]) -> bool:
         return False
     made = provenance()
     return isinstance(kept, dict) and all(
-        kept.get(key) == value for key, value in plain(content).items() if key not in made
+        kept.get(key) == value for key, value in as_json_data(content).items() if key not in made
     )
 
 

@@ -130,8 +130,8 @@ def test_arrays_are_written_where_the_clock_stands_before_1980(
     monkeypatch.setattr(time, "time", lambda: 0.0)
     arrays = {"a": np.arange(3), "b": np.array("text"), "c": np.float64(2)}
     files.write_arrays(tmp_path / "x.npz", arrays, settings={"n": 1})
-    with files.reading_arrays(tmp_path / "x.npz", what="file") as found:
-        assert files.note(found, "settings") == {"n": 1}
+    with files.open_arrays(tmp_path / "x.npz", what="file") as found:
+        assert files.read_note(found, "settings") == {"n": 1}
         for name, value in arrays.items():
             np.testing.assert_array_equal(found[name], value)
     with pytest.raises(InputError, match=r"m.keras.*clock"):
@@ -181,7 +181,7 @@ def test_json_comes_back(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "a.json"
     value = {"name": "λ", "drops": (80, 90), "none": None}
     files.write_json(path, value)
-    assert files.read_json(path) == files.plain(value) == {**value, "drops": [80, 90]}
+    assert files.read_json(path) == files.as_json_data(value) == {**value, "drops": [80, 90]}
 
 
 @pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\xff\xfe"])

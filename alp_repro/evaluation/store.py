@@ -106,7 +106,7 @@ def _matching(path: Path, found: R, settings: dict[str, Any]) -> R:
     if "function" in settings:
         function = FunctionIdentity(**settings["function"])
         difference = function.difference_from(found.settings.get("function"))
-    for key, value in files.plain(settings).items():
+    for key, value in files.as_json_data(settings).items():
         if key != "function" and found.settings.get(key) != value:
             what = {"model": "another model (its weights differ)"}.get(key, f"another {key}")
             raise InputError(
@@ -152,7 +152,7 @@ def subject(
         "num_images": len(labels),
         "images": images_digest(images, labels),
         "model": runs.weights_hash(model),
-        "function": files.plain(dataclasses.asdict(function)),
+        "function": files.as_json_data(dataclasses.asdict(function)),
     }
 
 
@@ -210,7 +210,7 @@ def find_record(
     """
     if not (run.finished and run.attacks.exists()):
         return None
-    wanted = files.plain(
+    wanted = files.as_json_data(
         {
             "attack": described(attack),
             "num_images": num_images,

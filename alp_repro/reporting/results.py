@@ -182,7 +182,7 @@ def _preference(record: AttackRecord, attack: Attack | Ensemble) -> tuple[bool, 
 
 def _records(run: runs.RunDir, attack: Attack | Ensemble, wanted: Wanted) -> Iterator[AttackRecord]:
     """Yield the results of an attack and a seed, of any model and images."""
-    asked = {"attack": files.plain(described(attack)), "seed": wanted.seed}
+    asked = {"attack": files.as_json_data(described(attack)), "seed": wanted.seed}
     name = attack_name({**asked, "num_images": 0})
     beginning = name.rpartition("_images")[0] + "_images"
     # Names with a dot are files that a killed process left half-written.
