@@ -23,7 +23,7 @@ from .console import app
 from .evidence.figure_list import missing_row
 from .flags import settings
 from .running import figure_run
-from .running.rows import make_job, wanted_of
+from .running.rows import make_job, result_query
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,7 +75,7 @@ def _restarts(found: dict[str, RunDir], missing: list[Missing]) -> tuple[Figure,
     for row in list(found):
         job = make_job(FLAGS, row)
         attack = [column for column in job.columns if not column.ours_only][-1].attack
-        result = results.find_result(job.run, attack, wanted_of(job))
+        result = results.find_result(job.run, attack, result_query(job))
         problem = results.run_problem(job.run, settings.recipe(job.values)) or result.problem
         if problem or result.record is None:
             what = "the attack's result" + (f" ({problem})" if problem else "")

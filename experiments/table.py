@@ -36,7 +36,7 @@ from .flags import settings
 from .running import cluster_run, devices, estimates, shares
 from .running.cluster_run import Compute, computing, rows_on
 from .running.row_tasks import RowHere, RowTask, table_arguments
-from .running.rows import Job, make_job, table_of, wanted_of
+from .running.rows import Job, make_job, result_query, table_of
 from .running.shares import row_parallelism
 from .running.training_run import lacks_start
 
@@ -105,7 +105,7 @@ def columns_of(jobs: list[Job]) -> list[Column]:
 def write(paper: PaperTable, found: list[TableRow], jobs: list[Job], seeds: Spread | None) -> str:
     """Write the table's files; return a line about them."""
     folder = settings.scale_folder(FLAGS) / "tables"
-    wanted = wanted_of(jobs[0])
+    wanted = result_query(jobs[0])
     columns, stored, kept = columns_of(jobs), to_keep(paper, jobs), ""
     if stored is not None:
         made = [row.row for row in found]
@@ -141,7 +141,7 @@ def to_keep(paper: PaperTable, jobs: list[Job]) -> StoredTable | None:
     stored = stored_tables.read_table(file)
     if asked >= {row.row for row in stored.rows}:
         return None
-    wanted = wanted_of(jobs[0])
+    wanted = result_query(jobs[0])
     images = wanted.digest(wanted.num_images)
     if None not in (images, stored.images) and images != stored.images:
         raise InputError(
@@ -297,7 +297,7 @@ def rows_here(several: list[Job], work: RowExecution, display: Display) -> Itera
 
 def row_of(paper: PaperTable, job: Job) -> TableRow:
     """Return the row as far as it is on disk."""
-    row = tables.table_row(paper, job.row, job.run, job.columns, wanted=wanted_of(job))
+    row = tables.table_row(paper, job.row, job.run, job.columns, wanted=result_query(job))
     return stored_tables.beside_long_run(row, job.columns, long_run(paper.number, job.scale))
 
 

@@ -26,7 +26,7 @@ ImagesDigest = Callable[[int], str | None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Wanted:
+class ResultQuery:
     """The requirements on a result to be shown.
 
     Attributes:
@@ -48,7 +48,7 @@ class Wanted:
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class QueryResult:
     """A result to show, or why an existing one must not be shown ("": there is none)."""
 
     record: AttackRecord | None
@@ -125,7 +125,7 @@ def run_problem(run: runs.RunDir, recipe: Recipe | None = None) -> str:
     return ""
 
 
-def find_result(run: runs.RunDir, attack: Attack | Ensemble, wanted: Wanted) -> Found:
+def find_result(run: runs.RunDir, attack: Attack | Ensemble, wanted: ResultQuery) -> QueryResult:
     """Return the result of an attack on a run's model with the most restarts.
 
     Raises:
@@ -139,11 +139,11 @@ def find_result(run: runs.RunDir, attack: Attack | Ensemble, wanted: Wanted) -> 
         problem = problem or why
         if not why and (best is None or _preference(record, attack) > _preference(best, attack)):
             best = record
-    return Found(best, "" if best is not None else problem)
+    return QueryResult(best, "" if best is not None else problem)
 
 
 def find_further(
-    run: runs.RunDir, attack: Attack | Ensemble, wanted: Wanted
+    run: runs.RunDir, attack: Attack | Ensemble, wanted: ResultQuery
 ) -> AttackRecord | None:
     """Return a result of the same attack on fewer images with more restarts, if there is one."""
     further = [
@@ -156,7 +156,7 @@ def find_further(
     return max(further, key=lambda record: (len(record.labels), reach(record)), default=None)
 
 
-def find_mean(run: runs.RunDir, attack: Attack | Ensemble, wanted: Wanted) -> float | None:
+def find_mean(run: runs.RunDir, attack: Attack | Ensemble, wanted: ResultQuery) -> float | None:
     """Return the mean adversarial accuracy over restarts, in percent; None without losses."""
     for record in _records(run, attack, wanted):
         if (
@@ -180,7 +180,9 @@ def _preference(record: AttackRecord, attack: Attack | Ensemble) -> tuple[bool, 
     return record.complete_to(attack.restarts), record.losses is None, reach(record)
 
 
-def _records(run: runs.RunDir, attack: Attack | Ensemble, wanted: Wanted) -> Iterator[AttackRecord]:
+def _records(
+    run: runs.RunDir, attack: Attack | Ensemble, wanted: ResultQuery
+) -> Iterator[AttackRecord]:
     """Yield the results of an attack and a seed, of any model and images."""
     asked = {"attack": files.as_json_data(described(attack)), "seed": wanted.seed}
     name = attack_name({**asked, "num_images": 0})
@@ -193,7 +195,7 @@ def _records(run: runs.RunDir, attack: Attack | Ensemble, wanted: Wanted) -> Ite
                 yield record
 
 
-def _record_problem(run: runs.RunDir, record: AttackRecord, wanted: Wanted) -> str:
+def _record_problem(run: runs.RunDir, record: AttackRecord, wanted: ResultQuery) -> str:
     """Return why a result must not be shown for a run's model and images; "" if it may."""
     if record.settings.get("model") != weights_now(run):
         return "its result is of another model (the weights differ)"

@@ -17,7 +17,7 @@ from alp_repro.reporting import results
 from alp_repro.reporting.cost import Cost, cost_of
 
 if TYPE_CHECKING:
-    from alp_repro.reporting.results import Wanted
+    from alp_repro.reporting.results import ResultQuery
 
 TABLES = (1, 2, 3, 4, 5)
 AT_CHANCE = "training never got above chance"
@@ -238,7 +238,7 @@ def _reference(name: str) -> list[dict[str, str]]:
 
 
 def table_row(
-    paper: PaperTable, row: str, run: runs.RunDir, columns: Sequence[Column], *, wanted: Wanted
+    paper: PaperTable, row: str, run: runs.RunDir, columns: Sequence[Column], *, wanted: ResultQuery
 ) -> TableRow:
     """Read a row from disk; cells without a complete result are empty.
 
@@ -292,7 +292,11 @@ def mark_of(run: runs.RunDir) -> str:
 
 
 def _adversarial_cell(
-    run: runs.RunDir, column: Column, record: AttackRecord, by_paper: float | None, wanted: Wanted
+    run: runs.RunDir,
+    column: Column,
+    record: AttackRecord,
+    by_paper: float | None,
+    wanted: ResultQuery,
 ) -> Cell:
     restarts, images = column.attack.restarts, len(record.labels)
     cell = _cell(record.robust_at(restarts), images, by_paper, restarts=restarts)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from alp_repro.errors import InputError
 from alp_repro.reporting import tables
-from alp_repro.reporting.results import Wanted
+from alp_repro.reporting.results import ResultQuery
 
 from ..flags import settings
 from .evaluation_run import evaluation_digest, image_count
@@ -80,10 +80,10 @@ def make_job(table: flags.FlagValues, row: str) -> Job:
     return Job(row, table.scale, values, columns)
 
 
-def wanted_of(job: Job) -> Wanted:
+def result_query(job: Job) -> ResultQuery:
     """Return which results the row shows: those of its recipe and of today's images."""
     values = job.values
-    return Wanted(
+    return ResultQuery(
         num_images=image_count(values),
         seed=values.seed,
         digest_of=functools.partial(

@@ -17,7 +17,7 @@ from alp_repro.attacks import PGD, Attack
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, attack_name, save_record
 from alp_repro.reporting import stored_tables, table_files, tables
-from alp_repro.reporting.results import Wanted
+from alp_repro.reporting.results import ResultQuery
 from alp_repro.reporting.tables import Cell, Column, TableRow
 from alp_repro.runs import RunDir
 from alp_repro.training import Recipe
@@ -57,7 +57,7 @@ def row_of(run: RunDir, columns: list[Column], *, table: int = 1, **wanted: Any)
         "clp",
         run,
         columns,
-        wanted=Wanted(**{"num_images": 4, "digest_of": lambda _: DIGEST, **wanted}),
+        wanted=ResultQuery(**{"num_images": 4, "digest_of": lambda _: DIGEST, **wanted}),
     )
 
 
