@@ -33,7 +33,7 @@ from alp_repro.reporting import stored_tables
 from alp_repro.tasks import Status
 
 from .console import app
-from .console.display import Display, duration
+from .console.display import Display, attack_progress, duration
 from .running import devices
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def checked(
 
         def report(progress: Progress) -> None:
             clock.report(progress)
-            display.tell(name, Status(described(progress)))
+            display.tell(name, Status(attack_progress(progress)))
 
         # Attacks in float32 stay so everywhere.
         crafted_as = dtype if record.settings["attack"]["dtype"] != "float32" else None
@@ -169,14 +169,6 @@ def checked(
             model, test, record, **extent(record), dtype=crafted_as, report=report
         )
         clock.ended(record)
-
-
-def described(progress: Progress) -> str:
-    """Return the state of an attack in a few words."""
-    return (
-        f"restart {min(progress.restarts_done + 1, progress.restarts)} of {progress.restarts}, "
-        f"{progress.standing} of {progress.images} images standing"
-    )
 
 
 def extent(record: AttackRecord) -> dict[str, int]:

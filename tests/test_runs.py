@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import pytest
 
-from alp_repro import evaluation, files, runs
+from alp_repro import evaluation, files, runs, shipped
 from alp_repro.classifiers.load import load_function_or_model
 from alp_repro.errors import InputError
 from tests.small_model import IMAGE_SHAPE, small_model
@@ -291,6 +291,17 @@ def test_provenance_is_plain_data(tmp_path: Path) -> None:
     assert json.loads(json.dumps(found)) == found
     assert {"date", "command", "revision", "python", "versions", "machine"} <= set(found)
     assert found["versions"]["keras"] == keras.__version__
+
+
+def test_the_command_names_files_of_the_checkout_by_relative_paths(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    root = shipped.checkout()
+    assert root is not None
+    given = [f"{root}/experiments/table.py", f"--runs_dir={root}/results", "--data_dir=/data", "x"]
+    monkeypatch.setattr("sys.argv", given)
+    found = ["experiments/table.py", "--runs_dir=results", "--data_dir=/data", "x"]
+    assert runs.provenance()["command"] == found
 
 
 def test_a_package_in_another_projects_checkout_has_no_revision_of_its(tmp_path: Path) -> None:

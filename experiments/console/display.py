@@ -7,10 +7,14 @@ import functools
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from alp_repro.tasks import Status
+
+if TYPE_CHECKING:
+    from alp_repro.evaluation import Progress
 
 LINE_SECONDS = 60.0
 _REDRAW_SECONDS = 0.2
@@ -75,13 +79,23 @@ class Display:
 
 
 @contextlib.contextmanager
-def shown(name: str, tell: Callable[[Status], None] | None) -> Iterator[Callable[[Status], None]]:
+def status_callback(
+    name: str, tell: Callable[[Status], None] | None
+) -> Iterator[Callable[[Status], None]]:
     """Yield where a task reports its status: `tell`, or else a new display."""
     if tell is not None:
         yield tell
         return
     with Display() as display:
         yield functools.partial(display.tell, name)
+
+
+def attack_progress(progress: Progress) -> str:
+    """Format the state of an attack in a few words."""
+    return (
+        f"restart {min(progress.restarts_done + 1, progress.restarts)} of {progress.restarts}, "
+        f"{progress.standing} of {progress.images} images unbroken"
+    )
 
 
 def duration(seconds: float) -> str:

@@ -11,7 +11,7 @@ from alp_repro.data import Images, dataset_spec, load, prepare, store
 from alp_repro.evaluation.restarts import Executor, in_this_process
 from alp_repro.tasks import Status
 
-from ..console.display import duration, shown
+from ..console.display import attack_progress, duration, status_callback
 from ..flags import settings
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def attack_run(
     is that of `evaluate`.
     """
     data = data or evaluation_set(values.dataset, values.num_images, values.data_dir)
-    with shown(run.path.name, tell) as tell:
+    with status_callback(run.path.name, tell) as tell:
         return evaluation.evaluate(
             model,
             data.unit_scale,
@@ -100,7 +100,7 @@ def attack_run(
             save_adversarial=values.save_adversarial,
             strategy=devices.strategy,
             jit_compile=devices.jit_compile,
-            report=lambda progress: tell(Status(told(attack, progress), progress.seconds_left)),
+            report=lambda progress: tell(_status(attack, progress)),
             executor=executor,
             details={
                 "device": devices.description,
@@ -111,11 +111,10 @@ def attack_run(
         )
 
 
-def told(attack: Attack | Ensemble, progress: Progress) -> str:
-    """Where an attack is, in a few words."""
-    return (
-        f"{attack}, restart {progress.restarts_done} of {progress.restarts}, "
-        f"{progress.standing} of {progress.images} images standing, "
+def _status(attack: Attack | Ensemble, progress: Progress) -> Status:
+    return Status(
+        f"{attack}, {attack_progress(progress)}, "
         f"{progress.gradients_per_second:,.0f} gradients/s, "
-        f"at most {duration(progress.seconds_left)} left"
+        f"at most {duration(progress.seconds_left)} left",
+        progress.seconds_left,
     )

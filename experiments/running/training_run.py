@@ -14,7 +14,7 @@ from alp_repro.evaluation.published import SCALE as PUBLISHED
 from alp_repro.training import TrainingProgress, Watch
 
 from ..console.commands import command
-from ..console.display import duration, shown
+from ..console.display import duration, status_callback
 from ..flags import settings
 from .evaluation_run import evaluation_set
 
@@ -55,7 +55,7 @@ def train_row(
     Progress is passed to `tell`, or else displayed.
     """
     task = training_of(values, devices, details=details)
-    with shown(task.name, tell) as tell:
+    with status_callback(task.name, tell) as tell:
         return task.train(
             tell,
             jit_compile=devices.jit_compile,
@@ -85,7 +85,7 @@ def training_of(
         init_from=start_of(values, run),
         watch=watch_of(values),
         details={"device": devices.description, **(details or {})},
-        words=told,
+        words=training_progress,
     )
 
 
@@ -102,8 +102,8 @@ def check_revision(revision: str) -> None:
         )
 
 
-def told(progress: TrainingProgress) -> str:
-    """Where a training is, in a few words."""
+def training_progress(progress: TrainingProgress) -> str:
+    """Format the state of a training in a few words."""
     words = f"training, epoch {progress.epoch} of {progress.epochs}, loss {progress.loss:.4f}"
     if progress.images_per_second is None or progress.seconds_left is None:
         return words
