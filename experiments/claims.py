@@ -57,15 +57,15 @@ def main(_: list[str]) -> None:
     described = [
         {**dataclasses.asdict(one), "at_papers_training": one.at_papers_training} for one in judged
     ]
-    files.write_text(out / "claims.md", text)
     content = {
         "claims": described,
         "differences": {
             str(number): [dataclasses.asdict(one) for one in found]
             for number, found in differing.items()
         },
-        **runs.provenance(),
+        **runs.provenance(),  # before a file of the checkout changes
     }
+    files.write_text(out / "claims.md", text)
     if not runs.is_kept(out / "claims.json", content):
         files.write_json(out / "claims.json", content)
     for one in judged:
