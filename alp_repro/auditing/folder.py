@@ -54,7 +54,7 @@ def subject(
         "attack": attack.to_json(),
         "seed": seed,
     }
-    return dict(files.plain(what))
+    return dict(files.as_json_data(what))
 
 
 def claim(folder: Path, subject: dict[str, Any], *, ours: bool) -> None:

@@ -17,7 +17,7 @@ from alp_repro.errors import InputError
 from alp_repro.evaluation import evaluate, wilson_interval
 from alp_repro.evaluation.record_file import load_record, save_record
 from alp_repro.reporting import table_files, tables
-from alp_repro.reporting.results import Wanted
+from alp_repro.reporting.results import ResultQuery
 from alp_repro.reporting.stored_tables import check_published
 from alp_repro.reporting.tables import Column
 from tests import command_runner
@@ -65,7 +65,7 @@ def results(made: Path, tmp_path: Path) -> Path:
 def write_table(folder: Path) -> None:
     run = runs.RunDir(folder / "published" / "mnist" / "clp")
     row = tables.table_row(
-        tables.load_paper_table(1), "clp", run, COLUMNS, wanted=Wanted(num_images=COUNT)
+        tables.load_paper_table(1), "clp", run, COLUMNS, wanted=ResultQuery(num_images=COUNT)
     )
     table_files.write_table(
         folder / "published" / "tables",
@@ -150,9 +150,9 @@ def remove_the_table(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (remove_a_result, "of which results must be there: none is there"),
-        (change_the_table, "of which results must be there: they say"),
-        (change_the_clean_accuracy, "clean, of which results must be there: they say 100.0%"),
+        (remove_a_result, "expected results with this number, but there are none"),
+        (change_the_table, "expected results with this number, but they give"),
+        (change_the_clean_accuracy, r"clean: expected results .* they give 100\.0%"),
         (remove_the_table, "table1.json"),
     ],
 )
