@@ -118,5 +118,5 @@ def read_stage(file: Path, *, audit: str) -> Any | None:
 
 def _digest(result: Any) -> str:
     """Return sixteen hex digits that change with anything in plain data."""
-    text = json.dumps(files.plain(result), sort_keys=True)
+    text = json.dumps(files.as_json_data(result), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
