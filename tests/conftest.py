@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from alp_repro import kernels
 from alp_repro.data import dataset_spec, load, prepare, store
 from alp_repro.errors import InputError
+from alp_repro.system import kernels
 
 # TensorFlow is imported where tests run: pytest-xdist's first process has none of them.
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
 LONG = (
     *("test_table.py", "test_readme.py", "test_cluster_faults.py", "test_installed.py"),
     *("test_indicators.py", "test_gates.py", "test_programs.py", "test_restarts.py"),
-    *("test_train.py", "test_strategies.py", "test_evaluate.py", "test_budget.py"),
+    *("test_train.py", "test_strategies.py", "test_evaluate.py", "test_phases.py"),
 )
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import LONG
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -69,3 +71,13 @@ def test_make_test_all_leaves_nothing_out() -> None:
     )
     assert " -m pytest " in told.stdout and not re.search(r"slow|-k|tests/", told.stdout)
     assert "make test-all\n" in (ROOT / ".ci/run").read_text(encoding="utf-8")
+
+
+def test_the_files_that_are_named_are_there() -> None:
+    """Of the numeric set, and of the order of the tests."""
+    (command,) = dry_run("test-numeric")
+    named = [word for word in command.split() if word.startswith("tests/")]
+    assert len(named) > 4
+    assert [name for name in named if not (ROOT / name).exists()] == []
+    files = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    assert set(LONG) <= files
