@@ -109,7 +109,6 @@ def main() -> None:
         print(markdown())
         return
     sys.path.insert(0, str(ROOT))
-    importlib.import_module("experiments.app")  # what all need, before the forks
     # A process a command: a flag may be defined once only in each.
     with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:
         json.dump(pool.map(described, binaries(), chunksize=1), sys.stdout)
