@@ -1,6 +1,6 @@
 """The flags of every command as a page of the site, made from their definitions.
 
-    python docs/flags_page.py      # prints the page
+`python docs/flags_page.py` prints it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 _HEAD = """# Flags of the commands
 
-Made from the flags' definitions. A command is called as shown in a checkout, or by its short name where the package is
-installed. `--help` lists the same, and `--helpfull` also what every absl program has, among them `--flagfile=FILE`, which reads
-flags from a file. Every command has `--traceback`: it shows where an error came from, not only what it says. Sizes are on the
-0–255 scale.
+Made from the flags' definitions. A command is called as shown in a checkout, or by its short name
+where the package is installed. `--help` lists the same, and `--helpfull` also what every absl
+program has, among them `--flagfile=FILE`, which reads flags from a file. Every command has
+`--traceback`: it shows where an error came from, not only what it says. Sizes are on the 0–255
+scale.
 """
 
 

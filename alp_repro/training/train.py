@@ -90,10 +90,10 @@ def train(  # noqa: C901, PLR0913 - settings, each by its name
       >>> from alp_repro.data.load import load_split
       >>> from alp_repro.runs import RunDir
       >>> recipe = alp_repro.Recipe(
-      ...     dataset="mnist", model="lenet", model_width=4, epochs=2, batch_size=9, train_images=500
+      ...     dataset="mnist", model="lenet", model_width=4, epochs=5, batch_size=9, train_images=99
       ... )
       >>> run = RunDir(pathlib.Path("runs/mine"))
-      >>> model = alp_repro.train(recipe, run, load_split("mnist", "train", limit=500), verbose=0)
+      >>> model = alp_repro.train(recipe, run, load_split("mnist", "train", limit=99), verbose=0)
       >>> run.finished
       True
     """
