@@ -54,7 +54,7 @@ def subject(
         "attack": attack.to_json(),
         "seed": seed,
     }
-    return dict(files.plain(what))
+    return dict(files.as_json_data(what))
 
 
 def claim(folder: Path, subject: dict[str, Any], *, ours: bool) -> None:
@@ -118,5 +118,5 @@ def read_stage(file: Path, *, audit: str) -> Any | None:
 
 def _digest(result: Any) -> str:
     """Return sixteen hex digits that change with anything in plain data."""
-    text = json.dumps(files.plain(result), sort_keys=True)
+    text = json.dumps(files.as_json_data(result), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
