@@ -23,13 +23,13 @@ import numpy as np
 from absl import app, flags
 from ray.cluster_utils import Cluster as RayCluster
 
-from alp_repro import machine
 from alp_repro.attacks import PGD, Attack, ensemble_of
 from alp_repro.attacks.batches import Execution
-from alp_repro.dtypes import Dtype
 from alp_repro.evaluation.record import new_record
 from alp_repro.evaluation.restarts import attack_with_restarts
 from alp_repro.models import build_model
+from alp_repro.system import machine
+from alp_repro.system.dtypes import Dtype
 from alp_repro.tasks import cluster
 from alp_repro.tasks.attack import batches_on_workers
 from alp_repro.tasks.plans import AttackPlan, ModelFile
@@ -75,7 +75,7 @@ class Empty:
 
 def main(_: list[str]) -> None:
     """Measures and prints."""
-    cluster.use_threads(cluster.Share())
+    cluster.use_threads(cluster.TaskResources())
     dtype: Dtype = FLAGS.dtype
     attack = PGD(eps=0.3, eps_iter=0.01, nb_iter=FLAGS.nb_iter, restarts=FLAGS.blocks, dtype=dtype)
     counts = [int(count) for count in FLAGS.workers]
@@ -119,7 +119,7 @@ def cluster_of(cpus: int) -> Iterator[cluster.Cluster]:
         initialize_head=True, head_node_args={"num_cpus": cpus, "include_dashboard": False}
     )
     try:
-        with cluster.joined(machines.address, cluster.Share()) as joined:
+        with cluster.joined(machines.address, cluster.TaskResources()) as joined:
             yield joined
     finally:
         machines.shutdown()

@@ -14,7 +14,7 @@ from alp_repro.errors import InputError
 
 if TYPE_CHECKING:
     from alp_repro.attacks.batches import CraftItems
-    from alp_repro.model_copies import LogitsFunction
+    from alp_repro.models.copies import LogitsFunction
 
 SAMPLES = 8192  # the protocol's, and queries of a step
 

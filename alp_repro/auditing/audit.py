@@ -13,12 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alp_repro import runs
-from alp_repro.arguments import (
-    checked_array,
-    checked_function,
-    checked_instance,
-    checked_switch,
-)
 from alp_repro.attacks import Attack, Ensemble
 from alp_repro.auditing import course, sanity
 from alp_repro.auditing import indicators as judge
@@ -40,8 +34,14 @@ from alp_repro.data.own_arrays import class_numbers, unit_images
 from alp_repro.errors import InputError, exits_refused
 from alp_repro.evaluation.clean import clean_logits
 from alp_repro.evaluation.input_check import MOST_ITEMS
-from alp_repro.plain_numbers import number, shown, whole_number
-from alp_repro.program_cache import taken_as_unchanged
+from alp_repro.models.program_cache import taken_as_unchanged
+from alp_repro.validation.arguments import (
+    checked_array,
+    checked_function,
+    checked_instance,
+    checked_switch,
+)
+from alp_repro.validation.plain_numbers import number, quoted, whole_number
 
 if TYPE_CHECKING:
     import keras
@@ -197,13 +197,13 @@ def _checked_attack(eps: Any, attack: Any) -> tuple[float, Attack | Ensemble]:
 
 def _checked_stages(stages: Sequence[Stage], eps: float) -> tuple[Stage, ...]:
     if not isinstance(stages, Sequence) or not all(isinstance(one, Stage) for one in stages):
-        raise InputError(f"stages {shown(stages)}: expected a list of Stage")
+        raise InputError(f"stages {quoted(stages)}: expected a list of Stage")
     for stage in stages:
         if not isinstance(stage.attack, Ensemble):
-            checked_instance(stage.attack, Attack, name=f"the attack of stage {shown(stage.name)}")
+            checked_instance(stage.attack, Attack, name=f"the attack of stage {quoted(stage.name)}")
         if not (isinstance(stage.name, str) and _STAGE_NAME.fullmatch(stage.name)):
             raise InputError(
-                f"stage {shown(stage.name)}: expected a name of letters, digits, _ and -, which a "
+                f"stage {quoted(stage.name)}: expected a name of letters, digits, _ and -, which a "
                 "file can be called"
             )
     names = [stage.name for stage in stages]

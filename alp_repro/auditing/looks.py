@@ -23,7 +23,7 @@ from alp_repro.evaluation.clean import clean_logits
 from alp_repro.evaluation.heat_maps import HeatMap, heat_map
 from alp_repro.evaluation.landscape import Plane, loss_surfaces
 from alp_repro.evaluation.model_check import check_gradient
-from alp_repro.model_copies import float32_model
+from alp_repro.models.copies import float32_model
 
 if TYPE_CHECKING:
     import keras
@@ -171,7 +171,7 @@ def unit_test(
     if not isinstance(attack, GradientAttack) or attack.draws_noise:
         return None
     cost = planted.gradients(attack)
-    if not work.fits("planted", "The attack unit test", cost, len(chosen)):
+    if not work.fits("planted_examples", "The attack unit test", cost, len(chosen)):
         return None
 
     def compute() -> dict[str, int]:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from alp_repro import APGD, PGD, strong_attack
-from experiments import figure_run, settings
+from experiments.flags import settings
+from experiments.running import figure_run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,7 +36,7 @@ def test_a_row_of_another_data_set_is_not_labelled_as_the_tables(tmp_path: Path)
         f"--runs_dir={tmp_path}",
     )
     assert done.returncode == 2
-    assert "--table=2 --dataset=mnist: Table 2 has models of cifar10" in done.stderr
+    assert "--table=2 --dataset=mnist: Table 2 is of cifar10" in done.stderr
     assert not list(tmp_path.iterdir())
 
 
