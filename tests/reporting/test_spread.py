@@ -6,7 +6,9 @@ import dataclasses
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from absl import flags
@@ -142,3 +144,38 @@ def test_a_damaged_summary_is_told_in_a_line(folder: Path) -> None:
     file.write_text(json.dumps({"table": 1}))
     with pytest.raises(InputError, match="remove it to make it again"):
         spread.spread_beside(folder.parent, 1)
+
+
+def put(**numbers: float | None) -> Callable[[dict[str, Any]], None]:
+    """Change numbers of the second row's first adversarial column."""
+    return lambda told: told["rows"][1]["cells"][1].update(numbers)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "what"),
+    [
+        (put(mean=20.0), "row lsq, .*: 20 is not a mean of 3 numbers from 30 to 37.2"),
+        (put(mean=36.0), "36 is not a mean of 3 numbers"),
+        (put(low=50.0), "is not a mean of 3 numbers from 50 to 37.2"),
+        (put(high=500.0), "high is 500: expected a percentage"),
+        (put(mean=-5.0), "mean is -5"),
+        (put(low=None), "all or none of mean, low and high"),
+        (lambda told: told["rows"][1]["seeds"].append(2), "each seed once"),
+        (lambda told: told["rows"][1]["collapsed"].append(9), "only trained ones"),
+        (lambda told: told["rows"][1]["cells"].pop(), "has 3 cells, expected 4"),
+        (lambda told: told["rows"].append(told["rows"][0]), "row clp is given 2 times"),
+        (lambda told: told.update(table=2), "is of Table 2"),
+    ],
+)
+def test_numbers_that_no_trainings_have_are_refused_in_a_line(
+    spoil: Callable[[dict[str, Any]], None], what: str, tmp_path: Path
+) -> None:
+    told = files.read_json(spread.spread_file(ROOT / "results" / "seeds", 1))
+    file = spread.spread_file(tmp_path, 1)
+    files.write_json(file, told)
+    assert spread.read_spread(file).rows
+    spoil(told)
+    files.write_json(file, told)
+    with pytest.raises(InputError, match=f"is damaged .*{what}") as caught:
+        spread.read_spread(file)
+    assert "\n" not in str(caught.value)
