@@ -97,8 +97,9 @@ claims: $(READY)
 verify: $(READY)
 	@$(RUN) -m experiments.verify $(if $(ROWS),--rows=$(ROWS)) $(FLAGS)
 
-# Two tests at a time have one core each: threads of NumPy's would wait for each other, busily.
-PYTEST = OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder --durations=25
+# Tests at a time have one core each: threads of NumPy's would wait for each other, busily.
+PROCESSES ?= 2
+PYTEST = OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest --numprocesses=$(PROCESSES) --dist=loadfile --no-loadscope-reorder --durations=25
 
 test: $(READY)
 	@$(PYTEST) -m 'not slow'
@@ -109,7 +110,7 @@ test-all: $(READY)
 
 # What rounds otherwise under other kernels: for ONEDNN_MAX_CPU_ISA=... make test-numeric.
 NUMERIC = tests/attacks tests/models/test_architectures.py tests/test_gradients.py tests/training/test_passes.py \
-	tests/evaluation/test_restarts.py tests/evaluation/test_stored.py
+	tests/evaluation/test_restarts.py tests/evaluation/test_stored.py tests/evaluation/test_phases.py
 
 test-numeric: $(READY)
 	@$(PYTEST) -m 'not slow' $(NUMERIC)

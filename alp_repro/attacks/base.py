@@ -15,10 +15,12 @@ import numbers
 from collections.abc import Collection, Mapping
 from typing import (
     TYPE_CHECKING,
+    Annotated,
     Any,
     ClassVar,
     Literal,
     NamedTuple,
+    TypeVar,
     get_args,
     get_origin,
     get_type_hints,
@@ -32,11 +34,11 @@ from alp_repro.validation.plain_numbers import quoted
 
 if TYPE_CHECKING:
     import tensorflow as tf
-    from typing_extensions import Self
 
     from alp_repro.attacks.batches import CraftItems
     from alp_repro.models.copies import LogitsFunction
 
+A = TypeVar("A", bound="Attack")
 # How the steps are computed, not which: results in another dtype or by Cleverhans' own loop are
 # compared with the paper's numbers, and say so.
 EXECUTION = ("dtype", "engine")
@@ -186,7 +188,7 @@ class Attack(abc.ABC):
                     f"attack {field.name} {quoted(value)}: more than {most:,} is out of reach"
                 )
 
-    def holding(self, **values: Any) -> Self:
+    def holding(self: A, **values: Any) -> A:
         """Return the same attack with a graph's tensors for some of its `numbers`."""
         held = copy.copy(self)
         for name, value in values.items():
@@ -249,7 +251,7 @@ class Attack(abc.ABC):
         return {}
 
     @classmethod
-    def from_stored(cls, told: Mapping[str, Any]) -> Self:
+    def from_stored(cls: type[A], told: Mapping[str, Any]) -> A:
         """Return the attack of what `to_json` wrote, in this version or before, but the method.
 
         Raises:
@@ -272,11 +274,11 @@ class Attack(abc.ABC):
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
         """For `decoding`: a field of this type is read by the name of its method."""
-        from pydantic_core import core_schema
+        from pydantic import PlainValidator
 
         from alp_repro.attacks.registry import attack_from_json
 
-        return core_schema.no_info_plain_validator_function(attack_from_json)
+        return handler.generate_schema(Annotated[Any, PlainValidator(attack_from_json)])
 
 
 @functools.cache
