@@ -75,7 +75,15 @@ def main(_: list[str]) -> int:
             "accuracies are compared instead of single images"
         )
     started, wrong, compared = time.monotonic(), 0, 0
-    clock = VerificationTimeLeft([f"{_DATASET.value}/{row}" for row in rows], results)
+    clock = VerificationTimeLeft(
+        sum(
+            gradients_of(record)
+            for row in rows
+            for record in published.records_of(
+                published.published_run(f"{_DATASET.value}/{row}", folder=results)
+            )
+        )
+    )
     with Display(clock.left) as display:
         for row in rows:
             display.print(f"{row}:")
@@ -96,30 +104,34 @@ def main(_: list[str]) -> int:
 class VerificationTimeLeft:
     """The remaining time, from the gradients that the published records took."""
 
-    def __init__(self, names: list[str], results: Path) -> None:
-        """Count the gradients of all results."""
-        records = [
-            record
-            for name in names
-            for record in published.records_of(published.published_run(name, folder=results))
-        ]
-        self._left = sum(published.gradients_again(r, **extent(r)) for r in records)
+    def __init__(self, gradients: int) -> None:
+        """Start with the number of gradients of all results."""
+        self._left = gradients
+        self._done, self._seconds, self._started = 0, 0.0, time.monotonic()
         self._now: Progress | None = None
 
     def report(self, progress: Progress) -> None:
         """Record the progress of the running attack."""
         self._now = progress
 
-    def ended(self, record: AttackRecord) -> None:
-        """Record that a result has been compared."""
-        self._left -= published.gradients_again(record, **extent(record))
+    def ended(self, gradients: int) -> None:
+        """Record that a result of this many gradients has been compared."""
+        self._left, self._done = self._left - gradients, self._done + gradients
+        self._seconds = time.monotonic() - self._started
 
     def left(self, _running: float = 0.0) -> str:
-        """Return the remaining time in words; "" before the first batch."""
+        """Return the remaining time in words; "" before the first batch.
+
+        Small last batches of one attack are slow, so it is the speed of all results so far that
+        counts, as soon as there is one.
+        """
         if self._now is None or not self._now.gradients_per_second:
             return ""
-        seconds = max(self._left / self._now.gradients_per_second, self._now.seconds_left)
-        return f"about {duration(seconds)} left"
+        if not self._done:
+            return f"about {duration(self._left / self._now.gradients_per_second)} left"
+        since = time.monotonic() - self._started - self._seconds
+        seconds = self._left * self._seconds / self._done - since
+        return f"about {duration(max(seconds, 1.0))} left"
 
 
 def rows_of(results: Path) -> list[str]:
@@ -168,7 +180,13 @@ def checked(
         yield published.attack_again(
             model, test, record, **extent(record), dtype=crafted_as, report=report
         )
-        clock.ended(record)
+        clock.ended(gradients_of(record))
+    display.ended(name)
+
+
+def gradients_of(record: AttackRecord) -> int:
+    """Return the number of gradients that repeating a result takes, if the same images break."""
+    return published.gradients_again(record, **extent(record))
 
 
 def extent(record: AttackRecord) -> dict[str, int]:
