@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
-def kept_for_models(*, maxsize: int) -> Callable[[Callable[..., R]], Callable[..., R]]:
+def cached_for_models(*, maxsize: int) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Decorate a function that compiles a program of (model, image_shape, …) with an `lru_cache`.
 
     A trace follows changes of the model's weights, but not of its Python side: an attribute that
