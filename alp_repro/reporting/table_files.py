@@ -166,7 +166,7 @@ def write_table(
     content = to_json(rows, columns, details)
     shown = folder / f"{name}.md"
     same = shown.exists() and shown.read_text(encoding="utf-8") == markdown
-    if same and runs.is_kept(folder / f"{name}.json", json.loads(content)):
+    if same and runs.is_stored(folder / f"{name}.json", json.loads(content)):
         return
     texts = {"md": markdown, "csv": to_csv(rows, columns), "json": content + "\n"}
     for suffix, text in texts.items():

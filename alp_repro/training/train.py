@@ -122,7 +122,7 @@ def train(  # noqa: C901, PLR0913 - settings, each by its name
         done = backup.restore(model, steps_per_epoch=order.steps)
         epochs = epochs_of(recipe, steps_per_epoch=order.steps)
         log = TrainingLog(run.log, done=done)
-        if chief and not runs.is_kept(run.settings, owner.to_json()):
+        if chief and not runs.is_stored(run.settings, owner.to_json()):
             files.write_json(run.settings, owner.to_json())  # now that nothing is refused any more
         callbacks = [order, *_callbacks(recipe, model)]
         if chief:
