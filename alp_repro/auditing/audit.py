@@ -30,7 +30,7 @@ from alp_repro.classifiers import (
     load_function_or_model,
 )
 from alp_repro.data.own_arrays import class_numbers, unit_images
-from alp_repro.errors import InputError, exits_refused
+from alp_repro.errors import InputError, sys_exit_refused
 from alp_repro.evaluation.clean import clean_logits
 from alp_repro.evaluation.input_check import MOST_ITEMS
 from alp_repro.validation.arguments import (
@@ -128,7 +128,7 @@ def audit(  # noqa: PLR0913 - settings, each by its name
     if stages is None:
         stages = sanity.with_checks(attack_stages(attack, classes=classifier.classes))
     stages = _checked_stages(stages, eps)
-    with exits_refused("the model"), own_folder(folder) as place:
+    with sys_exit_refused("the model"), own_folder(folder) as place:
         subject = attacked(classifier, guide, images, batch_size=batch_size)
         work = Work(
             subject,

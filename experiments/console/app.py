@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from absl import app, flags
 
-from alp_repro.errors import InputError, MissingDataError, exits_refused
+from alp_repro.errors import InputError, MissingDataError, sys_exit_refused
 from alp_repro.system import interrupts, orphans
 
 from ..flags import flagfiles
@@ -36,7 +36,7 @@ def run(main: Callable[[list[str]], int | None]) -> None:
             raise InputError(f"unexpected argument {argv[1]!r}: expected flags, as --name=value")
         try:
             # Our own code returns its exit code: only a user's model or function calls sys.exit.
-            with exits_refused("the code of a model or function"):
+            with sys_exit_refused("the code of a model or function"):
                 code = main(argv)
         except MissingDataError as error:
             raise InputError(f"{error}: {prepare_command(error)}") from error
