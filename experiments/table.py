@@ -38,7 +38,7 @@ from .running.cluster_run import Compute, computing, rows_on
 from .running.row_tasks import RowHere, RowTask, table_arguments
 from .running.rows import Job, make_job, result_query, table_of
 from .running.shares import row_parallelism
-from .running.training_run import lacks_start
+from .running.training_run import lacks_initial_model
 
 if TYPE_CHECKING:
     from alp_repro.reporting.spread import Spread
@@ -215,13 +215,13 @@ def _by_row(counts: list[int | None], jobs: list[Job]) -> str:
 def make(paper: PaperTable, jobs: list[Job], work: RowExecution) -> list[str]:
     """Compute what is missing, and print each row as it ends; return the rows that failed."""
     for job in jobs:
-        if lacks_start(job.values, job.run):
+        if lacks_initial_model(job.values, job.run):
             print(
                 f"{job.row}: skipped, since it is fine-tuned: expected "
                 "--init_from=RUN_FOLDER_OR_MODEL, or a model imported by "
                 f"{command('import_checkpoint')} with --run_dir={job.run.path}"
             )
-    jobs = [job for job in jobs if not lacks_start(job.values, job.run)]
+    jobs = [job for job in jobs if not lacks_initial_model(job.values, job.run)]
     missing = {job.row: job for job in jobs if not row_of(paper, job).complete}
     clock = estimates.TimeLeft({}, work.at_a_time)
     # GPUs that this process does not use cannot be timed.
