@@ -219,7 +219,7 @@ def to_markdown(spread: Spread) -> str:
     return "\n".join(lines) + "\n"
 
 
-def told_beside(spread: Spread) -> list[str]:
+def lines_beside(spread: Spread) -> list[str]:
     """Return a line for each row, to show below a table of other runs."""
     return [
         f"{row.label}, {row.trainings}: "

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from alp_repro import files, runs
 from alp_repro.reporting.markdown import MISSING, line
-from alp_repro.reporting.spread import BESIDE, Spread, told_beside
+from alp_repro.reporting.spread import BESIDE, Spread, lines_beside
 
 if TYPE_CHECKING:
     from alp_repro.reporting.tables import Cell, Column, TableRow
@@ -52,7 +52,7 @@ def to_markdown(
     if long_run:
         lines += ["", LONG_RUN]
     if spread is not None and spread.rows:
-        lines += ["", BESIDE, "", *(f"- {text}." for text in told_beside(spread))]
+        lines += ["", BESIDE, "", *(f"- {text}." for text in lines_beside(spread))]
     disagree = [f"- {row.label}: {row.note}." for row in rows if row.note]
     if disagree:
         lines += ["", "Where the published sources disagree:", "", *disagree]
