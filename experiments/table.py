@@ -281,22 +281,24 @@ def run_rows_here(
 ) -> Iterator[tasks.Ended]:
     """Compute rows on this machine."""
 
-    def tell(task: tasks.Task, status: tasks.Status) -> None:
-        display.tell(task.name, status)
+    def report_status(task: tasks.Task, status: tasks.Status) -> None:
+        display.report_status(task.name, status)
 
-    def say(task: tasks.Task, text: str) -> None:
+    def report_line(task: tasks.Task, text: str) -> None:
         display.print(f"{task.name}: {text}")
 
     chosen = execution.compute.devices
     if execution.at_a_time == 1:
-        return tasks.here([RowHere(job, chosen) for job in several], tell=tell)
+        return tasks.run_here(
+            [RowHere(job, chosen) for job in several], report_status=report_status
+        )
     assert execution.threads is not None
     arguments = table_arguments(FLAGS)
-    return tasks.in_processes(
+    return tasks.run_in_processes(
         [RowTask(job.row, arguments, execution.threads) for job in several],
         jobs=execution.at_a_time,
-        tell=tell,
-        say=say,
+        report_status=report_status,
+        report_line=report_line,
         preload=None if chosen.gpu else (RowTask.__module__, *_HEAVY),
     )
 

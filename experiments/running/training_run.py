@@ -47,17 +47,17 @@ def train_row(
     devices: Devices,
     *,
     tensorboard: bool = False,
-    tell: Callable[[Status], None] | None = None,
+    report_status: Callable[[Status], None] | None = None,
     details: dict[str, Any] | None = None,
 ) -> keras.Model:
     """Train, resume or load the model of --row.
 
-    Progress is passed to `tell`, or else displayed.
+    Progress is passed to `report_status`, or else displayed.
     """
     task = training_of(values, devices, details=details)
-    with status_callback(task.name, tell) as tell:
+    with status_callback(task.name, report_status) as report_status:
         return task.train(
-            tell,
+            report_status,
             jit_compile=devices.jit_compile,
             strategy=devices.strategy,
             tensorboard=tensorboard,
