@@ -141,7 +141,7 @@ def checked(
 
         def report(progress: Progress) -> None:
             clock.report(progress)
-            display.tell(name, Status(attack_progress(progress)))
+            display.report_status(name, Status(attack_progress(progress)))
 
         # Attacks in float32 stay so everywhere.
         crafted_as = dtype if record.settings["attack"]["dtype"] != "float32" else None

@@ -30,7 +30,7 @@ from alp_repro.attacks.phases import Ensemble, Phase
 from alp_repro.attacks.placing import BatchFunction, filled_up, on_replicas
 from alp_repro.attacks.rounding import find_rounding
 from alp_repro.models.copies import LogitsFunction, copy_in_dtype, copy_weights, logits_function
-from alp_repro.models.program_cache import kept_for_models
+from alp_repro.models.program_cache import cached_for_models
 from alp_repro.system import kernels
 
 _log = logging.getLogger(__name__)
@@ -167,7 +167,7 @@ def _signature(image_shape: tuple[int, ...], batch_size: int) -> WorkItems:
     )
 
 
-@kept_for_models(maxsize=4)
+@cached_for_models(maxsize=4)
 def _compiled(
     model: keras.Model,
     image_shape: tuple[int, ...],

@@ -31,15 +31,15 @@ from alp_repro.classifiers import (
     load_function_or_model,
 )
 from alp_repro.data.own_arrays import class_numbers, unit_images
-from alp_repro.errors import InputError, exits_refused
+from alp_repro.errors import InputError, sys_exit_refused
 from alp_repro.evaluation.clean import clean_logits
 from alp_repro.evaluation.input_check import MOST_ITEMS
 from alp_repro.models.program_cache import taken_as_unchanged
 from alp_repro.validation.arguments import (
     checked_array,
+    checked_bool,
     checked_function,
     checked_instance,
-    checked_switch,
 )
 from alp_repro.validation.plain_numbers import number, quoted, whole_number
 
@@ -109,8 +109,8 @@ def audit(  # noqa: PLR0913 - settings, each by its name
     seed = whole_number(seed, name="seed", low=0, high=2**31 - 1)
     pixels = checked_instance(pixels, PixelScale, name="pixels")
     report = checked_function(report, name="report")
-    closer_look = checked_switch(closer_look, name="closer_look")
-    trust_code = checked_switch(trust_code, name="trust_code")
+    closer_look = checked_bool(closer_look, name="closer_look")
+    trust_code = checked_bool(trust_code, name="trust_code")
     name = str(model) if isinstance(model, str | Path) else ""
     if isinstance(model, str | Path):
         model = load_function_or_model(model, trust_code=trust_code)
@@ -131,7 +131,7 @@ def audit(  # noqa: PLR0913 - settings, each by its name
         stages = sanity.with_checks(attack_stages(attack, classes=classifier.classes))
     stages = _checked_stages(stages, eps)
     with (
-        exits_refused("the model"),
+        sys_exit_refused("the model"),
         own_folder(folder) as place,
         contextlib.ExitStack() as stack,
     ):

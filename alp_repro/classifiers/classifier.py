@@ -14,7 +14,7 @@ import numpy as np
 from alp_repro.classifiers import heads
 from alp_repro.classifiers.load import load_function_or_model
 from alp_repro.classifiers.pixels import UNIT_PIXELS, PixelScale
-from alp_repro.errors import InputError, exits_refused, reason
+from alp_repro.errors import InputError, reason, sys_exit_refused
 from alp_repro.models.probes import probe_images
 from alp_repro.validation.arguments import checked_instance
 from alp_repro.validation.plain_numbers import quoted, whole_number
@@ -41,7 +41,7 @@ class Classifier:
     notes: tuple[str, ...] = ()
 
 
-@exits_refused("the model's code")
+@sys_exit_refused("the model's code")
 def as_classifier(
     source: str | Path | keras.Model | Callable[..., Any],
     *,
@@ -219,7 +219,7 @@ class FunctionModel(keras.Model):
         return np.asarray(self._outputs_of(images), np.float32)
 
     def _outputs_of(self, images: Any) -> Any:
-        with exits_refused("the model's function"):
+        with sys_exit_refused("the model's function"):
             return self._function(images, **self._inference)
 
     def learn_outputs(self, images: np.ndarray) -> None:

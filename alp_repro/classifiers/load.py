@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 
-from alp_repro.errors import InputError, exits_refused, one_line
+from alp_repro.errors import InputError, one_line, sys_exit_refused
 from alp_repro.files import expanded
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def load_function_or_model(
         sys.exit.
     """
     path = expanded(source)
-    with exits_refused(f"model {source}: its code"):
+    with sys_exit_refused(f"model {source}: its code"):
         if path.is_dir():
             return _saved_model(path, trust_code=trust_code)
         if path.is_file():

@@ -9,7 +9,7 @@ import numpy as np
 
 from alp_repro.errors import InputError
 from alp_repro.models.copies import logits_function
-from alp_repro.models.program_cache import kept_for_models
+from alp_repro.models.program_cache import cached_for_models
 
 if TYPE_CHECKING:
     import keras
@@ -61,7 +61,7 @@ def predictions(model: keras.Model, images: np.ndarray, *, batch_size: int) -> n
     return logits.argmax(axis=1).astype(np.int32)
 
 
-@kept_for_models(maxsize=2)
+@cached_for_models(maxsize=2)
 def _compiled_logits(
     model: keras.Model, image_shape: tuple[int, ...]
 ) -> Callable[[tf.Tensor], tf.Tensor]:

@@ -37,7 +37,7 @@ from alp_repro.evaluation.restarts import (
     in_this_process,
 )
 from alp_repro.evaluation.store import attack_name, attack_results, described, keep, subject
-from alp_repro.validation.arguments import checked_function, checked_strategy, checked_switch
+from alp_repro.validation.arguments import checked_bool, checked_function, checked_strategy
 
 if TYPE_CHECKING:
     import keras
@@ -115,15 +115,13 @@ def evaluate(  # noqa: PLR0913 - settings, each by its name
     folder = None if folder is None else checked_folder(folder)
     executor = checked_function(executor, name="executor")
     report = None if report is None else checked_function(report, name="report")
-    record_losses = checked_switch(record_losses, name="record_losses")
-    save_adversarial = checked_switch(save_adversarial, name="save_adversarial")
-    allow_random = checked_switch(allow_random, name="allow_random")
+    record_losses = checked_bool(record_losses, name="record_losses")
+    save_adversarial = checked_bool(save_adversarial, name="save_adversarial")
+    allow_random = checked_bool(allow_random, name="allow_random")
     execution = Execution(
         batch_size=batch_size,
         strategy=checked_strategy(strategy),
-        jit_compile=None
-        if jit_compile is None
-        else checked_switch(jit_compile, name="jit_compile"),
+        jit_compile=None if jit_compile is None else checked_bool(jit_compile, name="jit_compile"),
     )
     if isinstance(attack, str):
         attack = attack_named(attack, eps=eps)

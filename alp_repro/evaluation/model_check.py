@@ -16,7 +16,7 @@ import numpy as np
 
 from alp_repro.attacks.base import Attack
 from alp_repro.attacks.phases import Ensemble
-from alp_repro.errors import InputError, NoGradientError, exits_refused, one_line
+from alp_repro.errors import InputError, NoGradientError, one_line, sys_exit_refused
 from alp_repro.evaluation.input_check import check_classes, check_is_keras
 from alp_repro.models.copies import (
     check_copy,
@@ -140,7 +140,7 @@ def checked_logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
             "scaled by a Rescaling layer"
         )
     try:
-        with full_float32(), exits_refused("the model"):
+        with full_float32(), sys_exit_refused("the model"):
             outputs = model(tf.cast(first, model.compute_dtype), training=False)
     except InputError:
         raise

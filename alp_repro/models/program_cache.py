@@ -35,7 +35,7 @@ class _Kept(Generic[R]):
     known: object | None
 
 
-def kept_for_models(*, maxsize: int) -> Callable[[Callable[..., R]], Callable[..., R]]:
+def cached_for_models(*, maxsize: int) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Decorate a function that compiles a program of (model, image_shape, …) with an `lru_cache`.
 
     A trace follows changes of the model's weights, but not of its Python side: an attribute that

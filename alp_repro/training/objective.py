@@ -12,7 +12,7 @@ from alp_repro.attacks.pgd import PGD
 from alp_repro.errors import InputError
 from alp_repro.losses import PENALTIES
 from alp_repro.validation import decoding
-from alp_repro.validation.arguments import checked_instance, checked_switch
+from alp_repro.validation.arguments import checked_bool, checked_instance
 from alp_repro.validation.plain_numbers import number, whole_number
 
 Crafting = Literal["attack", "n_fgsm", "trades"]
@@ -89,7 +89,7 @@ class Objective:
     def __post_init__(self) -> None:
         """Makes plain numbers of all numbers, and checks each and that they agree."""
         for name in _SWITCHES:
-            value = checked_switch(getattr(self, name), name=name)
+            value = checked_bool(getattr(self, name), name=name)
             object.__setattr__(self, name, value)
         if self.attack is not None:
             checked_instance(self.attack, Attack, name="attack")

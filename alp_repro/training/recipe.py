@@ -9,7 +9,7 @@ from alp_repro.losses import PENALTIES
 from alp_repro.training.objective import Objective
 from alp_repro.training.schedule import Schedule
 from alp_repro.validation import decoding
-from alp_repro.validation.arguments import checked_instance, checked_switch
+from alp_repro.validation.arguments import checked_bool, checked_instance
 from alp_repro.validation.plain_numbers import whole_number
 
 P = TypeVar("P")
@@ -42,7 +42,7 @@ class Subject:
         """Makes plain numbers of all numbers, and checks each."""
         for name in ("dataset", "model"):
             checked_instance(getattr(self, name), str, name=name)
-        object.__setattr__(self, "augment", checked_switch(self.augment, name="augment"))
+        object.__setattr__(self, "augment", checked_bool(self.augment, name="augment"))
         if self.model_width is not None:
             width = whole_number(self.model_width, name="model_width", low=1, high=_LARGEST_WIDTH)
             object.__setattr__(self, "model_width", width)

@@ -7,7 +7,7 @@ from typing import get_args
 
 from alp_repro.errors import InputError
 from alp_repro.system.dtypes import Dtype
-from alp_repro.validation.arguments import checked_switch
+from alp_repro.validation.arguments import checked_bool
 from alp_repro.validation.plain_numbers import number, quoted, whole_number
 
 _MOST_EPOCHS = 10**6
@@ -61,7 +61,7 @@ class Schedule:
         decay = number(self.average_decay, name="average_decay", low=0, high=1, below=True)
         object.__setattr__(self, "average_decay", decay)
         object.__setattr__(self, "learning_rate_drops", self._checked_drops())
-        rounded = checked_switch(self.round_weights, name="round_weights")
+        rounded = checked_bool(self.round_weights, name="round_weights")
         object.__setattr__(self, "round_weights", rounded)
         if self.dtype not in get_args(Dtype):
             raise InputError(f"dtype {self.dtype!r}: one of {', '.join(get_args(Dtype))}")

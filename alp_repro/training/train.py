@@ -37,10 +37,10 @@ from alp_repro.training.recipe import Recipe
 from alp_repro.training.replicas import is_chief, spans_machines
 from alp_repro.validation import decoding
 from alp_repro.validation.arguments import (
+    checked_bool,
     checked_function,
     checked_instance,
     checked_strategy,
-    checked_switch,
 )
 
 ENOUGH_SECONDS = 10.0
@@ -95,8 +95,8 @@ def train(  # noqa: C901, PLR0913 - settings, each by its name
         checked_instance(watch, Watch, name="watch")
     if report is not None:
         checked_function(report, name="report")
-    jit_compile = checked_switch(jit_compile, name="jit_compile")
-    tensorboard = checked_switch(tensorboard, name="tensorboard")
+    jit_compile = checked_bool(jit_compile, name="jit_compile")
+    tensorboard = checked_bool(tensorboard, name="tensorboard")
     details = decoding.from_plain(
         {} if details is None else details, dict[str, Any], source="details"
     )
@@ -122,7 +122,7 @@ def train(  # noqa: C901, PLR0913 - settings, each by its name
         done = backup.restore(model, steps_per_epoch=order.steps)
         epochs = epochs_of(recipe, steps_per_epoch=order.steps)
         log = TrainingLog(run.log, done=done)
-        if chief and not runs.is_kept(run.settings, owner.to_json()):
+        if chief and not runs.is_stored(run.settings, owner.to_json()):
             files.write_json(run.settings, owner.to_json())  # now that nothing is refused any more
         callbacks = [order, *_callbacks(recipe, model)]
         if chief:

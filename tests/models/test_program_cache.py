@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from alp_repro.attacks import PGD
 from alp_repro.evaluation import evaluate
-from alp_repro.models.program_cache import kept_for_models, taken_as_unchanged
+from alp_repro.models.program_cache import cached_for_models, taken_as_unchanged
 from tests.small_model import IMAGE_SHAPE, small_images
 
 
@@ -34,7 +34,7 @@ def compiled() -> list[str]:
 
 @pytest.fixture
 def program(compiled: list[str]) -> Any:
-    @kept_for_models(maxsize=2)
+    @cached_for_models(maxsize=2)
     def compile_program(model: keras.Model, image_shape: tuple[int, ...], what: str) -> Any:
         compiled.append(what)
         return tf.function(lambda images: model(images))
