@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -14,10 +16,13 @@ import numpy as np
 from alp_repro import files, runs
 from alp_repro.attacks import Attack, Ensemble
 from alp_repro.data.images import images_digest
+from alp_repro.decoding import from_plain, read_json
 from alp_repro.errors import InputError
 
-# What binaries and users save beside the stages.
+_STEPS = "stages"
+# What binaries and users save beside the results of steps.
 _RESULTS = ("audit.json", "audit.html", "images.csv", "adversarial.npz")
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -32,7 +37,7 @@ def own_folder(folder: str | Path | None) -> Iterator[Path]:
             yield Path(temporary)
         return
     path = files.expanded(folder)
-    with files.exclusive(path / "stages"):
+    with files.exclusive(path / _STEPS):
         yield path
 
 
@@ -55,23 +60,20 @@ def subject(
     return dict(files.plain(what))
 
 
-def claim(folder: Path, subject: dict[str, Any], *, ours: bool) -> None:
+def claim(folder: Path, subject: dict[str, Any]) -> None:
     """Note whose folder it is, so that no other audit replaces what lies there.
 
     Args:
       folder: of the audit.
       subject: see `subject`.
-      ours: a stage of this audit lies there; for folders of a time before there was a note.
 
     Raises:
       InputError: results there are those of another audit, or no audit's at all.
     """
-    note = folder / "stages" / "audit.json"
+    note = folder / _STEPS / "audit.json"
     found = files.read_json(note) if note.exists() else None
     differing = [] if found is None else [key for key in subject if found.get(key) != subject[key]]
-    if found is None and ours:
-        pass
-    elif (found is None or differing) and (there := _results(folder)):
+    if (found is None or differing) and (there := _results(folder)):
         whose = f"another audit (of another {' and '.join(differing)})" if differing else "others"
         raise InputError(
             f"{folder} holds results of {whose}, such as {there[0]}: name another folder, or move "
@@ -79,6 +81,47 @@ def claim(folder: Path, subject: dict[str, Any], *, ours: bool) -> None:
         )
     if found != subject:
         files.write_json(note, subject)
+
+
+class SavedResults:
+    """The results of the steps of one audit, each a file of plain data in its folder."""
+
+    def __init__(self, folder: Path, subject: dict[str, Any], logits: np.ndarray | None) -> None:
+        """Tells this audit's results from those of others.
+
+        Args:
+          folder: of the audit.
+          subject: see `subject`.
+          logits: of the clean images: a function has no weights that could tell; None: the model
+            is random.
+        """
+        digest = hashlib.sha256(json.dumps(subject, sort_keys=True).encode())
+        if logits is not None:
+            digest.update(np.ascontiguousarray(logits).tobytes())
+        self._folder, self._audit = folder / _STEPS, digest.hexdigest()[:16]
+
+    def load(self, name: str) -> Any | None:
+        """Return the result of a step; None: there is none, or it is another audit's."""
+        path = self._folder / f"{name}.json"
+        if not path.exists():
+            return None
+        found = read_json(path)
+        return found.get("result") if found.get("audit") == self._audit else None
+
+    def save(self, name: str, result: Any) -> None:
+        """Save the result of a step, plain data."""
+        value = {"audit": self._audit, "result": result}
+        files.write_json(self._folder / f"{name}.json", value)
+
+    def once(self, name: str, kind: type[T], compute: Callable[[], T]) -> T:
+        """Return the result of a step, of this type: loaded, or computed and saved."""
+        found = self.load(name)
+        if found is not None:
+            source = str(self._folder / f"{name}.json")
+            return from_plain(found, kind, source=source, advice="remove it")
+        result = compute()
+        self.save(name, result)
+        return result
 
 
 def _results(folder: Path) -> list[str]:
