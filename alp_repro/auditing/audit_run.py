@@ -25,7 +25,7 @@ from alp_repro.errors import InputError, NoGradientError
 from alp_repro.evaluation import AttackRecord
 from alp_repro.evaluation.clean import clean_logits
 from alp_repro.evaluation.model_check import check_gradient
-from alp_repro.model_copies import logits_function
+from alp_repro.models.copies import logits_function
 
 # What tracing and compiling one more program takes, roughly.
 COMPILATION_SECONDS = 4.0

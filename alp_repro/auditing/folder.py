@@ -16,8 +16,8 @@ import numpy as np
 from alp_repro import files, runs
 from alp_repro.attacks import Attack, Ensemble
 from alp_repro.data.images import images_digest
-from alp_repro.decoding import from_plain, read_json
 from alp_repro.errors import InputError
+from alp_repro.validation.decoding import from_plain, read_json
 
 _STEPS = "stages"
 # What binaries and users save beside the results of steps.
