@@ -164,6 +164,7 @@ def audit(  # noqa: PLR0913 - settings, each by its name
         notes=(*image_notes, *label_notes, *classifier.notes, *_notes_on(subject, guide)),
         settings={
             "model": Path(name).name or classifier.model.name,
+            "attack": str(attack),
             "minutes": minutes,
             "seed": seed,
             "batch_size": batch_size,

@@ -132,9 +132,9 @@ def left_standing(run: AuditRun, places: np.ndarray, attack: Attack | Ensemble) 
 def unit_test(run: AuditRun, features: keras.Model) -> planted.PlantedResult | None:
     """Plant adversarial examples and look for them; None: not possible, or it does not fit."""
     chosen, attack = _correct(run, _PLANTED_IMAGES), run.attack
-    if not isinstance(attack, GradientAttack) or attack.draws_noise:
+    if not isinstance(attack, GradientAttack) or not attack.compiled:
         return None
-    cost = planted.gradients(attack)
+    cost = planted.cost(attack)
     if not run.fits("planted_examples", "The attack unit test", cost, len(chosen)):
         return None
 
@@ -156,7 +156,7 @@ def planted_examples(run: AuditRun, test: planted.PlantedResult | None) -> Indic
     if test is not None and not run.standing.any():
         return specs.PLANTED.indicator(False, "no image is left that attacks could have missed")
     if test is None or not test.images:
-        why = "the model has no features before a last layer, or no time was left"
+        why = "it needs a last layer that is dense, a gradient attack under audit, and time"
         return specs.PLANTED.not_judged(why if run.has_gradient else _NO_GRADIENT)
     return indicators.unit_test(test)
 

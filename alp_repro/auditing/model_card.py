@@ -120,7 +120,7 @@ def _facts(audit: Audit) -> dict[str, str]:
     }
     if audit.attacks and audit.default_accuracy is not None:
         facts |= {
-            "Evaluation under audit": str(audit.attacks[0].attack),
+            "Evaluation under audit": audit.settings.get("attack", str(audit.attacks[0].attack)),
             "Accuracy under it": _with_interval(audit, audit.default_accuracy),
         }
     worst = audit.worst_accuracy

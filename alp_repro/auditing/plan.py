@@ -122,5 +122,6 @@ def without_gradient(phases: Sequence[Phase]) -> tuple[Phase, ...]:
         first = ensemble_of(default.attack).attacks[0]
         eps = default.attack.eps if getattr(first, "random_start", False) else 0.0
         starts = RandomPoints(eps=eps, restarts=default.attack.restarts)
-        default = dataclasses.replace(default, attack=starts)
+        title = f"{default.title.partition(':')[0]}: stays at its starts, as there is no gradient"
+        default = dataclasses.replace(default, attack=starts, title=title)
     return default, *(phase for phase in others if not phase.attack.needs_gradient)

@@ -65,8 +65,8 @@ def strongest_attack(eps: float) -> PGD:
     )
 
 
-def gradients(attack: GradientAttack) -> int:
-    """Return what a planted example costs at most, random points counted as gradients."""
+def cost(attack: GradientAttack) -> int:
+    """Return what a planted example costs at most in gradients; a random point counts as one."""
     return (
         dataclasses.replace(attack, restarts=1).gradients
         + 2 * strongest_attack(attack.eps).gradients

@@ -89,6 +89,7 @@ def test_starts_without_a_gradient_measure_nothing() -> None:
         phases=[Phase(PGD(eps=0.01, eps_iter=0.005, nb_iter=3), "all", name="default")],
     )
     assert [one.spent for one in found.attacks] == [0]
+    assert "no gradient" in found.attacks[0].title and "pgd" in found.settings["attack"]
     assert found.worst_accuracy is None
 
 

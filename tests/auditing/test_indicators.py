@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import keras
@@ -137,6 +138,13 @@ def test_planted_examples_are_found_by_attacks_and_missed_by_a_lame_one() -> Non
     assert strong.by_chance <= 4
     assert weak.found <= 4
     assert strong.by_strongest == weak.by_strongest == 16
+
+
+def test_planted_examples_are_found_through_noise_too() -> None:
+    features = features_of(fixtures.honest())
+    noisy = dataclasses.replace(PLAIN, gradient_noise=0.01, momentum=0.5)
+    found = planted_examples(features, IMAGES[:8], attack=noisy, seed=0, batch_size=8)
+    assert found.found == found.images == 8
 
 
 def test_the_unit_test_is_failed_by_the_strongest_attack_alone() -> None:
