@@ -43,7 +43,7 @@ from alp_repro.validation.arguments import (
     checked_instance,
     checked_switch,
 )
-from alp_repro.validation.plain_numbers import number, shown, whole_number
+from alp_repro.validation.plain_numbers import number, quoted, whole_number
 
 if TYPE_CHECKING:
     import keras
@@ -205,7 +205,7 @@ def _checked_attacks(
 def _checked_phases(phases: Any, eps: float) -> tuple[Phase, ...]:
     """The phases, each with a name and a title."""
     if not isinstance(phases, Sequence) or not all(isinstance(one, Phase) for one in phases):
-        raise InputError(f"phases {shown(phases)}: expected a list of Phase")
+        raise InputError(f"phases {quoted(phases)}: expected a list of Phase")
     found: list[Phase] = []
     for phase in phases:
         found.append(_named(phase, [one.name for one in found]))
@@ -235,7 +235,7 @@ def _named(phase: Phase, taken: list[str]) -> Phase:
         name = next(one for one in (usual, *numbered) if one not in taken)
     if not (isinstance(name, str) and _PHASE_NAME.fullmatch(name)):
         raise InputError(
-            f"phase {shown(name)}: expected a name of letters, digits, _ and - that a file can have"
+            f"phase {quoted(name)}: expected a name that fits a file, of letters, digits, _ and -"
         )
     return dataclasses.replace(phase, name=name, title=phase.title or str(phase.attack))
 

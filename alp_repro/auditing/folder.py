@@ -17,7 +17,7 @@ from alp_repro import files, runs
 from alp_repro.attacks import Attack, Ensemble
 from alp_repro.data.images import images_digest
 from alp_repro.errors import InputError
-from alp_repro.validation.decoding import from_plain, read_json
+from alp_repro.validation.decoding import from_plain
 
 _STEPS = "stages"
 # What binaries and users save beside the results of steps.
@@ -57,7 +57,7 @@ def subject(
         "attack": attack.to_json(),
         "seed": seed,
     }
-    return dict(files.plain(what))
+    return dict(files.as_json_data(what))
 
 
 def claim(folder: Path, subject: dict[str, Any]) -> None:
@@ -101,16 +101,28 @@ class SavedResults:
         self._folder, self._audit = folder / _STEPS, digest.hexdigest()[:16]
 
     def load(self, name: str) -> Any | None:
-        """Return the result of a step; None: there is none, or it is another audit's."""
+        """Return the result of a step; None: there is none, or it is another audit's.
+
+        Raises:
+          InputError: the file is not as it was written.
+        """
         path = self._folder / f"{name}.json"
         if not path.exists():
             return None
-        found = read_json(path)
-        return found.get("result") if found.get("audit") == self._audit else None
+        found = files.read_json(path)
+        if found.get("audit") != self._audit:
+            return None
+        result = found.get("result")
+        if found.get("digest") != _digest(result):
+            raise InputError(
+                f"{path} is damaged (its digest is not that of its result): remove it to have it "
+                "computed again"
+            )
+        return result
 
     def save(self, name: str, result: Any) -> None:
         """Save the result of a step, plain data."""
-        value = {"audit": self._audit, "result": result}
+        value = {"audit": self._audit, "result": result, "digest": _digest(result)}
         files.write_json(self._folder / f"{name}.json", value)
 
     def once(self, name: str, kind: type[T], compute: Callable[[], T]) -> T:
@@ -122,6 +134,12 @@ class SavedResults:
         result = compute()
         self.save(name, result)
         return result
+
+
+def _digest(result: Any) -> str:
+    """Return sixteen hex digits that change with anything in plain data."""
+    text = json.dumps(files.as_json_data(result), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _results(folder: Path) -> list[str]:

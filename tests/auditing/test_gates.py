@@ -20,7 +20,7 @@ import alp_repro
 from alp_repro.attacks import PGD, QUERY_COST, Ensemble, Phase, RandomPoints, Square, strong_attack
 from alp_repro.auditing import Audit, audit_run, plan
 from alp_repro.auditing.audit_run import AuditRun
-from alp_repro.auditing.folder import own_folder
+from alp_repro.auditing.folder import SavedResults, own_folder
 from alp_repro.errors import InputError
 from alp_repro.evaluation.record_file import load_record
 from tests.auditing import fixtures
@@ -245,6 +245,20 @@ def test_a_folder_where_nothing_was_attacked_yet_is_free(tmp_path: Path) -> None
         folder=tmp_path,
     )
     assert found.attacks
+
+
+def test_a_saved_result_is_refused_where_it_is_not_as_it_was_written(tmp_path: Path) -> None:
+    """A wrong digit would be taken for the right one."""
+    this, another = (SavedResults(tmp_path, {"seed": seed}, None) for seed in (0, 1))
+    result = {"forgotten": 0.25, "standing": 3, "broken": [True, None, "x"]}
+    this.save("way", result)
+    assert this.load("way") == result and another.load("way") is None
+    (file,) = tmp_path.rglob("way.json")
+    text = file.read_text(encoding="utf-8")
+    for right, wrong in (("0.25", "0.35"), ("standing", "standinf"), ('"result"', '"resulu"')):
+        file.write_text(text.replace(right, wrong), encoding="utf-8")
+        with pytest.raises(InputError, match=r"way\.json is damaged"):
+            this.load("way")
 
 
 def test_two_at_once(tmp_path: Path) -> None:
