@@ -1,4 +1,4 @@
-"""What one phase of an audit did: which images it broke, and at which cost."""
+"""The result of one phase of an audit: which images it broke, and at which cost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from alp_repro.evaluation import AttackRecord
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class AttackResult:
-    """What one phase of an audit did, as its record says.
+    """The result of one phase of an audit, as its record has it.
 
     Attributes:
       phase: the attack, and the images that it is for.
@@ -63,16 +63,16 @@ class AttackResult:
 
     @property
     def unit(self) -> Literal["gradients", "queries"]:
-        """What `spent` and `costs` count."""
+        """The unit of `spent` and `costs`."""
         return "gradients" if self.attack.needs_gradient else "queries"
 
     @functools.cached_property
     def costs(self) -> np.ndarray:
-        """Int [k], what was spent on each image; in gradients, a query counts as half a one."""
+        """Int [k], cost of each image; in gradients, a query counts as half a one."""
         unit = 1 if self.attack.needs_gradient else QUERY_COST
         return (self.record.gradients_spent(self.attack.restarts) / unit).astype(np.int64)
 
     @property
     def spent(self) -> int:
-        """What was spent on all images together."""
+        """Cost of all images together."""
         return int(self.costs.sum())

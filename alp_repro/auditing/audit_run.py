@@ -58,7 +58,7 @@ class AuditRun:
         batch_size: int,
         report: Callable[[str], None],
     ) -> None:
-        """Claims the folder and classifies the clean images; nothing is attacked yet.
+        """Claim the folder and classify the clean images; nothing is attacked yet.
 
         Raises:
           InputError: the folder is another audit's.
@@ -97,7 +97,7 @@ class AuditRun:
 
     @functools.cached_property
     def has_gradient(self) -> bool:
-        """Whether the model has a gradient that an attack could follow.
+        """True where the model has a gradient that an attack could follow.
 
         Raises:
           InputError: an evaluation would refuse the model for something else.

@@ -87,7 +87,7 @@ class SavedResults:
     """The results of the steps of one audit, each a file of plain data in its folder."""
 
     def __init__(self, folder: Path, subject: dict[str, Any], logits: np.ndarray | None) -> None:
-        """Tells this audit's results from those of others.
+        """Tell this audit's results from those of others.
 
         Args:
           folder: of the audit.

@@ -49,7 +49,7 @@ class ModelUnderAudit:
 
     @property
     def random(self) -> bool:
-        """Whether the same images get other logits each time."""
+        """True where the same images get other logits each time."""
         return self.fresh_votes is not None
 
     def fresh_counts(self, images: np.ndarray, *, batch_size: int) -> np.ndarray:

@@ -77,7 +77,7 @@ class Indicator(IndicatorSpec):
 
     @property
     def raised(self) -> bool:
-        """Whether it is raised."""
+        """True where the state is `raised`."""
         return self.state == "raised"
 
 

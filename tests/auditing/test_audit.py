@@ -171,11 +171,11 @@ def test_adversarial_images_pass_the_independent_check(found: Audit, tmp_path: P
     bent[3, 0, 0, 0] += 0.01 if bent[3, 0, 0, 0] < 0.5 else -0.01
     bent[3, 1, 0, 0] = arrays["images"][3, 1, 0, 0] + EPS + 1e-4
     for changed, what in (
-        ({"adversarial": bent}, "leave the ball"),
-        ({"adversarial": arrays["adversarial"] + 2}, r"leave \[0, 1\]"),
-        ({"labels": arrays["labels"][:3]}, "integers each"),
+        ({"adversarial": bent}, "outside the ball"),
+        ({"adversarial": arrays["adversarial"] + 2}, r"outside \[0, 1\]"),
+        ({"labels": arrays["labels"][:3]}, "integers"),
         ({"robust_accuracy": np.float64(0.99)}, "claimed"),
-        ({"adversarial": arrays["images"]}, "two predictions"),
+        ({"adversarial": arrays["images"]}, "two different predictions"),
     ):
         assert re.search(what, "; ".join(verify_adversarial.verify({**arrays, **changed})))
 
