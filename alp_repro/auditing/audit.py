@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import re
@@ -37,6 +38,7 @@ from alp_repro.data.own_arrays import class_numbers, unit_images
 from alp_repro.errors import InputError, exits_refused
 from alp_repro.evaluation.clean import clean_logits
 from alp_repro.evaluation.input_check import MOST_ITEMS
+from alp_repro.models.program_cache import taken_as_unchanged
 from alp_repro.validation.arguments import (
     checked_array,
     checked_function,
@@ -133,8 +135,13 @@ def audit(  # noqa: PLR0913 - settings, each by its name
     batch_size = whole_number(batch_size, name="batch_size", low=1, high=MOST_ITEMS)
     if phases is None:
         phases = with_comparisons(audit_phases(attack, classes=classifier.classes))
-    with exits_refused("the model"), own_folder(folder) as place:
+    with (
+        exits_refused("the model"),
+        own_folder(folder) as place,
+        contextlib.ExitStack() as stack,
+    ):
         subject = model_under_audit(classifier, guide, images, batch_size=batch_size)
+        stack.enter_context(taken_as_unchanged(subject.white_box, subject.black_box))
         run = AuditRun(
             subject,
             images,

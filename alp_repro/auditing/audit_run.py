@@ -262,19 +262,23 @@ class AuditRun:
     def _confirmed(self, result: AttackResult, adversarial: np.ndarray) -> AttackResult:
         """Return what a phase did to a random model, less the breaks that were luck.
 
-        Fresh passes over the adversarial images tell; those that hold join the votes.
+        Fresh passes over the adversarial images tell, and join the votes, also where the image
+        goes on standing.
         """
         broken, places = np.flatnonzero(result.broken), result.attacked
         if self.votes is None or not len(broken):
             return result
         counts = self._fresh_counts(f"votes_{result.name}", adversarial[broken])
-        predicted = counts.argmax(axis=1)
+        predicted, tried = counts.argmax(axis=1), places[broken]
+        confirmed, standing = predicted != self.labels[tried], self.broken_by[tried] < 0
+        new = confirmed & standing
+        self._found[tried[new]] = predicted[new]
+        fresh = votes_of(counts, self.labels[tried])
+        # Of an image that goes on standing, those of what came nearest to breaking it.
+        joining = standing & (confirmed | (fresh.lead < self.votes.lead[tried]))
+        self.votes = self.votes.updated(tried[joining], fresh.at(joining))
         held = np.ones(len(places), bool)
-        held[broken] = predicted != self.labels[places[broken]]
-        new = held[broken] & (self.broken_by[places[broken]] < 0)
-        taken = places[broken[new]]
-        self._found[taken] = predicted[new]
-        self.votes = self.votes.updated(taken, votes_of(counts[new], self.labels[taken]))
+        held[broken] = confirmed
         return dataclasses.replace(result, held=held)
 
     def _add(self, result: AttackResult, adversarial: np.ndarray) -> None:

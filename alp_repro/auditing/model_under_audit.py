@@ -7,6 +7,7 @@ that are averaged over passes. A model with a surrogate is attacked by the surro
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -14,7 +15,7 @@ import tensorflow as tf
 
 from alp_repro.auditing import measurements, specs
 from alp_repro.classifiers import Classifier
-from alp_repro.classifiers.decisions import Voting, crafted_on, voting
+from alp_repro.classifiers.decisions import crafted_on, voting
 from alp_repro.evaluation.clean import batched, clean_logits
 from alp_repro.evaluation.model_check import changes_each_time, why_no_function
 
@@ -32,7 +33,8 @@ class ModelUnderAudit:
       given: the model as it was given, images to logits.
       white_box: what an attack that follows gradients sees; its predictions are the black box's.
       black_box: what an attack without gradients sees.
-      fresh_votes: of a random model, what counts fresh passes; None: it is not random.
+      fresh_votes: of a random model, counts how many fresh passes give each class, any number of
+        images to float32 [n, classes]; None: it is not random.
       logits: float32 [n, classes], the given model's, of one pass.
       changes: how far the logits move; see `measurements.randomness`.
       not_attackable: why attacks would mean nothing: an image's logits depend on other images;
@@ -42,7 +44,7 @@ class ModelUnderAudit:
     given: keras.Model
     white_box: keras.Model
     black_box: keras.Model
-    fresh_votes: Voting | None
+    fresh_votes: Callable[[tf.Tensor], tf.Tensor] | None
     logits: np.ndarray
     changes: measurements.Numbers
     not_attackable: str | None = None
@@ -55,8 +57,7 @@ class ModelUnderAudit:
     def fresh_counts(self, images: np.ndarray, *, batch_size: int) -> np.ndarray:
         """Return how many fresh passes over a random model give each class, int [n, classes]."""
         assert self.fresh_votes is not None
-        program = tf.function(self.fresh_votes.votes, autograph=False)
-        (counts,) = batched(program, min(batch_size, len(images)), images)
+        (counts,) = batched(self.fresh_votes, min(batch_size, len(images)), images)
         return counts.round().astype(np.int64)
 
 
@@ -82,11 +83,14 @@ def model_under_audit(
     logits = clean_logits(given, images, batch_size=batch_size)
     changes = measurements.randomness(given, images, logits, batch_size=batch_size)
     black_box: keras.Model = given
-    fresh_votes: Voting | None = None
+    fresh_votes = None
     why: str | None = None
     if changes["repeated"] > specs.RANDOM_CHANGE or changes_each_time(given, images):
         black_box = voting(given, classes=classifier.classes, passes=GRADIENT_PASSES)
-        fresh_votes = voting(given, classes=classifier.classes, passes=VERDICT_PASSES)
+        counting = voting(given, classes=classifier.classes, passes=VERDICT_PASSES)
+        # Of any number of images, which differs from attack to attack: traced once.
+        signature = [tf.TensorSpec([None, *images.shape[1:]], tf.float32)]
+        fresh_votes = tf.function(counting.votes, autograph=False, input_signature=signature)
     else:
         why = why_no_function(given, images)
         if why is None and changes["batch"] > specs.RANDOM_CHANGE:

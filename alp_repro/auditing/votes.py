@@ -11,7 +11,7 @@ from alp_repro.evaluation import wilson_interval
 
 @dataclasses.dataclass(frozen=True)
 class Votes:
-    """The predictions of many passes over each image, clean or as the attack left it that broke it.
+    """The predictions of many passes over each image, clean or as the strongest attack left it.
 
     Attributes:
       passes: over each image.
@@ -24,6 +24,11 @@ class Votes:
     other: np.ndarray
 
     @property
+    def lead(self) -> np.ndarray:
+        """Int [n]: by how many passes the label leads."""
+        return self.right - self.other
+
+    @property
     def undecided(self) -> np.ndarray:
         """Bool [n]: the 95% interval of the label's share of the two classes contains one half."""
         found = []
@@ -31,6 +36,10 @@ class Votes:
             low, high = wilson_interval(right, max(right + other, 1))
             found.append(low <= 0.5 <= high)
         return np.array(found, bool)
+
+    def at(self, places: np.ndarray) -> Votes:
+        """Return the votes over these images alone."""
+        return Votes(self.passes, self.right[places], self.other[places])
 
     def updated(self, places: np.ndarray, votes: Votes) -> Votes:
         """Return the votes with those of the images at these places replaced."""
