@@ -19,7 +19,14 @@ from alp_repro.evaluation.published import SCALE, published_run, records_of
 from alp_repro.evaluation.record_file import load_record
 from alp_repro.reporting import results
 from alp_repro.reporting.table_check import check_rows
-from alp_repro.reporting.tables import Cell, Column, TableRow, load_paper_table, paper_place
+from alp_repro.reporting.tables import (
+    Cell,
+    Column,
+    TableRow,
+    load_paper_table,
+    paper_place,
+    printed_number,
+)
 from alp_repro.runs import RunDir
 from alp_repro.validation import decoding
 
@@ -137,16 +144,24 @@ def check_supported(table: StoredTable, models: Path) -> None:
 
 
 def _not_the_papers(table: StoredTable, row: TableRow) -> list[str]:
-    """Return the numbers that are wrongly given as the paper's, a line each."""
-    printed = {one.row: one for one in load_paper_table(table.table).rows}.get(row.row)
-    allowed = [{None}, {None}] if printed is None else [{printed.clean}, set(printed.adversarial)]
-    cells = ((row.clean, allowed[0]), *((cell, allowed[1]) for cell in row.cells))
+    """Return what is stored as the paper's numbers and is not, a line each."""
+    paper = load_paper_table(table.table)
+    expected = [printed_number(paper, row.row, None)]
+    for column in table.columns:
+        source = f"Table {table.table}, {column.title}"
+        attack = attack_of(column.attack, source=source)
+        place = None if column.ours_only else paper_place(paper, attack, column.grid_restarts)
+        expected.append(None if place is None else printed_number(paper, row.row, place))
     return [
-        f"Table {table.table} has {cell.by_paper:g}% as the paper's number for {row.row}, which is "
-        "wrong"
-        for cell, numbers in cells
-        if cell.by_paper is not None and cell.by_paper not in numbers
+        f"Table {table.table} has {_percent(cell.by_paper)} as the paper's number for {row.row}, "
+        f"expected {_percent(right)}"
+        for cell, right in zip((row.clean, *row.cells), expected, strict=True)
+        if cell.by_paper != right
     ]
+
+
+def _percent(number: float | None) -> str:
+    return "none" if number is None else f"{number:g}%"
 
 
 def in_papers_order(table: StoredTable) -> StoredTable:

@@ -254,8 +254,8 @@ def table_row(
     """
     printed = {r.row: r for r in paper.rows}.get(row)
     label, note = (printed.label, printed.note) if printed else (row, "")
-    clean = Cell(by_paper=printed.clean if printed else None)
-    empty = [Cell(by_paper=_by_paper(paper, printed, column)) for column in columns]
+    clean = Cell(by_paper=printed_number(paper, row, None))
+    empty = [Cell(by_paper=_by_paper(paper, row, column)) for column in columns]
     if not run.finished:
         return TableRow(row, label, clean, tuple(empty), note)
     problem = results.run_problem(run, wanted.recipe)
@@ -310,12 +310,24 @@ def _adversarial_cell(
     return dataclasses.replace(cell, mean=mean, further=further)
 
 
-def _by_paper(paper: PaperTable, printed: PaperRow | None, column: Column) -> float | None:
+def _by_paper(paper: PaperTable, row: str, column: Column) -> float | None:
     """Return the paper's number for this attack; None if the paper has none."""
-    if printed is None or column.ours_only:
-        return None
     place = paper_place(paper, column.attack, column.grid_restarts)
-    return None if place is None else printed.adversarial[place]
+    return None if column.ours_only or place is None else printed_number(paper, row, place)
+
+
+def printed_number(paper: PaperTable, row: str, place: int | None) -> float | None:
+    """Return a number of the paper's table; None if the table has none.
+
+    Args:
+      paper: the table.
+      row: the row's name.
+      place: the position of the adversarial column, from 0; None: the clean accuracy.
+    """
+    printed = {one.row: one for one in paper.rows}.get(row)
+    if printed is None:
+        return None
+    return printed.clean if place is None else printed.adversarial[place]
 
 
 def paper_place(paper: PaperTable, attack: Attack | Ensemble, grid_restarts: int) -> int | None:

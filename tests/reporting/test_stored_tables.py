@@ -108,8 +108,18 @@ def change_the_papers(rows: Rows) -> None:
     rows[1]["cells"][0]["by_paper"] = 53.8
 
 
+def lose_the_papers(rows: Rows) -> None:
+    """As by one wrong bit in the name of the number."""
+    rows[1]["cells"][0]["by_papEr"] = rows[1]["cells"][0].pop("by_paper")
+
+
+def take_the_papers_of_another_column(rows: Rows) -> None:
+    rows[1]["cells"][0]["by_paper"] = rows[1]["cells"][1]["by_paper"]
+
+
 WRONG = [swap_rows, swap_names, swap_cells, take_from_another]
-WRONG += [forget_images, forget_restarts, change_the_papers]
+WRONG += [forget_images, forget_restarts, change_the_papers, lose_the_papers]
+WRONG += [take_the_papers_of_another_column]
 
 
 @pytest.mark.parametrize("spoil", WRONG)
