@@ -10,8 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from alp_repro import PGD, audit, evaluate, load_published, strong_attack
-from alp_repro.auditing import Stage
+from alp_repro import PGD, Phase, audit, evaluate, load_published, strong_attack
 from alp_repro.classifiers import as_classifier
 from alp_repro.data.images import Images
 from alp_repro.data.own_images import read_own_images
@@ -166,9 +165,8 @@ AUDIT = [(name, value) for name in ("eps", "minutes", "seed") for value in ("x",
 AUDIT += [("eps", 1.5), ("eps", float("nan")), ("minutes", float("inf")), ("minutes", 0)]
 AUDIT += [(name, 3) for name in ("attack", "pixels", "report", "closer_look", "trust_code")]
 AUDIT += [("batch_size", value) for value in (0, -1, 1.5, "x", [])]
-AUDIT += [("stages", value) for value in (3, [], [3], "x")]
-AUDIT += [("stages", [Stage(name, "", SMALL)]) for name in ("a/b", "..", "", "x" * 300, "a\0", 3)]
-AUDIT += [("stages", [Stage("a", "", 3)])]
+AUDIT += [("phases", value) for value in (3, [], [3], "x")]
+AUDIT += [("phases", [Phase(SMALL, name=name)]) for name in ("a/b", "..", "x" * 300, "a\0", 3)]
 AUDIT += [("folder", value) for value in (3, [], "a\0b", "x" * 5000, "/etc/passwd/x", "~nosuch/x")]
 AUDIT += [("images", [[1], [1, 2]]), ("labels", [[1], [1, 2]]), ("images", {}), ("labels", None)]
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from alp_repro.attacks.phases import Ensemble, Phase, attack_of, ensemble_of
     from alp_repro.attacks.presets import PRESETS, attack_named, strong_attack
     from alp_repro.attacks.programs import AttackProgram, attack_program, grid_program
+    from alp_repro.attacks.random_points import RandomPoints
     from alp_repro.attacks.registry import ATTACKS, attack_class, attack_from_json, register
     from alp_repro.attacks.spsa import SPSA
     from alp_repro.attacks.square import Square
@@ -63,6 +64,7 @@ __all__ = [
     "GradientAttack",
     "GridOutcome",
     "Phase",
+    "RandomPoints",
     "Square",
     "Turns",
     "WorkItems",
@@ -135,6 +137,7 @@ export(
             "attack_program",
             "grid_program",
         ),
+        "alp_repro.attacks.random_points": ("RandomPoints",),
         "alp_repro.attacks.registry": (
             "ATTACKS",
             "attack_class",

@@ -17,7 +17,7 @@ from alp_repro.attacks.registry import attack_from_json
 from alp_repro.errors import InputError
 from alp_repro.system.dtypes import Dtype
 
-On = Literal["standing", "closest", "same"]
+On = Literal["standing", "closest", "same", "all"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,28 +25,36 @@ class Phase:
     """An attack with its restarts, and the images that get it.
 
     Attributes:
-      attack: what is done; an image leaves when it is broken.
+      attack: what is done; an image leaves when it is broken. Only where phases are run one by
+        one, each with a record of its own, as in an audit, this may be an ensemble.
       on: `standing`: all images that are left; `closest`: as many of them as the budget pays for,
         those first that had the largest loss before the first such phase; where there was one
         before, of its images alone; `same`: what is left of the images of the phase before, with
-        which these have been paid for.
+        which these have been paid for. Where phases are run one by one, also `all`: every image,
+        also those that phases before broke, so that the attack has an accuracy of its own.
       budget: of `closest`: gradients an image, on average over all images, that all phases so far,
         this one and those on the same images may take; a query counts as half a gradient.
       batch_size: items in a batch at the most, where few images come so far: a batch that fillers
         fill up costs as much as a full one.
       first: the number of the attack's first restart here, where it goes on with what it did in an
         earlier phase.
+      seed: added to the evaluation's seed.
+      name: short, for files and tables.
+      title: how tables and pages call it.
     """
 
-    attack: Attack
+    attack: Attack | Ensemble
     on: On = "standing"
     budget: int = 0
     batch_size: int | None = None
     first: int = 0
+    seed: int = 0
+    name: str = ""
+    title: str = ""
 
     def __post_init__(self) -> None:
         """Refuses what is no phase."""
-        if not isinstance(self.attack, Attack) or self.on not in get_args(On):
+        if not isinstance(self.attack, Attack | Ensemble) or self.on not in get_args(On):
             raise InputError(f"phase: an attack on one of {', '.join(get_args(On))} is needed")
         if (self.on == "closest") != (self.budget > 0):
             raise InputError("phase: a budget above 0 and on=closest go together")
@@ -90,6 +98,11 @@ class Ensemble:
         if not self.phases or len({phase.attack.eps for phase in self.phases}) > 1:
             raise InputError(f"ensemble {self.name}: phases in one and the same ball are needed")
         kinds = [phase.on for phase in self.phases]
+        if "all" in kinds or len(self.attacks) < len(kinds):
+            raise InputError(
+                f"ensemble {self.name}: expected phases of one attack each, none of them on all "
+                "images; a list of such phases can be audited"
+            )
         seen = kinds[kinds.index("closest") :] if "closest" in kinds else kinds
         if kinds[0] != "standing" or ("closest" in kinds and "standing" in seen):
             raise InputError(
@@ -102,6 +115,11 @@ class Ensemble:
                 f"attack restarts {self.restarts}: {self.name} has {runs}, and 1 or more are needed"
             )
         object.__setattr__(self, "restarts", self.restarts or runs)
+
+    @property
+    def attacks(self) -> tuple[Attack, ...]:
+        """The attack of each phase."""
+        return tuple(p.attack for p in self.phases if isinstance(p.attack, Attack))
 
     @property
     def _ends(self) -> np.ndarray:
@@ -226,7 +244,7 @@ class Ensemble:
         """Return the same, crafted in another dtype where it was crafted in that of `dtype`."""
         phases = [
             dataclasses.replace(p, attack=dataclasses.replace(p.attack, dtype=dtype))
-            if p.attack.dtype == self.dtype
+            if isinstance(p.attack, Attack) and p.attack.dtype == self.dtype
             else p
             for p in self.phases
         ]

@@ -94,9 +94,9 @@ def phases_program(
         phase = attack.phases[place]
         return attack_program(
             model,
-            attack=phase.attack,
+            attack=attack.attacks[place],
             image_shape=images.shape[1:],
-            seed=seed,
+            seed=seed + phase.seed,
             execution=execution_of(phase, execution),
         )
 

@@ -23,6 +23,7 @@ from alp_repro.attacks.base import Attack
 from alp_repro.attacks.fab import FAB
 from alp_repro.attacks.hopping import BasinHopping
 from alp_repro.attacks.pgd import PGD
+from alp_repro.attacks.random_points import RandomPoints
 from alp_repro.attacks.spsa import SPSA
 from alp_repro.attacks.square import Square
 from alp_repro.attacks.turns import Turns
@@ -31,7 +32,7 @@ from alp_repro.validation.plain_numbers import quoted
 
 ENTRY_POINTS = "alp_repro.attacks"
 ATTACKS: dict[str, type[Attack]] = {
-    one.name: one for one in (PGD, APGD, FAB, SPSA, Square, BasinHopping, Turns)
+    one.name: one for one in (PGD, APGD, FAB, SPSA, Square, BasinHopping, Turns, RandomPoints)
 }
 
 A = TypeVar("A", bound=type[Attack])

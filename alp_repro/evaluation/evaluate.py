@@ -11,9 +11,9 @@ import numpy as np
 from alp_repro import runs
 from alp_repro.attacks.base import Attack
 from alp_repro.attacks.batches import DEFAULT_BATCH, Execution
-from alp_repro.attacks.pgd import PGD
 from alp_repro.attacks.phases import Ensemble, ensemble_of
 from alp_repro.attacks.presets import attack_named
+from alp_repro.attacks.random_points import RandomPoints
 from alp_repro.attacks.rounding import rounding_notes
 from alp_repro.errors import InputError
 from alp_repro.evaluation.clean import predictions
@@ -194,10 +194,10 @@ def evaluate(  # noqa: PLR0913 - settings, each by its name
 
 
 def _as_crafted(attack: Attack | Ensemble) -> Attack | Ensemble:
-    """Where the ball is a point, every attack ends in the image itself: one step does."""
+    """Where the ball is a point, every attack ends in the image itself."""
     if attack.eps > 0:
         return attack
-    return PGD(eps=0.0, eps_iter=0.0, nb_iter=1, restarts=attack.restarts, random_start=False)
+    return RandomPoints(eps=0.0, restarts=attack.restarts)
 
 
 def _keras_model(model: Any, image_shape: tuple[int, ...]) -> keras.Model:

@@ -306,7 +306,7 @@ class WorkList:
         behind = record.missing(restarts) > 0
         left = record.gradients_missing(self._attack)
         # Under a budget those that have seen all that they may do not hold the others up.
-        done = int(record.next_restart[behind].min()) if left else restarts
+        done = int(record.next_restart[behind].min()) if behind.any() else restarts
         return Progress(
             standing=int(record.standing.sum()),
             images=len(record.labels),

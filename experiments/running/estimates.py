@@ -253,7 +253,7 @@ def attack_seconds(
     seconds: dict[Attack | Ensemble, float] = {}
     for attack in attacks_of(columns):
         stamps: list[float] = []
-        first = ensemble_of(attack).phases[0].attack
+        first = ensemble_of(attack).attacks[0]
         timed = _shortened(first)
 
         def stamp(_: Progress, stamps: list[float] = stamps) -> None:

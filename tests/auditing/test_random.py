@@ -1,4 +1,4 @@
-"""A random model is judged by what most of many passes give, never by the luck of one."""
+"""A random model is classified by what most of many passes give, never by the luck of one."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pytest
 import tensorflow as tf
 
 import alp_repro
-from alp_repro.auditing import Audit, Stage
-from alp_repro.auditing.attacked import VERDICT_PASSES
+from alp_repro.attacks import Phase
+from alp_repro.auditing import Audit
+from alp_repro.auditing.model_under_audit import VERDICT_PASSES
 from alp_repro.auditing.votes import Votes, votes_of
 from tests.auditing import zoo
 
@@ -23,7 +24,7 @@ N = 100
 PGD = zoo.pgd(
     EPS, eps_iter=EPS / 4, nb_iter=10, restarts=3 * (zoo.CLASSES - 1), loss="margin", target="each"
 )
-PLAN = (Stage("default", "Default", PGD),)
+PLAN = (Phase(PGD, "all", name="default"),)
 
 
 @functools.cache
@@ -48,7 +49,7 @@ def noise(images: tf.Tensor, stddev: float = 0.05) -> tf.Tensor:
 
 def audited(model: keras.Model, *, count: int = N, **options: object) -> Audit:
     images, labels = data(count)
-    settings = {"attack": PGD, "stages": PLAN, "closer_look": False, "minutes": 600} | options
+    settings = {"attack": PGD, "phases": PLAN, "closer_look": False, "minutes": 600} | options
     eps = settings.pop("eps", EPS)
     return alp_repro.audit(model, images, labels, eps, **settings)
 
@@ -92,9 +93,9 @@ def test_a_robust_random_model_raises_nothing(tmp_path: Path) -> None:
     options = {
         "eps": 0.01,
         "attack": attack,
-        "stages": [
-            Stage("default", "Default", attack),
-            Stage("square", "Square", zoo.square(0.01, 30), "standing"),
+        "phases": [
+            Phase(attack, "all", name="default"),
+            Phase(zoo.square(0.01, 30), name="square"),
         ],
         "folder": tmp_path,
     }
@@ -111,7 +112,7 @@ def test_many_tries_do_not_break_by_luck() -> None:
     """Large noise and an attack that changes nothing: each of 60 tries may fail in its passes."""
     model = Wrapped(zoo.linear(), lambda x: x + tf.random.normal(tf.shape(x), stddev=0.4))
     tiny = zoo.pgd(1e-6, nb_iter=1, restarts=60)
-    found = audited(model, eps=1e-6, attack=tiny, stages=[Stage("default", "Default", tiny)])
+    found = audited(model, eps=1e-6, attack=tiny, phases=[Phase(tiny, "all", name="default")])
     tried = found.attacks[0]
     wavering = int(found.votes.undecided[found.correct].sum())
     assert int(tried.broken.sum()) <= wavering

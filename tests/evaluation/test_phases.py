@@ -85,16 +85,17 @@ def test_a_later_phase_does_what_its_attack_alone_does_to_what_is_left(
 ) -> None:
     pgd = PGD(eps=0.05, eps_iter=0.005, nb_iter=1)  # which leaves something to find
     square = Square(eps=0.05, nb_iter=4 * QUERIES)
-    both = Ensemble("both", (Phase(pgd), Phase(square)))
+    both = Ensemble("both", (Phase(pgd), Phase(square, seed=3)))
     found = evaluate(model, images, labels, attack=both, batch_size=SMALL)
     first = evaluate(model, images, labels, attack=pgd, batch_size=SMALL)
     left = np.flatnonzero(first.standing)
-    options: dict[str, Any] = {"image_index": left, "batch_size": SMALL}
+    options: dict[str, Any] = {"image_index": left, "batch_size": SMALL, "seed": 3}
     second = evaluate(model, images[left], labels[left], attack=square, **options)
     expected = np.where(first.standing, -1, 0)
     expected[left[~second.standing]] = 1
     np.testing.assert_array_equal(found.broken_by, expected)
     assert set(expected) == {-1, 0, 1}
+    assert found.attack == both
 
 
 def test_a_name_and_eps_are_an_attack_or_an_ensemble(
@@ -248,6 +249,10 @@ def test_what_an_ensemble_cannot_be(
         Ensemble("none", (Phase(runs(1), on="same"),))
     with pytest.raises(InputError, match="in one and the same ball"):
         Ensemble("two", (Phase(runs(1)), Phase(Square(eps=0.1))))
+    with pytest.raises(InputError, match="none of them on all images"):
+        Ensemble("all", (Phase(runs(1)), Phase(runs(1), on="all")))
+    with pytest.raises(InputError, match="of one attack each"):
+        Ensemble("nested", (Phase(runs(1)), Phase(phases(1, search=True))))
     with pytest.raises(InputError, match=r"record_losses.*without one works"):
         evaluate(model, images, labels, attack=phases(9, search=False), record_losses=True)
 
