@@ -1,4 +1,4 @@
-"""What attacks that climb a loss from a starting point have in common."""
+"""The base class of attacks that climb a loss from a starting point."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GradientAttack(Attack):
-    """What attacks that climb a loss from a starting point have in common.
+    """The base class of attacks that climb a loss from a starting point.
 
     Attributes:
-      loss: what is maximised; see `losses`.
+      loss: the loss to maximise; see `losses`.
       target: `none` (the true label's loss grows); `random`: drawn once for an image and kept over
         its restarts, may equal the true class; `least_likely` of the clean prediction; `each`:
         restart r aims at the wrong class of rank r (modulo their number) of the clean prediction.
@@ -36,12 +36,12 @@ class GradientAttack(Attack):
 
     @property
     def least_classes(self) -> int:
-        """What the loss needs."""
+        """The number of classes that the loss needs."""
         return least_classes(self.loss, targeted=self.target != "none")
 
     @property
     def draws_noise(self) -> bool:
-        """Whether it needs `Draws.noise`."""
+        """True if the attack needs `Draws.noise`."""
         return False
 
     def craft(self, logits: LogitsFunction, items: CraftItems) -> Crafted:
@@ -52,7 +52,7 @@ class GradientAttack(Attack):
     def ascend(
         self, logits: LogitsFunction, images: tf.Tensor, labels: tf.Tensor, draws: Draws
     ) -> Crafted:
-        """Return the end of one run from what was drawn, with no gradient through the crafting.
+        """Run once from the given draws, with no gradient through the crafting.
 
         Args:
           logits: the crafting model.
@@ -65,7 +65,7 @@ class GradientAttack(Attack):
         """
 
     def draw(self, items: CraftItems) -> Draws:
-        """Draw what a run needs, for each item."""
+        """Draw the start and the target of each item."""
         starts, of_items = items.images, items.what_draws_depend_on
         if self.random_start:
             starts = random_starts(items.images, eps=self.eps, **of_items)

@@ -23,11 +23,11 @@ _QUERIES = 5000
 def autoattack(
     eps: float, *, version: Version = "standard", classes: int = 10, dtype: Dtype = "float32"
 ) -> Ensemble:
-    """Return AutoAttack (Croce & Hein 2020), each part on the images that those before it left.
+    """Return AutoAttack (Croce & Hein 2020), each part on the images that earlier parts left.
 
     Args:
       eps, version, classes: see `autoattack_parts`.
-      dtype: of the crafting.
+      dtype: the dtype of the crafting.
     """
     parts = autoattack_parts(eps, version=version, classes=classes).values()
     name = "autoattack" if version == "standard" else f"autoattack-{version}"
@@ -40,19 +40,19 @@ def autoattack_parts(
     """Return the parts of AutoAttack by name, in their order.
 
     `standard`: APGD on the cross-entropy, APGD on the DLR and FAB aimed at nine wrong classes each,
-    Square with 5,000 queries. `plus`: APGD on both losses with five restarts before these; FAB
-    without a target, which the authors have too, is left out, since it takes a gradient of each
-    class for a step of the aimed one's. `rand`: APGD on both losses, for a random model whose
+    Square with 5,000 queries. `plus`: APGD on both losses with five restarts before these; the
+    authors' untargeted FAB is left out, since each of its steps takes a gradient of every class.
+    `rand`: APGD on both losses, for a random model whose
     logits and gradients are means over passes (`classifiers.voting`, the authors' 20).
 
     Args:
       eps: radius of the ball, on the model's input scale.
-      version: which.
-      classes: of the model. With fewer than the DLR needs, the margin stands for it; with fewer
+      version: `standard`, `plus` or `rand`.
+      classes: of the model. With fewer than the DLR needs, the margin replaces it; with fewer
         than ten, there are as many targets as there are wrong classes.
 
     Raises:
-      InputError: another version, or fewer than two classes.
+      InputError: an unknown version, or fewer than two classes.
     """
     if classes < 2:
         raise InputError(f"autoattack classes {shown(classes)}: expected 2 or more")
@@ -78,4 +78,4 @@ def autoattack_parts(
             "APGD-CE": APGD(eps=eps),
             "APGD-DLR": APGD(eps=eps, loss=plain),
         }
-    raise InputError(f"autoattack version={shown(version)}: one of standard, plus, rand")
+    raise InputError(f"autoattack version={shown(version)}: expected one of standard, plus, rand")

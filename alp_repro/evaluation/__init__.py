@@ -1,4 +1,4 @@
-"""Evaluation: a model, images and attacks in; adversarial accuracies out, kept on disk if asked."""
+"""Evaluation: attacks on a model and images, adversarial accuracies, optionally stored on disk."""
 
 from typing import TYPE_CHECKING
 

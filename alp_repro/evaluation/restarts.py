@@ -1,8 +1,8 @@
 """The restart loop: one attack, many restarts, until each image is broken or the budget is spent.
 
-A work item is (image, restart); its outcome depends on (model, attack, seed, image index, restart)
-alone. Items fill batches of one static shape in restart order, an image leaves when it is broken,
-and the state between two batches is three small arrays, so a run can stop anywhere and go on with
+A work item is (image, restart); its outcome depends only on (model, attack, seed, image index,
+restart). Items fill batches of one static shape in restart order, broken images are skipped, and
+the state between two batches is three small arrays, so a run can stop anywhere and continue with
 the same result. (Float32 kernels may round differently for another batch *shape*: that is why the
 shape never changes within a run and is part of a result's settings.)
 """
@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """Where a restart loop is; `seconds_left` assumes that no further image breaks.
+    """The progress of a restart loop; `seconds_left` assumes that no further image breaks.
 
     `nonfinite_gradients` counts the steps whose gradient had entries that are not finite.
     """
@@ -50,7 +50,7 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True)
 class Items:
-    """A batch of work items; those past `count` only fill it up and are ignored."""
+    """A batch of work items; those past `count` are padding and are ignored."""
 
     image: np.ndarray
     restart: np.ndarray
@@ -59,17 +59,17 @@ class Items:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Work:
-    """What executors need to know of an attack on a set of images.
+    """An attack on a set of images, as executors need it.
 
     Attributes:
       model: float32 images in [0, 1] to logits.
       images: float32 [n, height, width, channels] in [0, 1].
       labels: int32 [n].
-      attack: its restarts are all that will be asked for.
-      seed: of the starting points and random targets.
+      attack: with all restarts that will be run.
+      seed: seeds the starting points and random targets.
       execution: batch size, replicas, XLA; batches are no larger than all the work.
-      image_index: int [n], what an image's random numbers depend on; None: its place.
-      keep_adversarial: an outcome has the images that broke, too.
+      image_index: int [n], which seeds an image's random numbers; None: its position.
+      keep_adversarial: outcomes include the adversarial images.
     """
 
     model: keras.Model
@@ -82,15 +82,15 @@ class Work:
     keep_adversarial: bool = False
 
 
-# What computes the batches of `Work`: asks for them one by one, and yields the outcomes in any
-# order, each with its batch's number from 0.
+# Computes the batches of `Work`: requests them one by one, and yields the outcomes in any order,
+# each with the number of its batch, from 0.
 Executor = Callable[[Work, Callable[[], Items | None]], Iterator[tuple[int, BatchOutcome]]]
 
 
 def in_this_process(
     work: Work, next_items: Callable[[], Items | None]
 ) -> Iterator[tuple[int, BatchOutcome]]:
-    """Yield the outcomes of one batch after the other, computed here; an `Executor`."""
+    """Yield the outcomes of the batches in order, computed in this process; an `Executor`."""
     from alp_repro.attacks.programs import phases_program
 
     program = phases_program(
@@ -122,24 +122,24 @@ def attack_with_restarts(
     report: Callable[[Progress], None] = lambda progress: None,
     executor: Executor = in_this_process,
 ) -> AttackRecord:
-    """Runs restarts until `record` is complete to `attack.restarts`.
+    """Run restarts until `record` is complete to `attack.restarts`.
 
     Args:
       model: float32 images in [0, 1] to logits.
       images: float32 [n, height, width, channels] in [0, 1].
-      record: fresh (`new_record`) or from an earlier call with the same settings. What it keeps of
-        losses and adversarial images is written in place.
-      attack: an attack or phases of some; `restarts` may be more than the record has seen.
+      record: new (`new_record`) or from an earlier call with the same settings. Its losses and
+        adversarial images, if it has any, are updated in place.
+      attack: an attack or an ensemble; it may have more restarts than the record.
       seed, execution: see `Work`.
-      image_index: int [n], what an image's random numbers depend on; default 0 … n - 1. A shard of
-        a set gives its images' places in the whole.
+      image_index: int [n], which seeds an image's random numbers; default 0 … n - 1. A shard of a
+        set gives its images' positions in the whole set.
       save: called every SAVE_SECONDS, at the end, and when the loop is interrupted.
       report: called after each batch.
-      executor: what computes the batches. Outcomes may come in any order, since an item's depends
-        on nothing else; the record takes them in restart order.
+      executor: computes the batches. Outcomes may come in any order, since items are independent;
+        the record takes them in restart order.
 
     Raises:
-      InputError: an adversarial image or its logits are not finite, so that there is no verdict.
+      InputError: an adversarial image or its logits are not finite.
     """
     if record.complete_to(attack.restarts):
         return _with_room(record, attack.restarts)
@@ -182,12 +182,12 @@ def attack_with_restarts(
 
 
 def tell_of_gradients(record: AttackRecord) -> None:
-    """Warns where gradients had entries that are not finite."""
+    """Log a warning if gradients had entries that are not finite."""
     affected = record.nonfinite_gradients > 0
     if affected.any():
         _log.warning(
-            "%d of %d images had gradients with entries that are not finite (in %d steps): these "
-            "entries counted as 0, so the attack may be weaker than it looks",
+            "%d of %d images had gradients with non-finite entries (in %d steps): these entries "
+            "counted as 0, so the attack may be weaker than it looks",
             affected.sum(),
             len(affected),
             record.nonfinite_gradients.sum(),
@@ -195,10 +195,10 @@ def tell_of_gradients(record: AttackRecord) -> None:
 
 
 class WorkList:
-    """The host's side of the loop: which items come next, and what their outcomes change.
+    """The host's side of the loop: chooses the next items and updates the record.
 
-    Several batches can be out at a time: `next_items` gives each item once, and `advance` takes the
-    outcomes in, in the order in which the batches were given.
+    Several batches can be in progress: `next_items` returns each item once, and `advance` takes the
+    outcomes in the order in which the batches were returned.
     """
 
     def __init__(self, record: AttackRecord, attack: Ensemble) -> None:
@@ -209,10 +209,10 @@ class WorkList:
         self._broken = ~self.record.standing
 
     def next_items(self, count: int) -> Items | None:
-        """The first items in restart order that are still to do, None when there are none now.
+        """Return the next items in restart order, None if there are none at the moment.
 
-        All are of one phase. Under a budget, who goes on is known when the phases before are over
-        and advanced. Of `count` items, or fewer where a phase has batches of its own.
+        All are of one phase. With a budget, the images of a phase are known once the outcomes of
+        the earlier phases are in. A batch has `count` items, or the phase's own batch size.
         """
         allowed = self.record.allowed(self._attack.restarts)
         wanted = self._begun < allowed
@@ -241,11 +241,11 @@ class WorkList:
         )
 
     def note_broken(self, items: Items, outcome: BatchOutcome) -> None:
-        """Gives no further items of images that a batch has broken, before its turn to advance."""
+        """Skip images that a batch has broken, even before its turn to advance."""
         self._broken[items.image[: items.count][outcome.broken[: items.count]]] = True
 
     def advance(self, items: Items, outcome: BatchOutcome) -> None:
-        """Takes the outcomes in; one assignment at the end, so that an interrupt tears nothing."""
+        """Update the record, in one assignment so that an interrupt keeps it consistent."""
         old = self.record
         image, restart = items.image[: items.count], items.restart[: items.count]
         hit = outcome.broken[: items.count]
@@ -253,8 +253,8 @@ class WorkList:
         never = np.iinfo(np.int32).max
         first = np.where(old.first_break < 0, never, old.first_break)
         np.minimum.at(first, image[hit], restart[hit].astype(np.int32))
-        # What was begun before an earlier restart was known to break the image leaves no trace, so
-        # that the record depends on no batch size and no number of workers.
+        # Restarts that began before an earlier one was known to break the image do not count, so
+        # that the record depends on neither the batch size nor the number of workers.
         counts = (restart <= first[image]) | (old.losses is not None)
         self._check_finite(image[counts], restart[counts], outcome.finite[: items.count][counts])
         next_restart = old.next_restart.copy()
@@ -263,11 +263,11 @@ class WorkList:
         seen = outcome.nonfinite_gradients[: items.count]
         np.add.at(nonfinite, image[counts], seen[counts])
         if old.losses is not None and old.broken is not None:
-            # Cells past `next_restart` mean nothing, so filling them in place tears nothing.
+            # Cells past `next_restart` are not valid yet, so an interrupt may leave them half done.
             old.losses[image, restart] = outcome.losses[: items.count]
             old.broken[image, restart] = hit
         if old.adversarial is not None:
-            # In place too: what stands beside an image that counts as standing means nothing.
+            # In place too: the adversarial image of an unbroken image is not valid either.
             new = hit & (restart == first[image]) & (old.first_break[image] < 0)
             old.adversarial[image[new]] = outcome.adversarial[: items.count][new]
         closest = old.closest
@@ -286,7 +286,7 @@ class WorkList:
         )
 
     def forget_unfinished(self) -> None:
-        """Takes out what an interrupt may have left of a batch that does not count."""
+        """Clear the adversarial images of a batch that was interrupted."""
         if self.record.adversarial is not None:
             self.record.adversarial[self.record.standing] = 0.0
 
@@ -296,16 +296,16 @@ class WorkList:
         first = int(np.flatnonzero(~finite)[0])
         raise InputError(
             f"image {self.record.indices[image[first]]}, restart {restart[first]}: the adversarial "
-            "image or its logits are not finite, so there is no verdict: a model with finite "
-            "outputs for all images in [0, 1] is needed (what was found before is kept)"
+            "image or its logits are not finite: expected a model with finite logits for all "
+            "images in [0, 1] (earlier results are saved)"
         )
 
     def progress(self, seconds: float) -> Progress:
-        """The state after `seconds` of work."""
+        """Return the progress after `seconds` of work."""
         record, restarts = self.record, self._attack.restarts
         behind = record.missing(restarts) > 0
         left = record.gradients_missing(self._attack)
-        # Under a budget those that have seen all that they may do not hold the others up.
+        # With a budget, images that have had all their restarts do not count as behind.
         done = int(record.next_restart[behind].min()) if left else restarts
         return Progress(
             standing=int(record.standing.sum()),
@@ -319,7 +319,7 @@ class WorkList:
 
 
 def _with_room(record: AttackRecord, restarts: int) -> AttackRecord:
-    """The record with columns for so many restarts, where it keeps losses."""
+    """Return the record with columns for these restarts, if it has losses."""
     if record.losses is None or record.broken is None or record.losses.shape[1] >= restarts:
         return record
     more = ((0, 0), (0, restarts - record.losses.shape[1]))

@@ -1,4 +1,4 @@
-"""The passes that an objective asks for, and the terms of its loss."""
+"""The forward passes of an objective, and the terms of its loss."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from alp_repro.training.passes import Passed, halves
 def forward(
     logits: LogitsFunction, objective: Objective, clean: tf.Tensor, adversarial: tf.Tensor | None
 ) -> Passed:
-    """Pass one share of a batch through the model, as often as the objective needs it."""
+    """Make the objective's forward passes on one share of a batch."""
     if objective.joint_batch and adversarial is not None:
         both = logits(tf.concat([clean, adversarial], axis=0))
         halves_of_both = tf.split(both, 2)
@@ -31,7 +31,7 @@ def forward(
 
 
 def weighted_terms(objective: Objective, labels: tf.Tensor, share: Passed) -> dict[str, tf.Tensor]:
-    """Return the terms of the loss of one share by their names, those with weight 0 left out."""
+    """Return the weighted terms of one share's loss by name, without those of weight 0."""
     smoothing = objective.label_smoothing
     terms = {}
     if objective.clean_weight:

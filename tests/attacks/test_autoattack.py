@@ -28,7 +28,7 @@ def test_the_other_versions() -> None:
     assert list(plus) == ["APGD-CE", "APGD-DLR", "APGD-T", "FAB-T", "Square"]
     assert plus["APGD-CE"].restarts == plus["APGD-DLR"].restarts == 5
     assert list(rand) == ["APGD-CE", "APGD-DLR"]
-    with pytest.raises(InputError, match="one of standard, plus, rand"):
+    with pytest.raises(InputError, match="standard, plus, rand"):
         autoattack_parts(0.3, version="quick")  # type: ignore[arg-type]
 
 

@@ -212,14 +212,14 @@ def test_flags_results_and_lines_know_it(name: str) -> None:
 def test_a_setting_of_ones_own_is_kept_and_a_foreign_one_refused() -> None:
     attack = Corners(eps=0.1, sharpness=0.5)
     assert attack_from_json(attack.to_json()) == attack and "sharpness=0.5" in str(attack)
-    with pytest.raises(InputError, match="bluntness: the attack corners has no such setting"):
+    with pytest.raises(InputError, match=r"bluntness.*corners"):
         attack_from_json({**attack.to_json(), "bluntness": 1})
 
 
 def test_a_name_is_taken_once_and_by_an_attack() -> None:
     register(Corners)
     mine = dataclasses.make_dataclass("Mine", [], bases=(ATTACKS["pgd"],), frozen=True)
-    with pytest.raises(InputError, match="another name, PGD has it"):
+    with pytest.raises(InputError, match=r"'pgd' .*taken by PGD"):
         register(mine)
-    with pytest.raises(InputError, match="expected a frozen dataclass"):
+    with pytest.raises(InputError, match="frozen dataclass"):
         register(dict)  # type: ignore[type-var]

@@ -64,7 +64,7 @@ def labelled(model: keras.Model) -> Images:
 def test_a_model_is_loaded_by_its_name_and_checked(results: Path) -> None:
     model = load_published("mnist/clp", folder=results)
     assert model.output_shape == (None, 10)
-    with pytest.raises(InputError, match=r"no published model 'mnist/lsq': one of mnist/clp"):
+    with pytest.raises(InputError, match=r"'mnist/lsq': .*one of mnist/clp"):
         load_published("mnist/lsq", folder=results)
     with pytest.raises(InputError, match=r"no published model 'clp'"):
         load_published("clp", folder=results)
@@ -74,7 +74,7 @@ def test_a_model_is_loaded_by_its_name_and_checked(results: Path) -> None:
     weights[0] = weights[0] + 1e-3
     model.set_weights(weights)
     runs.save_model(published_run("mnist/clp", folder=results).model, model)
-    with pytest.raises(InputError, match=r"is not the published model: its weights' hash is"):
+    with pytest.raises(InputError, match=r"is not the published model: .*hash"):
         load_published("mnist/clp", folder=results)
 
 
@@ -84,7 +84,7 @@ def test_another_function_of_the_same_weights_is_not_the_published_model(results
     other.set_weights(model.get_weights())
     assert runs.weights_hash(other) == runs.weights_hash(model)
     runs.save_model(published_run("mnist/clp", folder=results).model, other)
-    with pytest.raises(InputError, match=r"is not the published model: it has the same weights in"):
+    with pytest.raises(InputError, match=r"is not the published model: it has the same weights"):
         load_published("mnist/clp", folder=results)
 
 
@@ -126,7 +126,7 @@ def test_a_result_that_is_not_finished_is_told(results: Path) -> None:
         assert finished.waiting == 0 and "unfinished" not in str(finished)
         record.first_break[:2], record.next_restart[:2] = -1, (1, 4)
         found = attack_again(model, test, record, restarts=1, num_images=20)
-        assert str(found).endswith("unfinished: 1 images of the record wait for restarts")
+        assert "unfinished: 1 images" in str(found)
 
 
 def test_results_of_another_model_or_of_other_images_are_refused(results: Path) -> None:

@@ -91,7 +91,7 @@ def test_one_command_makes_page_and_verdict(folder: Path, ended: command_runner.
     assert numbers["eps"] == pytest.approx(200)
     assert numbers["attacks"][0]["settings"]["nb_iter"] == 10
     notes = " ".join(numbers["notes"])
-    for what in ("softmax at the end taken off", "0 to 255", "one-hot", "channel axis", "d.npz"):
+    for what in ("softmax at the end removed", "0 to 255", "one-hot", "channel axis", "d.npz"):
         assert what in notes
     assert "m.h5" in (folder / "out" / "audit.html").read_text(encoding="utf-8")
     assert "Traceback" not in output

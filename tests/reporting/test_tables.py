@@ -154,7 +154,7 @@ def test_numbers_of_another_recipe_are_not_shown(run: RunDir) -> None:
     row = row_of(run, COLUMNS, recipe=dataclasses.replace(RECIPE, seed=1))
     assert row.cells[0].ours is None
     (problem,) = row.problems
-    assert "other settings (seed 0 there, 1 asked for)" in problem
+    assert "other settings (seed: 0 in the folder, 1 requested)" in problem
 
 
 def test_a_model_at_chance_is_marked(run: RunDir) -> None:

@@ -95,7 +95,7 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
 def _verified(path: Path) -> Path:
     if (digest := hex_digest(path, "md5")) != tiny_imagenet.ZIP_MD5:
         raise InputError(
-            f"the download {path} of {tiny_imagenet.URL} has the MD5 {digest}, the official zip "
+            f"the download {path} of {tiny_imagenet.URL} has the MD5 {digest}, expected "
             f"{tiny_imagenet.ZIP_MD5}: remove it and try again"
         )
     return path
