@@ -27,13 +27,15 @@ from alp_repro.reporting import spread, stored_tables, table_files, tables
 from alp_repro.reporting.kept_rows import with_kept_rows
 from alp_repro.reporting.tables import Column, PaperTable, TableRow
 
-from . import app, cluster_run, devices, estimates, settings, shares
-from .cluster_run import Compute, computing, rows_on
-from .display import Display, duration
-from .row_tasks import RowHere, RowTask, table_arguments
-from .rows import Job, make_job, table_of, wanted_of
-from .shares import share_of
-from .training_run import lacks_start
+from .console import app
+from .console.display import Display, duration
+from .flags import settings
+from .running import cluster_run, devices, estimates, shares
+from .running.cluster_run import Compute, computing, rows_on
+from .running.row_tasks import RowHere, RowTask, table_arguments
+from .running.rows import Job, make_job, table_of, wanted_of
+from .running.shares import share_of
+from .running.training_run import lacks_start
 
 if TYPE_CHECKING:
     from alp_repro.reporting.spread import Spread

@@ -14,7 +14,7 @@ from alp_repro.attacks import PGD
 from alp_repro.errors import InputError
 from alp_repro.training import LogitPairing, Objective, Recipe
 from alp_repro.training.crafter import Crafter
-from experiments import settings
+from experiments.flags import settings
 
 EPS = 0.1
 SHAPE = (4, 4, 1)
