@@ -27,7 +27,7 @@ from alp_repro.evaluation.input_check import (
     checked_labels,
     checked_seed,
 )
-from alp_repro.evaluation.model_check import admitted_model, checked_logits, weights_kept
+from alp_repro.evaluation.model_check import checked_logits, validate_model, weights_kept
 from alp_repro.evaluation.progress import progress_bar
 from alp_repro.evaluation.record import AttackRecord, new_record
 from alp_repro.evaluation.restarts import (
@@ -145,7 +145,7 @@ def evaluate(  # noqa: PLR0913 - settings, each by its name
         weights_kept(model, images.shape[1:]),
         progress_bar(attack, shown=progress, report=report) as update,
     ):
-        judge, chance = admitted_model(
+        judge, chance = validate_model(
             model, images, labels, attack=attack, allow_random=allow_random
         )
         settings = {

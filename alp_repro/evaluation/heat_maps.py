@@ -29,7 +29,7 @@ from alp_repro.evaluation.input_check import (
     checked_labels,
     checked_seed,
 )
-from alp_repro.evaluation.model_check import admitted_model, weights_kept
+from alp_repro.evaluation.model_check import validate_model, weights_kept
 from alp_repro.evaluation.store import Kind, keep, result_name, subject
 from alp_repro.validation.plain_numbers import whole_number
 
@@ -126,7 +126,7 @@ def heat_map(  # noqa: PLR0913 - settings, each by its name
     _check(attack, eps_iters, nb_iters)
     check_is_keras(model)
     with weights_kept(model, images.shape[1:]):
-        judge, _ = admitted_model(model, images, labels, attack=attack)
+        judge, _ = validate_model(model, images, labels, attack=attack)
         settings = {
             **_settings(attack, eps_iters, nb_iters, seed, batch_size),
             **subject(model, images, labels, judge=judge),

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _LOOKED_AT = 4  # images
 
 
-def admitted_model(
+def validate_model(
     model: keras.Model,
     images: np.ndarray,
     labels: np.ndarray,

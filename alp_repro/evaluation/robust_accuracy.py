@@ -18,7 +18,7 @@ from alp_repro.attacks.presets import strong_attack
 from alp_repro.errors import InputError, NoGradientError
 from alp_repro.evaluation.evaluate import evaluate
 from alp_repro.evaluation.input_check import checked_images, checked_labels
-from alp_repro.evaluation.model_check import admitted_model
+from alp_repro.evaluation.model_check import validate_model
 from alp_repro.validation.plain_numbers import number, whole_number
 
 _MOST_EPOCHS = 10**6
@@ -110,7 +110,7 @@ class RobustAccuracy(keras.callbacks.Callback):
         if self._classifier.built:
             with contextlib.suppress(NoGradientError):  # a head may begin with zeros
                 for attack in self._attacks:
-                    admitted_model(self._classifier, self._images, self._labels, attack=attack)
+                    validate_model(self._classifier, self._images, self._labels, attack=attack)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Attack the model after an epoch that is due."""

@@ -146,7 +146,7 @@ def subject(
       model: float32 images in [0, 1] to logits.
       images: float32 [n, height, width, channels].
       labels: int [n].
-      judge: the model in float32, see `model_check.admitted_model`.
+      judge: the model in float32, see `model_check.validate_model`.
     """
     function = function_identity(judge, images.shape[1:])
     return {
