@@ -25,7 +25,7 @@ def logits_function(model: keras.Model, *, training: bool = False) -> LogitsFunc
     Args:
       model: maps images to logits.
       training: True lets batch norm use the batch's statistics; its moving averages then change
-        unless the model is a `crafting_copy`.
+        unless the model is a `copy_in_dtype`.
     """
     import tensorflow as tf
 
@@ -37,7 +37,7 @@ def logits_function(model: keras.Model, *, training: bool = False) -> LogitsFunc
     return logits
 
 
-def crafting_copy(model: keras.Model, dtype: Dtype | Literal["mixed_bfloat16"]) -> keras.Model:
+def copy_in_dtype(model: keras.Model, dtype: Dtype | Literal["mixed_bfloat16"]) -> keras.Model:
     """A copy of a model that computes in another dtype, with the same weights, in that dtype.
 
     Weights in the crafting dtype, rather than mixed precision, spare a cast of every weight in each
@@ -117,11 +117,11 @@ def _way_out(model: keras.Model, dtype: str) -> str:
 
 def float32_copy(model: keras.Model) -> keras.Model:
     """A copy of a model that computes in float32, with the same weights."""
-    return crafting_copy(model, "float32")
+    return copy_in_dtype(model, "float32")
 
 
 def copy_weights(source: keras.Model, destination: keras.Model) -> None:
-    """Assigns every weight of one model to its `crafting_copy`, cast to the copy's dtype."""
+    """Assigns every weight of one model to its `copy_in_dtype`, cast to the copy's dtype."""
     import tensorflow as tf
 
     for theirs, ours in zip(source.weights, destination.weights, strict=True):

@@ -13,7 +13,7 @@ from alp_repro.attacks import PGD
 from alp_repro.errors import InputError
 from alp_repro.evaluation import evaluate
 from alp_repro.models import MODELS, build_model
-from alp_repro.models.copies import copy_weights, crafting_copy, float32_model, logits_function
+from alp_repro.models.copies import copy_in_dtype, copy_weights, float32_model, logits_function
 from tests.small_model import IMAGE_SHAPE, small_images, small_model
 
 ATTACK = {"eps": 0.05, "eps_iter": 0.02, "nb_iter": 3, "restarts": 2}
@@ -52,13 +52,13 @@ def logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_an_adapted_normalization_is_copied(images: np.ndarray, dtype: Any) -> None:
     model = normalised(images)
-    found, expected = logits(crafting_copy(model, dtype), images), logits(model, images)
+    found, expected = logits(copy_in_dtype(model, dtype), images), logits(model, images)
     assert np.abs(found - expected).mean() < (1e-5 if dtype == "float32" else 0.1)
 
 
 def test_copied_weights_bring_an_adapted_normalization_along(images: np.ndarray) -> None:
     model = normalised(images)
-    copy = crafting_copy(model, "float32")
+    copy = copy_in_dtype(model, "float32")
     model.layers[0].adapt(0.1 * images)
     copy_weights(model, copy)
     np.testing.assert_allclose(logits(copy, images), logits(model, images), atol=1e-4)
@@ -75,7 +75,7 @@ def test_the_judge_of_a_mixed_model_is_its_function(images: np.ndarray) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_the_papers_models_have_copies(name: str, dtype: Any) -> None:
     """Those of bfloat16 are within their tolerance too."""
-    crafting_copy(build_model(name, image_shape=(32, 32, 3), num_classes=10, width=2), dtype)
+    copy_in_dtype(build_model(name, image_shape=(32, 32, 3), num_classes=10, width=2), dtype)
 
 
 def test_a_bfloat16_attack_on_a_normalised_model_is_as_strong(images: np.ndarray) -> None:
@@ -152,7 +152,7 @@ class WithoutKernel(keras.layers.Layer):
 
 def test_a_dtype_that_the_machine_has_no_kernels_for_is_told_in_one_line() -> None:
     model = keras.Sequential([keras.Input(IMAGE_SHAPE), WithoutKernel(), small_model()])
-    crafting_copy(model, "float32")
+    copy_in_dtype(model, "float32")
     with pytest.raises(InputError, match=r"cannot compute .* in bfloat16 .*float32 is right") as e:
-        crafting_copy(model, "bfloat16")
+        copy_in_dtype(model, "bfloat16")
     assert "\n" not in str(e.value)
