@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from alp_repro.attacks.base import Attack, Crafted
 from alp_repro.attacks.draws import Draws, Target, choose_targets, random_starts
-from alp_repro.attacks.losses import Loss, least_classes
+from alp_repro.attacks.losses import Loss, min_classes
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -35,9 +35,9 @@ class GradientAttack(Attack):
     random_start: bool = True
 
     @property
-    def least_classes(self) -> int:
+    def min_classes(self) -> int:
         """The number of classes that the loss needs."""
-        return least_classes(self.loss, targeted=self.target != "none")
+        return min_classes(self.loss, targeted=self.target != "none")
 
     @property
     def draws_noise(self) -> bool:

@@ -152,7 +152,7 @@ class Attack(abc.ABC):
         return True
 
     @property
-    def least_classes(self) -> int:
+    def min_classes(self) -> int:
         """The fewest classes for which the attack is defined."""
         return 2
 

@@ -140,7 +140,7 @@ def attack_loss(
     return tf.where(targets < 0, LOSSES[name].untargeted(labels=labels, logits=logits), towards)
 
 
-def least_classes(name: Loss, *, targeted: bool) -> int:
+def min_classes(name: Loss, *, targeted: bool) -> int:
     """Return the fewest classes for which a loss is defined."""
     return {"dlr": 4 if targeted else 3}.get(name, 2)
 

@@ -161,9 +161,9 @@ class Ensemble:
         return all(phase.attack.compiled for phase in self.phases)
 
     @property
-    def least_classes(self) -> int:
+    def min_classes(self) -> int:
         """The fewest classes for which all phases are defined."""
-        return max(phase.attack.least_classes for phase in self.phases)
+        return max(phase.attack.min_classes for phase in self.phases)
 
     def cost_of(self, restarts: np.ndarray | int) -> np.ndarray:
         """Return the cost of an image's first `restarts` runs; see `Attack.cost_of`."""

@@ -18,7 +18,7 @@ from alp_repro.attacks.apgd import linf_bounds
 from alp_repro.attacks.ascent import aims
 from alp_repro.attacks.base import FIRST_FORM, STEPS, Attack, Cost, Crafted
 from alp_repro.attacks.draws import Target, item_seed
-from alp_repro.attacks.losses import Loss, attack_loss, least_classes, misclassified
+from alp_repro.attacks.losses import Loss, attack_loss, min_classes, misclassified
 from alp_repro.errors import InputError
 
 if TYPE_CHECKING:
@@ -60,9 +60,9 @@ class Square(Attack):
         return Cost(queries=self.nb_iter)
 
     @property
-    def least_classes(self) -> int:
+    def min_classes(self) -> int:
         """The number of classes that the loss needs."""
-        return least_classes(self.loss, targeted=self.target != "none")
+        return min_classes(self.loss, targeted=self.target != "none")
 
     def told_besides(self) -> Mapping[str, Any]:
         """Return the settings that every stored result has, `eps_iter` among them."""

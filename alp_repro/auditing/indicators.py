@@ -126,7 +126,7 @@ def black_box_stronger(broken: int, attacked: int, correct: int) -> Indicator:
 
 def few_classes(classes: int, attack: Attack | Ensemble) -> Indicator:
     """Of the model, and the evaluation under audit."""
-    needed = attack.least_classes
+    needed = attack.min_classes
     return kinds.FEW_CLASSES.judged(
         classes < needed, f"{classes} classes, and the attack is defined for {needed} or more"
     )

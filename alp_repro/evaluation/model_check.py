@@ -253,9 +253,9 @@ def check_gradient(
     points = tf.constant(np.concatenate([images[:_LOOKED_AT], probe_images(images.shape[1:])]))
     logits = logits_function(model)
     classes = logits(points).shape[1]
-    if classes < attack.least_classes:
+    if classes < attack.min_classes:
         raise InputError(
-            f"attack {attack}: expected {attack.least_classes} or more classes, got {classes}"
+            f"attack {attack}: expected {attack.min_classes} or more classes, got {classes}"
         )
     if not attack.needs_gradient:
         return

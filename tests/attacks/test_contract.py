@@ -188,7 +188,7 @@ def test_two_classes_are_enough_for_its_defaults(images: np.ndarray, name: str) 
     images = images[:BATCH]
     labels = np.argmax(model(images), axis=1)
     attack = made(name, eps=0.3, restarts=2)
-    assert attack.least_classes == 2
+    assert attack.min_classes == 2
     found = evaluate(model, images, labels, attack=attack)
     assert found.accuracy_at(2) < 1
 
