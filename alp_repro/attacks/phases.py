@@ -270,7 +270,7 @@ class Ensemble:
         return {**stored, "restarts": self.restarts, "phases": phases}
 
 
-def ensemble_of(attack: Attack | Ensemble) -> Ensemble:
+def as_ensemble(attack: Attack | Ensemble) -> Ensemble:
     """Return an attack as an ensemble of one phase, and an ensemble unchanged."""
     return attack if isinstance(attack, Ensemble) else Ensemble(attack.name, (Phase(attack),))
 

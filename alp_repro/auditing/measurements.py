@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from alp_repro.attacks import PGD, Attack, CraftItems, Ensemble, ensemble_of, random_starts
+from alp_repro.attacks import PGD, Attack, CraftItems, Ensemble, as_ensemble, random_starts
 from alp_repro.attacks.losses import attack_loss
 from alp_repro.attacks.pgd import Iterate, PgdRun
 from alp_repro.evaluation.clean import batched
@@ -237,7 +237,7 @@ def broken_by_starts(
         return [points, tf.argmax(logits(points), axis=1, output_type=tf.int32)]
 
     first, found = np.full(len(images), -1), np.zeros_like(images)
-    starts_anew = getattr(ensemble_of(attack).phases[0].attack, "random_start", False)
+    starts_anew = getattr(as_ensemble(attack).phases[0].attack, "random_start", False)
     for restart in range(attack.restarts if starts_anew else 0):
         index = np.arange(len(images))
         points, predicted = batched(

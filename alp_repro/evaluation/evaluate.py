@@ -12,7 +12,7 @@ from alp_repro import runs
 from alp_repro.attacks.base import Attack
 from alp_repro.attacks.batches import DEFAULT_BATCH, Execution
 from alp_repro.attacks.pgd import PGD
-from alp_repro.attacks.phases import Ensemble, ensemble_of
+from alp_repro.attacks.phases import Ensemble, as_ensemble
 from alp_repro.attacks.presets import attack_named
 from alp_repro.attacks.rounding import rounding_notes
 from alp_repro.errors import InputError
@@ -131,7 +131,7 @@ def evaluate(  # noqa: PLR0913 - settings, each by its name
         raise InputError(
             f"attack is a {type(attack).__name__}: expected an Attack, an Ensemble or a name"
         )
-    if ensemble_of(attack).judged_by and record_losses:
+    if as_ensemble(attack).judged_by and record_losses:
         raise InputError(
             "record_losses needs the same restarts for all images: expected an attack without a "
             "budget"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alp_repro.attacks.phases import Ensemble, attack_of, ensemble_of
+from alp_repro.attacks.phases import Ensemble, as_ensemble, attack_of
 from alp_repro.errors import InputError
 from alp_repro.evaluation.intervals import wilson_interval
 
@@ -87,7 +87,7 @@ class AttackRecord:
     @property
     def broken_by(self) -> np.ndarray:
         """Int [n]: the phase of an ensemble that broke each image, from 0; -1: none."""
-        phases = ensemble_of(self.attack).phases
+        phases = as_ensemble(self.attack).phases
         ends = np.cumsum([phase.attack.restarts for phase in phases[:-1]])
         return np.where(self.standing, -1, np.searchsorted(ends, self.first_break, side="right"))
 
@@ -98,7 +98,7 @@ class AttackRecord:
         """
         if self.closest is None:
             return np.full(len(self.labels), restarts)
-        return ensemble_of(self.attack).allowed(self, restarts)
+        return as_ensemble(self.attack).allowed(self, restarts)
 
     def missing(self, restarts: int) -> np.ndarray:
         """Return how many of these restarts are still to run on each image, int [n]."""
@@ -268,7 +268,7 @@ def new_record(
     """
     n = len(labels)
     attack = settings.get("attack")
-    judged_by = ensemble_of(attack_of(attack)).judged_by if attack else 0
+    judged_by = as_ensemble(attack_of(attack)).judged_by if attack else 0
     return AttackRecord(
         labels=labels.astype(np.int32),
         indices=indices.astype(np.int64),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from alp_repro.attacks.phases import attack_of, ensemble_of
+from alp_repro.attacks.phases import as_ensemble, attack_of
 from alp_repro.errors import InputError
 from alp_repro.evaluation.record import AttackRecord
 from alp_repro.files import array, expanded, note, reading_arrays, write_arrays
@@ -115,7 +115,7 @@ def _check_losses(record: AttackRecord, losses: np.ndarray, broken: np.ndarray) 
 def _check_settings(record: AttackRecord) -> None:
     settings = from_plain(record.settings, _Settings, source="the settings", extra_keys=True)
     attack = settings.attack
-    judged_by = ensemble_of(attack_of(attack)).judged_by if attack else 0
+    judged_by = as_ensemble(attack_of(attack)).judged_by if attack else 0
     if (record.closest is None) != (judged_by == 0):
         raise InputError("expected the array closest if, and only if, the attack has a budget")
     for name, value in {

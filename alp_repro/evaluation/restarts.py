@@ -20,7 +20,7 @@ import numpy as np
 
 from alp_repro.attacks.base import Attack
 from alp_repro.attacks.batches import BatchOutcome, Execution
-from alp_repro.attacks.phases import Ensemble, ensemble_of
+from alp_repro.attacks.phases import Ensemble, as_ensemble
 from alp_repro.errors import InputError
 from alp_repro.evaluation.record import AttackRecord
 from alp_repro.models.copies import float32_model
@@ -143,7 +143,7 @@ def attack_with_restarts(
     """
     if record.complete_to(attack.restarts):
         return _with_room(record, attack.restarts)
-    attack = ensemble_of(attack)
+    attack = as_ensemble(attack)
     execution = execution.no_larger_than(len(images) * attack.restarts)
     keep = record.adversarial is not None
     work = Work(model, images, record.labels, attack, seed, execution, image_index, keep)
