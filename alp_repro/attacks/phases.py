@@ -140,7 +140,7 @@ class Ensemble:
         return found
 
     @property
-    def judged_by(self) -> int:
+    def runs_before_budget(self) -> int:
         """The runs before the first budget, whose losses rank the images; 0: there is no budget."""
         first = self._rounds[0][1]
         return first if len(self._rounds) > 1 else 0

@@ -131,7 +131,7 @@ def evaluate(  # noqa: PLR0913 - settings, each by its name
         raise InputError(
             f"attack is a {type(attack).__name__}: expected an Attack, an Ensemble or a name"
         )
-    if as_ensemble(attack).judged_by and record_losses:
+    if as_ensemble(attack).runs_before_budget and record_losses:
         raise InputError(
             "record_losses needs the same restarts for all images: expected an attack without a "
             "budget"

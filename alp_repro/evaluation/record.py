@@ -268,7 +268,7 @@ def new_record(
     """
     n = len(labels)
     attack = settings.get("attack")
-    judged_by = as_ensemble(attack_of(attack)).judged_by if attack else 0
+    runs_before_budget = as_ensemble(attack_of(attack)).runs_before_budget if attack else 0
     return AttackRecord(
         labels=labels.astype(np.int32),
         indices=indices.astype(np.int64),
@@ -281,5 +281,5 @@ def new_record(
         losses=np.empty((n, 0), np.float32) if record_losses else None,
         broken=np.empty((n, 0), bool) if record_losses else None,
         adversarial=np.zeros((n, *image_shape), np.float32) if image_shape else None,
-        closest=np.zeros(n, np.float32) if judged_by else None,
+        closest=np.zeros(n, np.float32) if runs_before_budget else None,
     )

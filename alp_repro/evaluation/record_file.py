@@ -115,8 +115,8 @@ def _check_losses(record: AttackRecord, losses: np.ndarray, broken: np.ndarray) 
 def _check_settings(record: AttackRecord) -> None:
     settings = from_plain(record.settings, _Settings, source="the settings", extra_keys=True)
     attack = settings.attack
-    judged_by = as_ensemble(attack_of(attack)).judged_by if attack else 0
-    if (record.closest is None) != (judged_by == 0):
+    runs_before_budget = as_ensemble(attack_of(attack)).runs_before_budget if attack else 0
+    if (record.closest is None) != (runs_before_budget == 0):
         raise InputError("expected the array closest if, and only if, the attack has a budget")
     for name, value in {
         "num_images": len(record.labels),

@@ -272,7 +272,7 @@ class WorkList:
             old.adversarial[image[new]] = outcome.adversarial[: items.count][new]
         closest = old.closest
         if closest is not None:
-            early = counts & (restart < self._attack.judged_by)
+            early = counts & (restart < self._attack.runs_before_budget)
             closest = closest.copy()
             np.maximum.at(closest, image[early], outcome.losses[: items.count][early])
         cost = self._attack.cost_of(restart + 1) - self._attack.cost_of(restart)

@@ -158,7 +158,9 @@ class Column:
         """As the paper heads it, if this is a column of the paper's; else all that differs."""
         attack = self.attack
         if self.ours_only:
-            mean = " on average" if isinstance(attack, Ensemble) and attack.judged_by else ""
+            mean = (
+                " on average" if isinstance(attack, Ensemble) and attack.runs_before_budget else ""
+            )
             return f"strong (ours, not the paper's): {attack.gradients} gradients{mean}"
         sizes = attack.varied | {"restarts": _thousands(self.grid_restarts)}
         if self.table_eps is None or round(attack.eps * 255, 4) == self.table_eps:
