@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from alp_repro.attacks.ascent import GradientAttack
-from alp_repro.attacks.base import FIRST_FORM, STEPS, Cost, Crafted
+from alp_repro.attacks.base import ALWAYS_STORED, STEPS, Cost, Crafted
 from alp_repro.attacks.draws import Draws
 from alp_repro.attacks.losses import finite_gradient, loss_and_gradient, misclassified
 from alp_repro.errors import InputError
@@ -52,7 +52,7 @@ class APGD(GradientAttack):
 
     def told_besides(self) -> Mapping[str, Any]:
         """Return the settings that every stored result has, with `eps_iter` for the first step."""
-        return {**FIRST_FORM, "eps_iter": 2 * self.eps}
+        return {**ALWAYS_STORED, "eps_iter": 2 * self.eps}
 
     def ascend(
         self, logits: LogitsFunction, images: tf.Tensor, labels: tf.Tensor, draws: Draws

@@ -48,7 +48,7 @@ VARIED = {"eps": "eps", "eps_iter": "eps_iter", "learning_rate": "learning_rate"
 # Every stored result has these settings, whether its attack does or not: the first version wrote
 # them. Any other setting is stored only where it differs from its default, so that results from
 # before the setting existed are still found.
-FIRST_FORM: Mapping[str, Any] = {
+ALWAYS_STORED: Mapping[str, Any] = {
     "loss": "cross_entropy",
     "step_schedule": "constant",
     "momentum": 0.0,
@@ -236,10 +236,10 @@ class Attack(abc.ABC):
         """Return the settings as results store them; equal attacks give equal settings."""
         changed = self.departures()
         own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        kept = {n: v for n, v in own.items() if n in VARIED or n in FIRST_FORM or n in changed}
+        kept = {n: v for n, v in own.items() if n in VARIED or n in ALWAYS_STORED or n in changed}
         stored = {"method": self.name, **self.told_besides(), **kept}
         # File names list the settings in this order.
-        return {n: stored[n] for n in ("method", *VARIED, *FIRST_FORM) if n in stored} | stored
+        return {n: stored[n] for n in ("method", *VARIED, *ALWAYS_STORED) if n in stored} | stored
 
     def told_besides(self) -> Mapping[str, Any]:
         """Return what `to_json` stores besides the attack's own settings."""
@@ -264,7 +264,7 @@ class Attack(abc.ABC):
     @classmethod
     def knows(cls, name: str) -> bool:
         """Return whether stored settings of this attack may have one of this name."""
-        return name in kinds(cls) or name in FIRST_FORM or name in VARIED
+        return name in kinds(cls) or name in ALWAYS_STORED or name in VARIED
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:

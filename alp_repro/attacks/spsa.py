@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from alp_repro.attacks.base import FIRST_FORM, STEPS, Attack, Cost, Crafted
+from alp_repro.attacks.base import ALWAYS_STORED, STEPS, Attack, Cost, Crafted
 from alp_repro.attacks.draws import Target
 from alp_repro.errors import InputError
 
@@ -64,7 +64,7 @@ class SPSA(Attack):
 
     def told_besides(self) -> Mapping[str, Any]:
         """Return the settings that every stored result has."""
-        return FIRST_FORM
+        return ALWAYS_STORED
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> Self:

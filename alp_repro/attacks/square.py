@@ -16,7 +16,7 @@ import numpy as np
 from alp_repro import stateless_random
 from alp_repro.attacks.apgd import linf_bounds
 from alp_repro.attacks.ascent import aims
-from alp_repro.attacks.base import FIRST_FORM, STEPS, Attack, Cost, Crafted
+from alp_repro.attacks.base import ALWAYS_STORED, STEPS, Attack, Cost, Crafted
 from alp_repro.attacks.draws import Target, item_seed
 from alp_repro.attacks.losses import Loss, attack_loss, min_classes, misclassified
 from alp_repro.errors import InputError
@@ -66,7 +66,7 @@ class Square(Attack):
 
     def told_besides(self) -> Mapping[str, Any]:
         """Return the settings that every stored result has, `eps_iter` among them."""
-        return {**FIRST_FORM, "eps_iter": self.eps}
+        return {**ALWAYS_STORED, "eps_iter": self.eps}
 
     def craft(self, logits: LogitsFunction, items: CraftItems) -> Crafted:
         """Craft a batch; see `Attack.craft`."""
