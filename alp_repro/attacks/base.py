@@ -60,7 +60,7 @@ ALWAYS_STORED: Mapping[str, Any] = {
     "engine": "loop",
 }
 # Settings of version 0.1 that are gone, each with the value at which it had no effect.
-FORMER: Mapping[str, Any] = {"budget": 0, "search": 0, "plain_step": 1.0}
+REMOVED_SETTINGS: Mapping[str, Any] = {"budget": 0, "search": 0, "plain_step": 1.0}
 # The cost of a query in gradients: a query is a forward pass, a gradient a forward and a backward.
 QUERY_COST = 0.5
 MOST_STEPS, MOST_RESTARTS = 10**6, 10**7
@@ -254,7 +254,7 @@ class Attack(abc.ABC):
         """
         own = {field.name: field for field in dataclasses.fields(cls)}
         for name, value in stored.items():
-            if not cls.knows(name) and FORMER.get(name) != value:
+            if not cls.knows(name) and REMOVED_SETTINGS.get(name) != value:
                 raise InputError(f"{name}: the attack {cls.name} has no such setting")
         needed = [n for n, f in own.items() if f.default is dataclasses.MISSING and n not in stored]
         if needed:
