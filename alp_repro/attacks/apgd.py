@@ -50,7 +50,7 @@ class APGD(GradientAttack):
         """One gradient for each step."""
         return Cost(gradients=self.nb_iter)
 
-    def told_besides(self) -> Mapping[str, Any]:
+    def extra_stored_settings(self) -> Mapping[str, Any]:
         """Return the settings that every stored result has, with `eps_iter` for the first step."""
         return {**ALWAYS_STORED, "eps_iter": 2 * self.eps}
 

@@ -237,11 +237,11 @@ class Attack(abc.ABC):
         changed = self.departures()
         own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         kept = {n: v for n, v in own.items() if n in VARIED or n in ALWAYS_STORED or n in changed}
-        stored = {"method": self.name, **self.told_besides(), **kept}
+        stored = {"method": self.name, **self.extra_stored_settings(), **kept}
         # File names list the settings in this order.
         return {n: stored[n] for n in ("method", *VARIED, *ALWAYS_STORED) if n in stored} | stored
 
-    def told_besides(self) -> Mapping[str, Any]:
+    def extra_stored_settings(self) -> Mapping[str, Any]:
         """Return what `to_json` stores besides the attack's own settings."""
         return {}
 

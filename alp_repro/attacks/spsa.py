@@ -62,7 +62,7 @@ class SPSA(Attack):
         stored = super().to_json()
         return {**stored, "eps_iter": stored.pop("learning_rate")}
 
-    def told_besides(self) -> Mapping[str, Any]:
+    def extra_stored_settings(self) -> Mapping[str, Any]:
         """Return the settings that every stored result has."""
         return ALWAYS_STORED
 

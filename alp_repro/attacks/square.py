@@ -64,7 +64,7 @@ class Square(Attack):
         """The number of classes that the loss needs."""
         return min_classes(self.loss, targeted=self.target != "none")
 
-    def told_besides(self) -> Mapping[str, Any]:
+    def extra_stored_settings(self) -> Mapping[str, Any]:
         """Return the settings that every stored result has, `eps_iter` among them."""
         return {**ALWAYS_STORED, "eps_iter": self.eps}
 
