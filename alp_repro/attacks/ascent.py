@@ -66,7 +66,7 @@ class GradientAttack(Attack):
 
     def draw(self, items: CraftItems) -> Draws:
         """Draw the start and the target of each item."""
-        starts, of_items = items.images, items.what_draws_depend_on
+        starts, of_items = items.images, items.random_keys
         if self.random_start:
             starts = random_starts(items.images, eps=self.eps, **of_items)
         return Draws(starts, aims(self.target, items))
@@ -80,5 +80,5 @@ def aims(target: Target, items: CraftItems) -> tf.Tensor | None:
         target,
         clean_logits=items.clean_logits(items.images),
         labels=items.labels,
-        **items.what_draws_depend_on,
+        **items.random_keys,
     )

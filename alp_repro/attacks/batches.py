@@ -45,7 +45,7 @@ class CraftItems(NamedTuple):
     clean_logits: LogitsFunction
 
     @property
-    def what_draws_depend_on(self) -> dict[str, tf.Tensor]:
+    def random_keys(self) -> dict[str, tf.Tensor]:
         """The arguments of the functions in `draws` that seed an item's random numbers."""
         return {"image_index": self.image_index, "restart": self.restart, "seed": self.seed}
 

@@ -62,7 +62,7 @@ class FAB(Attack):
             images,
             eps=self.eps,
             from_image=items.restart < ranking.shape[1],
-            **items.what_draws_depend_on,
+            **items.random_keys,
         )
         targets = tf.gather(ranking, turn, axis=1, batch_dims=1)
         found = fab_attack(

@@ -67,7 +67,7 @@ class BasinHopping(Attack):
             eps=self.eps,
             nb_iter=self.nb_iter,
             climbs=self.climbs,
-            **items.what_draws_depend_on,
+            **items.random_keys,
         )
         return Crafted(tf.stop_gradient(found.adversarial), found.nonfinite_gradients)
 

@@ -132,7 +132,7 @@ class PGD(GradientAttack):
         draws = super().draw(items)
         if not self.gradient_noise:
             return draws
-        noise = item_noise(tuple(items.images.shape[1:]), **items.what_draws_depend_on)
+        noise = item_noise(tuple(items.images.shape[1:]), **items.random_keys)
         return draws._replace(noise=noise)
 
     def ascend(

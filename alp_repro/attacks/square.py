@@ -78,7 +78,7 @@ class Square(Attack):
             nb_iter=self.nb_iter,
             loss=self.loss,
             targets=aims(self.target, items),
-            **items.what_draws_depend_on,
+            **items.random_keys,
         )
         return Crafted(found, tf.zeros_like(items.labels))
 

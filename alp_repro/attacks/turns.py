@@ -53,7 +53,7 @@ class Turns(PGD):
             "each",
             clean_logits=items.clean_logits(items.images),
             labels=items.labels,
-            **{**items.what_draws_depend_on, "restart": turn},
+            **{**items.random_keys, "restart": turn},
         )
         first = place == 0
         return (

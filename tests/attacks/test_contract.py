@@ -52,7 +52,7 @@ class Corners(Attack):
         return Cost()
 
     def craft(self, logits: Any, items: CraftItems) -> Crafted:
-        seen = random_starts(items.images, eps=self.eps, **items.what_draws_depend_on)
+        seen = random_starts(items.images, eps=self.eps, **items.random_keys)
         corner = self.eps * self.sharpness * tf.sign(seen - items.images)
         return Crafted(items.images + corner, tf.zeros_like(items.labels))
 
