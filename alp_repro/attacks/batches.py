@@ -110,7 +110,7 @@ class Execution:
         """Items in a batch of all replicas."""
         return self.batch_size * self.replicas
 
-    def no_larger_than(self, work: int) -> Execution:
+    def capped_at(self, work: int) -> Execution:
         """Return the same with batches no larger than this many items of work."""
         enough = max(1, -(-work // self.replicas))
         return dataclasses.replace(self, batch_size=min(self.batch_size, enough))

@@ -216,7 +216,7 @@ class StepSize:
     ) -> None:
         self._images, self._labels = images, labels
         self._attack, self._counts = attack, counts
-        self._execution = execution.no_larger_than(len(images) * attack.restarts)
+        self._execution = execution.capped_at(len(images) * attack.restarts)
         self._options = {
             "model": model,
             "image_shape": images.shape[1:],

@@ -144,7 +144,7 @@ def attack_with_restarts(
     if record.complete_to(attack.restarts):
         return _with_room(record, attack.restarts)
     attack = as_ensemble(attack)
-    execution = execution.no_larger_than(len(images) * attack.restarts)
+    execution = execution.capped_at(len(images) * attack.restarts)
     keep = record.adversarial is not None
     work = Work(model, images, record.labels, attack, seed, execution, image_index, keep)
     loop = WorkList(record, attack)
