@@ -228,7 +228,7 @@ class Ensemble:
         phases = [dataclasses.replace(p, on="standing", budget=0) for p in self.phases]
         return dataclasses.replace(self, phases=tuple(phases))
 
-    def crafted_in(self, dtype: Dtype) -> Ensemble:
+    def with_dtype(self, dtype: Dtype) -> Ensemble:
         """Return the same with another crafting dtype in each phase that has the ensemble's."""
         phases = [
             dataclasses.replace(p, attack=dataclasses.replace(p.attack, dtype=dtype))

@@ -230,7 +230,7 @@ def attack_again(
 
 def _afresh(attack: Attack | Ensemble, restarts: int, dtype: Dtype) -> Attack | Ensemble:
     if isinstance(attack, Ensemble):
-        attack = attack.without_budget().crafted_in(dtype)
+        attack = attack.without_budget().with_dtype(dtype)
         return dataclasses.replace(attack, restarts=restarts)
     return dataclasses.replace(attack, restarts=restarts, dtype=dtype)
 
