@@ -27,7 +27,7 @@ from alp_repro.evaluation.input_check import (
     checked_labels,
     checked_seed,
 )
-from alp_repro.evaluation.model_check import checked_logits, validate_model, weights_kept
+from alp_repro.evaluation.model_check import checked_logits, restoring_weights, validate_model
 from alp_repro.evaluation.progress import progress_bar
 from alp_repro.evaluation.record import AttackRecord, new_record
 from alp_repro.evaluation.restarts import (
@@ -142,7 +142,7 @@ def evaluate(  # noqa: PLR0913 - settings, each by its name
         model = _crafted_on(model, guide, images)
 
     with (
-        weights_kept(model, images.shape[1:]),
+        restoring_weights(model, images.shape[1:]),
         progress_bar(attack, shown=progress, report=report) as update,
     ):
         judge, chance = validate_model(

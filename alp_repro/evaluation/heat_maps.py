@@ -29,7 +29,7 @@ from alp_repro.evaluation.input_check import (
     checked_labels,
     checked_seed,
 )
-from alp_repro.evaluation.model_check import validate_model, weights_kept
+from alp_repro.evaluation.model_check import restoring_weights, validate_model
 from alp_repro.evaluation.store import Kind, keep, result_name, subject
 from alp_repro.validation.plain_numbers import whole_number
 
@@ -125,7 +125,7 @@ def heat_map(  # noqa: PLR0913 - settings, each by its name
     execution = Execution(batch_size=batch_size, strategy=strategy, jit_compile=jit_compile)
     _check(attack, eps_iters, nb_iters)
     check_is_keras(model)
-    with weights_kept(model, images.shape[1:]):
+    with restoring_weights(model, images.shape[1:]):
         judge, _ = validate_model(model, images, labels, attack=attack)
         settings = {
             **_settings(attack, eps_iters, nb_iters, seed, batch_size),

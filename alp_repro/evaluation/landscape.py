@@ -24,7 +24,7 @@ from alp_repro.evaluation.input_check import (
     checked_indices,
     checked_labels,
 )
-from alp_repro.evaluation.model_check import validate_model, weights_kept
+from alp_repro.evaluation.model_check import restoring_weights, validate_model
 from alp_repro.evaluation.store import Kind, keep, result_name
 from alp_repro.models.copies import logits_function
 from alp_repro.validation.plain_numbers import shown, whole_number
@@ -148,7 +148,7 @@ def loss_surfaces(
     labels = checked_labels(labels, len(images))
     indices, batch_size = checked_indices(indices, len(images)), checked_batch_size(batch_size)
     check_is_keras(model)
-    with weights_kept(model, images.shape[1:]):
+    with restoring_weights(model, images.shape[1:]):
         judge, _ = validate_model(model, images, labels)
         xla = Execution(jit_compile=jit_compile).xla
         points = plane.resolution**2

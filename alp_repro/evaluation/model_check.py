@@ -90,7 +90,7 @@ def _copied(model: keras.Model, _architecture: str) -> keras.Model:
 
 
 @contextlib.contextmanager
-def weights_kept(model: keras.Model, image_shape: tuple[int, ...]) -> Iterator[None]:
+def restoring_weights(model: keras.Model, image_shape: tuple[int, ...]) -> Iterator[None]:
     """Restore a model's weights afterwards, in case calls change them (batch norm, seeds)."""
     if not model.built:
         _build(model, image_shape)
