@@ -16,7 +16,7 @@ from alp_repro.auditing import kinds, measurements
 from alp_repro.classifiers import Classifier
 from alp_repro.classifiers.decisions import Voting, crafted_on, voting
 from alp_repro.evaluation.clean import batched, clean_logits
-from alp_repro.evaluation.model_check import changes_each_time, why_no_function
+from alp_repro.evaluation.model_check import changes_each_time, why_not_deterministic
 
 # Of an attack on a random model: AutoAttack's version "rand" averages over as many.
 GRADIENT_PASSES = 20
@@ -90,7 +90,7 @@ def attacked(
         judge = voting(given, classes=classifier.classes, passes=GRADIENT_PASSES)
         verdicts = voting(given, classes=classifier.classes, passes=VERDICT_PASSES)
     else:
-        why = why_no_function(given, images)
+        why = why_not_deterministic(given, images)
         if why is None and moved:
             why = "an image's logits depend on the other images of its batch"
     model = judge

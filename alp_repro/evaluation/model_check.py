@@ -61,7 +61,7 @@ def validate_model(
     """
     classes = checked_logits(model, images).shape[1]
     check_classes(labels, classes)
-    chance = why_no_function(model, images)
+    chance = why_not_deterministic(model, images)
     if chance is not None and not allow_random:
         raise InputError(
             f"the model's output for an image is not deterministic: {chance}; its accuracy would "
@@ -182,7 +182,7 @@ def _check_logits(logits: np.ndarray) -> None:
         )
 
 
-def why_no_function(model: keras.Model, images: np.ndarray) -> str | None:
+def why_not_deterministic(model: keras.Model, images: np.ndarray) -> str | None:
     """Return why a model's output for an image is not deterministic; None if it is.
 
     Results of such models store these strings.
