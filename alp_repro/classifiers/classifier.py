@@ -318,6 +318,6 @@ def _outputs(model: keras.Model, images: np.ndarray, image_shape: ImageShape) ->
 
 
 def _check_logits(outputs: np.ndarray) -> None:
-    why = heads.why_no_logits(outputs)
+    why = heads.why_not_logits(outputs)
     if why is not None:
         raise InputError(why)

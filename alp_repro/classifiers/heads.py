@@ -182,7 +182,7 @@ def sum_to_one(outputs: np.ndarray) -> bool:
     return bool(outputs.min() >= 0 and np.abs(outputs.sum(axis=1) - 1).max() < _OF_A_SUM)
 
 
-def why_no_logits(outputs: np.ndarray) -> str | None:
+def why_not_logits(outputs: np.ndarray) -> str | None:
     """Return why a model's outputs [n, classes] are not logits, and what to do; None: they may be.
 
     Rows of sum 1 are a softmax's. Others that all lie in [0, 1] may be sigmoids' or logits: the

@@ -125,7 +125,7 @@ def checked_logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
     """
     import tensorflow as tf
 
-    from alp_repro.classifiers.heads import why_no_logits
+    from alp_repro.classifiers.heads import why_not_logits
 
     check_is_keras(model)
     first = tf.constant(images[:_LOOKED_AT])
@@ -151,9 +151,9 @@ def checked_logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
         raise InputError(f"the model returns {what}: expected logits [n, classes]")
     logits = tf.cast(outputs, tf.float32).numpy()
     _check_logits(logits)
-    if why_no_logits(logits) is not None:  # four images may be too few to decide: try others
+    if why_not_logits(logits) is not None:  # four images may be too few to decide: try others
         further = logits_function(model)(tf.constant(probe_images(images.shape[1:]))).numpy()
-        why = why_no_logits(np.concatenate([logits, further]))
+        why = why_not_logits(np.concatenate([logits, further]))
         if why is not None:
             raise InputError(why)
     return logits
