@@ -129,7 +129,7 @@ def check_arrays(images: Any, labels: Any, classes: int | None) -> None:
 
 
 @contextlib.contextmanager
-def told_in_one_line() -> Iterator[None]:
+def raising_input_errors() -> Iterator[None]:
     """Convert a failed assertion of `checked_in_graph` into an InputError."""
     try:
         yield

@@ -154,12 +154,12 @@ class LogitPairing(keras.Model):
             inputs.check_arrays(x, y, self._classes)
             size = inputs.batch_size_of(x, y, batch_size)
             inputs.check_batch_size(size, self.objective)
-        with inputs.told_in_one_line():
+        with inputs.raising_input_errors():
             return super().fit(x, y, batch_size, *args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluate on clean images as `keras.Model.evaluate` does; errors as of `fit`."""
-        with inputs.told_in_one_line():
+        with inputs.raising_input_errors():
             return super().evaluate(*args, **kwargs)
 
     @property
