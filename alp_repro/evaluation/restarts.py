@@ -177,11 +177,11 @@ def attack_with_restarts(
     finally:
         loop.forget_unfinished()
         save(loop.record)
-    tell_of_gradients(loop.record)
+    warn_about_gradients(loop.record)
     return loop.record
 
 
-def tell_of_gradients(record: AttackRecord) -> None:
+def warn_about_gradients(record: AttackRecord) -> None:
     """Log a warning if gradients had entries that are not finite."""
     affected = record.nonfinite_gradients > 0
     if affected.any():
