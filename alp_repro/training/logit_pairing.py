@@ -16,7 +16,7 @@ from alp_repro.models.copies import logits_function
 from alp_repro.training import averages, inputs
 from alp_repro.training.crafter import Crafter
 from alp_repro.training.loss_terms import forward, weighted_terms
-from alp_repro.training.objective import Objective, given_once
+from alp_repro.training.objective import Objective, resolve_objective
 from alp_repro.training.passes import Passed, averages_of, in_shares
 from alp_repro.training.replicas import replica_slice, spans_machines
 from alp_repro.training.seeds import NOISE, START, step_seed
@@ -104,7 +104,7 @@ class LogitPairing(keras.Model):
             "label_smoothing": label_smoothing,
             "weight_decay": weight_decay,
         }
-        self.objective = given_once(settings, objective)
+        self.objective = resolve_objective(settings, objective)
         self.seed = whole_number(seed, name="seed", low=0, high=2**31 - 1)
         self.check_inputs = check_inputs
         self.classifier = model

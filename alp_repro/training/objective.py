@@ -215,7 +215,7 @@ class Objective:
         return objective
 
 
-def given_once(settings: Mapping[str, Any], objective: Objective | None) -> Objective:
+def resolve_objective(settings: Mapping[str, Any], objective: Objective | None) -> Objective:
     """Return the given objective, or one of these settings if there is none.
 
     Raises:
