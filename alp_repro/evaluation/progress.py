@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from alp_repro.evaluation.restarts import Progress
 
 
-def someone_watches() -> bool:
+def is_interactive() -> bool:
     """Return whether this runs in a notebook or on a terminal."""
     return "ipykernel" in sys.modules or sys.stderr.isatty()
 
@@ -31,7 +31,7 @@ def progress_bar(
       shown: show a bar; None: in a notebook or on a terminal, unless there is a report.
       report: the caller's own function, if any.
     """
-    if not (report is None and someone_watches() if shown is None else shown):
+    if not (report is None and is_interactive() if shown is None else shown):
         yield report or (lambda progress: None)
         return
     with tqdm(total=attack.restarts, desc=attack.name, unit="restart") as bar:
