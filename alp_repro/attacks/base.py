@@ -209,7 +209,7 @@ class Attack(abc.ABC):
         }
         return {name: value for name, value in found.items() if name not in leaving_out}
 
-    def departures_text(self, *, leaving_out: Collection[str] = ()) -> str:
+    def non_default_text(self, *, leaving_out: Collection[str] = ()) -> str:
         """Format `departures` in one line as in flags, sizes on the 0-255 scale; "" for none."""
         found = self.departures(leaving_out=leaving_out)
         return " ".join(f"{name}={self._shown(name, value)}" for name, value in found.items())
@@ -223,7 +223,7 @@ class Attack(abc.ABC):
     def __str__(self) -> str:
         """Describe the attack in one line for captions and progress, sizes on the 0-255 scale."""
         words = [self.name, *(f"{VARIED[name]}={text}" for name, text in self.varied.items())]
-        return " ".join([*words, self.departures_text(leaving_out=("method",))]).rstrip()
+        return " ".join([*words, self.non_default_text(leaving_out=("method",))]).rstrip()
 
     def _shown(self, name: str, value: Any) -> str:
         if name in size_settings(type(self)):

@@ -88,7 +88,7 @@ class PGD(GradientAttack):
                 "gradient_noise: use success=last"
             )
         known = ("engine", "target", "random_start")
-        if not self.compiled and (ours := self.departures_text(leaving_out=known)):
+        if not self.compiled and (ours := self.non_default_text(leaving_out=known)):
             raise InputError(
                 f"attack engine=cleverhans does not support {ours}: Cleverhans has constant steps, "
                 "the cross-entropy, the last iterate and float32 only"

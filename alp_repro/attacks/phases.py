@@ -244,7 +244,7 @@ class Ensemble:
         plain = [*leaving_out, *(["dtype"] if self.dtype == "float32" else [])]
         return {name: value for name, value in found.items() if name not in plain}
 
-    def departures_text(self, *, leaving_out: Collection[str] = ()) -> str:
+    def non_default_text(self, *, leaving_out: Collection[str] = ()) -> str:
         """Format `departures` in one line."""
         return " ".join(f"{k}={v}" for k, v in self.departures(leaving_out=leaving_out).items())
 
@@ -256,7 +256,7 @@ class Ensemble:
     def __str__(self) -> str:
         """Describe the ensemble in one line for captions and progress."""
         words = [self.name, f"eps={self.eps * 255:g}", f"r={self.restarts}"]
-        return " ".join([*words, self.departures_text(leaving_out=("method",))]).rstrip()
+        return " ".join([*words, self.non_default_text(leaving_out=("method",))]).rstrip()
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as results store them; see `Attack.to_json`."""

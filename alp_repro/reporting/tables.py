@@ -178,7 +178,7 @@ class Column:
         said = ["method", *EXECUTION]  # before the title, and in the table's heading
         if self.attack.departures().get("target", "none") == self.table_target:
             said.append("target")
-        return self.attack.departures_text(leaving_out=said)
+        return self.attack.non_default_text(leaving_out=said)
 
 
 _SYMBOLS = {

@@ -147,7 +147,7 @@ class Objective:
         attack, ignored = self.attack, ("random_start", "dtype", "loss")
         if attack is None:
             raise InputError(f"crafting {self.crafting}: no training attack is given")
-        if others := attack.departures_text(leaving_out=ignored):
+        if others := attack.non_default_text(leaving_out=ignored):
             raise InputError(f"crafting {self.crafting} does not support {others}: leave it out")
         if self.crafting == "n_fgsm" and attack.gradients != 1:
             raise InputError(f"crafting n_fgsm: expected nb_iter 1, got {attack.gradients}")

@@ -107,7 +107,7 @@ def in_words(attack: Attack | Ensemble) -> str:
     said = [f"{_IN_CAPTIONS[name]} {value}" for name, value in attack.varied.items()]
     if attack.dtype != "float32":
         said.append(f"crafted in {attack.dtype} and judged in float32")
-    others = attack.departures_text(leaving_out=("method", *EXECUTION))
+    others = attack.non_default_text(leaving_out=("method", *EXECUTION))
     rest = f", and {others}" if others else ""
     return f"{attack.name.upper()} with {', '.join(said)}{rest} (sizes on the 0–255 scale)"
 
