@@ -191,7 +191,7 @@ class Attack(abc.ABC):
             object.__setattr__(held, name, value)
         return held
 
-    def departures(self, *, leaving_out: Collection[str] = ()) -> dict[str, Any]:
+    def non_default_settings(self, *, leaving_out: Collection[str] = ()) -> dict[str, Any]:
         """Return how this attack differs from the paper's PGD: {setting: value}, sizes on [0, 1].
 
         The paper varies eps, eps_iter, nb_iter and restarts. Any other field is included if its
@@ -210,8 +210,8 @@ class Attack(abc.ABC):
         return {name: value for name, value in found.items() if name not in leaving_out}
 
     def non_default_text(self, *, leaving_out: Collection[str] = ()) -> str:
-        """Format `departures` in one line as in flags, sizes on the 0-255 scale; "" for none."""
-        found = self.departures(leaving_out=leaving_out)
+        """Format `non_default_settings` in one line as in flags, sizes on the 0-255 scale; "" for none."""
+        found = self.non_default_settings(leaving_out=leaving_out)
         return " ".join(f"{name}={self._shown(name, value)}" for name, value in found.items())
 
     @property
@@ -234,7 +234,7 @@ class Attack(abc.ABC):
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as results store them; equal attacks give equal settings."""
-        changed = self.departures()
+        changed = self.non_default_settings()
         own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         kept = {n: v for n, v in own.items() if n in VARIED or n in ALWAYS_STORED or n in changed}
         stored = {"method": self.name, **self.extra_stored_settings(), **kept}

@@ -117,7 +117,7 @@ class PGD(GradientAttack):
         With any setting that is not listed here, each count gets its own run.
         """
         harmless = ("loss", "target", "random_start", "dtype", "momentum")
-        return not self.departures(leaving_out=harmless)
+        return not self.non_default_settings(leaving_out=harmless)
 
     def craft(self, logits: LogitsFunction, items: CraftItems) -> Crafted:
         """Craft a batch; see `Attack.craft`."""

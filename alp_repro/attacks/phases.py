@@ -238,15 +238,17 @@ class Ensemble:
         ]
         return dataclasses.replace(self, phases=tuple(phases))
 
-    def departures(self, *, leaving_out: Collection[str] = ()) -> dict[str, Any]:
-        """Return how it differs from the paper's PGD; see `Attack.departures`."""
+    def non_default_settings(self, *, leaving_out: Collection[str] = ()) -> dict[str, Any]:
+        """Return how it differs from the paper's PGD; see `Attack.non_default_settings`."""
         found = {"method": self.name, "dtype": self.dtype}
         plain = [*leaving_out, *(["dtype"] if self.dtype == "float32" else [])]
         return {name: value for name, value in found.items() if name not in plain}
 
     def non_default_text(self, *, leaving_out: Collection[str] = ()) -> str:
-        """Format `departures` in one line."""
-        return " ".join(f"{k}={v}" for k, v in self.departures(leaving_out=leaving_out).items())
+        """Format `non_default_settings` in one line."""
+        return " ".join(
+            f"{k}={v}" for k, v in self.non_default_settings(leaving_out=leaving_out).items()
+        )
 
     @property
     def varied(self) -> dict[str, str]:

@@ -176,7 +176,7 @@ class Column:
     @property
     def _departures(self) -> str:
         said = ["method", *EXECUTION]  # before the title, and in the table's heading
-        if self.attack.departures().get("target", "none") == self.table_target:
+        if self.attack.non_default_settings().get("target", "none") == self.table_target:
             said.append("target")
         return self.attack.non_default_text(leaving_out=said)
 
@@ -325,7 +325,7 @@ def paper_place(paper: PaperTable, attack: Attack | Ensemble, grid_restarts: int
       grid_restarts: its restarts before a scale's bound.
     """
     known = ("target", *EXECUTION)
-    if not isinstance(attack, PGD) or attack.departures(leaving_out=known):
+    if not isinstance(attack, PGD) or attack.non_default_settings(leaving_out=known):
         return None
     mine = PaperColumn(
         eps=round(attack.eps * 255, 4),

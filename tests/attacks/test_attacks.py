@@ -696,7 +696,7 @@ def test_no_ball_at_all_is_an_attack() -> None:
 
 def test_the_papers_pgd_departs_in_nothing() -> None:
     found = attack(eps=0.1, eps_iter=0.01, nb_iter=7, restarts=9)
-    assert found.departures() == {} and found.non_default_text() == ""
+    assert found.non_default_settings() == {} and found.non_default_text() == ""
     assert str(attack(eps=0.3, eps_iter=0.01, restarts=2)) == "pgd eps=76.5 eps_iter=2.55 n=4 r=2"
 
 
@@ -712,7 +712,7 @@ def test_the_papers_pgd_departs_in_nothing() -> None:
 )
 def test_every_other_setting_is_told(changes: dict[str, Any], text: str) -> None:
     found = attack(**changes)
-    assert found.departures() == changes
+    assert found.non_default_settings() == changes
     assert found.non_default_text() == text
     assert str(found) == f"pgd eps=76.5 eps_iter=12.75 n=4 r=1 {text}"
 
