@@ -51,7 +51,7 @@ def kept(folder: Path, *, split: str) -> Digests | None:
     """
     found = _read(folder, source_record.identity(folder))
     if found is not None:
-        source_record.require_whole(folder, split=split)
+        source_record.verify_checksums(folder, split=split)
     return found
 
 

@@ -188,7 +188,7 @@ def _drawn(spec: DatasetSpec, available: int) -> int:
 def _checked(spec: DatasetSpec, data_dir: Path, tfds_split: str | None) -> SourceRecord:
     """Prepare the dataset if needed, and compare its files with their checksums."""
     record = prepare.ensure_prepared(spec, data_dir)
-    source_record.require_whole(prepare.prepared_folder(spec, data_dir), split=tfds_split)
+    source_record.verify_checksums(prepare.prepared_folder(spec, data_dir), split=tfds_split)
     return record
 
 

@@ -101,7 +101,7 @@ def identity(folder: Path) -> str | None:
     return hex_digest(folder / _FILE)[:16]
 
 
-def require_whole(folder: Path, *, split: str | None = None) -> None:
+def verify_checksums(folder: Path, *, split: str | None = None) -> None:
     """Compare the files with the checksums from when they were written, if there are any.
 
     Args:

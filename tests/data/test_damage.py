@@ -117,7 +117,7 @@ def test_a_member_that_no_data_set_has_is_not_read(kind: str, tmp_path: Path, mo
         assert len(tree.read("small")) == 1000
         with pytest.raises(file_trees.DamagedFile, match=r"1,001 bytes"):
             tree.read("large")
-        file_trees.require_rest_whole(tree)
+        file_trees.verify_unread_files(tree)
 
 
 def test_whatever_byte_of_an_archive_is_flipped_no_pixel_changes(batches: Path, tmp_path: Path):

@@ -20,8 +20,8 @@ from alp_repro.data.sources.file_trees import (
     FileTree,
     open_tree,
     require_published,
-    require_rest_whole,
     root_of,
+    verify_unread_files,
 )
 from alp_repro.data.sources.image_check import ImageChecker
 from alp_repro.errors import InputError
@@ -175,8 +175,8 @@ def _write_images(data_dir: Path, tree: FileTree, root: str, *, skip_corrupt: bo
             for split, by_class in names.items()
         },
     )
-    skipped = checker.require_whole(skip_corrupt=skip_corrupt)
-    require_rest_whole(tree)
+    skipped = checker.require_intact(skip_corrupt=skip_corrupt)
+    verify_unread_files(tree)
     for split, labels in found.items():
         _require_classes(tree, split, labels)
     suffixes = {
@@ -226,7 +226,7 @@ def _image_examples(
             yield index, _example(split, index, image[1], label)
             index += 1
     if index == 0:
-        checker.require_whole(skip_corrupt=False)
+        checker.require_intact(skip_corrupt=False)
 
 
 def in_turn(by_class: Mapping[str, list[str]]) -> list[tuple[int, str]]:

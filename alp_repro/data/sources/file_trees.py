@@ -192,7 +192,7 @@ def root_of(tree: FileTree, marker: str) -> str | None:
     return "".join(f"{part}/" for part in min(found, key=lambda parts: (len(parts), parts)))
 
 
-def require_rest_whole(tree: FileTree) -> None:
+def verify_unread_files(tree: FileTree) -> None:
     """Read the remaining files of a zip, to find files of the data set that were missed.
 
     A flipped bit in the zip's directory renames a file, which is then ignored; reading it compares

@@ -54,7 +54,7 @@ class ImageChecker:
             return None
         return encoded, pixels
 
-    def require_whole(self, *, skip_corrupt: bool) -> tuple[str, ...]:
+    def require_intact(self, *, skip_corrupt: bool) -> tuple[str, ...]:
         """Return the names of the damaged images; InputError unless they may be skipped.
 
         The error counts all of them and names the first few.
