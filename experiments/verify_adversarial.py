@@ -118,7 +118,7 @@ def same_data(file: dict[str, np.ndarray], images: np.ndarray, labels: np.ndarra
     Raises:
       InputError: images or labels that the audit does not take.
     """
-    from alp_repro.data.own_arrays import class_numbers, evenly, unit_images
+    from alp_repro.data.own_arrays import balanced_indices, class_numbers, unit_images
 
     images, _ = unit_images(images)
     labels, _ = class_numbers(labels, len(images))
@@ -129,7 +129,7 @@ def same_data(file: dict[str, np.ndarray], images: np.ndarray, labels: np.ndarra
             f"of {images.shape[1:]}"
         ]
     first = _differences(file, images[:n], labels[:n])
-    drawn = evenly(labels, n)
+    drawn = balanced_indices(labels, n)
     return first and _differences(file, images[drawn], labels[drawn])
 
 

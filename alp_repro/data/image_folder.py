@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alp_repro.data.own_arrays import evenly
+from alp_repro.data.own_arrays import balanced_indices
 from alp_repro.errors import InputError
 
 SORTED, NUMBERED = "sorted", "numbered"
@@ -54,7 +54,7 @@ def read_folder(
     if not every:
         raise InputError(f"data {path} has no images ({', '.join(sorted(_SUFFIXES))})")
     numbers = np.array([label for _, label in every])
-    chosen = evenly(numbers, limit)
+    chosen = balanced_indices(numbers, limit)
     images, more = _one_shape([every[i][0] for i in chosen])
     return FolderImages(images, numbers[chosen], (note, *notes, *more))
 

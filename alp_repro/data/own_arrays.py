@@ -107,7 +107,7 @@ def class_numbers(
     return labels.astype(np.int32), notes
 
 
-def evenly(labels: np.ndarray, limit: int | None) -> np.ndarray:
+def balanced_indices(labels: np.ndarray, limit: int | None) -> np.ndarray:
     """Return the positions, int64, of `limit` images, spread evenly over the classes.
 
     The first of each class, then the second of each, and so on, since the first images of a file

@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from alp_repro.data.own_arrays import OVERSHOOT, class_counts, class_numbers, evenly, unit_images
+from alp_repro.data.own_arrays import (
+    OVERSHOOT,
+    balanced_indices,
+    class_counts,
+    class_numbers,
+    unit_images,
+)
 from alp_repro.errors import InputError
 
 BYTES = np.random.default_rng(0).integers(0, 256, (6, 4, 5, 3), dtype=np.uint8)
@@ -72,11 +78,11 @@ def test_yes_and_no_are_0_and_1() -> None:
 
 def test_a_sample_of_a_sorted_file_has_every_class() -> None:
     labels = np.repeat([0, 3, 7], [50, 30, 2])
-    found = labels[evenly(labels, 12)]
+    found = labels[balanced_indices(labels, 12)]
     assert np.bincount(found, minlength=8)[[0, 3, 7]].tolist() == [5, 5, 2]
-    assert len(set(evenly(labels, 40).tolist())) == 40
-    np.testing.assert_array_equal(evenly(labels, None), np.arange(82))
-    np.testing.assert_array_equal(evenly(labels, 82), np.arange(82))
+    assert len(set(balanced_indices(labels, 40).tolist())) == 40
+    np.testing.assert_array_equal(balanced_indices(labels, None), np.arange(82))
+    np.testing.assert_array_equal(balanced_indices(labels, 82), np.arange(82))
 
 
 def test_class_counts() -> None:
