@@ -151,7 +151,7 @@ def checked(
 
         # Attacks in float32 stay so everywhere.
         crafted_as = dtype if record.settings["attack"]["dtype"] != "float32" else None
-        yield published.attack_again(
+        yield published.rerun_attack(
             model, test, record, **extent(record), dtype=crafted_as, report=report
         )
         clock.ended(record)

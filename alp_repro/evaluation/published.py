@@ -170,7 +170,7 @@ def records_of(run: runs.RunDir) -> list[AttackRecord]:
     return found
 
 
-def attack_again(
+def rerun_attack(
     model: keras.Model,
     test: Images,
     record: AttackRecord,
@@ -236,7 +236,7 @@ def _afresh(attack: Attack | Ensemble, restarts: int, dtype: Dtype) -> Attack | 
 
 
 def gradients_again(record: AttackRecord, *, restarts: int, num_images: int) -> int:
-    """Estimate the number of gradients of `attack_again` from those of the record."""
+    """Estimate the number of gradients of `rerun_attack` from those of the record."""
     spent = record.restarts_spent(restarts)[:num_images]
     return int(record.attack.cost_of(spent).sum())
 
