@@ -96,7 +96,7 @@ class Clock:
             for name in names
             for record in published.records_of(published.published_run(name, folder=results))
         ]
-        self._left = sum(published.gradients_again(r, **extent(r)) for r in records)
+        self._left = sum(published.rerun_gradients(r, **extent(r)) for r in records)
         self._now: Progress | None = None
 
     def report(self, progress: Progress) -> None:
@@ -105,7 +105,7 @@ class Clock:
 
     def ended(self, record: AttackRecord) -> None:
         """Take note that a record has been compared."""
-        self._left -= published.gradients_again(record, **extent(record))
+        self._left -= published.rerun_gradients(record, **extent(record))
 
     def left(self, _running: float = 0.0) -> str:
         """Return the time that is left; empty before the first batch."""

@@ -235,7 +235,7 @@ def _afresh(attack: Attack | Ensemble, restarts: int, dtype: Dtype) -> Attack | 
     return dataclasses.replace(attack, restarts=restarts, dtype=dtype)
 
 
-def gradients_again(record: AttackRecord, *, restarts: int, num_images: int) -> int:
+def rerun_gradients(record: AttackRecord, *, restarts: int, num_images: int) -> int:
     """Estimate the number of gradients of `rerun_attack` from those of the record."""
     spent = record.restarts_spent(restarts)[:num_images]
     return int(record.attack.cost_of(spent).sum())
