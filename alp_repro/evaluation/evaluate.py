@@ -36,7 +36,7 @@ from alp_repro.evaluation.restarts import (
     attack_with_restarts,
     in_this_process,
 )
-from alp_repro.evaluation.store import attack_name, attack_results, described, keep, subject
+from alp_repro.evaluation.store import attack_file_name, attack_results, described, keep, subject
 from alp_repro.validation.arguments import checked_function, checked_strategy, checked_switch
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def evaluate(  # noqa: PLR0913 - settings, each by its name
       seed: seeds the random starts and targets.
       batch_size: work items in a batch, at most all of them; a larger batch is faster on a GPU. A
         result depends on it only as far as float32 kernels do.
-      folder: where the result is stored, under `attack_name`. A complete result is loaded, an
+      folder: where the result is stored, under `attack_file_name`. A complete result is loaded, an
         unfinished one is continued, and further restarts are added to it.
       indices: int [n], positions of the images in their data set, for the record.
       image_index: int [n], which seeds an image's random numbers; None: its position.
@@ -187,7 +187,7 @@ def evaluate(  # noqa: PLR0913 - settings, each by its name
         if folder is None:
             return run(fresh(), lambda record: None)
         return keep(
-            folder / attack_name(settings),
+            folder / attack_file_name(settings),
             attack_results(attack),
             settings=settings,
             fresh=fresh,

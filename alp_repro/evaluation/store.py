@@ -160,7 +160,7 @@ def subject(
 # Results of attacks
 
 
-def attack_name(settings: dict[str, Any]) -> str:
+def attack_file_name(settings: dict[str, Any]) -> str:
     """Return the file name of an attack's result, without restarts: more can be added later."""
     attack = settings["attack"]
     parts = [

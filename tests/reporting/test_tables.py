@@ -15,7 +15,7 @@ import pytest
 from alp_repro import files, runs
 from alp_repro.attacks import PGD, Attack
 from alp_repro.errors import InputError
-from alp_repro.evaluation import AttackRecord, attack_name, save_record
+from alp_repro.evaluation import AttackRecord, attack_file_name, save_record
 from alp_repro.reporting import stored_tables, table_files, tables
 from alp_repro.reporting.results import Wanted
 from alp_repro.reporting.tables import Cell, Column, TableRow
@@ -92,7 +92,7 @@ def put_record(
         losses=None if broken is None else np.ones(broken.shape, np.float32),
         broken=broken,
     )
-    save_record(run.attacks / attack_name(settings), record)
+    save_record(run.attacks / attack_file_name(settings), record)
 
 
 def test_cells_hold_ours_and_the_papers_numbers(run: RunDir) -> None:
