@@ -105,7 +105,7 @@ def heat_map(  # noqa: PLR0913 - settings, each by its name
       nb_iters: iteration counts, ascending.
       seed: seeds the random starts and targets.
       batch_size: (image, restart) items in a batch.
-      folder: where the result is stored after each column, under `map_name`. Columns that are there
+      folder: where the result is stored after each column, under `map_file_name`. Columns that are there
         are not computed again.
       strategy, jit_compile: see `Execution`.
       report: called with (columns done, columns) after each column.
@@ -163,7 +163,7 @@ def heat_map(  # noqa: PLR0913 - settings, each by its name
         if folder is None:
             return continue_map(fresh, lambda found: None)
         return keep(
-            folder / map_name(settings),
+            folder / map_file_name(settings),
             _MAPS,
             settings=settings,
             fresh=lambda: fresh,
@@ -264,7 +264,7 @@ class StepSize:
         return each
 
 
-def map_name(settings: dict[str, Any]) -> str:
+def map_file_name(settings: dict[str, Any]) -> str:
     """Return the file name of a map."""
     grid = f"{len(settings['eps_iters'])}x{len(settings['nb_iters'])}"
     eps = f"eps{settings['attack']['eps'] * 255:g}"
