@@ -30,7 +30,7 @@ from alp_repro.evaluation.input_check import (
     checked_seed,
 )
 from alp_repro.evaluation.model_check import restoring_weights, validate_model
-from alp_repro.evaluation.store import Kind, keep, result_name, subject
+from alp_repro.evaluation.store import Kind, keep, result_file_name, subject
 from alp_repro.validation.plain_numbers import whole_number
 
 if TYPE_CHECKING:
@@ -268,7 +268,7 @@ def map_file_name(settings: dict[str, Any]) -> str:
     """Return the file name of a map."""
     grid = f"{len(settings['eps_iters'])}x{len(settings['nb_iters'])}"
     eps = f"eps{settings['attack']['eps'] * 255:g}"
-    return result_name([eps, grid, f"images{settings['num_images']}"], settings)
+    return result_file_name([eps, grid, f"images{settings['num_images']}"], settings)
 
 
 def _settings(

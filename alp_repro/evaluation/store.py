@@ -71,7 +71,7 @@ def keep(
     """Load, continue, or compute the result at `path`, in one process at a time.
 
     Args:
-      path: of the result; see `result_name`.
+      path: of the result; see `result_file_name`.
       kind: its format.
       settings: its settings; a stored result with other settings is refused.
       fresh: returns a new, empty result.
@@ -128,7 +128,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 100 else text[:99] + "…"
 
 
-def result_name(
+def result_file_name(
     parts: Sequence[str], settings: dict[str, Any], *, leaving_out: Collection[str] = OF_THE_MODEL
 ) -> str:
     """Return a file name: readable parts, and eight digits of a digest of the settings."""
@@ -172,7 +172,7 @@ def attack_file_name(settings: dict[str, Any]) -> str:
         f"images{settings['num_images']}",
         *(["losses"] if settings.get("losses") else []),
     ]
-    return result_name(parts, settings)
+    return result_file_name(parts, settings)
 
 
 # The form of these settings in file names, since the first version; others are name-value.
