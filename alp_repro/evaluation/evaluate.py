@@ -36,7 +36,13 @@ from alp_repro.evaluation.restarts import (
     attack_with_restarts,
     in_this_process,
 )
-from alp_repro.evaluation.store import attack_file_name, attack_results, described, keep, subject
+from alp_repro.evaluation.store import (
+    attack_file_name,
+    attack_result_format,
+    described,
+    keep,
+    subject,
+)
 from alp_repro.validation.arguments import checked_function, checked_strategy, checked_switch
 
 if TYPE_CHECKING:
@@ -188,7 +194,7 @@ def evaluate(  # noqa: PLR0913 - settings, each by its name
             return run(fresh(), lambda record: None)
         return keep(
             folder / attack_file_name(settings),
-            attack_results(attack),
+            attack_result_format(attack),
             settings=settings,
             fresh=fresh,
             work=run,

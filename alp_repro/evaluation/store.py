@@ -230,7 +230,7 @@ def find_record(
     return None
 
 
-def attack_results(attack: Attack | Ensemble) -> Kind:
+def attack_result_format(attack: Attack | Ensemble) -> Kind:
     """Return the format of an attack's results, which are complete if they have its restarts."""
     return Kind(load_record, save_record, lambda record: record.complete_to(attack.restarts))
 
