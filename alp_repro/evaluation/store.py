@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import keras
 
 # Left out of a file's name, so that a result of another model in the same folder is noticed.
-OF_THE_MODEL = ("model", "function")
+MODEL_SETTINGS = ("model", "function")
 
 
 class Kept(Protocol):
@@ -129,7 +129,7 @@ def _short(value: Any) -> str:
 
 
 def result_file_name(
-    parts: Sequence[str], settings: dict[str, Any], *, leaving_out: Collection[str] = OF_THE_MODEL
+    parts: Sequence[str], settings: dict[str, Any], *, leaving_out: Collection[str] = MODEL_SETTINGS
 ) -> str:
     """Return a file name: readable parts, and eight digits of a digest of the settings."""
     identity = {key: value for key, value in settings.items() if key not in leaving_out}
