@@ -193,7 +193,7 @@ def _compiled(
         )
     with strategy.scope() if strategy else nullcontext():
         crafter = copy_in_dtype(model, attack.dtype) if attack.dtype != "float32" else model
-    judge = judge_of(model)
+    judge = verdict_function(model)
     crafting_logits, clean_logits = logits_function(crafter), logits_function(model)
     rows = find_rounding(
         source,
@@ -246,7 +246,7 @@ def _eager_program(
     A non-finite gradient of Cleverhans' leads to a non-finite image, which has no verdict.
     """
     logits = logits_function(model)
-    judge = tf.function(judge_of(model), jit_compile=execution.xla, autograph=False)
+    judge = tf.function(verdict_function(model), jit_compile=execution.xla, autograph=False)
     signature = _signature(image_shape, execution.batch_size)
 
     def program(items: WorkItems) -> BatchOutcome:
@@ -263,7 +263,7 @@ def _eager_program(
 _Judge = Callable[[tf.Tensor, WorkItems], tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]]
 
 
-def judge_of(model: keras.Model) -> _Judge:
+def verdict_function(model: keras.Model) -> _Judge:
     """Return a function that clips crafted images to their bounds and classifies them, float32."""
     logits = logits_function(model)
 

@@ -301,9 +301,11 @@ def test_a_mixed_precision_model_is_copied_once_and_compiled_once(
 
     monkeypatch.setattr(model_check, "float32_copy", counted)
     compiled = []
-    judge_of = programs.judge_of
+    verdict_function = programs.verdict_function
     monkeypatch.setattr(
-        programs, "judge_of", lambda judge: compiled.append(judge) or judge_of(judge)
+        programs,
+        "verdict_function",
+        lambda judge: compiled.append(judge) or verdict_function(judge),
     )
     mixed, exact = small_model("mixed_bfloat16"), small_model()
     labels = np.argmax(exact(images), axis=1)
