@@ -210,7 +210,7 @@ class Attack(abc.ABC):
         return {name: value for name, value in found.items() if name not in leaving_out}
 
     def non_default_text(self, *, leaving_out: Collection[str] = ()) -> str:
-        """Format `non_default_settings` in one line as in flags, sizes on the 0-255 scale; "" for none."""
+        """Format `non_default_settings` as in flags, sizes on the 0-255 scale; "" for none."""
         found = self.non_default_settings(leaving_out=leaving_out)
         return " ".join(f"{name}={self._shown(name, value)}" for name, value in found.items())
 

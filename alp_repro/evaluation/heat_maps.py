@@ -105,8 +105,8 @@ def heat_map(  # noqa: PLR0913 - settings, each by its name
       nb_iters: iteration counts, ascending.
       seed: seeds the random starts and targets.
       batch_size: (image, restart) items in a batch.
-      folder: where the result is stored after each column, under `map_file_name`. Columns that are there
-        are not computed again.
+      folder: where the result is stored after each column, under `map_file_name`. Columns that are
+        there are not computed again.
       strategy, jit_compile: see `Execution`.
       report: called with (columns done, columns) after each column.
       run_columns: computes the columns; None: in this process, one after the other.
