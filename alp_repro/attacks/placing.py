@@ -14,7 +14,7 @@ from alp_repro.attacks.batches import WorkItems
 BatchFunction = Callable[[WorkItems, Any], list[np.ndarray]]
 
 
-def filled_up(run: BatchFunction, *, items: int, rows: int) -> BatchFunction:
+def padded(run: BatchFunction, *, items: int, rows: int) -> BatchFunction:
     """Return a program for batches of `items` that pads them to the `rows` of a given one."""
     if rows == items:
         return run

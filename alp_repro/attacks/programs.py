@@ -27,7 +27,7 @@ from alp_repro.attacks.batches import (
 )
 from alp_repro.attacks.pgd import PGD, Iterate, PgdRun
 from alp_repro.attacks.phases import Ensemble, Phase
-from alp_repro.attacks.placing import BatchFunction, filled_up, on_replicas
+from alp_repro.attacks.placing import BatchFunction, on_replicas, padded
 from alp_repro.attacks.rounding import find_rounding
 from alp_repro.models.copies import LogitsFunction, copy_in_dtype, copy_weights, logits_function
 from alp_repro.models.program_cache import kept_for_models
@@ -231,7 +231,7 @@ def _compiled(
         return [value.numpy() for value in program(items, list(sizes))]
 
     run = on_one_device if strategy is None else on_replicas(program, strategy)
-    return filled_up(run, items=execution.items, rows=rows * execution.replicas), update
+    return padded(run, items=execution.items, rows=rows * execution.replicas), update
 
 
 def _eager_program(
