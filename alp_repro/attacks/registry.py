@@ -75,7 +75,7 @@ def attack_class(name: str) -> type[Attack]:
     return ATTACKS[name]
 
 
-def usual(attack: type[Attack], eps: float, **settings: Any) -> Attack:
+def default_attack(attack: type[Attack], eps: float, **settings: Any) -> Attack:
     """Return an attack, with 40 steps of eps/4 if these settings have no default of their own.
 
     Args:
