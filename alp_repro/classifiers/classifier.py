@@ -115,7 +115,7 @@ def _of_graph(model: keras.Model, image_shape: ImageShape, pixels: PixelScale) -
             "one of each"
         )
     reshaped = _model_shape(tuple(model.inputs[0].shape[1:]), image_shape)
-    notes = [_scale_note(pixels)] if not pixels.unchanged else []
+    notes = [_scale_note(pixels)] if not pixels.is_identity else []
     if reshaped:
         notes.append(f"images reshaped to {reshaped}, the model's input shape")
     of_keras = type(model).__module__.partition(".")[0] == "keras"
@@ -133,12 +133,12 @@ def _of_graph(model: keras.Model, image_shape: ImageShape, pixels: PixelScale) -
     one = core.outputs[0].shape[-1] == 1 and len(core.outputs[0].shape) == 2
     if one:
         notes.append(_ONE_OUTPUT_NOTE)
-    if pixels.unchanged and not reshaped and not one:
+    if pixels.is_identity and not reshaped and not one:
         adapted = core
     else:
         images = keras.Input(image_shape, dtype="float32", name="unit_images")
         x: Any = images
-        if not pixels.unchanged:
+        if not pixels.is_identity:
             x = keras.layers.Rescaling(
                 _number(pixels.scale), _number(pixels.offset), dtype="float32", name="own_pixels"
             )(x)
@@ -278,7 +278,7 @@ def _of_function(
     function: Callable[..., Any], image_shape: ImageShape, pixels: PixelScale
 ) -> Classifier:
     model = FunctionModel(function, pixels=pixels)
-    notes = [_scale_note(pixels)] if not pixels.unchanged else []
+    notes = [_scale_note(pixels)] if not pixels.is_identity else []
     probe = _probes(image_shape)
     try:
         model.learn_outputs(probe)

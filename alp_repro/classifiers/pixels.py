@@ -27,7 +27,7 @@ class PixelScale:
         return {len(self.scale), len(self.offset)} <= {1, channels}
 
     @property
-    def unchanged(self) -> bool:
+    def is_identity(self) -> bool:
         """True if the model takes pixels in [0, 1]."""
         return set(self.scale) == {1.0} and set(self.offset) == {0.0}
 

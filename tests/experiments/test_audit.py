@@ -260,7 +260,7 @@ def values(*arguments: str) -> flags.FlagValues:
 
 
 def test_pixel_flags() -> None:
-    assert classifier_flags.pixels(values()).unchanged
+    assert classifier_flags.pixels(values()).is_identity
     assert classifier_flags.pixels(values("--pixel_range=-1,1")).scale == (2.0,)
     scale = classifier_flags.pixels(
         values("--pixel_mean=0.5,0.4,0.3", "--pixel_deviation=0.25,0.25,0.5")
