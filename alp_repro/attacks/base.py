@@ -158,7 +158,7 @@ class Attack(abc.ABC):
 
     def __post_init__(self) -> None:
         """Convert NumPy numbers to Python's and check every setting."""
-        for name, kind in kinds(type(self)).items():
+        for name, kind in setting_types(type(self)).items():
             value = getattr(self, name)
             if kind in (float, int, bool):
                 object.__setattr__(self, name, _plain(name, value, kind))
@@ -264,7 +264,7 @@ class Attack(abc.ABC):
     @classmethod
     def knows(cls, name: str) -> bool:
         """Return whether stored settings of this attack may have one of this name."""
-        return name in kinds(cls) or name in ALWAYS_STORED or name in VARIED
+        return name in setting_types(cls) or name in ALWAYS_STORED or name in VARIED
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
@@ -283,7 +283,7 @@ def size_settings(attack: type[Attack]) -> frozenset[str]:
 
 
 @functools.cache
-def kinds(attack: type[Attack]) -> dict[str, Any]:
+def setting_types(attack: type[Attack]) -> dict[str, Any]:
     """Return the type of each setting."""
     hints = get_type_hints(attack)
     return {field.name: hints[field.name] for field in dataclasses.fields(attack)}

@@ -10,7 +10,7 @@ import numpy as np
 
 from alp_repro import attacks
 from alp_repro.attacks import Attack, Ensemble
-from alp_repro.attacks.base import kinds, size_settings
+from alp_repro.attacks.base import setting_types, size_settings
 from alp_repro.attacks.presets import PRESETS
 from alp_repro.attacks.registry import attack_class, default_attack
 from alp_repro.attacks.turns import Turns
@@ -81,7 +81,7 @@ def parse_attack(spec: str, values: flags.FlagValues) -> Attack | Ensemble:
         return dataclasses.replace(PRESETS[method](eps, dtype=dtype), **settings)
     fields = {field.name: field for field in dataclasses.fields(attack)}
     for name, flag in SHARED.items():
-        known = name in fields and shared[name] in get_args(kinds(attack)[name])
+        known = name in fields and shared[name] in get_args(setting_types(attack)[name])
         if known and fields[name].default == values[flag].default:
             settings.setdefault(name, shared[name])
     return default_attack(attack, eps, **settings)
@@ -105,9 +105,9 @@ def watch_attack(values: flags.FlagValues) -> Attack:
 
 
 def _parse_value(spec: str, attack: type[Attack], key: str, value: str) -> Any:
-    kind = kinds(attack).get(key)
+    kind = setting_types(attack).get(key)
     if kind is None:
-        known = ", ".join(kinds(attack))
+        known = ", ".join(setting_types(attack))
         raise InputError(f"--attack={spec}: unknown {key!r}; one of {known}")
     try:
         if kind is float:
