@@ -184,7 +184,7 @@ class Attack(abc.ABC):
             if value > most:
                 raise InputError(f"attack {field.name} {shown(value)}: expected at most {most:,}")
 
-    def holding(self, **values: Any) -> Self:
+    def replace_unchecked(self, **values: Any) -> Self:
         """Return a copy with other values, which may be tensors and are not checked."""
         held = copy.copy(self)
         for name, value in values.items():

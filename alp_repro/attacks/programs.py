@@ -146,7 +146,7 @@ def grid_program(
 def _shape_of(attack: Attack) -> Attack:
     """Return an attack with 1 for the restarts and the settings that a program takes as tensors."""
     ones = {name: type(getattr(attack, name))(1) for name in attack.numbers}
-    return attack.holding(**ones, restarts=1)
+    return attack.replace_unchecked(**ones, restarts=1)
 
 
 def _as_array(number: Any) -> np.ndarray:
@@ -220,7 +220,7 @@ def _compiled(
         jit_compile=execution.xla,
     )
     def program(items: WorkItems, numbers: list[tf.Tensor]) -> tuple[tf.Tensor, ...]:
-        held = attack.holding(**dict(zip(spec, numbers, strict=True)))
+        held = attack.replace_unchecked(**dict(zip(spec, numbers, strict=True)))
         given = CraftItems(*items[:4], tf.constant(seed), clean_logits)
         if counts is None or not isinstance(held, PGD):
             crafted = held.craft(crafting_logits, given)

@@ -77,7 +77,7 @@ class Crafter:
             scale = tf.cast(step + 1, tf.float32) / objective.attack_warmup_steps
             scale = tf.minimum(scale, 1.0)
         starts = self._starts(images, scale, seed) if attack.random_start else images
-        held = attack.holding(eps=attack.eps * scale)
+        held = attack.replace_unchecked(eps=attack.eps * scale)
         if isinstance(attack, PGD):
             ball = attack.eps
             if objective.crafting == "n_fgsm":  # as far as noise and step can go
@@ -85,7 +85,7 @@ class Crafter:
             iterations = attack.nb_iter
             if objective.attack_warmup_nb_iter is not None:
                 iterations = tf.where(scale < 1, objective.attack_warmup_nb_iter, iterations)
-            held = attack.holding(
+            held = attack.replace_unchecked(
                 eps=ball * scale, eps_iter=attack.eps_iter * scale, nb_iter=iterations
             )
             if objective.crafting == "trades":

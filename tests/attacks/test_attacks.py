@@ -162,7 +162,7 @@ def test_given_sizes_replace_the_attacks_own() -> None:
         recorder,
         tf.constant(images),
         tf.constant([1, 2]),
-        attack=attack(eps=0.2, eps_iter=0.15).holding(
+        attack=attack(eps=0.2, eps_iter=0.15).replace_unchecked(
             eps=tf.constant(0.1), eps_iter=tf.constant(0.075), nb_iter=tf.constant(2)
         ),
         starts=tf.constant(images),
