@@ -254,7 +254,7 @@ class Attack(abc.ABC):
         """
         own = {field.name: field for field in dataclasses.fields(cls)}
         for name, value in stored.items():
-            if not cls.knows(name) and REMOVED_SETTINGS.get(name) != value:
+            if not cls.accepts_setting(name) and REMOVED_SETTINGS.get(name) != value:
                 raise InputError(f"{name}: the attack {cls.name} has no such setting")
         needed = [n for n, f in own.items() if f.default is dataclasses.MISSING and n not in stored]
         if needed:
@@ -262,7 +262,7 @@ class Attack(abc.ABC):
         return cls(**{name: value for name, value in stored.items() if name in own})
 
     @classmethod
-    def knows(cls, name: str) -> bool:
+    def accepts_setting(cls, name: str) -> bool:
         """Return whether stored settings of this attack may have one of this name."""
         return name in setting_types(cls) or name in ALWAYS_STORED or name in VARIED
 

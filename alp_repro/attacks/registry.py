@@ -105,7 +105,7 @@ def attack_from_json(described: Any, *, extra_keys: bool = False) -> Attack:
     settings = dict(described)
     attack = attack_class(settings.pop("method", PGD.name))
     if extra_keys:
-        settings = {name: value for name, value in settings.items() if attack.knows(name)}
+        settings = {name: value for name, value in settings.items() if attack.accepts_setting(name)}
     return attack.from_stored(settings)
 
 
