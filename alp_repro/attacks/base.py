@@ -101,7 +101,7 @@ class Attack(abc.ABC):
       numbers: settings that a compiled program takes as tensors, so that attacks which differ only
         in these share a program; the others are part of the program.
       needs_gradient: the attack follows the model's gradient and cannot move without one.
-      of_the_paper: the defaults are the paper's attack.
+      is_paper_attack: the defaults are the paper's attack.
 
     Raises:
       InputError: a size or count out of range, or an unknown choice; the message says what is
@@ -115,7 +115,7 @@ class Attack(abc.ABC):
     name: ClassVar[str]
     numbers: ClassVar[tuple[str, ...]] = ("eps",)
     needs_gradient: ClassVar[bool] = True
-    of_the_paper: ClassVar[bool] = False
+    is_paper_attack: ClassVar[bool] = False
 
     @abc.abstractmethod
     def craft(self, logits: LogitsFunction, items: CraftItems) -> Crafted:
@@ -201,7 +201,7 @@ class Attack(abc.ABC):
         Args:
           leaving_out: fields that do not count, such as `EXECUTION` when comparing attacks.
         """
-        found = {} if self.of_the_paper else {"method": self.name}
+        found = {} if self.is_paper_attack else {"method": self.name}
         found |= {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)

@@ -62,7 +62,7 @@ class PGD(GradientAttack):
 
     name: ClassVar[str] = "pgd"
     numbers: ClassVar[tuple[str, ...]] = ("eps", "eps_iter", "nb_iter")
-    of_the_paper: ClassVar[bool] = True
+    is_paper_attack: ClassVar[bool] = True
 
     def check(self) -> None:
         """Raise InputError on settings out of range or in conflict."""

@@ -89,7 +89,7 @@ class Ensemble:
     restarts: int = 0
 
     needs_gradient = True
-    of_the_paper = False
+    is_paper_attack = False
 
     def __post_init__(self) -> None:
         """Count the runs and check that the phases fit together."""

@@ -34,7 +34,7 @@ class Turns(PGD):
     own_step: float = 0.125
 
     name: ClassVar[str] = "turns"
-    of_the_paper: ClassVar[bool] = False
+    is_paper_attack: ClassVar[bool] = False
 
     def check(self) -> None:
         """Raise InputError on settings out of range or in conflict."""

@@ -171,7 +171,7 @@ class Column:
             title += f" (here r={' or '.join(map(str, restarts))})"
         if self._departures:
             title += f", ours: {self._departures}"
-        return ("" if attack.of_the_paper else f"{attack.name}: ") + title
+        return ("" if attack.is_paper_attack else f"{attack.name}: ") + title
 
     @property
     def _departures(self) -> str:
