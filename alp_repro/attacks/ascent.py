@@ -69,10 +69,10 @@ class GradientAttack(Attack):
         starts, of_items = items.images, items.random_keys
         if self.random_start:
             starts = random_starts(items.images, eps=self.eps, **of_items)
-        return Draws(starts, aims(self.target, items))
+        return Draws(starts, item_targets(self.target, items))
 
 
-def aims(target: Target, items: CraftItems) -> tf.Tensor | None:
+def item_targets(target: Target, items: CraftItems) -> tf.Tensor | None:
     """Return the class that each item aims at; see `choose_targets`."""
     if target == "none":
         return None

@@ -10,7 +10,7 @@ import tensorflow as tf
 from cleverhans.tf2.attacks.projected_gradient_descent import projected_gradient_descent
 from cleverhans.tf2.attacks.spsa import SPSAAdam, margin_logit_loss, projected_optimization
 
-from alp_repro.attacks.ascent import aims
+from alp_repro.attacks.ascent import item_targets
 from alp_repro.attacks.base import Crafted
 from alp_repro.attacks.losses import finite_gradient
 from alp_repro.attacks.spsa import SAMPLES
@@ -33,7 +33,7 @@ def cleverhans_pgd(attack: PGD, logits: LogitsFunction, items: CraftItems) -> Cr
     tf.random.set_seed(
         mixed_seed(int(items.seed), int(items.image_index[0]), int(items.restart[0]))
     )
-    targets = aims(attack.target, items)
+    targets = item_targets(attack.target, items)
     found = projected_gradient_descent(
         logits,
         items.images,
@@ -76,7 +76,7 @@ class SpsaAdam(SPSAAdam):
 
 def cleverhans_spsa(attack: SPSA, logits: LogitsFunction, items: CraftItems) -> Crafted:
     """Call Cleverhans' SPSA, one image at a time as it requires (Uesato et al. 2018)."""
-    targets = aims(attack.target, items)
+    targets = item_targets(attack.target, items)
     sign, classes = (-1.0, items.labels) if targets is None else (1.0, targets)
 
     def loss(points: tf.Tensor, aim: tf.Tensor) -> tf.Tensor:

@@ -15,7 +15,7 @@ import numpy as np
 
 from alp_repro import stateless_random
 from alp_repro.attacks.apgd import linf_bounds
-from alp_repro.attacks.ascent import aims
+from alp_repro.attacks.ascent import item_targets
 from alp_repro.attacks.base import ALWAYS_STORED, STEPS, Attack, Cost, Crafted
 from alp_repro.attacks.draws import Target, item_seed
 from alp_repro.attacks.losses import Loss, attack_loss, min_classes, misclassified
@@ -77,7 +77,7 @@ class Square(Attack):
             eps=self.eps,
             nb_iter=self.nb_iter,
             loss=self.loss,
-            targets=aims(self.target, items),
+            targets=item_targets(self.target, items),
             **items.random_keys,
         )
         return Crafted(found, tf.zeros_like(items.labels))
