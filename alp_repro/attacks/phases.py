@@ -58,7 +58,7 @@ class Phase:
             )
 
 
-class Reached(Protocol):
+class RunState(Protocol):
     """The state of the runs on each image, as in an `AttackRecord`."""
 
     @property
@@ -181,7 +181,7 @@ class Ensemble:
         budget = max(budget for _, _, budget in self._rounds)
         return min(most, max(budget, first)) if budget else most
 
-    def allowed(self, reached: Reached, restarts: int) -> np.ndarray:
+    def allowed(self, reached: RunState, restarts: int) -> np.ndarray:
         """Return how many of the first `restarts` runs each image gets, int [n], as known so far.
 
         Until the phases before the first budget are complete, only their runs. Then the runs of the
