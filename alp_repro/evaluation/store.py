@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 MODEL_SETTINGS = ("model", "function")
 
 
-class Kept(Protocol):
+class StoredResult(Protocol):
     """A stored result: a dataclass with its settings and its provenance."""
 
     @property
