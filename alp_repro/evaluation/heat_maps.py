@@ -30,7 +30,7 @@ from alp_repro.evaluation.input_check import (
     checked_seed,
 )
 from alp_repro.evaluation.model_check import restoring_weights, validate_model
-from alp_repro.evaluation.store import Kind, keep, result_file_name, subject
+from alp_repro.evaluation.store import ResultFormat, keep, result_file_name, subject
 from alp_repro.validation.plain_numbers import whole_number
 
 if TYPE_CHECKING:
@@ -329,4 +329,4 @@ def load_heat_map(path: Path) -> HeatMap:
         return found
 
 
-_MAPS = Kind(load_heat_map, save_heat_map, lambda found: found.complete)
+_MAPS = ResultFormat(load_heat_map, save_heat_map, lambda found: found.complete)

@@ -25,7 +25,7 @@ from alp_repro.evaluation.input_check import (
     checked_labels,
 )
 from alp_repro.evaluation.model_check import restoring_weights, validate_model
-from alp_repro.evaluation.store import Kind, keep, result_file_name
+from alp_repro.evaluation.store import ResultFormat, keep, result_file_name
 from alp_repro.models.copies import logits_function
 from alp_repro.validation.plain_numbers import shown, whole_number
 
@@ -253,7 +253,9 @@ def surfaces_of_run(
     return keep(
         # The name includes the model: surfaces of several models may be in one folder.
         run.path / "surfaces" / result_file_name(parts, settings, leaving_out=()),
-        Kind(lambda path: load_surfaces(path, plane), save_surfaces, lambda found: found.complete),
+        ResultFormat(
+            lambda path: load_surfaces(path, plane), save_surfaces, lambda found: found.complete
+        ),
         settings=settings,
         fresh=lambda: Surfaces(
             losses=np.full((count, side, side), np.nan, np.float32),

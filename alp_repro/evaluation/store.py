@@ -50,7 +50,7 @@ Save = Callable[[R], None]
 
 
 @dataclasses.dataclass(frozen=True)
-class Kind:
+class ResultFormat:
     """How results of one kind are loaded, saved, and found to be complete."""
 
     load: Callable[[Path], Any]
@@ -60,7 +60,7 @@ class Kind:
 
 def keep(
     path: Path,
-    kind: Kind,
+    kind: ResultFormat,
     *,
     settings: dict[str, Any],
     fresh: Callable[[], R],
@@ -230,9 +230,11 @@ def find_record(
     return None
 
 
-def attack_result_format(attack: Attack | Ensemble) -> Kind:
+def attack_result_format(attack: Attack | Ensemble) -> ResultFormat:
     """Return the format of an attack's results, which are complete if they have its restarts."""
-    return Kind(load_record, save_record, lambda record: record.complete_to(attack.restarts))
+    return ResultFormat(
+        load_record, save_record, lambda record: record.complete_to(attack.restarts)
+    )
 
 
 def described(attack: Attack | Ensemble) -> dict[str, Any]:
