@@ -39,7 +39,7 @@ class Digests:
     first: tuple[str, ...]
 
 
-def kept(folder: Path, *, split: str) -> Digests | None:
+def load(folder: Path, *, split: str) -> Digests | None:
     """Return the stored digests of a dataset; None if there are no valid ones.
 
     Args:
@@ -55,7 +55,7 @@ def kept(folder: Path, *, split: str) -> Digests | None:
     return found
 
 
-def keep(folder: Path, images: np.ndarray, labels: np.ndarray, indices: np.ndarray) -> None:
+def save(folder: Path, images: np.ndarray, labels: np.ndarray, indices: np.ndarray) -> None:
     """Store the digests of a test split in its dataset's folder, if that is possible.
 
     Args:

@@ -70,7 +70,7 @@ def load_split(
             )
     if split == "test" and 0 < count == available:
         drawn = evaluation_indices(name, _drawn(spec, available), available=available)
-        digests.keep(folder, images, labels, drawn)
+        digests.save(folder, images, labels, drawn)
     return Images(images, labels, np.arange(count, dtype=np.int64), record.summary)
 
 
@@ -164,7 +164,7 @@ def evaluation_digest(
     """
     spec = dataset_spec(name)
     folder = prepare.prepared_folder(spec, store.chosen_data_dir(data_dir))
-    known = digests.kept(folder, split=spec.test_split)
+    known = digests.load(folder, split=spec.test_split)
     if known is not None and num_images == "all":
         return known.whole
     if known is not None and isinstance(num_images, int) and 1 <= num_images <= len(known.first):
@@ -176,7 +176,7 @@ def evaluation_split_size(name: str, *, data_dir: str | Path | None = None) -> i
     """Return the number of images in the prepared test split."""
     spec = dataset_spec(name)
     folder = prepare.prepared_folder(spec, store.chosen_data_dir(data_dir))
-    known = digests.kept(folder, split=spec.test_split)
+    known = digests.load(folder, split=spec.test_split)
     return known.images if known is not None else split_sizes(name, data_dir=data_dir)["test"]
 
 
