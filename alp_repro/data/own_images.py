@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 MOST_IMAGES = 10**9  # far more than any real call needs
 # The names of images and labels in common .npz files; the test split first.
-NAMES = (
+ARRAY_NAMES = (
     ("x_test", "y_test"),
     ("test_images", "test_labels"),
     ("X_test", "Y_test"),
@@ -71,7 +71,7 @@ def read_own_images(
     """Read images and labels from a file, a folder, or a TFDS data set's test split.
 
     Args:
-      source: an `.npz` file with images and labels under common names (`NAMES`); a folder with one
+      source: an `.npz` file with images and labels under common names (`ARRAY_NAMES`); a folder with one
         subfolder of images per class; the name of a TFDS data set.
       limit: the number of images, spread evenly over the classes (`balanced_indices`). None: all.
       data_dir: of TFDS.
@@ -116,14 +116,14 @@ def _of_file(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
         raise InputError(f"data {path} is truncated or not an .npz file")
     try:
         with np.load(path, allow_pickle=False) as file:
-            there = [pair for pair in NAMES if set(pair) <= set(file.files)]
+            there = [pair for pair in ARRAY_NAMES if set(pair) <= set(file.files)]
             if there:
                 x, y = there[0]
                 return file[x], file[y], _taken(there)
             found = ", ".join(file.files[:8]) or "nothing"
     except Exception as error:  # zipfile, zlib, tokenize and NumPy raise errors of many kinds
         raise InputError(f"data {path} cannot be read ({reason(error)})") from error
-    pairs = ", ".join(f"{x} and {y}" for x, y in NAMES[:1] + NAMES[4:8])
+    pairs = ", ".join(f"{x} and {y}" for x, y in ARRAY_NAMES[:1] + ARRAY_NAMES[4:8])
     raise InputError(f"data {path} has the arrays {found}: expected images and labels as {pairs}")
 
 
