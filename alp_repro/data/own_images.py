@@ -71,8 +71,8 @@ def read_own_images(
     """Read images and labels from a file, a folder, or a TFDS data set's test split.
 
     Args:
-      source: an `.npz` file with images and labels under common names (`ARRAY_NAMES`); a folder with one
-        subfolder of images per class; the name of a TFDS data set.
+      source: an `.npz` file with images and labels under common names (`ARRAY_NAMES`); a folder
+        with one subfolder of images per class; the name of a TFDS data set.
       limit: the number of images, spread evenly over the classes (`balanced_indices`). None: all.
       data_dir: of TFDS.
       class_names: the order of the subfolders, see `read_folder`.

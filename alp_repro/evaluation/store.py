@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -33,18 +33,7 @@ if TYPE_CHECKING:
 MODEL_SETTINGS = ("model", "function")
 
 
-class StoredResult(Protocol):
-    """A stored result: a dataclass with its settings and its provenance."""
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The settings of this result."""
-
-    @property
-    def sessions(self) -> list[dict[str, Any]]:
-        """Provenance of every process that worked on it."""
-
-
+# A result: a dataclass with `settings`, and `sessions` for the provenance of each process.
 R = TypeVar("R", bound=Any)
 Save = Callable[[R], None]
 
