@@ -7,7 +7,7 @@ from collections.abc import Callable
 from alp_repro.attacks.auto_attack import autoattack
 from alp_repro.attacks.base import Attack
 from alp_repro.attacks.phases import Ensemble, Phase
-from alp_repro.attacks.registry import attack_class, default_attack
+from alp_repro.attacks.registry import attack_class, attack_with_default_steps
 from alp_repro.attacks.square import Square
 from alp_repro.attacks.turns import Turns
 from alp_repro.errors import InputError
@@ -73,4 +73,4 @@ def attack_named(name: str, *, eps: float | None) -> Attack | Ensemble:
         raise InputError(f"attack {name!r}: expected eps=..., a size on the [0, 1] scale")
     if name in PRESETS:
         return PRESETS[name](eps)
-    return default_attack(attack_class(name), eps)
+    return attack_with_default_steps(attack_class(name), eps)

@@ -75,7 +75,7 @@ def attack_class(name: str) -> type[Attack]:
     return ATTACKS[name]
 
 
-def default_attack(attack: type[Attack], eps: float, **settings: Any) -> Attack:
+def attack_with_default_steps(attack: type[Attack], eps: float, **settings: Any) -> Attack:
     """Return an attack, with 40 steps of eps/4 if these settings have no default of their own.
 
     Args:

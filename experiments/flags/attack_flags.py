@@ -12,7 +12,7 @@ from alp_repro import attacks
 from alp_repro.attacks import Attack, Ensemble
 from alp_repro.attacks.base import setting_types, size_settings
 from alp_repro.attacks.presets import PRESETS
-from alp_repro.attacks.registry import attack_class, default_attack
+from alp_repro.attacks.registry import attack_class, attack_with_default_steps
 from alp_repro.attacks.turns import Turns
 from alp_repro.data import dataset_spec
 from alp_repro.errors import InputError
@@ -84,7 +84,7 @@ def parse_attack(spec: str, values: flags.FlagValues) -> Attack | Ensemble:
         known = name in fields and shared[name] in get_args(setting_types(attack)[name])
         if known and fields[name].default == values[flag].default:
             settings.setdefault(name, shared[name])
-    return default_attack(attack, eps, **settings)
+    return attack_with_default_steps(attack, eps, **settings)
 
 
 def watch_attack(values: flags.FlagValues) -> Attack:
