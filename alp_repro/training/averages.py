@@ -10,7 +10,7 @@ import tensorflow as tf
 from alp_repro.errors import InputError
 from alp_repro.models.copies import LogitsFunction
 from alp_repro.training.objective import Objective
-from alp_repro.training.passes import Passed, averages_of, halves, in_shares
+from alp_repro.training.passes import ShareLogits, averages_of, halves, in_shares
 
 
 def check(classifier: keras.Model, objective: Objective) -> None:
@@ -47,7 +47,7 @@ def move(
 
 def _further_passes(
     logits: LogitsFunction, objective: Objective, clean: tf.Tensor, adversarial: tf.Tensor
-) -> Passed:
+) -> ShareLogits:
     """Make the passes of the authors' graph that the loss does not make.
 
     Two of the clean images, one of each half of the pairs, and one of an adversarial batch that no
@@ -58,4 +58,4 @@ def _further_passes(
     further += [] if "clp" in alone else halves(clean)
     for images in (*further, adversarial):
         logits(images)
-    return Passed(None, None, {})
+    return ShareLogits(None, None, {})

@@ -17,7 +17,7 @@ from alp_repro.training import averages, inputs
 from alp_repro.training.crafter import Crafter
 from alp_repro.training.loss_terms import forward, weighted_terms
 from alp_repro.training.objective import Objective, resolve_objective
-from alp_repro.training.passes import Passed, averages_of, in_shares
+from alp_repro.training.passes import ShareLogits, averages_of, in_shares
 from alp_repro.training.replicas import replica_slice, spans_machines
 from alp_repro.training.seeds import NOISE, START, step_seed
 from alp_repro.validation.plain_numbers import number, whole_number
@@ -249,7 +249,7 @@ class LogitPairing(keras.Model):
             with self.distribute_strategy.scope():
                 self._prepare(None)
 
-    def _terms(self, labels: tf.Tensor, passed: list[Passed]) -> dict[str, tf.Tensor]:
+    def _terms(self, labels: tf.Tensor, passed: list[ShareLogits]) -> dict[str, tf.Tensor]:
         """Return the weighted terms of the loss, without those of weight 0; means over shares."""
         terms = [
             weighted_terms(self.objective, part, share)
@@ -264,7 +264,9 @@ class LogitPairing(keras.Model):
             means[_OF_LAYERS] = tf.add_n([tf.cast(v, tf.float32) for v in self.classifier.losses])
         return means
 
-    def _update_compiled(self, clean: tf.Tensor, labels: tf.Tensor, passed: list[Passed]) -> None:
+    def _update_compiled(
+        self, clean: tf.Tensor, labels: tf.Tensor, passed: list[ShareLogits]
+    ) -> None:
         """Update the metrics of `compile` on the clean images, with an extra pass if needed."""
         metrics = self._compiled_metrics()
         if not metrics:
@@ -281,7 +283,7 @@ class LogitPairing(keras.Model):
         loss: tf.Tensor,
         terms: dict[str, tf.Tensor],
         labels: tf.Tensor,
-        passed: list[Passed],
+        passed: list[ShareLogits],
     ) -> dict[str, tf.Tensor]:
         self._means["loss"].update_state(loss)
         for name, value in terms.items():

@@ -8,17 +8,17 @@ from alp_repro import losses
 from alp_repro.losses import PENALTIES
 from alp_repro.models.copies import LogitsFunction
 from alp_repro.training.objective import Objective
-from alp_repro.training.passes import Passed, halves
+from alp_repro.training.passes import ShareLogits, halves
 
 
 def forward(
     logits: LogitsFunction, objective: Objective, clean: tf.Tensor, adversarial: tf.Tensor | None
-) -> Passed:
+) -> ShareLogits:
     """Make the objective's forward passes on one share of a batch."""
     if objective.joint_batch and adversarial is not None:
         both = logits(tf.concat([clean, adversarial], axis=0))
         halves_of_both = tf.split(both, 2)
-        return Passed(halves_of_both[0], halves_of_both[1], {})
+        return ShareLogits(halves_of_both[0], halves_of_both[1], {})
     clean_logits = logits(clean) if objective.uses_clean else None
     alone = {}
     for name in objective.penalties if objective.separate_passes else ():
@@ -27,10 +27,12 @@ def forward(
             parts = halves(clean) if penalty.pairs else (clean,)
             alone[name] = tf.concat([logits(part) for part in parts], axis=0)
     uses_adversarial = adversarial is not None and objective.uses_adversarial
-    return Passed(clean_logits, logits(adversarial) if uses_adversarial else None, alone)
+    return ShareLogits(clean_logits, logits(adversarial) if uses_adversarial else None, alone)
 
 
-def weighted_terms(objective: Objective, labels: tf.Tensor, share: Passed) -> dict[str, tf.Tensor]:
+def weighted_terms(
+    objective: Objective, labels: tf.Tensor, share: ShareLogits
+) -> dict[str, tf.Tensor]:
     """Return the weighted terms of one share's loss by name, without those of weight 0."""
     smoothing = objective.label_smoothing
     terms = {}

@@ -11,7 +11,7 @@ import tensorflow as tf
 from alp_repro.models.copies import LogitsFunction
 
 
-class Passed(NamedTuple):
+class ShareLogits(NamedTuple):
     """Logits of one share of a batch, float32 [share, classes] each.
 
     Attributes:
@@ -41,12 +41,12 @@ def halves(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def in_shares(
-    forward: Callable[..., Passed],
+    forward: Callable[..., ShareLogits],
     batches: tuple[tf.Tensor | None, ...],
     *,
     shares: int,
     averages: list[keras.Variable],
-) -> list[Passed]:
+) -> list[ShareLogits]:
     """Pass equal shares of a batch through the model separately, as on separate replicas.
 
     Args:
