@@ -45,6 +45,8 @@ def weighted_terms(
     of_kind = {"clean": share.clean, "adversarial": share.adversarial, "labels": labels}
     for name, weight in objective.penalties.items():
         penalty = PENALTIES[name]
-        given = of_kind | ({"clean": share.alone[name]} if name in share.alone else {})
+        given = of_kind | (
+            {"clean": share.penalty_logits[name]} if name in share.penalty_logits else {}
+        )
         terms[name] = weight * penalty.function(*(given[kind] for kind in penalty.needs))
     return terms

@@ -16,12 +16,12 @@ class ShareLogits(NamedTuple):
 
     Attributes:
       clean, adversarial: None if no pass was needed.
-      alone: penalty -> logits of a separate pass, which replace the clean ones.
+      penalty_logits: penalty -> logits of a separate pass, which replace the clean ones.
     """
 
     clean: tf.Tensor | None
     adversarial: tf.Tensor | None
-    alone: dict[str, tf.Tensor]
+    penalty_logits: dict[str, tf.Tensor]
 
 
 def averages_of(model: keras.Model) -> list[keras.Variable]:
