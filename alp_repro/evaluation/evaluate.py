@@ -41,7 +41,7 @@ from alp_repro.evaluation.store import (
     attack_result_format,
     described,
     keep,
-    subject,
+    subject_settings,
 )
 from alp_repro.validation.arguments import checked_function, checked_strategy, checked_switch
 
@@ -158,7 +158,7 @@ def evaluate(  # noqa: PLR0913 - settings, each by its name
             "attack": described(attack),
             "seed": seed,
             "batch_size": batch_size,
-            **subject(model, images, labels, judge=judge),
+            **subject_settings(model, images, labels, judge=judge),
         }
         if guide is not None:  # in the name too: the model's own record may lie beside it
             settings["surrogate"] = runs.weights_hash(guide) if guide.weights else guide.name

@@ -30,7 +30,7 @@ from alp_repro.evaluation.input_check import (
     checked_seed,
 )
 from alp_repro.evaluation.model_check import restoring_weights, validate_model
-from alp_repro.evaluation.store import ResultFormat, keep, result_file_name, subject
+from alp_repro.evaluation.store import ResultFormat, keep, result_file_name, subject_settings
 from alp_repro.validation.plain_numbers import whole_number
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def heat_map(  # noqa: PLR0913 - settings, each by its name
         judge, _ = validate_model(model, images, labels, attack=attack)
         settings = {
             **_settings(attack, eps_iters, nb_iters, seed, batch_size),
-            **subject(model, images, labels, judge=judge),
+            **subject_settings(model, images, labels, judge=judge),
         }
         fresh = HeatMap(
             broken=np.zeros((len(eps_iters), len(nb_iters), len(images)), bool),

@@ -126,7 +126,7 @@ def result_file_name(
     return "_".join([*parts, digest]) + ".npz"
 
 
-def subject(
+def subject_settings(
     model: keras.Model, images: np.ndarray, labels: np.ndarray, *, judge: keras.Model
 ) -> dict[str, Any]:
     """Return the part of a result's settings that identifies the images, labels and model.
