@@ -40,7 +40,7 @@ from alp_repro.evaluation.store import (
     attack_file_name,
     attack_result_format,
     described,
-    keep,
+    load_or_compute,
     subject_settings,
 )
 from alp_repro.validation.arguments import checked_function, checked_strategy, checked_switch
@@ -192,7 +192,7 @@ def evaluate(  # noqa: PLR0913 - settings, each by its name
 
         if folder is None:
             return run(fresh(), lambda record: None)
-        return keep(
+        return load_or_compute(
             folder / attack_file_name(settings),
             attack_result_format(attack),
             settings=settings,

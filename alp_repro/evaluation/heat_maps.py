@@ -30,7 +30,12 @@ from alp_repro.evaluation.input_check import (
     checked_seed,
 )
 from alp_repro.evaluation.model_check import restoring_weights, validate_model
-from alp_repro.evaluation.store import ResultFormat, keep, result_file_name, subject_settings
+from alp_repro.evaluation.store import (
+    ResultFormat,
+    load_or_compute,
+    result_file_name,
+    subject_settings,
+)
 from alp_repro.validation.plain_numbers import whole_number
 
 if TYPE_CHECKING:
@@ -162,7 +167,7 @@ def heat_map(  # noqa: PLR0913 - settings, each by its name
 
         if folder is None:
             return continue_map(fresh, lambda found: None)
-        return keep(
+        return load_or_compute(
             folder / map_file_name(settings),
             _MAPS,
             settings=settings,

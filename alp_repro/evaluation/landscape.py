@@ -25,7 +25,7 @@ from alp_repro.evaluation.input_check import (
     checked_labels,
 )
 from alp_repro.evaluation.model_check import restoring_weights, validate_model
-from alp_repro.evaluation.store import ResultFormat, keep, result_file_name
+from alp_repro.evaluation.store import ResultFormat, load_or_compute, result_file_name
 from alp_repro.models.copies import logits_function
 from alp_repro.validation.plain_numbers import shown, whole_number
 
@@ -250,7 +250,7 @@ def surfaces_of_run(
         save(found)
         return found
 
-    return keep(
+    return load_or_compute(
         # The name includes the model: surfaces of several models may be in one folder.
         run.path / "surfaces" / result_file_name(parts, settings, leaving_out=()),
         ResultFormat(

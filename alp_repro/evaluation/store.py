@@ -47,7 +47,7 @@ class ResultFormat:
     complete: Callable[[Any], bool]
 
 
-def keep(
+def load_or_compute(
     path: Path,
     kind: ResultFormat,
     *,
