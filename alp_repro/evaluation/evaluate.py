@@ -39,7 +39,7 @@ from alp_repro.evaluation.restarts import (
 from alp_repro.evaluation.store import (
     attack_file_name,
     attack_result_format,
-    described,
+    attack_settings,
     load_or_compute,
     subject_settings,
 )
@@ -155,7 +155,7 @@ def evaluate(  # noqa: PLR0913 - settings, each by its name
             model, images, labels, attack=attack, allow_random=allow_random
         )
         settings = {
-            "attack": described(attack),
+            "attack": attack_settings(attack),
             "seed": seed,
             "batch_size": batch_size,
             **subject_settings(model, images, labels, judge=judge),

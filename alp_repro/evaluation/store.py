@@ -204,7 +204,7 @@ def find_record(
         return None
     wanted = files.plain(
         {
-            "attack": described(attack),
+            "attack": attack_settings(attack),
             "num_images": num_images,
             "seed": seed,
             "losses": record_losses,
@@ -226,7 +226,7 @@ def attack_result_format(attack: Attack | Ensemble) -> ResultFormat:
     )
 
 
-def described(attack: Attack | Ensemble) -> dict[str, Any]:
+def attack_settings(attack: Attack | Ensemble) -> dict[str, Any]:
     """Return an attack's stored settings without restarts, since more can be added later."""
     described = attack.to_json()
     del described["restarts"]

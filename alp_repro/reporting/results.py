@@ -12,7 +12,7 @@ from alp_repro import files, runs
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, attack_file_name
 from alp_repro.evaluation.record_file import load_record
-from alp_repro.evaluation.store import described
+from alp_repro.evaluation.store import attack_settings
 from alp_repro.models.copies import float32_model
 from alp_repro.models.file_identity import file_identity
 from alp_repro.models.identity import FunctionIdentity, architecture_of, function_identity
@@ -182,7 +182,7 @@ def _preference(record: AttackRecord, attack: Attack | Ensemble) -> tuple[bool, 
 
 def _records(run: runs.RunDir, attack: Attack | Ensemble, wanted: Wanted) -> Iterator[AttackRecord]:
     """Results of an attack and a seed, whatever model and images they are of."""
-    asked = {"attack": files.plain(described(attack)), "seed": wanted.seed}
+    asked = {"attack": files.plain(attack_settings(attack)), "seed": wanted.seed}
     name = attack_file_name({**asked, "num_images": 0})
     beginning = name.rpartition("_images")[0] + "_images"
     # Names with a dot are what a process that was killed while writing left behind.

@@ -15,7 +15,7 @@ from alp_repro.attacks.batches import BatchOutcome, Execution
 from alp_repro.evaluation import AttackRecord
 from alp_repro.evaluation.record import new_record
 from alp_repro.evaluation.restarts import Items, Work, attack_with_restarts
-from alp_repro.evaluation.store import described
+from alp_repro.evaluation.store import attack_settings
 from tests.evaluation.naive_budget import allowance
 
 IMAGES, FIRST, SECOND, RUNS = 60, 2, 7, 19
@@ -80,7 +80,7 @@ def attacked(
         labels=zeros,
         indices=np.arange(IMAGES),
         clean_predictions=zeros,
-        settings={"attack": described(attack)},
+        settings={"attack": attack_settings(attack)},
     )
     return attack_with_restarts(
         None,  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ from alp_repro.attacks import PGD
 from alp_repro.errors import InputError
 from alp_repro.evaluation.record import AttackRecord, new_record, wilson_interval
 from alp_repro.evaluation.record_file import load_record, save_record
-from alp_repro.evaluation.store import described
+from alp_repro.evaluation.store import attack_settings
 
 N, RESTARTS = 6, 3
 
@@ -33,7 +33,7 @@ def record(*, losses: bool = True, adversarial: bool = True) -> AttackRecord:
         indices=np.arange(N) + 100,
         clean_predictions=np.arange(N),
         settings={
-            "attack": described(PGD(eps=0.1, eps_iter=0.02, nb_iter=4)),
+            "attack": attack_settings(PGD(eps=0.1, eps_iter=0.02, nb_iter=4)),
             "num_images": N,
             "seed": 0,
             "batch_size": 4,

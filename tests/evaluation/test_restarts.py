@@ -43,7 +43,7 @@ from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, Progress, restarts, wilson_interval
 from alp_repro.evaluation.record import new_record as begin
 from alp_repro.evaluation.record_file import load_record, save_record
-from alp_repro.evaluation.store import described
+from alp_repro.evaluation.store import attack_settings
 from alp_repro.models import build_model
 from tests.small_model import IMAGE_SHAPE
 
@@ -632,7 +632,7 @@ def test_a_record_comes_back_from_disk_as_it_was(
 ) -> None:
     record = dataclasses.replace(
         stub_run(model, 8, 5, 16, losses=True),
-        settings={"attack": described(ATTACK), "seed": 4},
+        settings={"attack": attack_settings(ATTACK), "seed": 4},
         sessions=[{"date": "today", "n": 1}],
     )
     path = tmp_path / "deep" / "record.npz"
