@@ -49,7 +49,7 @@ class Progress:
 
 
 @dataclasses.dataclass(frozen=True)
-class Items:
+class ItemBatch:
     """A batch of work items; those past `count` are padding and are ignored."""
 
     image: np.ndarray
@@ -58,7 +58,7 @@ class Items:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Work:
+class AttackJob:
     """An attack on a set of images, as executors need it.
 
     Attributes:
@@ -82,13 +82,13 @@ class Work:
     keep_adversarial: bool = False
 
 
-# Computes the batches of `Work`: requests them one by one, and yields the outcomes in any order,
+# Computes the batches of `AttackJob`: requests them one by one, and yields the outcomes in any order,
 # each with the number of its batch, from 0.
-Executor = Callable[[Work, Callable[[], Items | None]], Iterator[tuple[int, BatchOutcome]]]
+Executor = Callable[[AttackJob, Callable[[], ItemBatch | None]], Iterator[tuple[int, BatchOutcome]]]
 
 
 def in_this_process(
-    work: Work, next_items: Callable[[], Items | None]
+    work: AttackJob, next_items: Callable[[], ItemBatch | None]
 ) -> Iterator[tuple[int, BatchOutcome]]:
     """Yield the outcomes of the batches in order, computed in this process; an `Executor`."""
     from alp_repro.attacks.programs import phases_program
@@ -130,7 +130,7 @@ def attack_with_restarts(
       record: new (`new_record`) or from an earlier call with the same settings. Its losses and
         adversarial images, if it has any, are updated in place.
       attack: an attack or an ensemble; it may have more restarts than the record.
-      seed, execution: see `Work`.
+      seed, execution: see `AttackJob`.
       image_index: int [n], which seeds an image's random numbers; default 0 … n - 1. A shard of a
         set gives its images' positions in the whole set.
       save: called every SAVE_SECONDS, at the end, and when the loop is interrupted.
@@ -146,12 +146,12 @@ def attack_with_restarts(
     attack = as_ensemble(attack)
     execution = execution.capped_at(len(images) * attack.restarts)
     keep = record.adversarial is not None
-    work = Work(model, images, record.labels, attack, seed, execution, image_index, keep)
+    work = AttackJob(model, images, record.labels, attack, seed, execution, image_index, keep)
     loop = WorkList(record, attack)
-    given: dict[int, Items] = {}
+    given: dict[int, ItemBatch] = {}
     numbers = itertools.count()
 
-    def next_items() -> Items | None:
+    def next_items() -> ItemBatch | None:
         items = loop.next_items(execution.items)
         if items is not None:
             given[next(numbers)] = items
@@ -208,7 +208,7 @@ class WorkList:
         self._begun = self.record.next_restart.copy()
         self._broken = ~self.record.standing
 
-    def next_items(self, count: int) -> Items | None:
+    def next_items(self, count: int) -> ItemBatch | None:
         """Return the next items in restart order, None if there are none at the moment.
 
         All are of one phase. With a budget, the images of a phase are known once the outcomes of
@@ -236,15 +236,15 @@ class WorkList:
         for due, begun in zip(images, restarts, strict=True):
             self._begun[due] = begun + 1
         filler = [np.full(count - found, images[0][0])], [np.full(count - found, restarts[0][0])]
-        return Items(
+        return ItemBatch(
             np.concatenate(images + filler[0]), np.concatenate(restarts + filler[1]), found
         )
 
-    def note_broken(self, items: Items, outcome: BatchOutcome) -> None:
+    def note_broken(self, items: ItemBatch, outcome: BatchOutcome) -> None:
         """Skip images that a batch has broken, even before its turn to advance."""
         self._broken[items.image[: items.count][outcome.broken[: items.count]]] = True
 
-    def advance(self, items: Items, outcome: BatchOutcome) -> None:
+    def advance(self, items: ItemBatch, outcome: BatchOutcome) -> None:
         """Update the record, in one assignment so that an interrupt keeps it consistent."""
         old = self.record
         image, restart = items.image[: items.count], items.restart[: items.count]
