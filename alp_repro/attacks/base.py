@@ -98,7 +98,7 @@ class Attack(abc.ABC):
       restarts: independent full runs, each with its own random numbers (paper: r).
       dtype: of the crafting passes; the verdict is always float32.
       name: the attack's name in flags and results.
-      numbers: settings that a compiled program takes as tensors, so that attacks which differ only
+      tensor_settings: settings that a compiled program takes as tensors, so that attacks which differ only
         in these share a program; the others are part of the program.
       needs_gradient: the attack follows the model's gradient and cannot move without one.
       is_paper_attack: the defaults are the paper's attack.
@@ -113,7 +113,7 @@ class Attack(abc.ABC):
     dtype: Dtype = "float32"
 
     name: ClassVar[str]
-    numbers: ClassVar[tuple[str, ...]] = ("eps",)
+    tensor_settings: ClassVar[tuple[str, ...]] = ("eps",)
     needs_gradient: ClassVar[bool] = True
     is_paper_attack: ClassVar[bool] = False
 

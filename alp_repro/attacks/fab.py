@@ -46,7 +46,7 @@ class FAB(Attack):
     nb_iter: int = dataclasses.field(default=100, metadata=STEPS)
 
     name: ClassVar[str] = "fab"
-    numbers: ClassVar[tuple[str, ...]] = ("eps", "nb_iter")
+    tensor_settings: ClassVar[tuple[str, ...]] = ("eps", "nb_iter")
 
     @property
     def cost(self) -> Cost:

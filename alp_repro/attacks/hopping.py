@@ -50,7 +50,7 @@ class BasinHopping(Attack):
     climbs: int = dataclasses.field(default=83, metadata=STEPS)
 
     name: ClassVar[str] = "hopping"
-    numbers: ClassVar[tuple[str, ...]] = ("eps", "nb_iter", "climbs")
+    tensor_settings: ClassVar[tuple[str, ...]] = ("eps", "nb_iter", "climbs")
 
     @property
     def cost(self) -> Cost:

@@ -61,7 +61,7 @@ class PGD(GradientAttack):
     engine: Engine = "loop"
 
     name: ClassVar[str] = "pgd"
-    numbers: ClassVar[tuple[str, ...]] = ("eps", "eps_iter", "nb_iter")
+    tensor_settings: ClassVar[tuple[str, ...]] = ("eps", "eps_iter", "nb_iter")
     is_paper_attack: ClassVar[bool] = True
 
     def check(self) -> None:

@@ -61,7 +61,7 @@ def attack_program(
         return _eager_program(model, attack, image_shape, seed, execution)
     program, update = _compiled(model, image_shape, _shape_of(attack), seed, execution)
     update()
-    numbers = [_as_array(getattr(attack, name)) for name in attack.numbers]
+    numbers = [_as_array(getattr(attack, name)) for name in attack.tensor_settings]
     return lambda items: BatchOutcome(*program(items, numbers))
 
 
@@ -138,14 +138,16 @@ def grid_program(
 
     def judged(items: WorkItems, eps_iter: float) -> GridOutcome:
         numbers = {"eps": attack.eps, "eps_iter": eps_iter, "nb_iter": counts}
-        return GridOutcome(*program(items, [_as_array(numbers[name]) for name in attack.numbers]))
+        return GridOutcome(
+            *program(items, [_as_array(numbers[name]) for name in attack.tensor_settings])
+        )
 
     return judged
 
 
 def _shape_of(attack: Attack) -> Attack:
     """Return an attack with 1 for the restarts and the settings that a program takes as tensors."""
-    ones = {name: type(getattr(attack, name))(1) for name in attack.numbers}
+    ones = {name: type(getattr(attack, name))(1) for name in attack.tensor_settings}
     return attack.replace_unchecked(**ones, restarts=1)
 
 
@@ -208,7 +210,7 @@ def _compiled(
             if theirs is not ours:
                 copy_weights(theirs, ours)
 
-    spec = {name: _as_array(getattr(attack, name)).dtype for name in attack.numbers}
+    spec = {name: _as_array(getattr(attack, name)).dtype for name in attack.tensor_settings}
     shapes = {"nb_iter": [] if counts is None else [counts]}
 
     @tf.function(

@@ -51,7 +51,7 @@ class Square(Attack):
     target: Target = "none"
 
     name: ClassVar[str] = "square"
-    numbers: ClassVar[tuple[str, ...]] = ("eps", "nb_iter")
+    tensor_settings: ClassVar[tuple[str, ...]] = ("eps", "nb_iter")
     needs_gradient: ClassVar[bool] = False
 
     @property
