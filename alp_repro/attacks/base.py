@@ -98,8 +98,8 @@ class Attack(abc.ABC):
       restarts: independent full runs, each with its own random numbers (paper: r).
       dtype: of the crafting passes; the verdict is always float32.
       name: the attack's name in flags and results.
-      tensor_settings: settings that a compiled program takes as tensors, so that attacks which differ only
-        in these share a program; the others are part of the program.
+      tensor_settings: settings that a compiled program takes as tensors, so that attacks which
+        differ only in these share a program; the others are part of the program.
       needs_gradient: the attack follows the model's gradient and cannot move without one.
       is_paper_attack: the defaults are the paper's attack.
 

@@ -82,8 +82,8 @@ class AttackJob:
     keep_adversarial: bool = False
 
 
-# Computes the batches of `AttackJob`: requests them one by one, and yields the outcomes in any order,
-# each with the number of its batch, from 0.
+# Computes the batches of an `AttackJob`: requests them one by one, and yields the outcomes in any
+# order, each with the number of its batch, from 0.
 Executor = Callable[[AttackJob, Callable[[], ItemBatch | None]], Iterator[tuple[int, BatchOutcome]]]
 
 
