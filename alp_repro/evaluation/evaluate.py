@@ -151,14 +151,14 @@ def evaluate(  # noqa: PLR0913 - settings, each by its name
         restoring_weights(model, images.shape[1:]),
         progress_bar(attack, shown=progress, report=report) as update,
     ):
-        judge, chance = validate_model(
+        verdict_model, chance = validate_model(
             model, images, labels, attack=attack, allow_random=allow_random
         )
         settings = {
             "attack": attack_settings(attack),
             "seed": seed,
             "batch_size": batch_size,
-            **subject_settings(model, images, labels, judge=judge),
+            **subject_settings(model, images, labels, verdict_model=verdict_model),
         }
         if guide is not None:  # in the name too: the model's own record may lie beside it
             settings["surrogate"] = runs.weights_hash(guide) if guide.weights else guide.name
@@ -168,7 +168,7 @@ def evaluate(  # noqa: PLR0913 - settings, each by its name
 
         def run(record: AttackRecord, save: Callable[[AttackRecord], None]) -> AttackRecord:
             return attack_with_restarts(
-                judge,
+                verdict_model,
                 images,
                 record,
                 attack=_as_crafted(attack),
@@ -184,7 +184,7 @@ def evaluate(  # noqa: PLR0913 - settings, each by its name
             return new_record(
                 labels=labels,
                 indices=indices,
-                clean_predictions=predictions(judge, images, batch_size=batch_size),
+                clean_predictions=predictions(verdict_model, images, batch_size=batch_size),
                 settings=settings,
                 record_losses=record_losses,
                 image_shape=images.shape[1:] if save_adversarial else None,
@@ -199,7 +199,7 @@ def evaluate(  # noqa: PLR0913 - settings, each by its name
             fresh=fresh,
             work=run,
             details={**details, "restarts": attack.restarts},
-            notes=lambda: rounding_notes(judge, batch_size=batch_size),
+            notes=lambda: rounding_notes(verdict_model, batch_size=batch_size),
         )
 
 

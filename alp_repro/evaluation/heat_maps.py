@@ -131,10 +131,10 @@ def heat_map(  # noqa: PLR0913 - settings, each by its name
     _check(attack, eps_iters, nb_iters)
     check_is_keras(model)
     with restoring_weights(model, images.shape[1:]):
-        judge, _ = validate_model(model, images, labels, attack=attack)
+        verdict_model, _ = validate_model(model, images, labels, attack=attack)
         settings = {
             **_settings(attack, eps_iters, nb_iters, seed, batch_size),
-            **subject_settings(model, images, labels, judge=judge),
+            **subject_settings(model, images, labels, verdict_model=verdict_model),
         }
         fresh = HeatMap(
             broken=np.zeros((len(eps_iters), len(nb_iters), len(images)), bool),
@@ -148,7 +148,7 @@ def heat_map(  # noqa: PLR0913 - settings, each by its name
         def continue_map(found: HeatMap, save: Callable[[HeatMap], None]) -> HeatMap:
             run = run_columns or run_columns_here
             columns = run(
-                judge,
+                verdict_model,
                 images,
                 labels,
                 found.eps_iters[found.columns :],
@@ -231,7 +231,7 @@ class StepSize:
 
     def broken(self, eps_iter: float) -> np.ndarray:
         """Return bool [counts, n]: some restart's final image is misclassified."""
-        attack_items = self._judged_at_counts(eps_iter)
+        attack_items = self._outcomes_at_counts(eps_iter)
         broken = np.zeros((len(self._images), len(self._counts)), bool)
         items = len(self._images) * self._attack.restarts
         for start in range(0, items, self._execution.items):
@@ -248,7 +248,7 @@ class StepSize:
             np.logical_or.at(broken, image, outcome.broken)
         return broken.T
 
-    def _judged_at_counts(self, eps_iter: float) -> Callable[[WorkItems], GridOutcome]:
+    def _outcomes_at_counts(self, eps_iter: float) -> Callable[[WorkItems], GridOutcome]:
         attack = dataclasses.replace(self._attack, eps_iter=eps_iter)
         if attack.iterates_are_results:
             program = grid_program(**self._options, attack=attack, counts=self._counts)

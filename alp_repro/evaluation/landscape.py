@@ -149,11 +149,11 @@ def loss_surfaces(
     indices, batch_size = checked_indices(indices, len(images)), checked_batch_size(batch_size)
     check_is_keras(model)
     with restoring_weights(model, images.shape[1:]):
-        judge, _ = validate_model(model, images, labels)
+        verdict_model, _ = validate_model(model, images, labels)
         xla = Execution(jit_compile=jit_compile).xla
         points = plane.resolution**2
         batch = -(-points // -(-points // batch_size))  # equal parts need the least padding
-        program = _program(judge, images.shape[1:], batch, clip=plane.clip, jit_compile=xla)
+        program = _program(verdict_model, images.shape[1:], batch, clip=plane.clip, jit_compile=xla)
         losses = np.empty((len(images), points), np.float32)
         for i, (image, label, index) in enumerate(zip(images, labels, indices, strict=True)):
             directions = plane.directions(image.shape, int(index))

@@ -68,20 +68,20 @@ def validate_model(
             "fall with each restart or change with the batch; remove the cause, or set "
             "allow_random=True"
         )
-    judge = _float32_judge(model)
+    verdict_model = _float32_model(model)
     if attack is not None:
-        check_gradient(judge, images, labels, attack)
-    return judge, chance
+        check_gradient(verdict_model, images, labels, attack)
+    return verdict_model, chance
 
 
-def _float32_judge(model: keras.Model) -> keras.Model:
+def _float32_model(model: keras.Model) -> keras.Model:
     """Return the model or its float32 copy, cached so that evaluations share compiled programs."""
     if computes_in_float32(model):
         return model
-    judge = _copied(model, architecture_hash(model))
-    copy_weights(model, judge)
-    check_copy(judge, model, "float32")
-    return judge
+    verdict_model = _copied(model, architecture_hash(model))
+    copy_weights(model, verdict_model)
+    check_copy(verdict_model, model, "float32")
+    return verdict_model
 
 
 @functools.lru_cache(maxsize=2)

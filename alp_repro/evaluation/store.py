@@ -127,7 +127,7 @@ def result_file_name(
 
 
 def subject_settings(
-    model: keras.Model, images: np.ndarray, labels: np.ndarray, *, judge: keras.Model
+    model: keras.Model, images: np.ndarray, labels: np.ndarray, *, verdict_model: keras.Model
 ) -> dict[str, Any]:
     """Return the part of a result's settings that identifies the images, labels and model.
 
@@ -135,9 +135,9 @@ def subject_settings(
       model: float32 images in [0, 1] to logits.
       images: float32 [n, height, width, channels].
       labels: int [n].
-      judge: the model in float32, see `model_check.validate_model`.
+      verdict_model: the model in float32, see `model_check.validate_model`.
     """
-    function = function_identity(judge, images.shape[1:])
+    function = function_identity(verdict_model, images.shape[1:])
     return {
         "num_images": len(labels),
         "images": images_digest(images, labels),
