@@ -136,13 +136,13 @@ def grid_program(
     program, update = _compiled(model, image_shape, shape, seed, execution, len(counts))
     update()
 
-    def judged(items: WorkItems, eps_iter: float) -> GridOutcome:
+    def outcome(items: WorkItems, eps_iter: float) -> GridOutcome:
         numbers = {"eps": attack.eps, "eps_iter": eps_iter, "nb_iter": counts}
         return GridOutcome(
             *program(items, [_as_array(numbers[name]) for name in attack.tensor_settings])
         )
 
-    return judged
+    return outcome
 
 
 def _shape_of(attack: Attack) -> Attack:
@@ -195,7 +195,7 @@ def _compiled(
         )
     with strategy.scope() if strategy else nullcontext():
         crafter = copy_in_dtype(model, attack.dtype) if attack.dtype != "float32" else model
-    judge = verdict_function(model)
+    classify = verdict_function(model)
     crafting_logits, clean_logits = logits_function(crafter), logits_function(model)
     rows = find_rounding(
         source,
@@ -226,8 +226,8 @@ def _compiled(
         given = CraftItems(*items[:4], tf.constant(seed), clean_logits)
         if counts is None or not isinstance(held, PGD):
             crafted = held.craft(crafting_logits, given)
-            return (*judge(crafted.adversarial, items), crafted.nonfinite_gradients)
-        return _judged_at_counts(held, crafting_logits, given, lambda x: judge(x, items))
+            return (*classify(crafted.adversarial, items), crafted.nonfinite_gradients)
+        return _outcomes_at_counts(held, crafting_logits, given, lambda x: classify(x, items))
 
     def on_one_device(items: WorkItems, sizes: Any) -> list[np.ndarray]:
         return [value.numpy() for value in program(items, list(sizes))]
@@ -248,7 +248,7 @@ def _eager_program(
     A non-finite gradient of Cleverhans' leads to a non-finite image, which has no verdict.
     """
     logits = logits_function(model)
-    judge = tf.function(verdict_function(model), jit_compile=execution.xla, autograph=False)
+    classify = tf.function(verdict_function(model), jit_compile=execution.xla, autograph=False)
     signature = _signature(image_shape, execution.batch_size)
 
     def program(items: WorkItems) -> BatchOutcome:
@@ -256,20 +256,20 @@ def _eager_program(
             *(tf.constant(v, s.dtype) for v, s in zip(items, signature, strict=True))
         )
         crafted = attack.craft(logits, CraftItems(*tensors[:4], tf.constant(seed), logits))
-        verdict = (*judge(crafted.adversarial, tensors), crafted.nonfinite_gradients)
-        return BatchOutcome(*(value.numpy() for value in verdict))
+        outcome = (*classify(crafted.adversarial, tensors), crafted.nonfinite_gradients)
+        return BatchOutcome(*(value.numpy() for value in outcome))
 
     return program
 
 
-_Judge = Callable[[tf.Tensor, WorkItems], tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]]
+_Classify = Callable[[tf.Tensor, WorkItems], tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]]
 
 
-def verdict_function(model: keras.Model) -> _Judge:
+def verdict_function(model: keras.Model) -> _Classify:
     """Return a function that clips crafted images to their bounds and classifies them, float32."""
     logits = logits_function(model)
 
-    def judge(
+    def classify(
         crafted: tf.Tensor, items: WorkItems
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
         labels = items.labels
@@ -282,14 +282,14 @@ def verdict_function(model: keras.Model) -> _Judge:
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=outputs)
         return broken, losses, final, finite
 
-    return judge
+    return classify
 
 
-def _judged_at_counts(
+def _outcomes_at_counts(
     attack: PGD,
     logits: LogitsFunction,
     items: CraftItems,
-    judge: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]],
+    classify: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]],
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Return the outcomes of one run after each of the counts in `nb_iter`; see `GridOutcome`."""
     run = PgdRun(logits, items.images, items.labels, attack, attack.draw(items))
@@ -299,7 +299,7 @@ def _judged_at_counts(
 
     def to_next_count(j: tf.Tensor, iterate: Iterate, *verdicts: tf.TensorArray) -> tuple:
         iterate = run.advance(iterate, counts[j])
-        broken, _, _, finite = judge(run.result(iterate).adversarial)
+        broken, _, _, finite = classify(run.result(iterate).adversarial)
         return j + 1, iterate, verdicts[0].write(j, broken), verdicts[1].write(j, finite)
 
     _, last, *verdicts = tf.while_loop(
