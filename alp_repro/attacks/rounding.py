@@ -105,7 +105,7 @@ def _probed(
 ) -> Rounding:
     import tensorflow as tf
 
-    judge, crafting = logits_function(model), logits_function(crafter)
+    model_logits, crafter_logits = logits_function(model), logits_function(crafter)
     image = tf.constant(probe_images(image_shape)[:1])
 
     # One trace for any number of rows.
@@ -115,8 +115,8 @@ def _probed(
         jit_compile=jit_compile,
     )
     def values(images: tf.Tensor) -> list[tf.Tensor]:
-        logits, gradient = _logits_and_gradient(crafting, images)
-        return [judge(images), logits, gradient]
+        logits, gradient = _logits_and_gradient(crafter_logits, images)
+        return [model_logits(images), logits, gradient]
 
     first: Rounding | None = None
     for rows in _sizes(batch_size):
