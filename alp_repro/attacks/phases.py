@@ -70,7 +70,7 @@ class RunState(Protocol):
         """Int [n], runs done on each image."""
 
     @property
-    def closest(self) -> np.ndarray | None:
+    def best_early_loss(self) -> np.ndarray | None:
         """Float [n], the largest loss before the first budget; None without one."""
 
 
@@ -191,12 +191,12 @@ class Ensemble:
         the images before it, and their number only grows.
         """
         (_, first, _), *later = self._rounds
-        broke, closest = reached.first_break, reached.closest
-        if closest is None or restarts <= first:
+        broke, best_loss = reached.first_break, reached.best_early_loss
+        if best_loss is None or restarts <= first:
             return np.full(len(broke), restarts)
         allowed = np.full(len(broke), first)
         going_on = (broke < 0) | (broke >= first)
-        order = np.argsort(np.where(going_on, -closest, np.inf), kind="stable")
+        order = np.argsort(np.where(going_on, -best_loss, np.inf), kind="stable")
         order = order[: going_on.sum()]
         spent = int(self.cost_of(np.where(going_on, first, broke + 1)).sum())
         for begin, end, budget in later:

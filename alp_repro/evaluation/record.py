@@ -38,8 +38,8 @@ class AttackRecord:
       broken: bool [n, restarts], recorded together with `losses`.
       adversarial: float32 like the images: the first adversarial image; zeros where no restart
         broke the image; None unless requested.
-      closest: float32 [n], the largest of the losses after the restarts before the first phase
-        that has a budget; None without one.
+      best_early_loss: float32 [n], the largest of the losses after the restarts before the first
+        phase that has a budget; None without one. Files call it `closest`.
     """
 
     labels: np.ndarray
@@ -53,7 +53,7 @@ class AttackRecord:
     losses: np.ndarray | None = None
     broken: np.ndarray | None = None
     adversarial: np.ndarray | None = None
-    closest: np.ndarray | None = None
+    best_early_loss: np.ndarray | None = None
 
     @functools.cached_property
     def attack(self) -> Attack | Ensemble:
@@ -96,7 +96,7 @@ class AttackRecord:
 
         See `Ensemble.allowed`.
         """
-        if self.closest is None:
+        if self.best_early_loss is None:
             return np.full(len(self.labels), restarts)
         return as_ensemble(self.attack).allowed(self, restarts)
 
@@ -118,7 +118,8 @@ class AttackRecord:
     @property
     def waiting(self) -> int:
         """The number of images with restarts left that others had, or that a budget allows."""
-        most = int(self.next_restart.max()) if self.closest is None else self.attack.restarts
+        budget = self.best_early_loss is not None
+        most = self.attack.restarts if budget else int(self.next_restart.max())
         return int(np.count_nonzero(self.missing(most)))
 
     def restarts_spent(self, restarts: int) -> np.ndarray:
@@ -281,5 +282,5 @@ def new_record(
         losses=np.empty((n, 0), np.float32) if record_losses else None,
         broken=np.empty((n, 0), bool) if record_losses else None,
         adversarial=np.zeros((n, *image_shape), np.float32) if image_shape else None,
-        closest=np.zeros(n, np.float32) if runs_before_budget else None,
+        best_early_loss=np.zeros(n, np.float32) if runs_before_budget else None,
     )

@@ -22,7 +22,13 @@ _ARRAYS = {
     "next_restart": np.int32,
     "nonfinite_gradients": np.int32,
 }
-_OPTIONAL = ("losses", "broken", "adversarial", "closest")
+# Arrays in the file, and attributes of the record.
+_OPTIONAL = {
+    "losses": "losses",
+    "broken": "broken",
+    "adversarial": "adversarial",
+    "closest": "best_early_loss",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +48,8 @@ class _Settings:
 def save_record(path: Path, record: AttackRecord) -> None:
     """Write a record as `.npz`, atomically; settings and sessions are JSON text in it."""
     arrays = {name: getattr(record, name) for name in _ARRAYS}
-    arrays |= {name: v for name in _OPTIONAL if (v := getattr(record, name)) is not None}
+    optional = {name: getattr(record, attribute) for name, attribute in _OPTIONAL.items()}
+    arrays |= {name: value for name, value in optional.items() if value is not None}
     write_arrays(path, arrays, settings=record.settings, sessions=record.sessions)
 
 
@@ -67,7 +74,7 @@ def load_record(path: str | Path) -> AttackRecord:
         if "adversarial" in file.files:
             arrays["adversarial"] = array(file, "adversarial", np.float32, (n, None, None, None))
         if "closest" in file.files:
-            arrays["closest"] = array(file, "closest", np.float32, (n,))
+            arrays["best_early_loss"] = array(file, "closest", np.float32, (n,))
         record = AttackRecord(
             **arrays,
             settings=note(file, "settings"),
@@ -95,7 +102,7 @@ def _check(found: AttackRecord) -> None:
             raise InputError("adversarial has pixels outside [0, 1]")
         if pixels[found.standing].any():
             raise InputError("adversarial has images that are unbroken according to first_break")
-    if found.closest is not None and not np.all(found.closest >= 0):
+    if found.best_early_loss is not None and not np.all(found.best_early_loss >= 0):
         raise InputError("closest has entries that are not losses of 0 or more")
     _check_settings(found)
 
@@ -116,7 +123,7 @@ def _check_settings(record: AttackRecord) -> None:
     settings = from_plain(record.settings, _Settings, source="the settings", extra_keys=True)
     attack = settings.attack
     runs_before_budget = as_ensemble(attack_of(attack)).runs_before_budget if attack else 0
-    if (record.closest is None) != (runs_before_budget == 0):
+    if (record.best_early_loss is None) != (runs_before_budget == 0):
         raise InputError("expected the array closest if, and only if, the attack has a budget")
     for name, value in {
         "num_images": len(record.labels),

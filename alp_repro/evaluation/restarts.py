@@ -270,11 +270,11 @@ class WorkList:
             # In place too: the adversarial image of an unbroken image is not valid either.
             new = hit & (restart == first[image]) & (old.first_break[image] < 0)
             old.adversarial[image[new]] = outcome.adversarial[: items.count][new]
-        closest = old.closest
-        if closest is not None:
+        best_loss = old.best_early_loss
+        if best_loss is not None:
             early = counts & (restart < self._attack.runs_before_budget)
-            closest = closest.copy()
-            np.maximum.at(closest, image[early], outcome.losses[: items.count][early])
+            best_loss = best_loss.copy()
+            np.maximum.at(best_loss, image[early], outcome.losses[: items.count][early])
         cost = self._attack.cost_of(restart + 1) - self._attack.cost_of(restart)
         self._gradients_done += int(cost.sum())
         self.record = dataclasses.replace(
@@ -282,7 +282,7 @@ class WorkList:
             next_restart=next_restart,
             first_break=np.where(first == never, -1, first).astype(np.int32),
             nonfinite_gradients=nonfinite,
-            closest=closest,
+            best_early_loss=best_loss,
         )
 
     def forget_unfinished(self) -> None:

@@ -127,7 +127,7 @@ def test_stopped_after_any_batch_it_ends_the_same() -> None:
         except KeyboardInterrupt:
             stops += 1
     assert stops > 3
-    for name in ("first_break", "next_restart", "closest"):
+    for name in ("first_break", "next_restart", "best_early_loss"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
 
 

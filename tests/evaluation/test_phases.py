@@ -17,7 +17,7 @@ from alp_repro.evaluation.record_file import load_record, save_record
 from tests.evaluation.naive_budget import allowance
 
 FIRST, SECOND, RESTARTS = 2, 7, 19
-SHOWN = ("first_break", "next_restart", "closest")
+SHOWN = ("first_break", "next_restart", "best_early_loss")
 SMALL = 16  # items in a batch of the search
 NB_ITER, QUERIES = 3, 50
 
@@ -226,11 +226,11 @@ def test_a_record_comes_back_and_one_without_its_array_is_refused(
     found = load_record(tmp_path / "a.npz")
     for name in SHOWN:
         np.testing.assert_array_equal(getattr(found, name), getattr(bounded, name))
-    save_record(tmp_path / "b.npz", dataclasses.replace(bounded, closest=None))
+    save_record(tmp_path / "b.npz", dataclasses.replace(bounded, best_early_loss=None))
     with pytest.raises(InputError, match=r"array closest .*budget"):
         load_record(tmp_path / "b.npz")
-    closest = np.full(len(bounded.labels), np.nan, np.float32)
-    save_record(tmp_path / "c.npz", dataclasses.replace(bounded, closest=closest))
+    unknown = np.full(len(bounded.labels), np.nan, np.float32)
+    save_record(tmp_path / "c.npz", dataclasses.replace(bounded, best_early_loss=unknown))
     with pytest.raises(InputError, match="closest has entries"):
         load_record(tmp_path / "c.npz")
 
