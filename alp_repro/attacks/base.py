@@ -1,7 +1,7 @@
 """The base class of attacks: their settings, crafting, cost, description and stored form.
 
-Sizes are on the model's input scale, [0, 1]. An attack is a frozen dataclass in a module of its
-own, beside its algorithm; `registry` knows them by name.
+Sizes are on the model's input scale, [0, 1]. Each attack is a frozen dataclass in a separate
+module, together with its algorithm; `registry` finds them by name.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ class GridOutcome(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Execution:
-    """How batches are computed; results depend on it only as far as float32 kernels do.
+    """Settings for computing batches; results depend on them only as far as float32 kernels do.
 
     Attributes:
       batch_size: items in a batch of one replica.

@@ -32,7 +32,7 @@ _BLOCKS = (12, 24, 48, 96)
 
 @dataclasses.dataclass(frozen=True)
 class Rounding:
-    """How a model's logits and gradients are rounded in batches of one size.
+    """The rounding of a model's logits and gradients in batches of one size.
 
     Attributes:
       rows: the batch size that programs use: the requested one, or slightly more.

@@ -160,7 +160,7 @@ def evaluate(  # noqa: PLR0913 - settings, each by its name
             "batch_size": batch_size,
             **subject_settings(model, images, labels, verdict_model=verdict_model),
         }
-        if guide is not None:  # in the name too: the model's own record may lie beside it
+        if guide is not None:  # part of the file name: the model's own record has another
             settings["surrogate"] = runs.weights_hash(guide) if guide.weights else guide.name
         settings |= {"losses": record_losses, "adversarial": save_adversarial}
         if chance is not None:

@@ -272,7 +272,7 @@ def check_gradient(
 
     try:
         gradient = gradient_at_points()
-    except Exception as error:  # AutoGraph wraps a LookupError in an error of its own
+    except Exception as error:  # AutoGraph wraps a LookupError in another error
         if "gradient registry" in str(error) or "No gradient defined" in str(error):
             raise _no_gradient(one_line(error)) from error
         raise

@@ -40,7 +40,7 @@ Save = Callable[[R], None]
 
 @dataclasses.dataclass(frozen=True)
 class ResultFormat:
-    """How results of one kind are loaded, saved, and found to be complete."""
+    """Functions that load and save results of one kind, and tell whether they are complete."""
 
     load: Callable[[Path], Any]
     save: Callable[[Path, Any], None]

@@ -1,4 +1,4 @@
-"""What every attack keeps to: those of the registry, and one from outside the package."""
+"""The contract of all attacks: those of the registry, and one from outside the package."""
 
 from __future__ import annotations
 

@@ -156,7 +156,7 @@ OTHERS = {
 @pytest.mark.filterwarnings("ignore:You are using a softmax over axis:UserWarning")  # it is meant
 @pytest.mark.parametrize("name", OTHERS)
 def test_another_function_is_not_attacked(name: str) -> None:
-    """What cannot be rebuilt as the same function is refused in one line."""
+    """A model that cannot be rebuilt as the same function is refused in one line."""
     keras.utils.set_random_seed(1)
     model = OTHERS[name]()
     model.set_weights([3 * w for w in model.get_weights()])
@@ -264,7 +264,7 @@ def test_files_give_the_same_logits_and_gradients(form: str, tmp_path: Path, pix
 
 
 def test_an_h5_file_of_keras_2_is_read(tmp_path: Path, pixels) -> None:
-    """What Keras 2 wrote and Keras 3 refuses: a DepthwiseConv2D with groups, softmax_v2."""
+    """Keras 2 wrote layers that Keras 3 rejects: a DepthwiseConv2D with groups, softmax_v2."""
     model = keras.Sequential(
         [
             keras.Input(SHAPE),

@@ -44,7 +44,7 @@ def images() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def labels(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """What the model says, but for three images that are wrong from the beginning."""
+    """Return the model's predictions, except for three images that are wrong from the start."""
     predicted = np.argmax(model(images).numpy(), axis=1)
     predicted[[2, 5, 11]] = (predicted[[2, 5, 11]] + 1) % 5
     return predicted

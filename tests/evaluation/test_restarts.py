@@ -127,7 +127,7 @@ def rounding_of(model: keras.Model, batch_size: int) -> Rounding:
 
 
 def fingerprint(model: keras.Model, batch_size: int, count: int) -> str:
-    """How batches are rounded that are no larger than all the work on forty images."""
+    """Return the rounding of batches that are no larger than all the work on forty images."""
     return rounding_of(model, min(batch_size, 40 * count)).fingerprint
 
 
@@ -371,7 +371,7 @@ def test_lenet_is_exact_at_one_batch_shape() -> None:
 
 
 def stub_outcome(index: np.ndarray, restart: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Whether (image, restart) breaks and its loss: arbitrary, but a function of the two alone."""
+    """Return whether (image, restart) breaks, and its loss: arbitrary functions of the two."""
     mixed = (index.astype(np.int64) * 2_654_435_761 + restart * 40_503) % 10_007
     threshold = np.array([0, 60, 500, 3000, 9000])[index % 5]
     return mixed < threshold, mixed.astype(np.float32)

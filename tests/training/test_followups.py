@@ -1,4 +1,4 @@
-"""What came after the paper, as objectives: each against its own equations."""
+"""Methods from after the paper, as objectives: each against its own equations."""
 
 from __future__ import annotations
 

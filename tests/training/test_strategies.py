@@ -75,7 +75,7 @@ def start(folder: Path, data_dir: Path, *flags: str, **environment: str) -> subp
 
 
 def ends(processes: list[subprocess.Popen[str]]) -> list[str]:
-    """What each printed; twenty seconds are usual, minutes where the machine is busy."""
+    """Return the output of each; it takes twenty seconds, or minutes on a busy machine."""
     try:
         return [process.communicate(timeout=300)[0] for process in processes]
     finally:

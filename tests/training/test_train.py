@@ -92,7 +92,7 @@ def spied(settings: Recipe) -> LogitPairing:
 
 
 def inputs_of_a_step(model: LogitPairing, batch: Any) -> list[np.ndarray]:
-    """What the classifier is trained on in one step: the calls that follow the crafting."""
+    """Return the classifier's inputs in one step: the calls that follow the crafting."""
     model.classifier.calls.clear()
     model.train_step(batch)
     settings = model.objective
