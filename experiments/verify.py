@@ -150,9 +150,9 @@ def checked(
             display.tell(name, Status(described(progress)))
 
         # Attacks in float32 stay so everywhere.
-        crafted_as = dtype if record.settings["attack"]["dtype"] != "float32" else None
+        crafting_dtype = dtype if record.settings["attack"]["dtype"] != "float32" else None
         yield published.rerun_attack(
-            model, test, record, **extent(record), dtype=crafted_as, report=report
+            model, test, record, **extent(record), dtype=crafting_dtype, report=report
         )
         clock.ended(record)
 

@@ -40,7 +40,7 @@ class Comparison:
         the new run.
       clean_differs: bool [n], the image was classified correctly in only one of the two.
       waiting: the number of images of the record that are not finished.
-      crafted_as: the crafting dtype of the new run. If it is not the record's, the attack takes
+      crafting_dtype: the crafting dtype of the new run. If it is not the record's, the attack takes
         other paths through a rugged loss surface: the accuracies agree then, single images do not.
     """
 
@@ -49,7 +49,7 @@ class Comparison:
     fresh: np.ndarray
     clean_differs: np.ndarray
     waiting: int
-    crafted_as: Dtype
+    crafting_dtype: Dtype
 
     def agrees(self, tolerance: float) -> bool:
         """Return whether the two results agree.
@@ -60,7 +60,7 @@ class Comparison:
             chance, given the number of images that differ (McNemar).
         """
         n, differing = len(self.kept), len(self.differing)
-        if self.crafted_as == self.attack.dtype:
+        if self.crafting_dtype == self.attack.dtype:
             return differing <= tolerance * n
         apart = abs(int(self.kept.sum()) - int(self.fresh.sum()))
         return not self.clean_differs.any() and apart <= tolerance * n + 3 * differing**0.5
@@ -81,8 +81,8 @@ class Comparison:
             named = ", ".join(map(str, self.differing[:10]))
             more = ", …" if len(self.differing) > 10 else ""
             line += f"{len(self.differing)} differ (images {named}{more})"
-            if self.crafted_as != self.attack.dtype:
-                line += f", crafted in {self.crafted_as} here"
+            if self.crafting_dtype != self.attack.dtype:
+                line += f", crafted in {self.crafting_dtype} here"
         else:
             line += "equal image by image"
         if self.waiting:
@@ -198,7 +198,7 @@ def rerun_attack(
 
     _check_images(test, record)
     attack = dataclasses.replace(record.attack, restarts=restarts)
-    crafted_as = dtype or attack.dtype
+    crafting_dtype = dtype or attack.dtype
     # Each image gets the restarts that it got there: a budget would be split differently here.
     allowed = record.allowed(restarts)[:num_images]
     fresh, clean = np.zeros((2, len(allowed)), bool)
@@ -209,7 +209,7 @@ def rerun_attack(
             model,
             test.unit_scale[indices],
             test.labels[indices],
-            attack=_afresh(attack, count, crafted_as),
+            attack=_afresh(attack, count, crafting_dtype),
             seed=record.settings["seed"],
             batch_size=record.settings["batch_size"],
             indices=indices,
@@ -224,7 +224,7 @@ def rerun_attack(
         fresh=fresh,
         clean_differs=clean != record.clean_correct[: len(allowed)],
         waiting=record.waiting,
-        crafted_as=crafted_as,
+        crafting_dtype=crafting_dtype,
     )
 
 
