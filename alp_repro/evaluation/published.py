@@ -36,7 +36,7 @@ class Comparison:
 
     Attributes:
       attack: the attack, with the restarts that were run again.
-      kept, fresh: bool [n], the image was broken within these restarts, in the stored result and in
+      stored, repeated: bool [n], the image was broken within these restarts, in the stored result and in
         the new run.
       clean_differs: bool [n], the image was classified correctly in only one of the two.
       waiting: the number of images of the record that are not finished.
@@ -45,8 +45,8 @@ class Comparison:
     """
 
     attack: Attack | Ensemble
-    kept: np.ndarray
-    fresh: np.ndarray
+    stored: np.ndarray
+    repeated: np.ndarray
     clean_differs: np.ndarray
     waiting: int
     crafting_dtype: Dtype
@@ -59,23 +59,23 @@ class Comparison:
             difference of the accuracies that is allowed in addition to three standard deviations of
             chance, given the number of images that differ (McNemar).
         """
-        n, differing = len(self.kept), len(self.differing)
+        n, differing = len(self.stored), len(self.differing)
         if self.crafting_dtype == self.attack.dtype:
             return differing <= tolerance * n
-        apart = abs(int(self.kept.sum()) - int(self.fresh.sum()))
+        apart = abs(int(self.stored.sum()) - int(self.repeated.sum()))
         return not self.clean_differs.any() and apart <= tolerance * n + 3 * differing**0.5
 
     @property
     def differing(self) -> np.ndarray:
         """The positions of the images on which the two differ, int64."""
-        return np.flatnonzero((self.kept != self.fresh) | self.clean_differs)
+        return np.flatnonzero((self.stored != self.repeated) | self.clean_differs)
 
     def __str__(self) -> str:
         """Describe the comparison in one line."""
-        n = len(self.kept)
+        n = len(self.stored)
         line = (
-            f"{self.attack}: {n} images, accuracy {np.mean(~self.kept):.1%} in the record, "
-            f"{np.mean(~self.fresh):.1%} in the new run, "
+            f"{self.attack}: {n} images, accuracy {np.mean(~self.stored):.1%} in the record, "
+            f"{np.mean(~self.repeated):.1%} in the new run, "
         )
         if len(self.differing):
             named = ", ".join(map(str, self.differing[:10]))
@@ -220,8 +220,8 @@ def rerun_attack(
     first_break = record.first_break[:num_images]
     return Comparison(
         attack,
-        kept=(first_break >= 0) & (first_break < allowed),
-        fresh=fresh,
+        stored=(first_break >= 0) & (first_break < allowed),
+        repeated=fresh,
         clean_differs=clean != record.clean_correct[: len(allowed)],
         waiting=record.waiting,
         crafting_dtype=crafting_dtype,

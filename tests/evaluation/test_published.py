@@ -104,9 +104,9 @@ def test_the_attack_again_finds_what_the_record_says(results: Path) -> None:
         for record, restarts, count in zip(records, (1, 18), (20, 12), strict=True)
     ]
     for comparison, count in zip(found, (20, 12), strict=True):
-        assert comparison.kept.shape == comparison.fresh.shape == (count,)
+        assert comparison.stored.shape == comparison.repeated.shape == (count,)
         assert not len(comparison.differing) and "equal image by image" in str(comparison)
-    assert any(comparison.kept.any() for comparison in found)
+    assert any(comparison.stored.any() for comparison in found)
 
 
 def test_a_difference_is_told_with_the_images(results: Path) -> None:
