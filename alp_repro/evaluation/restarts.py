@@ -162,7 +162,7 @@ def attack_with_restarts(
     taken = 0
     try:
         for number, outcome in executor(work, next_items):
-            loop.note_broken(given[number], outcome)
+            loop.skip_broken(given[number], outcome)
             early[number] = outcome
             while taken in early:
                 loop.advance(given.pop(taken), early.pop(taken))
@@ -240,7 +240,7 @@ class WorkList:
             np.concatenate(images + filler[0]), np.concatenate(restarts + filler[1]), found
         )
 
-    def note_broken(self, items: ItemBatch, outcome: BatchOutcome) -> None:
+    def skip_broken(self, items: ItemBatch, outcome: BatchOutcome) -> None:
         """Skip images that a batch has broken, even before its turn to advance."""
         self._broken[items.image[: items.count][outcome.broken[: items.count]]] = True
 
@@ -249,7 +249,7 @@ class WorkList:
         old = self.record
         image, restart = items.image[: items.count], items.restart[: items.count]
         hit = outcome.broken[: items.count]
-        self.note_broken(items, outcome)
+        self.skip_broken(items, outcome)
         never = np.iinfo(np.int32).max
         first = np.where(old.first_break < 0, never, old.first_break)
         np.minimum.at(first, image[hit], restart[hit].astype(np.int32))
