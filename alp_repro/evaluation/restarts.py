@@ -175,7 +175,7 @@ def attack_with_restarts(
                 save(loop.record)
                 saved = time.monotonic()
     finally:
-        loop.forget_unfinished()
+        loop.clear_unfinished()
         save(loop.record)
     warn_about_gradients(loop.record)
     return loop.record
@@ -285,7 +285,7 @@ class WorkList:
             best_early_loss=best_loss,
         )
 
-    def forget_unfinished(self) -> None:
+    def clear_unfinished(self) -> None:
         """Clear the adversarial images of a batch that was interrupted."""
         if self.record.adversarial is not None:
             self.record.adversarial[self.record.standing] = 0.0
