@@ -21,7 +21,7 @@ def check(classifier: keras.Model, objective: Objective) -> None:
         )
 
 
-def move(
+def update(
     classifier: keras.Model,
     logits: LogitsFunction,
     objective: Objective,

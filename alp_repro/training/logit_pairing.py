@@ -189,7 +189,7 @@ class LogitPairing(keras.Model):
             assert self._crafter is not None
             step, seed = self.optimizer.iterations, self._seed(START)
             adversarial = self._crafter.craft(clean, labels, step=step, seed=seed)
-        averages.move(self.classifier, self._logits, self.objective, clean, adversarial)
+        averages.update(self.classifier, self._logits, self.objective, clean, adversarial)
         variables = self.classifier.trainable_variables
         with tf.GradientTape() as tape:
             passed = in_shares(
