@@ -63,9 +63,9 @@ ALWAYS_STORED: Mapping[str, Any] = {
 REMOVED_SETTINGS: Mapping[str, Any] = {"budget": 0, "search": 0, "plain_step": 1.0}
 # The cost of a query in gradients: a query is a forward pass, a gradient a forward and a backward.
 QUERY_COST = 0.5
-MOST_STEPS, MOST_RESTARTS = 10**6, 10**7
+MAX_STEPS, MAX_RESTARTS = 10**6, 10**7
 SIZE = {"size": True}  # marks a field that people read and write on the 0-255 scale
-STEPS = {"most": MOST_STEPS}  # marks a count from 1
+STEPS = {"most": MAX_STEPS}  # marks a count from 1
 
 
 class Cost(NamedTuple):
@@ -109,7 +109,7 @@ class Attack(abc.ABC):
     """
 
     eps: float = dataclasses.field(metadata=SIZE)
-    restarts: int = dataclasses.field(default=1, metadata={"most": MOST_RESTARTS})
+    restarts: int = dataclasses.field(default=1, metadata={"most": MAX_RESTARTS})
     dtype: Dtype = "float32"
 
     name: ClassVar[str]

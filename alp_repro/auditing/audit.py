@@ -32,7 +32,7 @@ from alp_repro.classifiers import (
 from alp_repro.data.own_arrays import class_numbers, unit_images
 from alp_repro.errors import InputError, exits_refused
 from alp_repro.evaluation.clean import clean_logits
-from alp_repro.evaluation.input_check import MOST_ITEMS
+from alp_repro.evaluation.input_check import MAX_ITEMS
 from alp_repro.validation.arguments import (
     checked_array,
     checked_function,
@@ -124,7 +124,7 @@ def audit(  # noqa: PLR0913 - settings, each by its name
     if batch_size is None:
         fitting = max(1, _PIXELS_IN_A_BATCH // math.prod(shape))
         batch_size = min(_LARGEST_BATCH, len(images), fitting)
-    batch_size = whole_number(batch_size, name="batch_size", low=1, high=MOST_ITEMS)
+    batch_size = whole_number(batch_size, name="batch_size", low=1, high=MAX_ITEMS)
     if stages is None:
         stages = sanity.with_checks(attack_stages(attack, classes=classifier.classes))
     stages = _checked_stages(stages, eps)

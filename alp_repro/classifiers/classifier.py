@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 ImageShape = tuple[int, int, int]
-MOST_PIXELS = 10**8  # of an image: far more than any real one has
+MAX_PIXELS = 10**8  # of an image: far more than any real one has
 
 
 @dataclass(frozen=True)
@@ -100,11 +100,11 @@ def _checked_shape(image_shape: Any) -> ImageShape:
         raise InputError(f"image_shape {shown(image_shape)}: expected (height, width, channels)")
     names = ("height", "width", "number of channels")
     height, width, channels = (
-        whole_number(side, name=f"image_shape: {name}", low=1, high=MOST_PIXELS)
+        whole_number(side, name=f"image_shape: {name}", low=1, high=MAX_PIXELS)
         for side, name in zip(image_shape, names, strict=True)
     )
-    if height * width * channels > MOST_PIXELS:
-        raise InputError(f"image_shape {image_shape}: expected at most {MOST_PIXELS:,} numbers")
+    if height * width * channels > MAX_PIXELS:
+        raise InputError(f"image_shape {image_shape}: expected at most {MAX_PIXELS:,} numbers")
     return height, width, channels
 
 

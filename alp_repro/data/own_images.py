@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
-MOST_IMAGES = 10**9  # far more than any real call needs
+MAX_IMAGES = 10**9  # far more than any real call needs
 # The names of images and labels in common .npz files; the test split first.
 ARRAY_NAMES = (
     ("x_test", "y_test"),
@@ -81,7 +81,7 @@ def read_own_images(
       InputError: no images or labels, damaged files, or labels that do not match the images.
     """
     if limit is not None:
-        limit = whole_number(limit, name="number of images", low=1, high=MOST_IMAGES)
+        limit = whole_number(limit, name="number of images", low=1, high=MAX_IMAGES)
     if class_names is not None and not (
         isinstance(class_names, list | tuple | str)
         and all(isinstance(name, str) for name in class_names)

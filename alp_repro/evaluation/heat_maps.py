@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alp_repro import files
-from alp_repro.attacks.base import MOST_STEPS, Attack
+from alp_repro.attacks.base import MAX_STEPS, Attack
 from alp_repro.attacks.batches import DEFAULT_BATCH, Execution, GridOutcome, WorkItems, work_items
 from alp_repro.attacks.pgd import PGD
 from alp_repro.attacks.programs import attack_program, grid_program
@@ -198,7 +198,7 @@ def _check(attack: Attack, eps_iters: Sequence[float], nb_iters: Sequence[int]) 
         if eps_iter <= 0:
             raise InputError(f"heat map eps_iter {eps_iter * 255:g}: expected a step above 0")
     for count in nb_iters:
-        whole_number(count, name="heat map iterations", low=1, high=MOST_STEPS)
+        whole_number(count, name="heat map iterations", low=1, high=MAX_STEPS)
     if list(nb_iters) != sorted(set(nb_iters)):
         raise InputError(
             f"heat map iterations {', '.join(map(str, nb_iters))}: expected ascending counts"

@@ -16,7 +16,7 @@ from alp_repro.validation.arguments import checked_array
 from alp_repro.validation.decoding import from_plain
 from alp_repro.validation.plain_numbers import whole_number
 
-MOST_ITEMS = 1_000_000  # in a batch: far more than any real call needs
+MAX_ITEMS = 1_000_000  # in a batch: far more than any real call needs
 
 
 def checked_images(images: Any) -> np.ndarray:
@@ -106,7 +106,7 @@ def checked_seed(seed: Any) -> int:
 
 def checked_batch_size(batch_size: Any) -> int:
     """Return a batch size as a Python int; InputError if it is not valid."""
-    return whole_number(batch_size, name="batch_size", low=1, high=MOST_ITEMS)
+    return whole_number(batch_size, name="batch_size", low=1, high=MAX_ITEMS)
 
 
 def checked_folder(folder: str | Path) -> Path:
