@@ -16,7 +16,7 @@ from alp_repro.system.dtypes import Dtype
 from alp_repro.validation.plain_numbers import shown
 
 Version = Literal["standard", "plus", "rand"]
-_MOST_TARGETS = 9
+_MAX_TARGETS = 9
 _QUERIES = 5000
 
 
@@ -56,7 +56,7 @@ def autoattack_parts(
     """
     if classes < 2:
         raise InputError(f"autoattack classes {shown(classes)}: expected 2 or more")
-    targets = min(_MOST_TARGETS, classes - 1)
+    targets = min(_MAX_TARGETS, classes - 1)
     plain: Loss = "dlr" if classes >= 3 else "margin"
     aimed: Loss = "dlr" if classes >= 4 else "margin"
     standard: dict[str, Attack] = {

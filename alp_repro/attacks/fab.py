@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 else:
     from alp_repro.lazy_tensorflow import tf
 
-_MOST_BIAS = 0.1  # α_max: the largest share of the step that starts at the image
+_MAX_BIAS = 0.1  # α_max: the largest share of the step that starts at the image
 _OVERSHOOT = 1.05  # η: beyond the plane
 _KEPT = 0.9  # β: the share of the way from the image that a misclassified point keeps
 _FINAL_STEPS = 3  # of the final search
@@ -255,7 +255,7 @@ def _step(
     change, change_of_image = tf.split(both, 2)
     length = _per_image(linf_distance(change, 0.0 * change), images)
     of_image = _per_image(linf_distance(change_of_image, 0.0 * change), images)
-    bias = tf.minimum(tf.math.divide_no_nan(length, length + of_image), _MOST_BIAS)
+    bias = tf.minimum(tf.math.divide_no_nan(length, length + of_image), _MAX_BIAS)
     moved = (1.0 - bias) * (points + _OVERSHOOT * change)
     moved += bias * (images + _OVERSHOOT * change_of_image)
     return tf.clip_by_value(moved, 0.0, 1.0)

@@ -29,8 +29,8 @@ else:
 
 _FIRST_STEP = 0.25  # of a climb, of ε; the steps fall linearly
 _MOMENTUM = 0.75
-_LEAST_SHAKE, _MOST_SHAKE = 0.05, 0.3  # of the pixels
-_MOST_AIMED = 9  # climbs towards one class each
+_LEAST_SHAKE, _MAX_SHAKE = 0.05, 0.3  # of the pixels
+_MAX_AIMED = 9  # climbs towards one class each
 _LEAST_SUM = 1e-12  # keeps a gradient of zeros from being divided by zero
 
 
@@ -139,7 +139,7 @@ def basin_hopping(
         if isinstance(count, int) and count < 1:
             raise InputError(f"basin hopping {name} {count}: expected 1 or more")
     lower, upper = linf_bounds(images, eps=eps)
-    ranking = ranking[:, :_MOST_AIMED]
+    ranking = ranking[:, :_MAX_AIMED]
     aimed = ranking.shape[1]
     pixels = images.shape[1:].num_elements()
     noise = item_noise((pixels + 1,), image_index=image_index, restart=restart, seed=seed)
@@ -147,7 +147,7 @@ def basin_hopping(
     def start(climb: tf.Tensor, best: _Best) -> tf.Tensor:
         drawn = noise(climb)
         of_pixels, of_item = tf.reshape(drawn[:, :pixels], tf.shape(images)), drawn[:, pixels]
-        share = _LEAST_SHAKE + (_MOST_SHAKE - _LEAST_SHAKE) * 0.5 * (of_item + 1.0)
+        share = _LEAST_SHAKE + (_MAX_SHAKE - _LEAST_SHAKE) * 0.5 * (of_item + 1.0)
         shaken = tf.abs(of_pixels) < _per_image(share, images)
         ends = tf.where(of_pixels > 0, upper, lower)
         anywhere = tf.clip_by_value(images + eps * of_pixels, lower, upper)

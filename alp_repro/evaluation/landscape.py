@@ -37,7 +37,7 @@ DEFAULT_BATCH = 500
 # Nats. A surface that varies by less changes the true class's probability by less than a hundredth
 # of a percent: it is flat, and its maxima are rounding.
 FLAT = 1e-4
-_MOST_POINTS = 10_000  # a side: far more than any real call needs
+_MAX_POINTS = 10_000  # a side: far more than any real call needs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class Plane:
                 "(0, 255] on the 0-255 scale"
             )
         object.__setattr__(self, "radius", float(self.radius))
-        for name, low, high in (("resolution", 2, _MOST_POINTS), ("seed", 0, 2**31 - 1)):
+        for name, low, high in (("resolution", 2, _MAX_POINTS), ("seed", 0, 2**31 - 1)):
             value = getattr(self, name)
             whole = whole_number(value, name=f"loss surface {name}", low=low, high=high)
             object.__setattr__(self, name, whole)

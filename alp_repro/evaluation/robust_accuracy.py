@@ -21,7 +21,7 @@ from alp_repro.evaluation.input_check import checked_images, checked_labels
 from alp_repro.evaluation.model_check import validate_model
 from alp_repro.validation.plain_numbers import number, whole_number
 
-_MOST_EPOCHS = 10**6
+_MAX_EPOCHS = 10**6
 _STRONGER_STEPS = 40
 
 AnyAttack = Attack | Ensemble
@@ -86,7 +86,7 @@ class RobustAccuracy(keras.callbacks.Callback):
         if labels.ndim == 2:
             labels = np.argmax(labels, axis=1) if labels.shape[1] > 1 else labels[:, 0]
         self._labels = checked_labels(labels, len(self._images))
-        self._every = whole_number(every, name="every", low=1, high=_MOST_EPOCHS)
+        self._every = whole_number(every, name="every", low=1, high=_MAX_EPOCHS)
         self._tolerance = number(tolerance, name="tolerance", low=0, high=1)
         self._given, self._given_stronger = attack, stronger
         self._batch_size, self._seed = batch_size, seed

@@ -27,7 +27,7 @@ _SWITCHES = (
 _LARGEST_WEIGHT = 1e6
 _LARGEST_NOISE = 100.0
 _LARGEST_COUNT = 10**9
-_MOST_REPLICAS = 1024
+_MAX_REPLICAS = 1024
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -237,7 +237,7 @@ def _checked_numbers(objective: Objective) -> dict[str, Any]:
         found[name] = number(getattr(objective, name), name=name, low=0, high=_LARGEST_WEIGHT)
     for name, low, high in (
         ("attack_warmup_steps", 0, _LARGEST_COUNT),
-        ("virtual_replicas", 1, _MOST_REPLICAS),
+        ("virtual_replicas", 1, _MAX_REPLICAS),
     ):
         found[name] = whole_number(getattr(objective, name), name=name, low=low, high=high)
     if (iterations := objective.attack_warmup_nb_iter) is not None:

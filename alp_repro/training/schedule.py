@@ -10,9 +10,9 @@ from alp_repro.system.dtypes import Dtype
 from alp_repro.validation.arguments import checked_switch
 from alp_repro.validation.plain_numbers import number, shown, whole_number
 
-_MOST_EPOCHS = 10**6
+_MAX_EPOCHS = 10**6
 # The smallest and the largest value of a count; the largest is far beyond any real training.
-_COUNTS = {"epochs": (1, _MOST_EPOCHS), "batch_size": (1, 10**6)}
+_COUNTS = {"epochs": (1, _MAX_EPOCHS), "batch_size": (1, 10**6)}
 _OPTIONAL_COUNTS = {"max_steps": (1, 10**9), "train_images": (1, 10**8)}
 _POSITIVE = (("learning_rate", 1e-12, 1e3), ("adam_epsilon", 1e-30, 1.0))
 
@@ -73,7 +73,7 @@ class Schedule:
                 "(10, 20)"
             )
         drops = tuple(
-            whole_number(drop, name="learning_rate_drops", low=1, high=_MOST_EPOCHS)
+            whole_number(drop, name="learning_rate_drops", low=1, high=_MAX_EPOCHS)
             for drop in self.learning_rate_drops
         )
         if list(drops) != sorted(set(drops)):
