@@ -16,7 +16,7 @@ from alp_repro.errors import InputError, one_line
 from alp_repro.models.copies import computes_in_float32
 
 _OF_A_SUM = 1e-2  # rounding of the sum of a row of probabilities, also in bfloat16
-GIVE_LOGITS = (
+LOGITS_ADVICE = (
     "remove the softmax or sigmoid so that the model returns logits, e.g. with activation=None in "
     "the last layer"
 )
@@ -69,7 +69,7 @@ def without_probabilities(
         raise
     except Exception as error:  # Keras and the user's layers raise errors of many kinds
         raise InputError(
-            f"{what} cannot be removed automatically ({one_line(error)}): {GIVE_LOGITS}"
+            f"{what} cannot be removed automatically ({one_line(error)}): {LOGITS_ADVICE}"
         ) from error
     again = np.asarray(getattr(keras.activations, kind)(logits), np.float32)
     close = _FLOAT32_ROUNDING if computes_in_float32(model) else _ROUGH_ROUNDING
@@ -79,7 +79,7 @@ def without_probabilities(
         return rebuilt, what
     raise InputError(
         f"{what} cannot be removed automatically: the model without it makes other predictions "
-        f"(does the layer compute something after its {kind}?); {GIVE_LOGITS}"
+        f"(does the layer compute something after its {kind}?); {LOGITS_ADVICE}"
     )
 
 
@@ -144,7 +144,7 @@ def _logits(model: keras.Model, images: Any) -> Any:
     if len(model.inputs) != 1 or len(_inputs_of_last(model)) > 1:
         raise InputError(
             f"the model's last layer ({last.name}) has several inputs, so its softmax or sigmoid "
-            f"cannot be removed automatically: {GIVE_LOGITS}"
+            f"cannot be removed automatically: {LOGITS_ADVICE}"
         )
     before = images if given is model.inputs[0] else keras.Model(model.inputs[0], given)(images)
     if is_graph(last):
@@ -190,13 +190,13 @@ def why_not_logits(outputs: np.ndarray) -> str | None:
     """
     several = outputs.shape[1] > 1
     if several and sum_to_one(outputs):
-        return f"the model's outputs are probabilities: {GIVE_LOGITS}"
+        return f"the model's outputs are probabilities: {LOGITS_ADVICE}"
     if within_unit(outputs) and outputs.any():
         return (
             "the model's outputs all lie in [0, 1], as probabilities do: "
-            f"{GIVE_LOGITS}; if they are logits, subtract 1 from each, which changes no prediction"
+            f"{LOGITS_ADVICE}; if they are logits, subtract 1 from each, which changes no prediction"
             if several
             else "the model's one output lies in [0, 1], as a probability does: expected the logit "
-            f"of class 1; {GIVE_LOGITS}"
+            f"of class 1; {LOGITS_ADVICE}"
         )
     return None

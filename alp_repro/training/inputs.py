@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from alp_repro.classifiers.heads import GIVE_LOGITS, sum_to_one
+from alp_repro.classifiers.heads import LOGITS_ADVICE, sum_to_one
 from alp_repro.errors import InputError
 from alp_repro.losses import PENALTIES
 from alp_repro.models.copies import logits_function
@@ -155,5 +155,5 @@ def classes_of(model: keras.Model, image_shape: tuple[int, ...]) -> int:
             "[batch, classes] of two or more classes"
         )
     if sum_to_one(outputs):
-        raise InputError(f"the model's outputs are probabilities: {GIVE_LOGITS}")
+        raise InputError(f"the model's outputs are probabilities: {LOGITS_ADVICE}")
     return int(outputs.shape[1])
