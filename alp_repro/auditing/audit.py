@@ -29,7 +29,7 @@ from alp_repro.classifiers import (
     common_pixel_scales,
     load_function_or_model,
 )
-from alp_repro.data.own_arrays import class_numbers, unit_images
+from alp_repro.data.own_arrays import class_indices, unit_images
 from alp_repro.errors import InputError, exits_refused
 from alp_repro.evaluation.clean import clean_logits
 from alp_repro.evaluation.input_check import MAX_ITEMS
@@ -101,7 +101,7 @@ def audit(  # noqa: PLR0913 - settings, each by its name
         results of another audit, or one that another process works in.
     """
     images, image_notes = unit_images(checked_array(images, name="images"))
-    labels, label_notes = class_numbers(checked_array(labels, name="labels"), len(images))
+    labels, label_notes = class_indices(checked_array(labels, name="labels"), len(images))
     eps, attack = _checked_attack(eps, attack)
     minutes = number(minutes, name="minutes", low=0, high=MOST_MINUTES, above=True)
     seed = whole_number(seed, name="seed", low=0, high=2**31 - 1)

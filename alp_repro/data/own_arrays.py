@@ -73,7 +73,7 @@ def range_advice(low: float, high: float) -> str:
     return "divide them by their largest possible value, or give 0 to 255 as uint8"
 
 
-def class_numbers(
+def class_indices(
     labels: np.ndarray, count: int, *, where: str = "data"
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Convert labels to int32 [n]; also return notes.

@@ -15,7 +15,7 @@ import numpy as np
 
 from alp_repro.data import load
 from alp_repro.data.image_folder import read_folder
-from alp_repro.data.own_arrays import balanced_indices, class_counts, class_numbers, unit_images
+from alp_repro.data.own_arrays import balanced_indices, class_counts, class_indices, unit_images
 from alp_repro.data.specs import DATASETS
 from alp_repro.data.store import quiet_tfds
 from alp_repro.errors import InputError, reason
@@ -99,7 +99,7 @@ def read_own_images(
     else:
         images, labels = _of_tfds(str(source), limit, data_dir)
     images, image_notes = unit_images(images, where=str(source))
-    labels, label_notes = class_numbers(labels, len(images), where=str(source))
+    labels, label_notes = class_indices(labels, len(images), where=str(source))
     chosen = balanced_indices(labels, limit)
     if len(chosen) < len(labels):
         images, labels = images[chosen], labels[chosen]
@@ -191,7 +191,7 @@ def _rows(
         return list(tfds.as_numpy(examples()))
     undecoded = examples(decoders={"image": tfds.decode.SkipDecoding()})
     labels = np.array(list(tfds.as_numpy(undecoded.map(lambda row: row["label"]))))
-    chosen = balanced_indices(class_numbers(labels, len(labels), where=builder.name)[0], limit)
+    chosen = balanced_indices(class_indices(labels, len(labels), where=builder.name)[0], limit)
     wanted = tf.constant(np.isin(np.arange(len(labels)), chosen))
     taken = examples().enumerate().filter(lambda i, _: wanted[i]).map(lambda _, row: row)
     found = list(tfds.as_numpy(taken))

@@ -9,7 +9,7 @@ from alp_repro.data.own_arrays import (
     OVERSHOOT,
     balanced_indices,
     class_counts,
-    class_numbers,
+    class_indices,
     unit_images,
 )
 from alp_repro.errors import InputError
@@ -96,4 +96,4 @@ def test_class_counts() -> None:
 @pytest.mark.parametrize("labels", [np.array([0, 2**40]), np.array([1j, 0]), np.array([0, np.nan])])
 def test_labels_that_are_no_classes(labels: np.ndarray) -> None:
     with pytest.raises(InputError, match="class indices"):
-        class_numbers(labels, 2)
+        class_indices(labels, 2)

@@ -11,7 +11,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from alp_repro.data import store
-from alp_repro.data.own_arrays import class_numbers, unit_images
+from alp_repro.data.own_arrays import class_indices, unit_images
 from alp_repro.data.own_images import read_own_images
 from alp_repro.errors import InputError
 
@@ -44,7 +44,7 @@ def test_a_channel_axis_is_added() -> None:
     ids=["integers", "a column", "floats", "one-hot"],
 )
 def test_every_form_is_the_same_labels(labels: np.ndarray) -> None:
-    found, _ = class_numbers(labels, 6)
+    found, _ = class_indices(labels, 6)
     assert found.dtype == np.int32
     np.testing.assert_array_equal(found, LABELS)
 
