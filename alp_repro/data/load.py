@@ -48,7 +48,7 @@ def load_split(
         raise InputError(f"unknown split {split!r} of {name}: expected train or test")
     if limit is not None and limit < 1:
         raise InputError(f"limit {limit} of {name} images: expected 1 or more")
-    directory = store.chosen_data_dir(data_dir)
+    directory = store.resolve_data_dir(data_dir)
     tfds_split = spec.test_split if split == "test" else "train"
     record = _checked(spec, directory, tfds_split)
     folder = prepare.prepared_folder(spec, directory)
@@ -77,7 +77,7 @@ def load_split(
 def split_sizes(name: str, *, data_dir: str | Path | None = None) -> dict[Split, int]:
     """Return the numbers of images in the prepared train and test splits, without reading them."""
     spec = dataset_spec(name)
-    with _prepared_info(spec, store.chosen_data_dir(data_dir)) as info:
+    with _prepared_info(spec, store.resolve_data_dir(data_dir)) as info:
         return {
             "train": int(info.splits["train"].num_examples),
             "test": int(info.splits[spec.test_split].num_examples),
@@ -86,7 +86,7 @@ def split_sizes(name: str, *, data_dir: str | Path | None = None) -> dict[Split,
 
 def load_class_names(name: str, *, data_dir: str | Path | None = None) -> tuple[str, ...]:
     """Return the names of the classes in the order of the labels, for figures and messages."""
-    with _prepared_info(dataset_spec(name), store.chosen_data_dir(data_dir)) as info:
+    with _prepared_info(dataset_spec(name), store.resolve_data_dir(data_dir)) as info:
         metadata = info.metadata or {}
         return tuple(metadata.get("class_names", info.features["label"].names))
 
@@ -96,7 +96,7 @@ def unverified_source(name: str, *, data_dir: str | Path | None = None) -> str:
 
     Tables and figures state it. Also "" if the data set is not prepared.
     """
-    folder = prepare.prepared_folder(dataset_spec(name), store.chosen_data_dir(data_dir))
+    folder = prepare.prepared_folder(dataset_spec(name), store.resolve_data_dir(data_dir))
     if not store.is_prepared(folder):
         return ""
     record = source_record.read(folder)
@@ -163,7 +163,7 @@ def evaluation_digest(
     The images are read only if the whole test split was never read since it was prepared.
     """
     spec = dataset_spec(name)
-    folder = prepare.prepared_folder(spec, store.chosen_data_dir(data_dir))
+    folder = prepare.prepared_folder(spec, store.resolve_data_dir(data_dir))
     known = digests.load(folder, split=spec.test_split)
     if known is not None and num_images == "all":
         return known.whole
@@ -175,7 +175,7 @@ def evaluation_digest(
 def evaluation_split_size(name: str, *, data_dir: str | Path | None = None) -> int:
     """Return the number of images in the prepared test split."""
     spec = dataset_spec(name)
-    folder = prepare.prepared_folder(spec, store.chosen_data_dir(data_dir))
+    folder = prepare.prepared_folder(spec, store.resolve_data_dir(data_dir))
     known = digests.load(folder, split=spec.test_split)
     return known.images if known is not None else split_sizes(name, data_dir=data_dir)["test"]
 

@@ -49,7 +49,7 @@ def default_data_dir() -> Path:
     return Path(cache) / "alp_repro" / "tfds"
 
 
-def chosen_data_dir(data_dir: str | Path | None) -> Path:
+def resolve_data_dir(data_dir: str | Path | None) -> Path:
     """Return the given directory, with `~` expanded, or the default one."""
     return files.expanded(data_dir) if data_dir else default_data_dir()
 

@@ -407,6 +407,6 @@ def test_a_home_that_nobody_has_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp
     with pytest.raises(InputError, match=r"^~nobody_of_this_name/data"):
         load_split("mnist", "test", data_dir="~nobody_of_this_name/data")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert store.chosen_data_dir("~/data") == tmp_path / "data"
+    assert store.resolve_data_dir("~/data") == tmp_path / "data"
     monkeypatch.setenv("ALP_REPRO_DATA_DIR", "~/other")
-    assert store.chosen_data_dir(None) == tmp_path / "other"
+    assert store.resolve_data_dir(None) == tmp_path / "other"
