@@ -194,7 +194,8 @@ def why_not_logits(outputs: np.ndarray) -> str | None:
     if within_unit(outputs) and outputs.any():
         return (
             "the model's outputs all lie in [0, 1], as probabilities do: "
-            f"{LOGITS_ADVICE}; if they are logits, subtract 1 from each, which changes no prediction"
+            f"{LOGITS_ADVICE}; if they are logits, subtract 1 from each, which does not change "
+            "predictions"
             if several
             else "the model's one output lies in [0, 1], as a probability does: expected the logit "
             f"of class 1; {LOGITS_ADVICE}"

@@ -36,8 +36,8 @@ class Comparison:
 
     Attributes:
       attack: the attack, with the restarts that were run again.
-      stored, repeated: bool [n], the image was broken within these restarts, in the stored result and in
-        the new run.
+      stored, repeated: bool [n], the image was broken within these restarts, in the stored result
+        and in the new run.
       clean_differs: bool [n], the image was classified correctly in only one of the two.
       waiting: the number of images of the record that are not finished.
       crafting_dtype: the crafting dtype of the new run. If it is not the record's, the attack takes
