@@ -88,8 +88,7 @@ class LogitPairing(keras.Model):
           name: of the model.
 
         Raises:
-          InputError: settings out of range or in conflict, not a Keras model, or one that ends in a
-            softmax.
+          InputError: settings out of range or in conflict, or a model that ends in a softmax.
         """
         if not isinstance(model, keras.Model):
             raise InputError(f"model is a {type(model).__name__}: expected a Keras model")
@@ -147,8 +146,7 @@ class LogitPairing(keras.Model):
         """Train as `keras.Model.fit` does, with its arguments.
 
         Raises:
-          InputError: pixels or labels out of range, or a batch that leaves an image without a
-            partner.
+          InputError: pixels or labels out of range, or an image without a partner.
         """
         if self.check_inputs:
             inputs.check_arrays(x, y, self._classes)
