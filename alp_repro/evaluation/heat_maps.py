@@ -190,7 +190,7 @@ def run_columns_here(
 
 def _check(attack: Attack, eps_iters: Sequence[float], nb_iters: Sequence[int]) -> None:
     if not isinstance(attack, PGD):
-        raise InputError(f"heat map: expected the attack pgd, which has a step size: {attack.name}")
+        raise InputError(f"heat map: expected the attack pgd, got {attack.name}")
     if len(eps_iters) == 0 or len(nb_iters) == 0:
         raise InputError("heat map: expected at least one step size and one iteration count")
     for eps_iter in eps_iters:

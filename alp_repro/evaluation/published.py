@@ -156,7 +156,7 @@ def records_of(run: runs.RunDir) -> list[AttackRecord]:
     # Files whose names begin with a dot were left by a process that was killed while writing.
     paths = sorted(run.attacks.glob("[!.]*.npz"))
     if not paths:
-        raise InputError(f"{run.attacks} holds no results: restore them with git checkout")
+        raise InputError(f"{run.attacks} has no results: restore them with git checkout")
     weights = runs.describe(run).weights
     found = []
     for path in paths:

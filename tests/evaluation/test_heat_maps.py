@@ -184,7 +184,7 @@ def test_a_damaged_map_is_named(tmp_path: Path):
         ({"eps_iters": [0.4]}, "eps_iter 102"),
         ({"nb_iters": [5, 3]}, "iterations 5, 3"),
         ({"nb_iters": [0, 3]}, "iterations 0: .*whole number"),
-        ({"attack": APGD(eps=_ATTACK.eps)}, "step size: apgd"),
+        ({"attack": APGD(eps=_ATTACK.eps)}, "pgd, got apgd"),
     ],
 )
 def test_bad_input_is_refused(

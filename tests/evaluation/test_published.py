@@ -140,5 +140,5 @@ def test_results_of_another_model_or_of_other_images_are_refused(results: Path) 
     with pytest.raises(InputError, match=r"result of another model"):
         records_of(run)
     shutil.rmtree(run.attacks)
-    with pytest.raises(InputError, match=r"holds no results"):
+    with pytest.raises(InputError, match=r"attacks has no results"):
         records_of(run)
