@@ -15,10 +15,12 @@ import numbers
 from collections.abc import Collection, Mapping
 from typing import (
     TYPE_CHECKING,
+    Annotated,
     Any,
     ClassVar,
     Literal,
     NamedTuple,
+    TypeVar,
     get_args,
     get_origin,
     get_type_hints,
@@ -28,15 +30,15 @@ import numpy as np
 
 from alp_repro.errors import InputError
 from alp_repro.system.dtypes import Dtype
-from alp_repro.validation.plain_numbers import shown
+from alp_repro.validation.plain_numbers import quoted
 
 if TYPE_CHECKING:
     import tensorflow as tf
-    from typing_extensions import Self
 
     from alp_repro.attacks.batches import CraftItems
     from alp_repro.models.copies import LogitsFunction
 
+A = TypeVar("A", bound="Attack")
 # How the steps are computed, not which steps: results in another dtype or by Cleverhans' own loop
 # are compared with the paper's numbers, and say so.
 EXECUTION = ("dtype", "engine")
@@ -164,7 +166,7 @@ class Attack(abc.ABC):
                 object.__setattr__(self, name, _plain(name, value, kind))
             elif get_origin(kind) is Literal and value not in get_args(kind):
                 choices = ", ".join(map(str, get_args(kind)))
-                raise InputError(f"attack {name}={shown(value)}: expected one of {choices}")
+                raise InputError(f"attack {name}={quoted(value)}: expected one of {choices}")
         self.check()
 
     def check(self) -> None:
@@ -180,11 +182,11 @@ class Attack(abc.ABC):
             if most is None:
                 continue
             if value < 1:
-                raise InputError(f"attack {field.name} {shown(value)}: expected 1 or more")
+                raise InputError(f"attack {field.name} {quoted(value)}: expected 1 or more")
             if value > most:
-                raise InputError(f"attack {field.name} {shown(value)}: expected at most {most:,}")
+                raise InputError(f"attack {field.name} {quoted(value)}: expected at most {most:,}")
 
-    def replace_unchecked(self, **values: Any) -> Self:
+    def replace_unchecked(self: A, **values: Any) -> A:
         """Return a copy with other values, which may be tensors and are not checked."""
         held = copy.copy(self)
         for name, value in values.items():
@@ -246,7 +248,7 @@ class Attack(abc.ABC):
         return {}
 
     @classmethod
-    def from_stored(cls, stored: Mapping[str, Any]) -> Self:
+    def from_stored(cls: type[A], stored: Mapping[str, Any]) -> A:
         """Return the attack of stored settings without the method, of this version or earlier.
 
         Raises:
@@ -269,11 +271,11 @@ class Attack(abc.ABC):
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
         """Have `decoding` read a field of this type by the name of its method."""
-        from pydantic_core import core_schema
+        from pydantic import PlainValidator
 
         from alp_repro.attacks.registry import attack_from_json
 
-        return core_schema.no_info_plain_validator_function(attack_from_json)
+        return handler.generate_schema(Annotated[Any, PlainValidator(attack_from_json)])
 
 
 @functools.cache
@@ -301,4 +303,4 @@ def _plain(name: str, value: Any, kind: type) -> Any:
         with contextlib.suppress(OverflowError):
             return float(value)
     expected = {int: "a whole number", float: "a number", bool: "True or False"}[kind]
-    raise InputError(f"attack {name}={shown(value)}: expected {expected}")
+    raise InputError(f"attack {name}={quoted(value)}: expected {expected}")

@@ -27,7 +27,7 @@ from alp_repro.attacks.spsa import SPSA
 from alp_repro.attacks.square import Square
 from alp_repro.attacks.turns import Turns
 from alp_repro.errors import InputError
-from alp_repro.validation.plain_numbers import shown
+from alp_repro.validation.plain_numbers import quoted
 
 ENTRY_POINTS = "alp_repro.attacks"
 ATTACKS: dict[str, type[Attack]] = {
@@ -70,7 +70,7 @@ def attack_class(name: str) -> type[Attack]:
                 register(entry.load())
     if name not in ATTACKS:
         raise InputError(
-            f"attack: unknown method {shown(name)}, expected one of {', '.join(ATTACKS)}"
+            f"attack: unknown method {quoted(name)}, expected one of {', '.join(ATTACKS)}"
         )
     return ATTACKS[name]
 
@@ -101,7 +101,7 @@ def attack_from_json(described: Any, *, extra_keys: bool = False) -> Attack:
       InputError: the settings do not describe an attack.
     """
     if not isinstance(described, Mapping):
-        raise InputError(f"expected the settings of an attack, got {shown(described)}")
+        raise InputError(f"expected the settings of an attack, got {quoted(described)}")
     settings = dict(described)
     attack = attack_class(settings.pop("method", PGD.name))
     if extra_keys:

@@ -13,8 +13,6 @@ from alp_repro.attacks.draws import Target
 from alp_repro.errors import InputError
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from alp_repro.attacks.batches import CraftItems
     from alp_repro.models.copies import LogitsFunction
 
@@ -67,7 +65,7 @@ class SPSA(Attack):
         return ALWAYS_STORED
 
     @classmethod
-    def from_stored(cls, stored: Mapping[str, Any]) -> Self:
+    def from_stored(cls, stored: Mapping[str, Any]) -> SPSA:
         """Return the attack of stored settings; see `Attack.from_stored`."""
         rate = {"learning_rate": stored["eps_iter"]} if "eps_iter" in stored else {}
         return super().from_stored({**stored, **rate})

@@ -35,20 +35,20 @@ class Layers:
     weight_seed: int
 
     def initializer(self, layer_name: str) -> keras.Initializer:
-        """He truncated normal from a seed that depends on (weight_seed, layer_name) alone."""
+        """Return a He truncated normal, seeded by (weight_seed, layer_name) alone."""
         entropy = [self.weight_seed, zlib.crc32(layer_name.encode())]
         seed = int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)
         return keras.initializers.HeNormal(seed=seed)
 
     def conv(self, filters: int, kernel: int, name: str, **options: Any) -> keras.layers.Layer:
-        """A convolution, SAME unless said otherwise."""
+        """Return a convolution, padded SAME by default."""
         options.setdefault("padding", "same")
         return keras.layers.Conv2D(
             filters, kernel, kernel_initializer=self.initializer(name), name=name, **options
         )
 
     def dense(self, units: int, name: str, **options: Any) -> keras.layers.Layer:
-        """A dense layer with bias."""
+        """Return a dense layer with bias."""
         return keras.layers.Dense(
             units, kernel_initializer=self.initializer(name), name=name, **options
         )

@@ -8,7 +8,7 @@ from typing import get_args
 from alp_repro.errors import InputError
 from alp_repro.system.dtypes import Dtype
 from alp_repro.validation.arguments import checked_switch
-from alp_repro.validation.plain_numbers import number, shown, whole_number
+from alp_repro.validation.plain_numbers import number, quoted, whole_number
 
 _MAX_EPOCHS = 10**6
 # The smallest and the largest value of a count; the largest is far beyond any real training.
@@ -69,7 +69,7 @@ class Schedule:
     def _checked_drops(self) -> tuple[int, ...]:
         if not isinstance(self.learning_rate_drops, list | tuple):
             raise InputError(
-                f"learning_rate_drops {shown(self.learning_rate_drops)}: expected epochs, such as "
+                f"learning_rate_drops {quoted(self.learning_rate_drops)}: expected epochs, such as "
                 "(10, 20)"
             )
         drops = tuple(

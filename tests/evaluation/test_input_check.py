@@ -47,7 +47,7 @@ BAD_INPUT: list[tuple[Callable[[np.ndarray, np.ndarray], dict[str, Any]], str]] 
     (lambda x, y: {"indices": np.arange(3)}, "indices of shape"),
     (lambda x, y: {"indices": np.arange(40) / 2}, "indices .* float64"),
     (lambda x, y: {"indices": -np.arange(40)}, r"indices in \[-39, 0\]"),
-    (lambda x, y: {"images": [[1.0], [1.0, 0.5]]}, "images .*array"),
+    (lambda x, y: {"images": [[1.0], [1.0, 0.5]]}, "images.*array"),
     (lambda x, y: {"images": x[..., :0]}, r"images of shape \(40, 8, 8, 0\)"),
     (lambda x, y: {"folder": 3}, "folder 3: .*path"),
     (lambda x, y: {"folder": "a\0b"}, "folder .*path"),

@@ -79,7 +79,7 @@ def test_surfaces_are_locked_while_they_are_computed(
     original = landscape.loss_surfaces
 
     def meanwhile(*args: Any, **options: Any) -> landscape.Surfaces:
-        with pytest.raises(InputError, match="being worked on by another process") as caught:
+        with pytest.raises(InputError, match="another process is working on") as caught:
             landscape.surfaces_of_run(*asked, plane=plane)
         refused.append(str(caught.value))
         return original(*args, **options)
