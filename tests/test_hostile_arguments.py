@@ -16,6 +16,7 @@ from alp_repro.classifiers import as_classifier
 from alp_repro.data.images import Images
 from alp_repro.data.own_images import read_own_images
 from alp_repro.errors import InputError
+from alp_repro.evaluation.heat_maps import load_heat_map
 from alp_repro.evaluation.record_file import load_record
 from alp_repro.reporting.stored_tables import read_table
 from alp_repro.runs import RunDir, load_model
@@ -67,11 +68,13 @@ def test_what_evaluate_cannot_take_is_told_in_a_line(argument: dict[str, Any], t
         evaluate(model, IMAGES, **given)
 
 
-@pytest.mark.parametrize("path", ["a\0b", "/root/\ud800", "/dev/null/x", "x" * 5000, "."])
-def test_a_path_that_no_table_has_is_told_in_a_line(path: str) -> None:
+@pytest.mark.parametrize("path", ["a\0b", "/root/\ud800", "/dev/null/x", "x/" * 3000, "."])
+@pytest.mark.parametrize("read", [read_table, load_heat_map, load_record])
+def test_a_path_that_no_result_has_is_told_in_a_line(read: Any, path: str) -> None:
     with pytest.raises(InputError) as caught:
-        read_table(Path(path))
+        read(Path(path))
     assert "\n" not in str(caught.value) and "\0" not in str(caught.value)
+    assert len(str(caught.value)) < 400
 
 
 class Exits(keras.Model):

@@ -7,6 +7,7 @@ averaged over passes. A model with a surrogate is attacked by the surrogate's gr
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -14,7 +15,7 @@ import tensorflow as tf
 
 from alp_repro.auditing import kinds, measurements
 from alp_repro.classifiers import Classifier
-from alp_repro.classifiers.decisions import Voting, crafted_on, voting
+from alp_repro.classifiers.decisions import crafted_on, voting
 from alp_repro.evaluation.clean import batched, clean_logits
 from alp_repro.evaluation.model_check import changes_each_time, why_not_deterministic
 
@@ -32,7 +33,8 @@ class Attacked:
       given: the model as it was given, images to logits.
       model: what an attack that follows gradients sees.
       judge: what an attack without gradients sees; its predictions are the verdicts of both.
-      verdicts: of a random model, what counts passes anew; None: it is not random.
+      verdicts: of a random model, counts how many of new passes give each class, images of any
+        number to float32 [n, classes]; None: it is not random.
       logits: float32 [n, classes], the given model's, of one pass.
       changes: how far they move; see `measurements.randomness`.
       no_function: why attacks would mean nothing: its outputs depend on other images; None: they
@@ -42,7 +44,7 @@ class Attacked:
     given: keras.Model
     model: keras.Model
     judge: keras.Model
-    verdicts: Voting | None
+    verdicts: Callable[[tf.Tensor], tf.Tensor] | None
     logits: np.ndarray
     changes: measurements.Numbers
     no_function: str | None = None
@@ -55,8 +57,7 @@ class Attacked:
     def fresh_counts(self, images: np.ndarray, *, batch_size: int) -> np.ndarray:
         """Return how many of new passes over a random model give each class, int [n, classes]."""
         assert self.verdicts is not None
-        program = tf.function(self.verdicts.votes, autograph=False)
-        (counts,) = batched(program, min(batch_size, len(images)), images)
+        (counts,) = batched(self.verdicts, min(batch_size, len(images)), images)
         return counts.round().astype(np.int64)
 
 
@@ -84,11 +85,14 @@ def attacked(
     moved = max(changes.values()) > kinds.RANDOM_CHANGE
     random = changes["repeated"] > kinds.RANDOM_CHANGE or changes_each_time(given, images)
     judge: keras.Model = given
-    verdicts: Voting | None = None
+    verdicts = None
     why: str | None = None
     if random:
         judge = voting(given, classes=classifier.classes, passes=GRADIENT_PASSES)
-        verdicts = voting(given, classes=classifier.classes, passes=VERDICT_PASSES)
+        counting = voting(given, classes=classifier.classes, passes=VERDICT_PASSES)
+        # Of any number of images, which differs from attack to attack: traced once.
+        signature = [tf.TensorSpec([None, *images.shape[1:]], tf.float32)]
+        verdicts = tf.function(counting.votes, autograph=False, input_signature=signature)
     else:
         why = why_not_deterministic(given, images)
         if why is None and moved:

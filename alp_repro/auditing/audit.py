@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import re
@@ -33,6 +34,7 @@ from alp_repro.data.own_arrays import class_indices, unit_images
 from alp_repro.errors import InputError, exits_refused
 from alp_repro.evaluation.clean import clean_logits
 from alp_repro.evaluation.input_check import MAX_ITEMS
+from alp_repro.models.program_cache import taken_as_unchanged
 from alp_repro.validation.arguments import (
     checked_array,
     checked_function,
@@ -128,8 +130,13 @@ def audit(  # noqa: PLR0913 - settings, each by its name
     if stages is None:
         stages = sanity.with_checks(attack_stages(attack, classes=classifier.classes))
     stages = _checked_stages(stages, eps)
-    with exits_refused("the model"), own_folder(folder) as place:
+    with (
+        exits_refused("the model"),
+        own_folder(folder) as place,
+        contextlib.ExitStack() as stack,
+    ):
         subject = attacked(classifier, guide, images, batch_size=batch_size)
+        stack.enter_context(taken_as_unchanged(subject.model, subject.judge))
         work = Work(
             subject,
             images,

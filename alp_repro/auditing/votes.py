@@ -11,7 +11,7 @@ from alp_repro.evaluation import wilson_interval
 
 @dataclasses.dataclass(frozen=True)
 class Votes:
-    """How the passes over images went, each in the state in which it is judged.
+    """How the passes over images went: over what broke each, or came nearest to breaking it.
 
     Attributes:
       passes: over each image.
@@ -24,6 +24,11 @@ class Votes:
     other: np.ndarray
 
     @property
+    def lead(self) -> np.ndarray:
+        """Int [n]: passes that the label is ahead."""
+        return self.right - self.other
+
+    @property
     def undecided(self) -> np.ndarray:
         """Bool [n]: which of the two classes more passes give is within the 95% of chance."""
         found = []
@@ -31,6 +36,10 @@ class Votes:
             low, high = wilson_interval(right, max(right + other, 1))
             found.append(low <= 0.5 <= high)
         return np.array(found, bool)
+
+    def at(self, places: np.ndarray) -> Votes:
+        """Return the votes over these images alone."""
+        return Votes(self.passes, self.right[places], self.other[places])
 
     def with_new(self, places: np.ndarray, votes: Votes) -> Votes:
         """Return the votes with others for the images at these places."""

@@ -266,21 +266,23 @@ class Work:
     ) -> np.ndarray:
         """Return the first breaks, int [k], less those that were luck, as fresh passes tell.
 
-        The votes for what holds are taken in.
+        The votes are taken in, also those that left it standing.
         """
         broken = np.flatnonzero(first >= 0)
         if not self.attacked.random or not len(broken):
             return first
         counts = self._counted(f"votes_{name}", found[broken])
-        predicted = counts.argmax(axis=1)
-        held = predicted != self.labels[places[broken]]
+        predicted, tried = counts.argmax(axis=1), places[broken]
+        held, standing = predicted != self.labels[tried], self.broken_by[tried] < 0
         first = first.copy()
         first[broken[~held]] = -1
-        new = held & (self.broken_by[places[broken]] < 0)
-        taken = places[broken[new]]
-        self._found[taken] = predicted[new]
+        new = held & standing
+        self._found[tried[new]] = predicted[new]
         assert self.votes is not None
-        self.votes = self.votes.with_new(taken, votes_of(counts[new], self.labels[taken]))
+        fresh = votes_of(counts, self.labels[tried])
+        # Of an image that goes on standing, what came nearest to breaking it.
+        told = standing & (held | (fresh.lead < self.votes.lead[tried]))
+        self.votes = self.votes.with_new(tried[told], fresh.at(told))
         return first
 
     def _note(

@@ -112,7 +112,7 @@ def read_spread(file: Path) -> Spread:
     found: Spread = decoding.read_json(file, Spread, extra_keys=True, advice=advice)
     try:
         if file.name != spread_file(Path(), found.table).name:
-            raise InputError(f"it says that it is of Table {found.table}")
+            raise InputError(f"it is of Table {found.table}")
         _check_rows(found)
     except InputError as error:
         raise InputError(f"{file} is damaged ({error}): {advice}") from error
@@ -123,15 +123,15 @@ def _check_rows(found: Spread) -> None:
     names = [row.row for row in found.rows]
     for row in found.rows:
         if names.count(row.row) > 1:
-            raise InputError(f"row {row.row} is there {names.count(row.row)} times")
+            raise InputError(f"row {row.row} is given {names.count(row.row)} times")
         if len(row.cells) != len(found.columns):
             raise InputError(
-                f"row {row.row} has {len(row.cells)} cells for {len(found.columns)} columns"
+                f"row {row.row} has {len(row.cells)} cells, expected {len(found.columns)}"
             )
         if len(set(row.seeds)) < len(row.seeds) or not set(row.collapsed) <= set(row.seeds):
             raise InputError(
                 f"row {row.row}: seeds {list(row.seeds)}, of which {list(row.collapsed)} "
-                "collapsed: each once, and of those that were trained, is needed"
+                "collapsed: expected each once, and those among the trained"
             )
         count = len(row.seeds) - len(row.collapsed)
         for title, cell in zip(found.columns, row.cells, strict=True):
@@ -143,10 +143,10 @@ def _problem(cell: SpreadCell, count: int) -> str:
     """Why a cell's numbers cannot be those of so many trainings; "" when they can."""
     for name, value in dataclasses.asdict(cell).items():
         if value is not None and not 0 <= value <= 100:
-            return f"{name} is {value:g}: a percentage from 0 to 100 is needed"
+            return f"{name} is {value:g}: expected a percentage from 0 to 100"
     if cell.mean is None or cell.low is None or cell.high is None or not count:
         alone = {cell.mean, cell.low, cell.high} != {None}
-        return "mean, low and high of no training or of all are needed" if alone else ""
+        return "expected either all or none of mean, low and high" if alone else ""
     # All but one may stand at one end of the range.
     least = cell.low + (cell.high - cell.low) / count
     most = cell.high - (cell.high - cell.low) / count

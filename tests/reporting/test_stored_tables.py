@@ -54,6 +54,7 @@ def of_another_number(table: dict[str, Any]) -> None:
         (put(1, ours=500.0), "ours is 500"),
         (put(1, low=60.0, high=50.0), "is outside its interval"),
         (put(1, low=53.0, high=54.0), "is not the interval of 53.8% of 1000 images"),
+        (put(1, low=50.7012), "is not the interval"),
         (put(1, ours=53.84), "not a whole number"),
         (put(1, low=None), "all or none of ours, low and high"),
         (put(1, images=0), "images is 0"),
