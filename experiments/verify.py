@@ -144,9 +144,9 @@ def checked(
             display.report_status(name, Status(attack_progress(progress)))
 
         # Attacks in float32 stay so everywhere.
-        crafted_as = dtype if record.settings["attack"]["dtype"] != "float32" else None
-        yield published.attack_again(
-            model, test, record, **extent(record), dtype=crafted_as, report=report
+        crafting_dtype = dtype if record.settings["attack"]["dtype"] != "float32" else None
+        yield published.rerun_attack(
+            model, test, record, **extent(record), dtype=crafting_dtype, report=report
         )
         clock.ended(gradients_of(record))
     display.ended(name)
@@ -154,7 +154,7 @@ def checked(
 
 def gradients_of(record: AttackRecord) -> int:
     """Return the number of gradients that repeating a result takes, if the same images break."""
-    return published.gradients_again(record, **extent(record))
+    return published.rerun_gradients(record, **extent(record))
 
 
 def extent(record: AttackRecord) -> dict[str, int]:

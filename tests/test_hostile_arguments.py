@@ -51,7 +51,7 @@ def test_what_is_no_path_is_told_in_a_line(read: Any, value: Any) -> None:
 
 
 NO_FUNCTION = [3, 1.5, [], {}, b"x", ("a",), object()]
-WRONG = [({"attack": 3}, "an Attack is"), ({"labels": [[1], [1, 2]]}, "labels")]
+WRONG = [({"attack": 3}, "attack is a int: .*Attack"), ({"labels": [[1], [1, 2]]}, "labels")]
 WRONG += [({"executor": None}, "executor is a NoneType: expected a function")]
 for name in ("report", "executor", "strategy"):
     WRONG += [({name: value}, f"{name} is a {type(value).__name__}") for value in NO_FUNCTION]
@@ -124,7 +124,7 @@ TRAINING = [
     ({"data": changed(images=np.full(PAIR.images.shape, np.nan))}, "nan"),
     ({"data": changed(images=np.full(PAIR.images.shape, 2.0))}, r"floats in \[0, 1\]"),
     ({"data": changed(labels=PAIR.labels[:1])}, "expected 2 integers"),
-    ({"data": changed(labels=PAIR.labels - 1)}, "classes 0 to 9"),
+    ({"data": changed(labels=PAIR.labels - 1)}, "0 to 9"),
     ({"data": changed(labels=PAIR.labels + 0.5)}, "float64"),
     ({"strategy": "mirrored"}, "strategy is a str"),
     ({"init_from": "model.keras"}, "init_from is a str"),

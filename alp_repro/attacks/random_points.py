@@ -40,7 +40,7 @@ class RandomPoints(Attack):
 
     def craft(self, logits: LogitsFunction, items: CraftItems) -> Crafted:
         """Draw a point for each item; see `Attack.craft`."""
-        points = random_starts(items.images, eps=self.eps, **items.what_draws_depend_on)
+        points = random_starts(items.images, eps=self.eps, **items.random_keys)
         if self.corners:
             corner = items.images + self.eps * tf.sign(points - items.images)
             points = tf.clip_by_value(corner, 0.0, 1.0)

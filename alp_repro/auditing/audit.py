@@ -34,10 +34,10 @@ from alp_repro.classifiers import (
     common_pixel_scales,
     load_function_or_model,
 )
-from alp_repro.data.own_arrays import class_numbers, unit_images
+from alp_repro.data.own_arrays import class_indices, unit_images
 from alp_repro.errors import InputError, sys_exit_refused
 from alp_repro.evaluation.clean import clean_logits
-from alp_repro.evaluation.input_check import MOST_ITEMS
+from alp_repro.evaluation.input_check import MAX_ITEMS
 from alp_repro.models.program_cache import taken_as_unchanged
 from alp_repro.validation.arguments import (
     checked_array,
@@ -109,7 +109,7 @@ def audit(  # noqa: PLR0913 - settings, each by its name
         another audit, or another process works in it.
     """
     images, image_notes = unit_images(checked_array(images, name="images"))
-    labels, label_notes = class_numbers(checked_array(labels, name="labels"), len(images))
+    labels, label_notes = class_indices(checked_array(labels, name="labels"), len(images))
     eps, attack, phases = _checked_attacks(eps, attack, phases)
     minutes = number(minutes, name="minutes", low=0, high=MOST_MINUTES, above=True)
     seed = whole_number(seed, name="seed", low=0, high=2**31 - 1)
@@ -132,7 +132,7 @@ def audit(  # noqa: PLR0913 - settings, each by its name
     if batch_size is None:
         fitting = max(1, _PIXELS_IN_A_BATCH // math.prod(shape))
         batch_size = min(_LARGEST_BATCH, len(images), fitting)
-    batch_size = whole_number(batch_size, name="batch_size", low=1, high=MOST_ITEMS)
+    batch_size = whole_number(batch_size, name="batch_size", low=1, high=MAX_ITEMS)
     if phases is None:
         phases = with_comparisons(audit_phases(attack, classes=classifier.classes))
     with (

@@ -147,7 +147,7 @@ def black_box_stronger(broken: int, attacked: int, correct: int) -> Indicator:
 
 def few_classes(classes: int, attack: Attack | Ensemble) -> Indicator:
     """Decide whether the model has enough classes for the evaluation under audit."""
-    needed = attack.least_classes
+    needed = attack.min_classes
     return specs.FEW_CLASSES.indicator(
         classes < needed, f"{classes} classes, and the attack needs {needed} or more"
     )

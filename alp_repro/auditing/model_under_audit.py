@@ -17,7 +17,7 @@ from alp_repro.auditing import measurements, specs
 from alp_repro.classifiers import Classifier
 from alp_repro.classifiers.decisions import crafted_on, voting
 from alp_repro.evaluation.clean import batched, clean_logits
-from alp_repro.evaluation.model_check import changes_each_time, why_no_function
+from alp_repro.evaluation.model_check import changes_each_time, why_not_deterministic
 
 # Passes that the gradient on a random model is averaged over, as in AutoAttack's version "rand".
 GRADIENT_PASSES = 20
@@ -92,7 +92,7 @@ def model_under_audit(
         signature = [tf.TensorSpec([None, *images.shape[1:]], tf.float32)]
         fresh_votes = tf.function(counting.votes, autograph=False, input_signature=signature)
     else:
-        why = why_no_function(given, images)
+        why = why_not_deterministic(given, images)
         if why is None and changes["batch"] > specs.RANDOM_CHANGE:
             why = "an image's logits depend on the other images of its batch"
     white_box = black_box

@@ -18,7 +18,7 @@ from alp_repro.attacks import (
     Phase,
     RandomPoints,
     Square,
-    ensemble_of,
+    as_ensemble,
     strong_attack,
 )
 
@@ -119,7 +119,7 @@ def without_gradient(phases: Sequence[Phase]) -> tuple[Phase, ...]:
     """
     default, *others = phases
     if default.attack.needs_gradient:
-        first = ensemble_of(default.attack).attacks[0]
+        first = as_ensemble(default.attack).attacks[0]
         eps = default.attack.eps if getattr(first, "random_start", False) else 0.0
         starts = RandomPoints(eps=eps, restarts=default.attack.restarts)
         title = f"{default.title.partition(':')[0]}: stays at its starts, as there is no gradient"

@@ -158,7 +158,9 @@ class Column:
         """The paper's title if this is a column of the paper, with all differences otherwise."""
         attack = self.attack
         if self.ours_only:
-            mean = " on average" if isinstance(attack, Ensemble) and attack.judged_by else ""
+            mean = (
+                " on average" if isinstance(attack, Ensemble) and attack.runs_before_budget else ""
+            )
             return f"strong (ours, not the paper's): {attack.gradients} gradients{mean}"
         sizes = attack.varied | {"restarts": _thousands(self.grid_restarts)}
         if self.table_eps is None or round(attack.eps * 255, 4) == self.table_eps:
@@ -169,7 +171,7 @@ class Column:
             title += f" (here r={' or '.join(map(str, restarts))})"
         if self._non_default_text:
             title += f", ours: {self._non_default_text}"
-        return ("" if attack.of_the_paper else f"{attack.name}: ") + title
+        return ("" if attack.is_paper_attack else f"{attack.name}: ") + title
 
     @property
     def _non_default_text(self) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from alp_repro import evaluation, training
 from alp_repro.attacks import PGD
-from alp_repro.attacks.phases import ensemble_of
+from alp_repro.attacks.phases import as_ensemble
 from alp_repro.data import load
 from alp_repro.errors import InputError
 
@@ -253,7 +253,7 @@ def attack_seconds(
     seconds: dict[Attack | Ensemble, float] = {}
     for attack in attacks_of(columns):
         stamps: list[float] = []
-        first = ensemble_of(attack).attacks[0]
+        first = as_ensemble(attack).attacks[0]
         timed = _shortened(first)
 
         def stamp(_: Progress, stamps: list[float] = stamps) -> None:

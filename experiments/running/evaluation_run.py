@@ -62,7 +62,7 @@ def evaluation_digest(
 
 def _is_prepared(dataset: str, data_dir: str | None) -> bool:
     return store.is_prepared(
-        prepare.prepared_folder(dataset_spec(dataset), store.chosen_data_dir(data_dir))
+        prepare.prepared_folder(dataset_spec(dataset), store.resolve_data_dir(data_dir))
     )
 
 

@@ -43,7 +43,7 @@ def test_what_a_spec_leaves_out_is_the_data_sets() -> None:
         ("pgd,eps", "KEY=VALUE, got 'eps'"),
         ("pgd,steps=3", "unknown key 'steps'"),
         ("pgd,eps=big", "eps='big'"),
-        ("pgd,eps=10,eps_iter=20", "a step in"),
+        ("pgd,eps=10,eps_iter=20", "eps_iter 20: .*eps is 10"),
         ("pgd,nb_iter=0", "nb_iter 0"),
         ("pgd,restarts=-1", "restarts -1"),
         ("pgd,eps=-1", "eps -1"),
