@@ -24,8 +24,8 @@ from alp_repro.reporting.tables import (
     Column,
     TableRow,
     load_paper_table,
+    paper_number,
     paper_place,
-    printed_number,
 )
 from alp_repro.runs import RunDir
 from alp_repro.validation import decoding
@@ -146,22 +146,18 @@ def check_supported(table: StoredTable, models: Path) -> None:
 def _not_the_papers(table: StoredTable, row: TableRow) -> list[str]:
     """Return what is stored as the paper's numbers and is not, a line each."""
     paper = load_paper_table(table.table)
-    expected = [printed_number(paper, row.row, None)]
-    for column in table.columns:
-        source = f"Table {table.table}, {column.title}"
-        attack = attack_of(column.attack, source=source)
-        place = None if column.ours_only else paper_place(paper, attack, column.grid_restarts)
-        expected.append(None if place is None else printed_number(paper, row.row, place))
+    printed = paper.row(row.row)
+    expected = [printed.clean if printed else None]
+    for one in table.columns:
+        attack = attack_of(one.attack, source=f"Table {table.table}, {one.title}")
+        column = paper.column(attack, one.grid_restarts, ours_only=one.ours_only)
+        expected.append(paper_number(paper, row.row, column))
     return [
-        f"Table {table.table} has {_percent(cell.by_paper)} as the paper's number for {row.row}, "
-        f"expected {_percent(right)}"
+        f"Table {table.table} has {cell.by_paper} as the paper's number for {row.row}, "
+        f"expected {right}"
         for cell, right in zip((row.clean, *row.cells), expected, strict=True)
         if cell.by_paper != right
     ]
-
-
-def _percent(number: float | None) -> str:
-    return "none" if number is None else f"{number:g}%"
 
 
 def in_papers_order(table: StoredTable) -> StoredTable:

@@ -54,6 +54,10 @@ class PaperTable:
     columns: tuple[PaperColumn, ...]
     rows: tuple[PaperRow, ...]
 
+    def row(self, name: str) -> PaperRow | None:
+        """Return the row of this name; None: there is none."""
+        return next((row for row in self.rows if row.row == name), None)
+
     def column(
         self,
         attack: Attack | Ensemble,
@@ -230,13 +234,8 @@ def load_paper_table(number: int) -> PaperTable:
 
 
 def _reference(name: str) -> list[dict[str, str]]:
-    text = (
-        resources.files("alp_repro.reporting")
-        .joinpath("reference")
-        .joinpath(name)
-        .read_text(encoding="utf-8")
-    )
-    return list(csv.DictReader(io.StringIO(text)))
+    file = resources.files("alp_repro.reporting") / "reference" / name
+    return list(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"))))
 
 
 def table_row(
@@ -254,10 +253,10 @@ def table_row(
       columns: the adversarial columns.
       wanted: the requirements on results.
     """
-    printed = {r.row: r for r in paper.rows}.get(row)
+    printed = paper.row(row)
     label, note = (printed.label, printed.note) if printed else (row, "")
-    clean = Cell(by_paper=printed_number(paper, row, None))
-    empty = [Cell(by_paper=_by_paper(paper, row, column)) for column in columns]
+    clean = Cell(by_paper=printed.clean if printed else None)
+    empty = [Cell(by_paper=paper_number(paper, row, column)) for column in columns]
     if not run.finished:
         return TableRow(row, label, clean, tuple(empty), note)
     problem = results.run_problem(run, wanted.recipe)
@@ -312,24 +311,12 @@ def _adversarial_cell(
     return dataclasses.replace(cell, mean=mean, further=further)
 
 
-def _by_paper(paper: PaperTable, row: str, column: Column) -> float | None:
-    """Return the paper's number for this attack; None if the paper has none."""
-    place = paper_place(paper, column.attack, column.grid_restarts)
-    return None if column.ours_only or place is None else printed_number(paper, row, place)
-
-
-def printed_number(paper: PaperTable, row: str, place: int | None) -> float | None:
-    """Return a number of the paper's table; None if the table has none.
-
-    Args:
-      paper: the table.
-      row: the row's name.
-      place: the position of the adversarial column, from 0; None: the clean accuracy.
-    """
-    printed = {one.row: one for one in paper.rows}.get(row)
-    if printed is None:
+def paper_number(paper: PaperTable, row: str, column: Column) -> float | None:
+    """Return the paper's number for a row and an attack; None if the paper has none."""
+    printed, place = paper.row(row), paper_place(paper, column.attack, column.grid_restarts)
+    if printed is None or place is None or column.ours_only:
         return None
-    return printed.clean if place is None else printed.adversarial[place]
+    return printed.adversarial[place]
 
 
 def paper_place(paper: PaperTable, attack: Attack | Ensemble, grid_restarts: int) -> int | None:
