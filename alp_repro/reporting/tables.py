@@ -54,6 +54,10 @@ class PaperTable:
     columns: tuple[PaperColumn, ...]
     rows: tuple[PaperRow, ...]
 
+    def row(self, name: str) -> PaperRow | None:
+        """Return the row of this name; None: there is none."""
+        return next((row for row in self.rows if row.row == name), None)
+
     def column(
         self,
         attack: Attack | Ensemble,
@@ -158,7 +162,9 @@ class Column:
         """The paper's title if this is a column of the paper, with all differences otherwise."""
         attack = self.attack
         if self.ours_only:
-            mean = " on average" if isinstance(attack, Ensemble) and attack.judged_by else ""
+            mean = (
+                " on average" if isinstance(attack, Ensemble) and attack.runs_before_budget else ""
+            )
             return f"strong (ours, not the paper's): {attack.gradients} gradients{mean}"
         sizes = attack.varied | {"restarts": _thousands(self.grid_restarts)}
         if self.table_eps is None or round(attack.eps * 255, 4) == self.table_eps:
@@ -169,7 +175,7 @@ class Column:
             title += f" (here r={' or '.join(map(str, restarts))})"
         if self._non_default_text:
             title += f", ours: {self._non_default_text}"
-        return ("" if attack.of_the_paper else f"{attack.name}: ") + title
+        return ("" if attack.is_paper_attack else f"{attack.name}: ") + title
 
     @property
     def _non_default_text(self) -> str:
@@ -228,13 +234,8 @@ def load_paper_table(number: int) -> PaperTable:
 
 
 def _reference(name: str) -> list[dict[str, str]]:
-    text = (
-        resources.files("alp_repro.reporting")
-        .joinpath("reference")
-        .joinpath(name)
-        .read_text(encoding="utf-8")
-    )
-    return list(csv.DictReader(io.StringIO(text)))
+    file = resources.files("alp_repro.reporting") / "reference" / name
+    return list(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"))))
 
 
 def table_row(
@@ -252,10 +253,10 @@ def table_row(
       columns: the adversarial columns.
       wanted: the requirements on results.
     """
-    printed = {r.row: r for r in paper.rows}.get(row)
+    printed = paper.row(row)
     label, note = (printed.label, printed.note) if printed else (row, "")
     clean = Cell(by_paper=printed.clean if printed else None)
-    empty = [Cell(by_paper=_by_paper(paper, printed, column)) for column in columns]
+    empty = [Cell(by_paper=paper_number(paper, row, column)) for column in columns]
     if not run.finished:
         return TableRow(row, label, clean, tuple(empty), note)
     problem = results.run_problem(run, wanted.recipe)
@@ -310,12 +311,12 @@ def _adversarial_cell(
     return dataclasses.replace(cell, mean=mean, further=further)
 
 
-def _by_paper(paper: PaperTable, printed: PaperRow | None, column: Column) -> float | None:
-    """Return the paper's number for this attack; None if the paper has none."""
-    if printed is None or column.ours_only:
+def paper_number(paper: PaperTable, row: str, column: Column) -> float | None:
+    """Return the paper's number for a row and an attack; None if the paper has none."""
+    printed, place = paper.row(row), paper_place(paper, column.attack, column.grid_restarts)
+    if printed is None or place is None or column.ours_only:
         return None
-    place = paper_place(paper, column.attack, column.grid_restarts)
-    return None if place is None else printed.adversarial[place]
+    return printed.adversarial[place]
 
 
 def paper_place(paper: PaperTable, attack: Attack | Ensemble, grid_restarts: int) -> int | None:

@@ -16,15 +16,15 @@ from alp_repro.training.recipe import Recipe
 def compiled_model(
     recipe: Recipe, *, jit_compile: bool = False, init_from: keras.Model | None = None
 ) -> LogitPairing:
-    """The model of a recipe with its optimizer.
+    """Return the compiled model of a recipe.
 
     Args:
-      recipe: what to train.
-      jit_compile: XLA; right on a GPU, three times slower for convolutions on a CPU.
-      init_from: a model to go on from, which is copied; None: fresh weights.
+      recipe: of the training.
+      jit_compile: compile with XLA: faster on a GPU, three times slower for convolutions on a CPU.
+      init_from: a model to continue from, which is copied; None: new weights.
 
     Raises:
-      InputError: `init_from` is no such model as the recipe has.
+      InputError: `init_from` does not have the recipe's architecture.
     """
     spec = dataset_spec(recipe.dataset)
     classifier = build_model(
@@ -38,7 +38,7 @@ def compiled_model(
         classifier = _copy_to_start_from(init_from, classifier)
     if recipe.dtype == "bfloat16":
         classifier = copy_in_dtype(classifier, "mixed_bfloat16")
-    # Our data were checked when they were read, and Tiny ImageNet's crops leave [0, 1] at edges.
+    # The data were checked when they were read, and Tiny ImageNet's crops leave [0, 1] at edges.
     model = LogitPairing(
         classifier, objective=recipe.objective, seed=recipe.seed, check_inputs=False
     )
@@ -56,19 +56,19 @@ def compiled_model(
 
 
 def _copy_to_start_from(source: keras.Model, fresh: keras.Model) -> keras.Model:
-    """A copy of `source`, which may differ from `fresh` in layers without weights alone.
+    """Return a copy of `source`, which may differ from `fresh` only in layers without weights.
 
-    An imported model may rescale its pixels, which a fresh one does not.
+    An imported model may rescale its pixels, for example.
     """
     if source.output_shape[1:] != fresh.output_shape[1:]:
         raise InputError(
-            f"the model to start from gives {source.output_shape[1:]} logits, "
-            f"{fresh.output_shape[1:]} are needed: take one that was trained on the same classes"
+            f"the model to start from: expected {fresh.output_shape[1:]} logits, got "
+            f"{source.output_shape[1:]}; use one that was trained on the same classes"
         )
     shapes = [tuple(w.shape) for w in fresh.weights]
     if shapes != [tuple(w.shape) for w in source.weights]:
         raise InputError(
-            f"the model to start from is no {fresh.name} of this width: {source.count_params()} "
-            f"parameters, {fresh.count_params()} needed"
+            f"the model to start from: expected a {fresh.name} of {fresh.count_params():,} "
+            f"parameters, got {source.count_params():,} parameters or other shapes"
         )
     return float32_copy(source)
