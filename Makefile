@@ -20,7 +20,7 @@ TABLE_FLAGS = $(WHERE) $(if $(PUBLISHED),--strong --show) $(if $(ROWS),--only=$(
 	$(if $(JOBS),--jobs=$(JOBS)) $(if $(RAY),--ray=$(RAY)) $(FLAGS)
 
 .PHONY: help setup setup-cluster mnist-table1 cifar10-table2 tiny-imagenet-table3 tiny-imagenet-table4 \
-	tiny-imagenet-table5 figures seeds report claims verify test test-all test-numeric lint smoke clean
+	tiny-imagenet-table5 mnist-followups figures seeds report claims verify test test-all test-numeric lint smoke clean
 
 help:
 	@echo "make mnist-table1 [SCALE=smoke|quick|published|paper] [ROWS=clp,lsq] [STRONG=1] [JOBS=2] [RAY=local|auto|HOST:PORT]"
@@ -31,6 +31,7 @@ help:
 	@echo "make verify                     7 minutes (the same processor)"
 	@echo "make claims | report | figures | figure1 ... figure7 | heat_maps_mnist"
 	@echo "                                of stored results: claims and report seconds, figures minutes"
+	@echo "make mnist-followups            TRADES, fast adversarial training and others beside ALP, 3 minutes of training each"
 	@echo "make seeds                      trains three seeds of each row of ROWS"
 	@echo "make test | test-all | test-numeric | lint | smoke"
 	@echo "                                for who changes the code; test-all has what takes minutes too"
@@ -69,6 +70,15 @@ cifar10-table2: $(READY) $(CLUSTER)
 
 tiny-imagenet-table3 tiny-imagenet-table4 tiny-imagenet-table5: tiny-imagenet-%: $(READY) $(CLUSTER)
 	@$(RUN) -m experiments.table --flagfile=flags/tables/$*.cfg $(TABLE_FLAGS)
+
+# What came after the paper, at equal CPU time; SCALE=published shows the run that comes with the repository.
+FOLLOWUPS = --scale=$(if $(filter file,$(origin SCALE)),followups,$(if $(PUBLISHED),followups,$(SCALE))) \
+	$(if $(PUBLISHED),--runs_dir=results)
+
+mnist-followups: $(READY) $(CLUSTER)
+	$(if $(PUBLISHED),,@$(RUN) -m experiments.table --flagfile=flags/tables/followups.cfg $(FOLLOWUPS) \
+		$(if $(ROWS),--only=$(ROWS)) $(if $(JOBS),--jobs=$(JOBS)) $(if $(RAY),--ray=$(RAY)) $(FLAGS))
+	@$(RUN) -m experiments.followups $(FOLLOWUPS)
 
 # How much numbers move between trainings that differ in their seed.
 seeds: $(READY)

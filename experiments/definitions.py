@@ -20,6 +20,7 @@ from alp_repro.attacks.presets import PRESETS
 from alp_repro.attacks.registry import ATTACKS, attack_class, size_settings
 from alp_repro.data import DATASETS
 from alp_repro.errors import InputError
+from alp_repro.reporting.table_names import FOLLOWUPS, TableName, table_stem
 
 from . import flagfiles
 from .recipe_flags import DTYPES, define_recipe_flags
@@ -30,11 +31,30 @@ if TYPE_CHECKING:
 # What is defined here counts as the binary's own, so that --help lists it.
 flags.disclaim_key_flags()
 
-SCALES = ("smoke", "quick", "seeds", "published", "paper")
+SCALES = ("smoke", "quick", "seeds", "followups", "published", "paper")
 # Settings of an attack that flags have on the 0-255 scale.
 SIZES = size_settings()
 _LARGEST_BATCH = 1_000_000
 LARGEST_SEED = 2**31 - 1
+
+
+class _TableParser(flags.ArgumentParser):
+    """The number of a table of the paper's, or the name of one of ours."""
+
+    syntactic_help = f"a number, or {FOLLOWUPS}"
+
+    def parse(self, argument: str | int) -> TableName:
+        """A number that no table has is refused where the table is looked up."""
+        if argument == FOLLOWUPS:
+            return FOLLOWUPS
+        try:
+            return int(argument)
+        except ValueError:
+            raise ValueError(f"{argument!r} is neither a number nor {FOLLOWUPS}") from None
+
+    def flag_type(self) -> str:
+        """As --help shows it."""
+        return f"integer or {FOLLOWUPS}"
 
 
 class _ImageCountParser(flags.ArgumentParser):
@@ -153,6 +173,18 @@ def define_scale_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     )
 
 
+def define_table(values: flags.FlagValues = flags.FLAGS) -> None:
+    """Which table."""
+    flags.DEFINE(
+        _TableParser(),
+        "table",
+        1,
+        f"Number of the table in the paper, or {FOLLOWUPS}: ours of what came after it.",
+        flag_values=values,
+        serializer=flags.ArgumentSerializer(),
+    )
+
+
 def define_table_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     """Which table, rows, columns and scale."""
     flags.DEFINE_enum("dataset", "mnist", list(DATASETS), "Data set.", flag_values=values)
@@ -162,7 +194,7 @@ def define_table_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     define(
         "flags_dir", str(default_flags_dir()), "Folder of the rows', grids' and scales' flagfiles."
     )
-    flags.DEFINE_integer("table", 1, "Number of the table in the paper.", flag_values=values)
+    define_table(values)
     rows = functools.partial(flags.DEFINE_list, flag_values=values)
     rows("rows", [], "Rows of the table.")
     rows("only", [], "Rows to work on; the others are shown as they are. Default: all.")
@@ -171,7 +203,7 @@ def define_table_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         "quick",
         SCALES,
         "smoke: everything runs, numbers mean nothing; quick: two CPU cores; seeds: for several "
-        "--training_seed; paper: the full protocol.",
+        "--training_seed; followups: the same CPU time for each row; paper: the full protocol.",
         flag_values=values,
     )
     flags.DEFINE_integer(
@@ -206,9 +238,9 @@ def fill_in_table(values: flags.FlagValues = flags.FLAGS) -> None:
       InputError: there is no such table.
     """
     folder = Path(values.flags_dir) / "tables"
-    file = folder / f"table{values.table}.cfg"
+    file = folder / f"{table_stem(values.table)}.cfg"
     if not file.is_file():
-        known = sorted(path.stem[len("table") :] for path in folder.glob("table*.cfg"))
+        known = sorted(path.stem.removeprefix("table") for path in folder.glob("*.cfg"))
         raise InputError(f"unknown --table={values.table}: {flagfiles.one_of(known, folder)}")
     table = flags.FlagValues()
     define_table_flags(table)

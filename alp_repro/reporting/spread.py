@@ -14,6 +14,7 @@ import numpy as np
 from alp_repro import decoding
 from alp_repro.errors import InputError
 from alp_repro.reporting.markdown import MISSING, line
+from alp_repro.reporting.table_names import TableName, table_stem
 from alp_repro.reporting.tables import AT_CHANCE, TableRow
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Spread:
       date, revision: when and by what the summary was made.
     """
 
-    table: int
+    table: TableName
     scale: str
     heading: str
     columns: tuple[str, ...]
@@ -86,12 +87,12 @@ class Spread:
     revision: str
 
 
-def spread_file(scale_folder: Path, number: int) -> Path:
+def spread_file(scale_folder: Path, number: TableName) -> Path:
     """Where a scale's folder keeps the spread of a table."""
-    return scale_folder / "tables" / f"table{number}_seeds.json"
+    return scale_folder / "tables" / f"{table_stem(number)}_seeds.json"
 
 
-def spread_beside(runs_dir: Path, number: int) -> Spread | None:
+def spread_beside(runs_dir: Path, number: TableName) -> Spread | None:
     """What stands beside a table of any scale: the spread at scale `seeds`, if it was made.
 
     Raises:

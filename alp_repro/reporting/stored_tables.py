@@ -19,6 +19,7 @@ from alp_repro.evaluation.published import SCALE, published_run, records_of
 from alp_repro.evaluation.record_file import load_record
 from alp_repro.reporting import results
 from alp_repro.reporting.table_check import check_rows
+from alp_repro.reporting.table_names import TableName, table_stem, table_title
 from alp_repro.reporting.tables import Cell, Column, TableRow, load_paper_table, paper_place
 from alp_repro.runs import RunDir
 
@@ -44,7 +45,7 @@ _NOT_MADE = StoredColumn(title="not made", ours_only=False, grid_restarts=1, att
 class StoredTable:
     """A table with its provenance; `images`: digest of the evaluation images."""
 
-    table: int
+    table: TableName
     scale: str
     date: str
     revision: str
@@ -57,7 +58,7 @@ class StoredTable:
         return next((row for row in self.rows if row.row == name), None)
 
 
-def shipped_table(number: int) -> StoredTable | None:
+def shipped_table(number: TableName) -> StoredTable | None:
     """The published table of this number that comes with the project, if it does.
 
     Raises:
@@ -67,9 +68,9 @@ def shipped_table(number: int) -> StoredTable | None:
     return read_table(file) if file.exists() else None
 
 
-def table_file(folder: Path, number: int) -> Path:
+def table_file(folder: Path, number: TableName) -> Path:
     """Where a scale's folder keeps a table."""
-    return folder / "tables" / f"table{number}.json"
+    return folder / "tables" / f"{table_stem(number)}.json"
 
 
 def read_table(file: Path) -> StoredTable:
@@ -82,7 +83,7 @@ def read_table(file: Path) -> StoredTable:
     table: StoredTable = decoding.read_json(file, StoredTable, extra_keys=True, advice=advice)
     try:
         if file.name != table_file(Path(), table.table).name:
-            raise InputError(f"it says that it is Table {table.table}")
+            raise InputError(f"it says that it is {table_title(table.table)}")
         if not table.columns:
             raise InputError("it has no columns")
         check_rows(table.rows, [column.title for column in table.columns])
@@ -141,7 +142,8 @@ def _not_the_papers(table: StoredTable, row: TableRow) -> list[str]:
     allowed = [{None}, {None}] if printed is None else [{printed.clean}, set(printed.adversarial)]
     cells = ((row.clean, allowed[0]), *((cell, allowed[1]) for cell in row.cells))
     return [
-        f"Table {table.table} has {cell.by_paper:g}% as the paper's for {row.row}, which it is not"
+        f"{table_title(table.table)} has {cell.by_paper:g}% as the paper's for {row.row}, which it "
+        "is not"
         for cell, numbers in cells
         if cell.by_paper is not None and cell.by_paper not in numbers
     ]
@@ -163,7 +165,7 @@ def in_papers_order(table: StoredTable) -> StoredTable:
     places: dict[int, int] = {}
     ours, others = [], []
     for i, column in enumerate(table.columns):
-        source = f"Table {table.table}, {column.title}"
+        source = f"{table_title(table.table)}, {column.title}"
         attack = attack_of(column.attack, source=source)
         place = paper_place(paper, attack, column.grid_restarts)
         if column.ours_only:
@@ -273,8 +275,8 @@ def _missing(
 ) -> str:
     what = "none is there" if not said else f"they say {said[0]:.1f}%"
     return (
-        f"Table {table.table} has {number:.1f}% for {row.row}, {title}, of which results must be "
-        f"there: {what}"
+        f"{table_title(table.table)} has {number:.1f}% for {row.row}, {title}, of which results "
+        f"must be there: {what}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Tables 1-5: the paper's numbers, and ours beside them, read from runs."""
+"""Tables 1-5: the paper's numbers, and ours beside them, read from runs; and one of ours."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, wilson_interval
 from alp_repro.reporting import results
 from alp_repro.reporting.cost import Cost, cost_of
+from alp_repro.reporting.table_names import FOLLOWUPS, TableName, table_stem
 
 if TYPE_CHECKING:
     from alp_repro.reporting.results import Wanted
@@ -36,20 +37,20 @@ class PaperColumn:
 
 @dataclasses.dataclass(frozen=True)
 class PaperRow:
-    """A row as the paper prints it, in percent; `note` where its sources disagree."""
+    """A row as the paper prints it, in percent (None: no number); `note` where sources disagree."""
 
     row: str
     label: str
-    clean: float
-    adversarial: tuple[float, ...]
+    clean: float | None
+    adversarial: tuple[float | None, ...]
     note: str
 
 
 @dataclasses.dataclass(frozen=True)
 class PaperTable:
-    """One of the paper's tables."""
+    """One of the paper's tables, or ours of what came after it."""
 
-    number: int
+    number: TableName
     dataset: str
     columns: tuple[PaperColumn, ...]
     rows: tuple[PaperRow, ...]
@@ -192,15 +193,15 @@ def _thousands(count: int) -> str:
     return f"{count // 1000}k" if count >= 1000 and count % 1000 == 0 else str(count)
 
 
-def load_paper_table(number: int) -> PaperTable:
-    """The numbers that the paper prints for Table 1 … 5.
+def load_paper_table(number: TableName) -> PaperTable:
+    """The rows of a table, with the numbers that the paper prints for Table 1 … 5.
 
     Raises:
       InputError: there is no such table.
     """
-    if number not in TABLES:
-        raise InputError(f"table {number}: one of {', '.join(map(str, TABLES))}")
-    columns = [row for row in _reference("columns.csv") if int(row["table"]) == number]
+    if number not in (*TABLES, FOLLOWUPS):
+        raise InputError(f"table {number}: one of {', '.join(map(str, TABLES))}, {FOLLOWUPS}")
+    columns = [row for row in _reference("columns.csv") if row["table"] == str(number)]
     return PaperTable(
         number=number,
         dataset=columns[0]["dataset"],
@@ -218,23 +219,22 @@ def load_paper_table(number: int) -> PaperTable:
             PaperRow(
                 row=r["row"],
                 label=r["label"],
-                clean=float(r["clean"]),
-                adversarial=tuple(float(r[f"adversarial_{i + 1}"]) for i in range(len(columns))),
+                clean=_percent(r["clean"]),
+                adversarial=tuple(_percent(r[f"adversarial_{i + 1}"]) for i in range(len(columns))),
                 note=r["note"],
             )
-            for r in _reference(f"table{number}.csv")
+            for r in _reference(f"{table_stem(number)}.csv")
         ),
     )
 
 
+def _percent(text: str) -> float | None:
+    return float(text) if text else None
+
+
 def _reference(name: str) -> list[dict[str, str]]:
-    text = (
-        resources.files("alp_repro.reporting")
-        .joinpath("reference")
-        .joinpath(name)
-        .read_text(encoding="utf-8")
-    )
-    return list(csv.DictReader(io.StringIO(text)))
+    file = resources.files("alp_repro.reporting") / "reference" / name
+    return list(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"))))
 
 
 def table_row(

@@ -73,12 +73,14 @@ def check_owner(run: runs.RunDir, wanted: Owner) -> None:
 def check_same(found: Owner, wanted: Owner, run: runs.RunDir) -> None:
     """InputError with what differs, when a run belongs to another training than is wanted.
 
-    One that is not finished may be given more epochs: until then both do the same.
+    One that is not finished may be given more epochs: until then both do the same, but where the
+    learning rate depends on how many there are.
     """
     start, recipe = found.init_from, found.recipe
     if wanted.init_from is None and run.finished:
         start = None  # nothing starts from it any more
-    if not run.finished and recipe.epochs < wanted.recipe.epochs:
+    longer = recipe.epochs < wanted.recipe.epochs and recipe.cyclic_peak is None
+    if longer and not run.finished:
         recipe = dataclasses.replace(recipe, epochs=wanted.recipe.epochs)
     if (recipe, start) == (wanted.recipe, wanted.init_from):
         return

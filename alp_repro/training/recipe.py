@@ -92,6 +92,8 @@ class Recipe(Schedule, Objective, Subject):
         A penalty is a key of its own; the paper's are there, as 0, where they are not used.
         """
         described = super().to_json()
+        if self.cyclic_peak is None:
+            del described["cyclic_peak"]  # as before there was one: what is stored stays the same
         weights, seed = described.pop("penalties"), described.pop("seed")
         # The seed comes last, as it always has: captions tell settings in this order.
         return {

@@ -1,0 +1,105 @@
+"""How many steps of each follow-up row take the same CPU time: what scale followups has.
+
+    python -m benchmarks.equal_time --seconds=150
+
+Chunks of steps of all rows are timed in turns, in seconds of the processor and on one thread, and
+the medians compared, so that a busy machine slows all of them alike. The first steps of a training
+attack that grows may have fewer iterations: they are timed by themselves.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import flags
+
+from alp_repro import machine
+from alp_repro.attacks import PGD
+from alp_repro.data import dataset_spec
+from alp_repro.reporting.table_names import FOLLOWUPS
+from alp_repro.training import Recipe, compiled_model
+from benchmarks.timing import interleaved, table
+from experiments import app, devices, settings
+
+FLAGS = flags.FLAGS
+OWN_SCHEDULE = ("fast_at_wong",)
+
+
+def recipes() -> dict[str, Recipe]:
+    """The rows of the table that share the time, by their names."""
+    values = flags.FlagValues()
+    settings.define_table_flags(values)
+    values(["table", f"--table={FOLLOWUPS}", f"--scale={FOLLOWUPS}"])
+    settings.fill_in_table(values)
+    return {
+        row: settings.recipe(
+            settings.row_flags(
+                dataset=values.dataset, row=row, scale=FOLLOWUPS, flags_dir=values.flags_dir
+            )
+        )
+        for row in FLAGS.only or values.rows
+        if row not in OWN_SCHEDULE
+    }
+
+
+def parts(recipe: Recipe) -> dict[str, tuple[Recipe, int | None]]:
+    """Recipes whose steps all cost the same, with their number; None: all further ones."""
+    attack, few = recipe.attack, recipe.attack_warmup_nb_iter
+    plain = dataclasses.replace(recipe, attack_warmup_nb_iter=None, max_steps=None)
+    if few is None or not isinstance(attack, PGD) or few == attack.nb_iter:
+        return {"whole": (plain, None)}
+    short = dataclasses.replace(plain, attack=dataclasses.replace(attack, nb_iter=few))
+    return {"warm-up": (short, recipe.attack_warmup_steps), "whole": (plain, None)}
+
+
+def steps_of(recipe: Recipe) -> Callable[[], Any]:
+    """What takes --steps steps on made-up images."""
+    spec, random = dataset_spec(recipe.dataset), np.random.default_rng(0)
+    images = random.random((recipe.batch_size, *spec.image_shape), np.float32)
+    labels = random.integers(0, spec.num_classes, recipe.batch_size).astype(np.int32)
+    data = tf.data.Dataset.from_tensors((images, labels)).repeat()
+    model: keras.Model = compiled_model(recipe)
+    return lambda: model.fit(data, steps_per_epoch=FLAGS.steps, epochs=1, verbose=0)
+
+
+def main(_: list[str]) -> None:
+    """Prints milliseconds a step, and the steps that fill --seconds."""
+    print(machine.describe())
+    devices.choose(threads=1)
+    found = recipes()
+    timed = {
+        (row, name): part for row, one in found.items() for name, (part, _) in parts(one).items()
+    }
+    seconds = interleaved(
+        {" ".join(key): steps_of(part) for key, part in timed.items()}, rounds=FLAGS.rounds
+    )
+    per_step = {key: seconds[" ".join(key)].cpu / FLAGS.steps for key in timed}
+    lines = []
+    for row, recipe in found.items():
+        left, steps, texts = FLAGS.seconds, 0, []
+        for name, (_, count) in parts(recipe).items():
+            each = per_step[row, name]
+            taken = math.floor(left / each) if count is None else count
+            left, steps = left - taken * each, steps + taken
+            texts.append(f"{1000 * each:.1f}")
+        epoch = math.ceil((recipe.train_images or 60_000) / recipe.batch_size)
+        lines.append(
+            [row, str(recipe.batch_size), ", ".join(texts), str(steps), f"{steps / epoch:.2f}"]
+        )
+    heads = ["row", "batch", "CPU ms a step (warm-up, whole)", "steps", "epochs"]
+    print(table(heads, lines))
+
+
+if __name__ == "__main__":
+    devices.define_flags()
+    flags.DEFINE_float("seconds", 150.0, "CPU seconds of each training.")
+    flags.DEFINE_integer("rounds", 3, "Chunks of each row; the median is shown.")
+    flags.DEFINE_integer("steps", 5, "Steps in a chunk.")
+    flags.DEFINE_list("only", [], "Rows. Default: all of the table.")
+    app.run(main)
