@@ -117,8 +117,8 @@ test-all: $(READY)
 	@$(PYTEST)
 
 # What rounds otherwise under other kernels: for ONEDNN_MAX_CPU_ISA=... make test-numeric.
-NUMERIC = tests/attacks tests/test_models.py tests/test_gradients.py tests/training/test_passes.py \
-	tests/evaluation/test_restarts.py tests/evaluation/test_stored.py tests/evaluation/test_budget.py
+NUMERIC = tests/attacks tests/models/test_architectures.py tests/test_gradients.py tests/training/test_passes.py \
+	tests/evaluation/test_restarts.py tests/evaluation/test_stored.py
 
 test-numeric: $(READY)
 	@$(PYTEST) -m 'not slow' $(NUMERIC)

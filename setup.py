@@ -11,6 +11,10 @@ MOVED = {
 }
 
 setup(
-    packages=[*find_packages(include=["alp_repro", "alp_repro.*"]), *MOVED],
+    packages=[
+        *find_packages(include=["alp_repro", "alp_repro.*"]),
+        *(f"alp_repro_cli.{name}" for name in find_packages("experiments")),
+        *MOVED,
+    ],
     package_dir=MOVED,
 )

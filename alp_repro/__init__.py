@@ -11,8 +11,8 @@ print(record.accuracy_at(1), record.accuracy_at(100), record.interval_at(100))
 
 from typing import TYPE_CHECKING
 
-from alp_repro import environment as environment  # first: it sets TensorFlow and Keras up
 from alp_repro.lazy_exports import export
+from alp_repro.system import environment as environment  # sets TensorFlow and Keras up
 from alp_repro.versions import VERSION
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ import filelock
 import numpy as np
 import numpy.typing as npt
 
-from alp_repro.decoding import from_json, read_json
 from alp_repro.errors import InputError
+from alp_repro.validation.decoding import from_json, read_json
 
 _ANY_DATE = (1980, 1, 1, 0, 0, 0)
 

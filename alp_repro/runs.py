@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alp_repro import decoding, kernels, machine
 from alp_repro.errors import InputError
 from alp_repro.files import (
     exclusive,
@@ -39,6 +38,8 @@ from alp_repro.files import (
     remove_leftover,
     write_atomically,
 )
+from alp_repro.system import kernels, machine
+from alp_repro.validation import decoding
 from alp_repro.versions import VERSION, package_versions
 
 if TYPE_CHECKING:

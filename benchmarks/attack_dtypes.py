@@ -18,7 +18,7 @@ from alp_repro import evaluation, runs
 from alp_repro.attacks import PGD, Attack, Ensemble, strong_attack
 from alp_repro.data import load
 from benchmarks.timing import table
-from experiments import app
+from experiments.console import app
 
 FLAGS = flags.FLAGS
 ATTACKS: dict[str, Attack | Ensemble] = {

@@ -37,7 +37,7 @@ from alp_repro.data import load
 from alp_repro.evaluation import AttackRecord
 from alp_repro.reporting.figures import figure_style
 from benchmarks import other_libraries
-from experiments import app
+from experiments.console import app
 
 FLAGS = flags.FLAGS
 CHECKPOINTS = (200, 400, 1000, 1800, 2000)

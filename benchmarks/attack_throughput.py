@@ -20,12 +20,13 @@ from absl import flags
 from cleverhans.tf2.attacks.projected_gradient_descent import projected_gradient_descent
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-from alp_repro import machine
 from alp_repro.attacks import PGD, Dtype, Execution, WorkItems, attack_program, exact_bounds
 from alp_repro.models import build_model
+from alp_repro.system import machine
 from benchmarks import other_libraries
 from benchmarks.timing import Seconds, interleaved, table
-from experiments import app, devices
+from experiments.console import app
+from experiments.running import devices
 
 FLAGS = flags.FLAGS
 EPS = 0.3

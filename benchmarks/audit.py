@@ -24,11 +24,12 @@ import keras
 import numpy as np
 from absl import flags
 
-from alp_repro import machine, runs
+from alp_repro import runs
 from alp_repro.data.own_images import read_own_images
+from alp_repro.system import machine
 from benchmarks import other_libraries
 from benchmarks.timing import table
-from experiments import app
+from experiments.console import app
 
 FLAGS = flags.FLAGS
 # So small a ball that nothing breaks: every attack is run to its end on every image.

@@ -25,7 +25,7 @@ from alp_repro.attacks import autoattack_parts
 from alp_repro.data import load
 from alp_repro.evaluation import evaluate
 from benchmarks import other_libraries, timing, truth_models
-from experiments import app
+from experiments.console import app
 
 FLAGS = flags.FLAGS
 

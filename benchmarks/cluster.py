@@ -23,13 +23,13 @@ import numpy as np
 from absl import app, flags
 from ray.cluster_utils import Cluster as RayCluster
 
-from alp_repro import machine
 from alp_repro.attacks import PGD, Attack, ensemble_of
 from alp_repro.attacks.batches import Execution
-from alp_repro.dtypes import Dtype
 from alp_repro.evaluation.record import new_record
 from alp_repro.evaluation.restarts import attack_with_restarts
 from alp_repro.models import build_model
+from alp_repro.system import machine
+from alp_repro.system.dtypes import Dtype
 from alp_repro.tasks import cluster
 from alp_repro.tasks.attack import batches_on_workers
 from alp_repro.tasks.plans import AttackPlan, ModelFile

@@ -20,13 +20,15 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from alp_repro import machine
 from alp_repro.attacks import PGD
 from alp_repro.data import dataset_spec
 from alp_repro.reporting.table_names import FOLLOWUPS
+from alp_repro.system import machine
 from alp_repro.training import Recipe, compiled_model
 from benchmarks.timing import interleaved, table
-from experiments import app, devices, settings
+from experiments.console import app
+from experiments.flags import settings
+from experiments.running import devices
 
 FLAGS = flags.FLAGS
 OWN_SCHEDULE = ("fast_at_wong",)

@@ -12,7 +12,7 @@ from absl import flags
 from alp_repro.attacks import PGD, Execution
 from alp_repro.evaluation import restarts
 from alp_repro.evaluation.record import new_record
-from experiments import app
+from experiments.console import app
 
 FLAGS = flags.FLAGS
 

@@ -33,7 +33,7 @@ from alp_repro.data import load
 from alp_repro.evaluation import restarts
 from alp_repro.evaluation.record import new_record
 from benchmarks.timing import table
-from experiments import app
+from experiments.console import app
 
 FLAGS = flags.FLAGS
 

@@ -15,9 +15,10 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from alp_repro import machine
+from alp_repro.system import machine
 from benchmarks.timing import table
-from experiments import app, devices
+from experiments.console import app
+from experiments.running import devices
 
 flags.DEFINE_list(
     "batch_sizes",

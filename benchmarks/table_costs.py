@@ -20,15 +20,18 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from alp_repro import machine, training
+from alp_repro import training
 from alp_repro.data import Images, dataset_spec
 from alp_repro.models import build_model
 from alp_repro.reporting import tables
+from alp_repro.system import machine
 from benchmarks.attack_throughput import ours
 from benchmarks.timing import table
-from experiments import app, devices, rows, settings
-from experiments.estimates import attacks_of, steps_of
-from experiments.evaluation_run import image_count
+from experiments.console import app
+from experiments.flags import settings
+from experiments.running import devices, rows
+from experiments.running.estimates import attacks_of, steps_of
+from experiments.running.evaluation_run import image_count
 
 FLAGS = flags.FLAGS
 WORKERS = (1, 8, 64)

@@ -16,12 +16,13 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from alp_repro import machine
 from alp_repro.attacks import PGD, Dtype
 from alp_repro.models import build_model
+from alp_repro.system import machine
 from alp_repro.training import Recipe, compiled_model
 from benchmarks.timing import Seconds, interleaved, table
-from experiments import app, devices
+from experiments.console import app
+from experiments.running import devices
 
 FLAGS = flags.FLAGS
 BASE = "bare Keras fit, float32"

@@ -20,7 +20,7 @@ from alp_repro import runs
 from alp_repro.attacks import Attack, BasinHopping, Ensemble, autoattack_parts, strong_attack
 from alp_repro.evaluation import evaluate
 from benchmarks import timing, truth_models
-from experiments import app
+from experiments.console import app
 
 FLAGS = flags.FLAGS
 

@@ -6,7 +6,7 @@ not take a name as common as the first. So its modules import each other relativ
 
 import os
 
-from . import door, quiet_imports
+from .console import door, quiet_imports
 
 # An explicit setting wins.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -14,6 +14,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 if door.starting():
     door.guard_imports()
 
-from alp_repro import environment as environment  # chooses kernels before TensorFlow is imported
+from alp_repro.system import environment as environment  # before TensorFlow is imported
 
 quiet_imports.watch()

@@ -25,10 +25,10 @@ from absl import flags
 from alp_repro import files
 from alp_repro.errors import InputError
 
-from . import app, door
-from .attack_flags import parse_attack, unit_size
-from .classifier_flags import define_classifier_flags, own_images, pixels
-from .definitions import define_num_images, parse
+from .console import app, door
+from .flags.attack_flags import parse_attack, unit_size
+from .flags.classifier_flags import define_classifier_flags, own_images, pixels
+from .flags.definitions import define_num_images, parse
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -21,10 +21,12 @@ from alp_repro.reporting import claims, conditions, spread, stored_tables
 from alp_repro.reporting.differences import Difference, Movement, differences, movement
 from alp_repro.reporting.tables import load_paper_table
 
-from . import app, figure_list, settings
-from .claim_evidence import column_records, finished_rows, judge_all
-from .commands import table_command
-from .deviations import ARITHMETIC, in_words, training_changes
+from .console import app
+from .console.commands import table_command
+from .evidence import figure_list
+from .evidence.claim_evidence import column_records, finished_rows, judge_all
+from .evidence.deviations import ARITHMETIC, in_words, training_changes
+from .flags import settings
 
 if TYPE_CHECKING:
     from alp_repro.evaluation import AttackRecord

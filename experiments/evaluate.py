@@ -22,10 +22,12 @@ from alp_repro import runs
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, evaluate
 
-from . import app, cluster_run, devices, settings
-from .classifier_flags import define_classifier_flags, own_images, pixels
-from .cluster_run import Compute, computing
-from .evaluation_run import attack_run
+from .console import app
+from .flags import settings
+from .flags.classifier_flags import define_classifier_flags, own_images, pixels
+from .running import cluster_run, devices
+from .running.cluster_run import Compute, computing
+from .running.evaluation_run import attack_run
 
 if TYPE_CHECKING:
     from alp_repro.attacks import Attack, Ensemble

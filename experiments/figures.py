@@ -14,10 +14,12 @@ import sys
 
 from absl import flags
 
-from alp_repro import orphans
 from alp_repro.errors import InputError
+from alp_repro.system import orphans
 
-from . import app, figure_list, settings
+from .console import app
+from .evidence import figure_list
+from .flags import settings
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("only", [], "Names of figures, as in figure1,figure7. Default: all.")

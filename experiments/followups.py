@@ -25,9 +25,10 @@ from alp_repro.reporting.table_names import FOLLOWUPS
 from alp_repro.reporting.tables import load_paper_table
 from alp_repro.runs import RunDir
 
-from . import app, settings
-from .claim_evidence import outcomes_of
-from .commands import table_command
+from .console import app
+from .console.commands import table_command
+from .evidence.claim_evidence import outcomes_of
+from .flags import settings
 
 if TYPE_CHECKING:
     from alp_repro.reporting.stored_tables import StoredTable

@@ -21,12 +21,14 @@ from alp_repro.attacks import PGD
 from alp_repro.errors import InputError
 from alp_repro.reporting import figures
 
-from . import app, cluster_run, figure_run, settings
-from .cluster_run import Compute, computing
-from .definitions import define_num_images
-from .display import duration
-from .evaluation_run import evaluation_set
-from .rows import Job, make_job
+from .console import app
+from .console.display import duration
+from .flags import settings
+from .flags.definitions import define_num_images
+from .running import cluster_run, figure_run
+from .running.cluster_run import Compute, computing
+from .running.evaluation_run import evaluation_set
+from .running.rows import Job, make_job
 
 if TYPE_CHECKING:
     from alp_repro.evaluation.heat_maps import HeatMap

@@ -19,9 +19,11 @@ from alp_repro.data import load
 from alp_repro.errors import InputError
 from alp_repro.reporting import figures
 
-from . import app, devices, figure_run, settings
-from .evaluation_run import attack_run
-from .rows import make_job
+from .console import app
+from .flags import settings
+from .running import devices, figure_run
+from .running.evaluation_run import attack_run
+from .running.rows import make_job
 
 if TYPE_CHECKING:
     from alp_repro.attacks import Attack, Ensemble

@@ -19,7 +19,7 @@ from alp_repro.errors import InputError
 from alp_repro.models import MODELS
 from alp_repro.runs import RunDir
 
-from . import app
+from .console import app
 
 DATASET_OF_MODEL = {spec.model: spec.name for spec in DATASETS.values()}
 PIXEL_RANGES = {"0..1": (0.0, 1.0), "-1..1": (-1.0, 1.0)}

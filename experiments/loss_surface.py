@@ -30,7 +30,9 @@ from alp_repro.evaluation.landscape import (
 )
 from alp_repro.reporting import figures
 
-from . import app, devices, figure_run, settings
+from .console import app
+from .flags import settings
+from .running import devices, figure_run
 
 if TYPE_CHECKING:
     from alp_repro.runs import RunDir

@@ -14,7 +14,7 @@ from absl import flags
 from alp_repro import files
 from alp_repro.data import DATASETS, dataset_spec, prepare, split_sizes, store
 
-from . import app
+from .console import app
 
 _DATASET = flags.DEFINE_enum(
     "dataset", None, list(DATASETS), "The data set to make.", required=True

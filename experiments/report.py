@@ -19,11 +19,12 @@ from alp_repro.data.specs import DATASETS
 from alp_repro.reporting import report
 from alp_repro.reporting.labels import model_label
 
-from . import app, settings
-from .claim_evidence import judge_all
-from .deviations import in_words, training_changes
-from .evaluation_run import image_count
-from .figure_list import expected
+from .console import app
+from .evidence.claim_evidence import judge_all
+from .evidence.deviations import in_words, training_changes
+from .evidence.figure_list import expected
+from .flags import settings
+from .running.evaluation_run import image_count
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("runs_dir", "runs", "Folder of all runs.")

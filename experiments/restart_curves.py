@@ -18,9 +18,11 @@ from alp_repro.errors import InputError
 from alp_repro.reporting import figures, results
 from alp_repro.training.log import read_log
 
-from . import app, figure_run, settings
-from .figure_list import missing_row
-from .rows import make_job, wanted_of
+from .console import app
+from .evidence.figure_list import missing_row
+from .flags import settings
+from .running import figure_run
+from .running.rows import make_job, wanted_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -23,8 +23,9 @@ from alp_repro.reporting.table_names import TableName, table_title
 from alp_repro.reporting.tables import load_paper_table
 from alp_repro.runs import RunDir
 
-from . import app, settings
-from .commands import table_command
+from .console import app
+from .console.commands import table_command
+from .flags import settings
 
 if TYPE_CHECKING:
     from alp_repro.reporting.stored_tables import StoredTable

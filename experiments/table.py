@@ -29,13 +29,15 @@ from alp_repro.reporting.kept_rows import with_kept_rows
 from alp_repro.reporting.table_names import TableName, is_papers, table_stem, table_title
 from alp_repro.reporting.tables import Column, PaperTable, TableRow
 
-from . import app, cluster_run, devices, estimates, settings, shares
-from .cluster_run import Compute, computing, rows_on
-from .display import Display, duration
-from .row_tasks import RowHere, RowTask, table_arguments
-from .rows import Job, make_job, table_of, wanted_of
-from .shares import share_of
-from .training_run import lacks_start
+from .console import app
+from .console.display import Display, duration
+from .flags import settings
+from .running import cluster_run, devices, estimates, shares
+from .running.cluster_run import Compute, computing, rows_on
+from .running.row_tasks import RowHere, RowTask, table_arguments
+from .running.rows import Job, make_job, table_of, wanted_of
+from .running.shares import share_of
+from .running.training_run import lacks_start
 
 if TYPE_CHECKING:
     from alp_repro.reporting.spread import Spread
@@ -199,9 +201,10 @@ def scale_heading(paper: PaperTable, jobs: list[Job]) -> str:
         as_printed = settings.row_flags(
             dataset=FLAGS.dataset, row=job.row, scale=None, flags_dir=FLAGS.flags_dir
         )
+        unset = {"model_width": "full", "train_images": "all"}
         changed = settings.changes(settings.recipe(as_printed), settings.recipe(job.values))
         text = ", ".join(
-            f"{key} {after} (paper {'full' if before is None else before})"
+            f"{key} {after} (paper {unset.get(key, 'none') if before is None else before})"
             for key, (before, after) in changed.items()
         )
         by_change.setdefault(text or "the paper's settings", []).append(job.row)

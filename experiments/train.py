@@ -12,9 +12,11 @@ from __future__ import annotations
 
 from absl import flags
 
-from . import app, cluster_run, devices, settings
-from .cluster_run import computing, train_on
-from .training_run import train_row
+from .console import app
+from .flags import settings
+from .running import cluster_run, devices
+from .running.cluster_run import computing, train_on
+from .running.training_run import train_row
 
 FLAGS = flags.FLAGS
 settings.define_run_flags()

@@ -29,8 +29,9 @@ from alp_repro.evaluation import published
 from alp_repro.reporting import stored_tables
 from alp_repro.tasks import Status
 
-from . import app, devices
-from .display import Display, duration
+from .console import app
+from .console.display import Display, duration
+from .running import devices
 
 if TYPE_CHECKING:
     from alp_repro.attacks import Dtype

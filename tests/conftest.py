@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from alp_repro import kernels
 from alp_repro.data import dataset_spec, load, prepare, store
 from alp_repro.errors import InputError
+from alp_repro.system import kernels
 
 # TensorFlow is imported where tests run: pytest-xdist's first process has none of them.
 if TYPE_CHECKING:

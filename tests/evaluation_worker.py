@@ -16,7 +16,7 @@ import numpy as np
 
 from alp_repro.attacks import PGD, BatchOutcome, WorkItems, programs
 from alp_repro.evaluation import AttackRecord, evaluate, restarts
-from experiments import app
+from experiments.console import app
 from tests.small_model import CLASSES, IMAGE_SHAPE, small_images, small_labels, small_model
 
 ATTACK = PGD(eps=0.05, eps_iter=0.02, nb_iter=3, restarts=30)
@@ -59,7 +59,7 @@ def work(folder: str, reports: Connection | None = None, pause: float = 0.0) -> 
 
 
 def work_as_a_binary(folder: str, reports: Connection, pause: float) -> None:
-    """The real program under `experiments.app`, which handles signals; saves when it ends."""
+    """The real program under `console.app`, which handles signals; saves when it ends."""
     sys.argv = ["worker"]
     restarts.SAVE_SECONDS = 1e9
     app.run(lambda argv: real_work(folder, reports, pause) and None)

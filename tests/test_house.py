@@ -12,7 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = ROOT / "alp_repro"
 LONGEST_FILE = 350
 
-# A wing imports from those before it and from the ground floor, which are the library's own files.
+# A wing imports from those before it and from the ground floor, which is everything else: the
+# library's own files, and its folders `models`, `system` and `validation`.
 # `checkpoints` is one file that stands for itself: it knows for which data set a model was made.
 WINGS = (
     "classifiers",

@@ -72,3 +72,9 @@ def test_make_test_all_leaves_nothing_out() -> None:
     )
     assert " -m pytest " in told.stdout and not re.search(r"slow|-k|tests/", told.stdout)
     assert "make test-all\n" in (ROOT / ".ci/run").read_text(encoding="utf-8")
+
+
+def test_every_test_file_that_make_names_is_there() -> None:
+    named = re.findall(r"(?<=[ \t])tests/\S+", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert "tests/attacks" in named
+    assert not [name for name in named if not (ROOT / name).exists()]

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from alp_repro.attacks.spsa import SPSA
     from alp_repro.attacks.square import Square
     from alp_repro.attacks.turns import Turns
-    from alp_repro.dtypes import Dtype, resolve_dtype
+    from alp_repro.system.dtypes import Dtype, resolve_dtype
 
 __all__ = [
     "APGD",
@@ -144,7 +144,7 @@ export(
         "alp_repro.attacks.spsa": ("SPSA",),
         "alp_repro.attacks.square": ("Square",),
         "alp_repro.attacks.presets": ("PRESETS", "attack_named", "strong_attack"),
-        "alp_repro.dtypes": (
+        "alp_repro.system.dtypes": (
             "Dtype",
             "resolve_dtype",
         ),

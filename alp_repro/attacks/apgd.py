@@ -23,7 +23,7 @@ from alp_repro.errors import InputError
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from alp_repro.model_copies import LogitsFunction
+    from alp_repro.models.copies import LogitsFunction
 else:
     from alp_repro.lazy_tensorflow import tf
 

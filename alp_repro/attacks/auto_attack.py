@@ -11,9 +11,9 @@ from alp_repro.attacks.fab import FAB
 from alp_repro.attacks.losses import Loss
 from alp_repro.attacks.phases import Ensemble, Phase
 from alp_repro.attacks.square import Square
-from alp_repro.dtypes import Dtype
 from alp_repro.errors import InputError
-from alp_repro.plain_numbers import shown
+from alp_repro.system.dtypes import Dtype
+from alp_repro.validation.plain_numbers import shown
 
 Version = Literal["standard", "plus", "rand"]
 _MOST_TARGETS = 9

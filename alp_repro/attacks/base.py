@@ -26,16 +26,16 @@ from typing import (
 
 import numpy as np
 
-from alp_repro.dtypes import Dtype
 from alp_repro.errors import InputError
-from alp_repro.plain_numbers import shown
+from alp_repro.system.dtypes import Dtype
+from alp_repro.validation.plain_numbers import shown
 
 if TYPE_CHECKING:
     import tensorflow as tf
     from typing_extensions import Self
 
     from alp_repro.attacks.batches import CraftItems
-    from alp_repro.model_copies import LogitsFunction
+    from alp_repro.models.copies import LogitsFunction
 
 # How the steps are computed, not which: results in another dtype or by Cleverhans' own loop are
 # compared with the paper's numbers, and say so.

@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from alp_repro.model_copies import LogitsFunction
+    from alp_repro.models.copies import LogitsFunction
 
 DEFAULT_BATCH = 200
 

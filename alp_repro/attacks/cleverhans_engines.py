@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from alp_repro.attacks.batches import CraftItems
     from alp_repro.attacks.pgd import PGD
     from alp_repro.attacks.spsa import SPSA
-    from alp_repro.model_copies import LogitsFunction
+    from alp_repro.models.copies import LogitsFunction
 
 # The protocol's SPSA: what the attack has no name for.
 SPSA_SAMPLES = SAMPLES

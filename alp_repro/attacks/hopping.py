@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from alp_repro.attacks.batches import CraftItems
-    from alp_repro.model_copies import LogitsFunction
+    from alp_repro.models.copies import LogitsFunction
 else:
     from alp_repro.lazy_tensorflow import tf
 

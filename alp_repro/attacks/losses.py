@@ -16,7 +16,7 @@ from alp_repro.errors import InputError
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from alp_repro.model_copies import LogitsFunction
+    from alp_repro.models.copies import LogitsFunction
 
 Loss = Literal["cross_entropy", "margin", "dlr", "mixed"]
 _LEAST_SPREAD = 1e-12  # keeps the DLR's denominator positive when the largest logits tie

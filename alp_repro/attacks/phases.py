@@ -14,8 +14,8 @@ import numpy as np
 
 from alp_repro.attacks.base import Attack
 from alp_repro.attacks.registry import attack_from_json
-from alp_repro.dtypes import Dtype
 from alp_repro.errors import InputError
+from alp_repro.system.dtypes import Dtype
 
 On = Literal["standing", "closest", "same"]
 

@@ -10,9 +10,9 @@ from alp_repro.attacks.phases import Ensemble, Phase
 from alp_repro.attacks.registry import attack_class, usual
 from alp_repro.attacks.square import Square
 from alp_repro.attacks.turns import Turns
-from alp_repro.dtypes import Dtype
 from alp_repro.errors import InputError
-from alp_repro.plain_numbers import number
+from alp_repro.system.dtypes import Dtype
+from alp_repro.validation.plain_numbers import number
 
 BUDGET = 450
 

@@ -16,7 +16,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from alp_repro import kernels
 from alp_repro.attacks.base import Attack
 from alp_repro.attacks.batches import (
     BatchOutcome,
@@ -30,8 +29,9 @@ from alp_repro.attacks.pgd import PGD, Iterate, PgdRun
 from alp_repro.attacks.phases import Ensemble, Phase
 from alp_repro.attacks.placing import BatchFunction, filled_up, on_replicas
 from alp_repro.attacks.rounding import find_rounding
-from alp_repro.model_copies import LogitsFunction, copy_weights, crafting_copy, logits_function
-from alp_repro.program_cache import kept_for_models
+from alp_repro.models.copies import LogitsFunction, copy_weights, crafting_copy, logits_function
+from alp_repro.models.program_cache import kept_for_models
+from alp_repro.system import kernels
 
 _log = logging.getLogger(__name__)
 

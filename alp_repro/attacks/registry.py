@@ -27,7 +27,7 @@ from alp_repro.attacks.spsa import SPSA
 from alp_repro.attacks.square import Square
 from alp_repro.attacks.turns import Turns
 from alp_repro.errors import InputError
-from alp_repro.plain_numbers import shown
+from alp_repro.validation.plain_numbers import shown
 
 ENTRY_POINTS = "alp_repro.attacks"
 ATTACKS: dict[str, type[Attack]] = {

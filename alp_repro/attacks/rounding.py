@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alp_repro.model_copies import LogitsFunction, logits_function
-from alp_repro.probes import probe_images
+from alp_repro.models.copies import LogitsFunction, logits_function
+from alp_repro.models.probes import probe_images
 
 if TYPE_CHECKING:
     import keras

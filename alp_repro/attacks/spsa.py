@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from alp_repro.attacks.batches import CraftItems
-    from alp_repro.model_copies import LogitsFunction
+    from alp_repro.models.copies import LogitsFunction
 
 SAMPLES = 8192  # the protocol's, and queries of a step
 

@@ -12,12 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alp_repro import runs
-from alp_repro.arguments import (
-    checked_array,
-    checked_function,
-    checked_instance,
-    checked_switch,
-)
 from alp_repro.attacks import Attack, Ensemble
 from alp_repro.auditing import course, sanity
 from alp_repro.auditing import indicators as judge
@@ -39,7 +33,13 @@ from alp_repro.data.own_arrays import class_numbers, unit_images
 from alp_repro.errors import InputError, exits_refused
 from alp_repro.evaluation.clean import clean_logits
 from alp_repro.evaluation.input_check import MOST_ITEMS
-from alp_repro.plain_numbers import number, shown, whole_number
+from alp_repro.validation.arguments import (
+    checked_array,
+    checked_function,
+    checked_instance,
+    checked_switch,
+)
+from alp_repro.validation.plain_numbers import number, shown, whole_number
 
 if TYPE_CHECKING:
     import keras

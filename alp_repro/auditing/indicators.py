@@ -13,7 +13,7 @@ import numpy as np
 from alp_repro.auditing import kinds
 from alp_repro.auditing.kinds import Indicator
 from alp_repro.auditing.planted import PlantedResult
-from alp_repro.probes import deciding_spreads
+from alp_repro.models.probes import deciding_spreads
 
 if TYPE_CHECKING:
     from alp_repro.attacks import Attack, Ensemble

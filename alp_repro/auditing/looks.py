@@ -23,7 +23,7 @@ from alp_repro.evaluation.clean import clean_logits
 from alp_repro.evaluation.heat_maps import HeatMap, heat_map
 from alp_repro.evaluation.landscape import Plane, loss_surfaces
 from alp_repro.evaluation.model_check import check_gradient
-from alp_repro.model_copies import float32_model
+from alp_repro.models.copies import float32_model
 
 if TYPE_CHECKING:
     import keras

@@ -14,8 +14,8 @@ from alp_repro.attacks import PGD, Attack, CraftItems, Ensemble, ensemble_of, ra
 from alp_repro.attacks.losses import attack_loss
 from alp_repro.attacks.pgd import Iterate, PgdRun
 from alp_repro.evaluation.clean import batched
-from alp_repro.model_copies import logits_function
-from alp_repro.probes import relative_change
+from alp_repro.models.copies import logits_function
+from alp_repro.models.probes import relative_change
 
 Numbers = dict[str, float]
 

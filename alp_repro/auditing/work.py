@@ -22,10 +22,10 @@ from alp_repro.auditing.result import AttackResult, Audit
 from alp_repro.auditing.stages import Stage
 from alp_repro.auditing.votes import Votes, votes_of
 from alp_repro.classifiers.heads import is_graph
-from alp_repro.decoding import from_plain, read_json
 from alp_repro.errors import InputError
 from alp_repro.evaluation.clean import clean_logits
-from alp_repro.model_copies import logits_function
+from alp_repro.models.copies import logits_function
+from alp_repro.validation.decoding import from_plain, read_json
 
 _MOST_ROUNDS = 20
 T = TypeVar("T")

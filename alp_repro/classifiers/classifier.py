@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from alp_repro.arguments import checked_instance
 from alp_repro.classifiers import heads
 from alp_repro.classifiers.load import load_function_or_model
 from alp_repro.classifiers.pixels import UNIT_PIXELS, PixelScale
 from alp_repro.errors import InputError, exits_refused, reason
-from alp_repro.plain_numbers import shown, whole_number
-from alp_repro.probes import probe_images
+from alp_repro.models.probes import probe_images
+from alp_repro.validation.arguments import checked_instance
+from alp_repro.validation.plain_numbers import shown, whole_number
 
 if TYPE_CHECKING:
     import tensorflow as tf

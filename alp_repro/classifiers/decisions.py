@@ -18,8 +18,8 @@ import numpy as np
 import tensorflow as tf
 
 from alp_repro.errors import InputError
-from alp_repro.model_copies import float32_model, logits_function
-from alp_repro.probes import probe_images
+from alp_repro.models.copies import float32_model, logits_function
+from alp_repro.models.probes import probe_images
 
 _LEAD = 0.05  # of the logits' range, by which a decision leads that the guide is on the verge of
 _LARGEST_LEAD = 1.0  # a masked class (-1e9) has no part in the range that matters
@@ -96,7 +96,7 @@ class Voting(keras.Model):
         return None, self._classes
 
     def get_config(self) -> dict[str, Any]:
-        """Return what makes it another function than its model, for `model_identity`."""
+        """Return what makes it another function than its model, for `models.identity`."""
         return {"passes": self.passes}
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from alp_repro.errors import InputError, one_line
-from alp_repro.model_copies import computes_in_float32
+from alp_repro.models.copies import computes_in_float32
 
 _OF_A_SUM = 1e-2  # rounding of a row of probabilities, in bfloat16 too
 GIVE_LOGITS = (

@@ -16,8 +16,8 @@ import numpy as np
 from alp_repro import files
 from alp_repro.data import source_record
 from alp_repro.data.images import images_digest, unit_scale
-from alp_repro.decoding import read_json
 from alp_repro.errors import InputError
+from alp_repro.validation.decoding import read_json
 
 _FILE = "alp_repro_digests.json"
 

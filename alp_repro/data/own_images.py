@@ -20,7 +20,7 @@ from alp_repro.data.specs import DATASETS
 from alp_repro.data.store import quiet_tfds
 from alp_repro.errors import InputError, reason
 from alp_repro.files import expanded
-from alp_repro.plain_numbers import shown, whole_number
+from alp_repro.validation.plain_numbers import shown, whole_number
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alp_repro import files
-from alp_repro.decoding import read_json
 from alp_repro.errors import InputError
+from alp_repro.validation.decoding import read_json
 
 _FILE = "alp_repro_source.json"
 # Sources that were verified before records said so.

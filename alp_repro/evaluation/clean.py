@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alp_repro.errors import InputError
-from alp_repro.model_copies import logits_function
-from alp_repro.program_cache import kept_for_models
+from alp_repro.models.copies import logits_function
+from alp_repro.models.program_cache import kept_for_models
 
 if TYPE_CHECKING:
     import keras

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alp_repro import runs
-from alp_repro.arguments import checked_function, checked_strategy, checked_switch
 from alp_repro.attacks.base import Attack
 from alp_repro.attacks.batches import DEFAULT_BATCH, Execution
 from alp_repro.attacks.pgd import PGD
@@ -38,6 +37,7 @@ from alp_repro.evaluation.restarts import (
     in_this_process,
 )
 from alp_repro.evaluation.store import attack_name, attack_results, described, keep, subject
+from alp_repro.validation.arguments import checked_function, checked_strategy, checked_switch
 
 if TYPE_CHECKING:
     import keras

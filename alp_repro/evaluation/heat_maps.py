@@ -31,7 +31,7 @@ from alp_repro.evaluation.input_check import (
 )
 from alp_repro.evaluation.model_check import admitted_model, weights_kept
 from alp_repro.evaluation.store import Kind, keep, result_name, subject
-from alp_repro.plain_numbers import whole_number
+from alp_repro.validation.plain_numbers import whole_number
 
 if TYPE_CHECKING:
     import keras

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from alp_repro import files
-from alp_repro.arguments import checked_array
 from alp_repro.data.images import unit_scale
 from alp_repro.data.own_arrays import range_advice
-from alp_repro.decoding import from_plain
 from alp_repro.errors import InputError
-from alp_repro.plain_numbers import whole_number
+from alp_repro.validation.arguments import checked_array
+from alp_repro.validation.decoding import from_plain
+from alp_repro.validation.plain_numbers import whole_number
 
 MOST_ITEMS = 1_000_000  # in a batch: a bound that no honest call reaches
 

@@ -26,8 +26,8 @@ from alp_repro.evaluation.input_check import (
 )
 from alp_repro.evaluation.model_check import admitted_model, weights_kept
 from alp_repro.evaluation.store import Kind, keep, result_name
-from alp_repro.model_copies import logits_function
-from alp_repro.plain_numbers import shown, whole_number
+from alp_repro.models.copies import logits_function
+from alp_repro.validation.plain_numbers import shown, whole_number
 
 if TYPE_CHECKING:
     import keras

@@ -18,15 +18,15 @@ from alp_repro.attacks.base import Attack
 from alp_repro.attacks.phases import Ensemble
 from alp_repro.errors import InputError, NoGradientError, exits_refused, one_line
 from alp_repro.evaluation.input_check import check_classes, check_is_keras
-from alp_repro.model_copies import (
+from alp_repro.models.copies import (
     check_copy,
     computes_in_float32,
     copy_weights,
     float32_copy,
     logits_function,
 )
-from alp_repro.model_identity import architecture_hash
-from alp_repro.probes import full_float32, probe_images, rounding_explains
+from alp_repro.models.identity import architecture_hash
+from alp_repro.models.probes import full_float32, probe_images, rounding_explains
 
 if TYPE_CHECKING:
     import keras

@@ -16,13 +16,13 @@ from alp_repro import files, runs, shipped
 from alp_repro.attacks.base import Attack
 from alp_repro.attacks.phases import Ensemble
 from alp_repro.data.images import Images, images_digest, unit_scale
-from alp_repro.dtypes import Dtype
 from alp_repro.errors import InputError
 from alp_repro.evaluation.record import AttackRecord
 from alp_repro.evaluation.record_file import load_record
 from alp_repro.evaluation.restarts import Progress
-from alp_repro.model_copies import float32_model
-from alp_repro.model_identity import function_identity
+from alp_repro.models.copies import float32_model
+from alp_repro.models.identity import function_identity
+from alp_repro.system.dtypes import Dtype
 
 if TYPE_CHECKING:
     import keras

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from alp_repro.attacks.phases import attack_of, ensemble_of
-from alp_repro.decoding import from_plain
 from alp_repro.errors import InputError
 from alp_repro.evaluation.record import AttackRecord
 from alp_repro.files import array, expanded, note, reading_arrays, write_arrays
+from alp_repro.validation.decoding import from_plain
 
 _ARRAYS = {
     "labels": np.int32,

@@ -23,7 +23,7 @@ from alp_repro.attacks.batches import BatchOutcome, Execution
 from alp_repro.attacks.phases import Ensemble, ensemble_of
 from alp_repro.errors import InputError
 from alp_repro.evaluation.record import AttackRecord
-from alp_repro.model_copies import float32_model
+from alp_repro.models.copies import float32_model
 
 if TYPE_CHECKING:
     import keras

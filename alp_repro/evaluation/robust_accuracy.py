@@ -19,7 +19,7 @@ from alp_repro.errors import InputError, NoGradientError
 from alp_repro.evaluation.evaluate import evaluate
 from alp_repro.evaluation.input_check import checked_images, checked_labels
 from alp_repro.evaluation.model_check import admitted_model
-from alp_repro.plain_numbers import number, whole_number
+from alp_repro.validation.plain_numbers import number, whole_number
 
 _MOST_EPOCHS = 10**6
 _STRONGER_STEPS = 40

@@ -20,11 +20,11 @@ from alp_repro.attacks.base import Attack
 from alp_repro.attacks.pgd import PGD
 from alp_repro.attacks.phases import Ensemble
 from alp_repro.data.images import images_digest
-from alp_repro.effort import Clock
 from alp_repro.errors import InputError
 from alp_repro.evaluation.record import AttackRecord
 from alp_repro.evaluation.record_file import load_record, save_record
-from alp_repro.model_identity import FunctionIdentity, function_identity
+from alp_repro.models.identity import FunctionIdentity, function_identity
+from alp_repro.system.effort import Clock
 
 if TYPE_CHECKING:
     import keras

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Literal
 
-from alp_repro import decoding
 from alp_repro.reporting.conditions import (
     Claim,
     Condition,
@@ -21,6 +20,7 @@ from alp_repro.reporting.conditions import (
     tested_condition,
 )
 from alp_repro.reporting.table_names import TableName, table_title
+from alp_repro.validation import decoding
 
 if TYPE_CHECKING:
     from alp_repro.reporting.differences import Difference

@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from alp_repro import decoding, files, runs
+from alp_repro import files, runs
 from alp_repro.errors import InputError
 from alp_repro.reporting import claims, results, stored_tables
 from alp_repro.reporting.differences import differs_significantly
@@ -26,6 +26,7 @@ from alp_repro.reporting.spread import Spread, spread_beside
 from alp_repro.reporting.table_files import sample_text
 from alp_repro.reporting.tables import TABLES, Cell, TableRow, load_paper_table
 from alp_repro.runs import RunDir
+from alp_repro.validation import decoding
 
 TEMPLATE = "report.html.j2"
 

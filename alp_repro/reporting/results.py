@@ -13,9 +13,9 @@ from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, attack_name
 from alp_repro.evaluation.record_file import load_record
 from alp_repro.evaluation.store import described
-from alp_repro.model_copies import float32_model
-from alp_repro.model_file import file_identity
-from alp_repro.model_identity import FunctionIdentity, architecture_of, function_identity
+from alp_repro.models.copies import float32_model
+from alp_repro.models.file_identity import file_identity
+from alp_repro.models.identity import FunctionIdentity, architecture_of, function_identity
 from alp_repro.training.ownership import Owner, check_owner
 
 if TYPE_CHECKING:

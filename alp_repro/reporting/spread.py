@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alp_repro import decoding
 from alp_repro.errors import InputError
 from alp_repro.reporting.markdown import MISSING, line
 from alp_repro.reporting.table_names import TableName, table_stem
 from alp_repro.reporting.tables import AT_CHANCE, TableRow
+from alp_repro.validation import decoding
 
 if TYPE_CHECKING:
     from alp_repro.reporting.stored_tables import StoredTable

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alp_repro import decoding, runs, shipped
+from alp_repro import runs, shipped
 from alp_repro.attacks import EXECUTION, attack_of
 from alp_repro.data import dataset_spec
 from alp_repro.errors import InputError
@@ -22,6 +22,7 @@ from alp_repro.reporting.table_check import check_rows
 from alp_repro.reporting.table_names import TableName, table_stem, table_title
 from alp_repro.reporting.tables import Cell, Column, TableRow, load_paper_table, paper_place
 from alp_repro.runs import RunDir
+from alp_repro.validation import decoding
 
 if TYPE_CHECKING:
     from alp_repro.evaluation import AttackRecord

@@ -19,8 +19,8 @@ import tensorflow as tf
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from alp_repro import machine
 from alp_repro.errors import InputError
+from alp_repro.system import machine
 from alp_repro.versions import package_versions
 
 HINT = "`ray status` shows what the cluster has and waits for, `ray logs` what its processes wrote"

@@ -21,7 +21,7 @@ from alp_repro.attacks.batches import BatchOutcome, Execution
 from alp_repro.attacks.programs import phases_program
 from alp_repro.errors import InputError
 from alp_repro.evaluation.heat_maps import StepSize
-from alp_repro.model_copies import float32_model
+from alp_repro.models.copies import float32_model
 
 if TYPE_CHECKING:
     import keras

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
 
-from alp_repro import interrupts
-from alp_repro.orphans import STOP_SECONDS, end_after
+from alp_repro.system import interrupts
+from alp_repro.system.orphans import STOP_SECONDS, end_after
 from alp_repro.tasks.task import Ended, Lines, Status, Task, outcome
 
 

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from alp_repro.errors import InputError
-from alp_repro.model_copies import LogitsFunction
+from alp_repro.models.copies import LogitsFunction
 from alp_repro.training.objective import Objective
 from alp_repro.training.passes import Passed, averages_of, halves, in_shares
 

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 
 from alp_repro import files, runs
-from alp_repro.effort import Clock
 from alp_repro.errors import InputError
+from alp_repro.system.effort import Clock
 from alp_repro.training.logit_pairing import LogitPairing
 from alp_repro.training.ownership import Owner, check_same
 

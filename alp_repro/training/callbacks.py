@@ -17,7 +17,7 @@ from alp_repro import files, runs
 from alp_repro.attacks import Execution, WorkItems, attack_program, exact_bounds
 from alp_repro.data.images import unit_scale
 from alp_repro.errors import InputError
-from alp_repro.model_copies import float32_copy, float32_model, logits_function
+from alp_repro.models.copies import float32_copy, float32_model, logits_function
 from alp_repro.training.log import read_rows
 from alp_repro.training.logit_pairing import ACCURACIES
 from alp_repro.training.progress import TrainingProgress, Watch

@@ -8,7 +8,7 @@ import tensorflow as tf
 from alp_repro import stateless_random
 from alp_repro.attacks import PGD, Draws, GradientAttack, choose_targets
 from alp_repro.classifiers.heads import is_graph
-from alp_repro.model_copies import (
+from alp_repro.models.copies import (
     computes_in_float32,
     copy_weights,
     crafting_copy,

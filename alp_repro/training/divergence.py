@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from alp_repro.attacks import PGD, pgd_step
 from alp_repro.attacks.losses import finite_gradient
-from alp_repro.model_copies import LogitsFunction
+from alp_repro.models.copies import LogitsFunction
 
 
 def climb_divergence(

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from alp_repro.arguments import checked_array, checked_instance
 from alp_repro.data.images import Images
 from alp_repro.data.specs import dataset_spec
 from alp_repro.errors import InputError
 from alp_repro.training.recipe import Recipe
+from alp_repro.validation.arguments import checked_array, checked_instance
 
 
 def checked_training_set(data: Any, recipe: Recipe) -> Images:

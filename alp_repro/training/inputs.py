@@ -13,8 +13,8 @@ import tensorflow as tf
 from alp_repro.classifiers.heads import GIVE_LOGITS, sum_to_one
 from alp_repro.errors import InputError
 from alp_repro.losses import PENALTIES
-from alp_repro.model_copies import logits_function
-from alp_repro.probes import probe_images
+from alp_repro.models.copies import logits_function
+from alp_repro.models.probes import probe_images
 from alp_repro.training.objective import Objective
 
 _KERAS_BATCH = 32  # of arrays, unless `fit` is told another

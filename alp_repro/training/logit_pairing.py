@@ -12,8 +12,7 @@ import tensorflow as tf
 
 from alp_repro.attacks.base import Attack
 from alp_repro.errors import InputError
-from alp_repro.model_copies import logits_function
-from alp_repro.plain_numbers import number, whole_number
+from alp_repro.models.copies import logits_function
 from alp_repro.training import averages, inputs
 from alp_repro.training.crafter import Crafter
 from alp_repro.training.loss_terms import forward, weighted_terms
@@ -21,6 +20,7 @@ from alp_repro.training.objective import Objective, given_once
 from alp_repro.training.passes import Passed, averages_of, in_shares
 from alp_repro.training.replicas import replica_slice, spans_machines
 from alp_repro.training.seeds import NOISE, START, step_seed
+from alp_repro.validation.plain_numbers import number, whole_number
 
 ACCURACIES = ("accuracy", "adversarial_accuracy")
 # The losses that layers bring along: kernel_regularizer, add_loss.

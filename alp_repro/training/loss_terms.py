@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from alp_repro import losses
 from alp_repro.losses import PENALTIES
-from alp_repro.model_copies import LogitsFunction
+from alp_repro.models.copies import LogitsFunction
 from alp_repro.training.objective import Objective
 from alp_repro.training.passes import Passed, halves
 

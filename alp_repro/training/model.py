@@ -6,8 +6,8 @@ import keras
 
 from alp_repro.data.specs import dataset_spec
 from alp_repro.errors import InputError
-from alp_repro.model_copies import crafting_copy, float32_copy
 from alp_repro.models import build_model
+from alp_repro.models.copies import crafting_copy, float32_copy
 from alp_repro.training.adam import FusedAdam
 from alp_repro.training.logit_pairing import LogitPairing
 from alp_repro.training.rates import TriangularRate

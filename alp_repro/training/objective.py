@@ -6,14 +6,14 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from alp_repro import decoding
-from alp_repro.arguments import checked_instance, checked_switch
 from alp_repro.attacks.ascent import GradientAttack
 from alp_repro.attacks.base import Attack
 from alp_repro.attacks.pgd import PGD
 from alp_repro.errors import InputError
 from alp_repro.losses import PENALTIES
-from alp_repro.plain_numbers import number, whole_number
+from alp_repro.validation import decoding
+from alp_repro.validation.arguments import checked_instance, checked_switch
+from alp_repro.validation.plain_numbers import number, whole_number
 
 Crafting = Literal["attack", "fast", "n_fgsm", "trades"]
 _WEIGHTS = ("clean_weight", "adversarial_weight", "weight_decay")

@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from alp_repro import decoding, runs
+from alp_repro import runs
 from alp_repro.errors import InputError
 from alp_repro.training.recipe import Recipe
+from alp_repro.validation import decoding
 
 if TYPE_CHECKING:
     import keras

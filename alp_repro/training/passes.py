@@ -8,7 +8,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from alp_repro.model_copies import LogitsFunction
+from alp_repro.models.copies import LogitsFunction
 
 
 class Passed(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from alp_repro.plain_numbers import number, whole_number
+from alp_repro.validation.plain_numbers import number, whole_number
 
 _LARGEST_RATE = 1e3
 _MOST_STEPS = 10**12

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, TypeVar
 
-from alp_repro import decoding
-from alp_repro.arguments import checked_instance, checked_switch
 from alp_repro.losses import PENALTIES
-from alp_repro.plain_numbers import whole_number
 from alp_repro.training.objective import Objective
 from alp_repro.training.schedule import Schedule
+from alp_repro.validation import decoding
+from alp_repro.validation.arguments import checked_instance, checked_switch
+from alp_repro.validation.plain_numbers import whole_number
 
 P = TypeVar("P")
 _ALWAYS_STORED = ("clp", "lsq", "alp")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import get_args
 
-from alp_repro.arguments import checked_switch
-from alp_repro.dtypes import Dtype
 from alp_repro.errors import InputError
-from alp_repro.plain_numbers import number, shown, whole_number
+from alp_repro.system.dtypes import Dtype
+from alp_repro.validation.arguments import checked_switch
+from alp_repro.validation.plain_numbers import number, shown, whole_number
 
 _MOST_EPOCHS = 10**6
 # The least and the largest value of a count; the largest is one that no honest training reaches.

@@ -10,13 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from alp_repro import decoding, files, runs
-from alp_repro.arguments import (
-    checked_function,
-    checked_instance,
-    checked_strategy,
-    checked_switch,
-)
+from alp_repro import files, runs
 from alp_repro.data.images import Images
 from alp_repro.errors import InputError
 from alp_repro.training.backup import Backup
@@ -41,6 +35,13 @@ from alp_repro.training.ownership import Owner, check_owner, finished_model
 from alp_repro.training.progress import TrainingProgress
 from alp_repro.training.recipe import Recipe
 from alp_repro.training.replicas import is_chief, spans_machines
+from alp_repro.validation import decoding
+from alp_repro.validation.arguments import (
+    checked_function,
+    checked_instance,
+    checked_strategy,
+    checked_switch,
+)
 
 ENOUGH_SECONDS = 10.0
 

@@ -17,8 +17,8 @@ from cleverhans.tf2.attacks.projected_gradient_descent import projected_gradient
 from alp_repro import attacks
 from alp_repro.attacks import PGD, Attack
 from alp_repro.errors import InputError
-from alp_repro.model_copies import copy_weights, crafting_copy, logits_function
 from alp_repro.models import build_model
+from alp_repro.models.copies import copy_weights, crafting_copy, logits_function
 from tests.attack_factory import attack_of
 from tests.small_model import CLASSES, IMAGE_SHAPE, small_model
 

@@ -31,8 +31,8 @@ from alp_repro.attacks import (
 from alp_repro.attacks.draws import random_starts
 from alp_repro.errors import InputError
 from alp_repro.evaluation import Progress, evaluate
-from alp_repro.model_copies import logits_function
-from experiments import settings
+from alp_repro.models.copies import logits_function
+from experiments.flags import settings
 from tests.small_model import IMAGE_SHAPE
 
 EPS, BATCH, SEED, SAMPLES = 0.05, 16, 3, 16

@@ -10,7 +10,7 @@ from alp_repro.attacks.draws import choose_targets
 from alp_repro.attacks.fab import fab_attack, fab_starts, linf_projection
 from alp_repro.attacks.losses import loss_and_gradient, margin
 from alp_repro.errors import InputError
-from alp_repro.model_copies import logits_function
+from alp_repro.models.copies import logits_function
 
 CLASSES = 4
 

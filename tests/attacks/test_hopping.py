@@ -10,7 +10,7 @@ from alp_repro.attacks.draws import wrong_classes
 from alp_repro.attacks.hopping import basin_hopping
 from alp_repro.attacks.losses import margin
 from alp_repro.errors import InputError
-from alp_repro.model_copies import logits_function
+from alp_repro.models.copies import logits_function
 
 EPS = 0.02  # few of the small model's images break
 

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from cleverhans.tf2.attacks.projected_gradient_descent import projected_gradient_descent
 
-from alp_repro import attacks, model_copies
+from alp_repro import attacks
 from alp_repro.attacks import (
     Attack,
     BatchOutcome,
@@ -22,6 +22,7 @@ from alp_repro.attacks import (
     cleverhans_engines,
     exact_bounds,
 )
+from alp_repro.models import copies
 from tests.attack_factory import attack_of
 from tests.small_model import CLASSES, IMAGE_SHAPE, small_model
 
@@ -60,7 +61,7 @@ def check_verdict(
     """The verdict is that of the float32 model on the very image that is returned."""
     _, labels, _, _, lower, upper = given
     assert np.all(lower <= outcome.adversarial) and np.all(outcome.adversarial <= upper)
-    logits = tf.function(model_copies.logits_function(model))(outcome.adversarial).numpy()
+    logits = tf.function(copies.logits_function(model))(outcome.adversarial).numpy()
     np.testing.assert_array_equal(outcome.broken, logits.argmax(axis=1) != labels)
     expected = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
     np.testing.assert_allclose(outcome.losses, expected, rtol=1e-5, atol=1e-6)
@@ -178,7 +179,7 @@ def test_attacks_of_other_sizes_share_a_program_and_keep_their_own(
             eps=tf.constant(one.eps),
         )
         alone = tf.function(one.ascend)(
-            model_copies.logits_function(model),
+            copies.logits_function(model),
             tf.constant(given[0]),
             tf.constant(given[1]),
             attacks.Draws(starts),
@@ -269,7 +270,7 @@ def test_spsa_is_cleverhans_own(
     for i in (0, 7):
         tf.random.set_seed(cleverhans_engines.mixed_seed(3, i, 5))
         expected = cleverhans_spsa.spsa(
-            model_copies.logits_function(model),
+            copies.logits_function(model),
             tf.constant(images[i : i + 1]),
             tf.constant(labels[i : i + 1]),
             EPS,

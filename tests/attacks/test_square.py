@@ -13,7 +13,7 @@ from alp_repro.attacks import Square
 from alp_repro.attacks.square import square_attack, square_side
 from alp_repro.errors import InputError
 from alp_repro.evaluation import evaluate
-from alp_repro.model_copies import logits_function
+from alp_repro.models.copies import logits_function
 
 EPS = 0.2
 

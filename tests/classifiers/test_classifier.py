@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from alp_repro.classifiers import as_classifier, pixel_range, standardized_pixels
 from alp_repro.errors import InputError
-from alp_repro.model_copies import crafting_copy
+from alp_repro.models.copies import crafting_copy
 
 SHAPE = (8, 8, 1)
 WEIGHTS = np.random.default_rng(3).normal(size=(64, 3)).astype(np.float32)

@@ -131,7 +131,7 @@ def test_the_gradient_is_the_mean_of_the_passes() -> None:
 
 
 def test_the_number_of_passes_makes_another_function() -> None:
-    from alp_repro.model_identity import architecture_hash
+    from alp_repro.models.identity import architecture_hash
 
     model = Coin()
     ten, twenty = (architecture_hash(voting(model, classes=4, passes=n)) for n in (10, 20))

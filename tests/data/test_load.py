@@ -17,7 +17,7 @@ from alp_repro.data import load, source_record, store
 from alp_repro.data.source_record import SourceRecord
 from alp_repro.data.sources import mnist
 from alp_repro.errors import InputError, MissingDataError
-from experiments.commands import prepare_command
+from experiments.console.commands import prepare_command
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN, TEST = 30, 20

@@ -26,7 +26,7 @@ from alp_repro.data import (
 from alp_repro.data.source_record import SourceRecord
 from alp_repro.errors import InputError
 from alp_repro.models import build_model
-from experiments import settings
+from experiments.flags import settings
 from tests import data_factory
 
 SHAPE, CLASSES = (8, 8, 3), ("round", "square", "star")

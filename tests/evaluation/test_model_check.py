@@ -14,7 +14,7 @@ import tensorflow as tf
 from alp_repro.attacks import PGD, SPSA, Attack, programs
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, evaluate, model_check
-from alp_repro.model_copies import float32_copy
+from alp_repro.models.copies import float32_copy
 from tests.small_model import CLASSES, IMAGE_SHAPE, small_images, small_model
 
 ATTACK = PGD(eps=0.05, eps_iter=0.02, nb_iter=2, restarts=4)

@@ -20,7 +20,8 @@ import alp_repro.auditing
 from alp_repro.auditing import image_table
 from alp_repro.auditing.schema import audit_schema
 from alp_repro.errors import InputError
-from experiments import audit, classifier_flags, verify_adversarial
+from experiments import audit, verify_adversarial
+from experiments.flags import classifier_flags
 from tests import command_runner
 from tests.auditing import fixtures
 

@@ -9,7 +9,7 @@ from absl import flags
 
 from alp_repro import tasks
 from alp_repro.errors import InputError
-from experiments import cluster_run, devices, shares
+from experiments.running import cluster_run, devices, shares
 
 
 def flags_of(*arguments: str) -> flags.FlagValues:

@@ -10,7 +10,7 @@ import tensorflow as tf
 from absl import flags
 
 from alp_repro.errors import InputError
-from experiments import devices
+from experiments.running import devices
 
 
 def choose(strategy: str) -> devices.Devices:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from alp_repro.tasks import Status
-from experiments import display
-from experiments.display import Display, duration
-from experiments.estimates import Clock
+from experiments.console import display
+from experiments.console.display import Display, duration
+from experiments.running.estimates import Clock
 
 
 def test_without_a_terminal_a_line_a_minute_tells_of_all_tasks(

@@ -13,7 +13,8 @@ import pytest
 import tensorflow as tf
 
 from alp_repro.errors import InputError
-from experiments import app, definitions, door
+from experiments.console import app, door
+from experiments.flags import definitions
 
 ROOT = Path(__file__).resolve().parents[2]
 

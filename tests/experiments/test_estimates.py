@@ -11,7 +11,8 @@ from absl import flags
 
 from alp_repro import evaluation
 from alp_repro.attacks import PGD
-from experiments import estimates, rows, settings
+from experiments.flags import settings
+from experiments.running import estimates, rows
 
 IMAGES = 10
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from alp_repro import APGD, PGD, strong_attack
-from experiments import figure_run, settings
+from experiments.flags import settings
+from experiments.running import figure_run
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,7 +8,7 @@ import pytest
 
 from alp_repro.reporting import tables
 from alp_repro.training import Recipe
-from experiments import settings
+from experiments.flags import settings
 
 FLAGS_DIR = settings.default_flags_dir()
 DATASETS = {1: "mnist", 2: "cifar10", 3: "tiny_imagenet", 4: "tiny_imagenet", 5: "tiny_imagenet"}

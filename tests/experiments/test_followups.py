@@ -16,7 +16,8 @@ from alp_repro.reporting.cost import Cost
 from alp_repro.reporting.table_names import FOLLOWUPS
 from alp_repro.reporting.tables import Cell, TableRow
 from alp_repro.training import Recipe
-from experiments import followups, settings
+from experiments import followups
+from experiments.flags import settings
 
 ROOT = Path(__file__).resolve().parents[2]
 FLAGS_DIR = settings.default_flags_dir()

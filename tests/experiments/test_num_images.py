@@ -12,10 +12,10 @@ from alp_repro.attacks import PGD
 from alp_repro.data import dataset_spec, prepare
 from alp_repro.errors import InputError
 from alp_repro.reporting import results
-from experiments import settings
-from experiments.devices import Devices
-from experiments.evaluation_run import attack_run, image_count
-from experiments.rows import Job, wanted_of
+from experiments.flags import settings
+from experiments.running.devices import Devices
+from experiments.running.evaluation_run import attack_run, image_count
+from experiments.running.rows import Job, wanted_of
 from tests import data_factory
 
 ATTACK = PGD(eps=16 / 255, eps_iter=4 / 255, nb_iter=1)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from alp_repro.errors import InputError
-from experiments import flagfiles, settings
+from experiments.flags import flagfiles, settings
 
 
 def test_files_are_expanded_where_they_stand(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from absl import flags
 
 from alp_repro.attacks import PGD
 from alp_repro.errors import InputError
-from experiments import devices, settings
+from experiments.flags import settings
+from experiments.running import devices
 
 PLAIN = PGD(eps=0.1, eps_iter=0.1, nb_iter=1)
 FLAGS_DIR = settings.default_flags_dir()

@@ -6,8 +6,8 @@ import pytest
 from absl import flags
 
 from alp_repro.errors import InputError
-from experiments import devices, shares
-from experiments.shares import Share, share_of
+from experiments.running import devices, shares
+from experiments.running.shares import Share, share_of
 
 
 def values(*arguments: str) -> flags.FlagValues:

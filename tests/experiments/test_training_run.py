@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from alp_repro.errors import InputError
-from experiments.training_run import check_revision
+from experiments.running.training_run import check_revision
 
 
 def test_a_published_model_is_not_trained_from_code_that_no_revision_has() -> None:

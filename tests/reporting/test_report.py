@@ -22,7 +22,7 @@ from alp_repro.reporting import figures, report
 from alp_repro.reporting.table_files import write_table
 from alp_repro.reporting.tables import Cell, Column, TableRow
 from alp_repro.training import Recipe
-from experiments import figure_list
+from experiments.evidence import figure_list
 
 _ROOT = Path(__file__).resolve().parents[2]
 

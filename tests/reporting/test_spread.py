@@ -19,7 +19,8 @@ from alp_repro.reporting import report, spread, table_files
 from alp_repro.reporting.spread import SpreadCell
 from alp_repro.reporting.stored_tables import StoredTable, read_table, table_file
 from alp_repro.reporting.tables import AT_CHANCE, Cell, Column, TableRow
-from experiments import rows, settings
+from experiments.flags import settings
+from experiments.running import rows
 
 ROOT = Path(__file__).resolve().parents[2]
 COLUMN = Column(PGD(eps=0.3, eps_iter=0.01, nb_iter=40), 1, images=500)

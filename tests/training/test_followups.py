@@ -26,7 +26,7 @@ from alp_repro.training import (
     train,
 )
 from alp_repro.training.crafter import Crafter
-from experiments import settings
+from experiments.flags import settings
 
 EPS = 0.1
 SHAPE = (4, 4, 1)

@@ -21,7 +21,7 @@ from alp_repro.training.crafter import Crafter
 from alp_repro.training.log import read_log
 from alp_repro.training.order import EpochOrder
 from alp_repro.training.passes import halves
-from experiments import settings
+from experiments.flags import settings
 
 ATTACK = PGD(eps=0.3, eps_iter=0.1, nb_iter=1, random_start=False)
 

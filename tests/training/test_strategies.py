@@ -20,7 +20,8 @@ from alp_repro.data import Images, prepare
 from alp_repro.data.specs import dataset_spec
 from alp_repro.errors import InputError
 from alp_repro.training import Recipe
-from experiments import devices, settings
+from experiments.flags import settings
+from experiments.running import devices
 from tests.data_factory import make_cifar10
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from alp_repro import files, model_copies, runs, training
+from alp_repro import files, runs, training
 from alp_repro.attacks import PGD
 from alp_repro.data import Images
 from alp_repro.errors import InputError
 from alp_repro.losses import PENALTIES
-from alp_repro.models import build_model
+from alp_repro.models import build_model, copies
 from alp_repro.training import (
     LogitPairing,
     Recipe,
@@ -739,4 +739,4 @@ def test_the_duration_is_estimated_from_timed_steps(monkeypatch: pytest.MonkeyPa
 def test_the_crafting_copy_is_no_part_of_what_is_saved(undisturbed: runs.RunDir) -> None:
     saved = runs.load_model(undisturbed.model)
     assert saved.count_params() == lenet().count_params()
-    assert model_copies.logits_function(saved)(tf.zeros([1, 28, 28, 1])).shape == (1, 10)
+    assert copies.logits_function(saved)(tf.zeros([1, 28, 28, 1])).shape == (1, 10)

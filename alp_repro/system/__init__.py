@@ -1,0 +1,1 @@
+"""The process and its machine: kernels, dtypes, TensorFlow's set-up, signals, child processes."""

@@ -1,0 +1,76 @@
+"""Runs a binary: parses its flags, and lets whatever goes wrong end in one line (see `door`)."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Callable
+
+from absl import app, flags
+
+from alp_repro.errors import InputError, MissingDataError, exits_refused
+from alp_repro.system import interrupts, orphans
+
+from ..flags import flagfiles
+from ..flags.definitions import check_finite
+from . import door
+from .commands import prepare_command
+
+flags.DEFINE_boolean("traceback", False, "Show where an error came from, not only what it says.")
+
+
+def run(main: Callable[[list[str]], int | None]) -> None:
+    """Parses the flags and runs main, whose result is the exit code; None: 0.
+
+    SIGTERM is handled as Ctrl-C is: what runs saves its progress and ends with exit code 130.
+
+    Raises:
+      SystemExit: always; its code is 0 or one of `door`'s.
+    """
+
+    def guarded(argv: list[str]) -> int | None:
+        # TensorFlow warns of a function traced anew for each model of a table, which is meant.
+        logging.getLogger("tensorflow").setLevel("ERROR")
+        if len(argv) > 1:
+            raise InputError(f"unexpected argument {argv[1]!r}: settings are given as --flag=value")
+        try:
+            # Ours return their code: who calls sys.exit is a user's model or function.
+            with exits_refused("code of a model or of a function"):
+                code = main(argv)
+        except MissingDataError as error:
+            raise InputError(f"{error}: {prepare_command(error)}") from error
+        door.flush_output()
+        return code
+
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, interrupts.raise_interrupt)
+        door.replace_unprintable()
+        _lend_to_script(main.__module__)
+        orphans.follow_parent()
+        app.run(guarded, flags_parser=_parse_flags)
+    except BaseException as error:
+        door.end(error)
+
+
+def _lend_to_script(binary: str) -> None:
+    """Lets --help of a console script tell what its binary tells: its docstring and its flags."""
+    script = sys.modules["__main__"]
+    if script.__doc__ is None:
+        script.__doc__ = sys.modules[binary].__doc__
+    for flag in flags.FLAGS.get_key_flags_for_module(binary):
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    try:
+        given = flagfiles.expand(argv[1:])
+        for argument in given:
+            if "\0" in argument:
+                raise InputError(f"{argument[:60]!r}: no flag has a NUL character")
+        remaining = flags.FLAGS([argv[0], *given])
+    except flags.Error as error:
+        raise InputError(f"{error} (--helpfull lists all flags)") from error
+    check_finite(flags.FLAGS)
+    return remaining

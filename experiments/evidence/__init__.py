@@ -1,0 +1,1 @@
+"""What stored results show: the claims' evidence, deviations from the paper, the figures."""

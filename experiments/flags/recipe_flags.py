@@ -1,0 +1,122 @@
+"""The flags that describe how a model is trained."""
+
+from __future__ import annotations
+
+import functools
+from typing import get_args
+
+from absl import flags
+
+from alp_repro.attacks.draws import Target
+from alp_repro.losses import PENALTIES
+from alp_repro.models import MODELS
+from alp_repro.system.dtypes import Dtype
+from alp_repro.training.objective import Crafting
+
+# What is defined here counts as the binary's own, so that --help lists it.
+flags.disclaim_key_flags()
+
+DTYPES = ("auto", *get_args(Dtype))
+# A target that turns with the restarts is none of a training attack, which has one.
+_TARGETS = [name for name in get_args(Target) if name != "each"]
+
+
+def define_recipe_flags(values: flags.FlagValues = flags.FLAGS) -> None:
+    """How a model is trained; perturbation sizes on the 0-255 scale."""
+    number = functools.partial(flags.DEFINE_float, flag_values=values)
+    count = functools.partial(flags.DEFINE_integer, flag_values=values)
+    switch = functools.partial(flags.DEFINE_boolean, flag_values=values)
+    choice = functools.partial(flags.DEFINE_enum, flag_values=values)
+    choice("model", None, list(MODELS), "Architecture (default: the paper's for the data set).")
+    count("model_width", None, "Narrower model; default: the paper's width.")
+    flags.DEFINE_string(
+        "regularizer",
+        "none",
+        f"Logit-pairing penalty: none, {', '.join(PENALTIES)}; or several with their weights λ, as "
+        "in alp:0.5,lsq:0.1.",
+        flag_values=values,
+    )
+    number("regularizer_weight", 0.0, "The weight λ of a penalty that is given without one.")
+    number(
+        "adversarial_fraction",
+        0.0,
+        "Share f of adversarial training: the loss is (1 - f) CE(clean) + f CE(adversarial).",
+        lower_bound=0.0,
+        upper_bound=1.0,
+    )
+    number("noise_stddev", 0.0, "σ of the Gaussian noise on clean images, on the [0, 1] scale.")
+    switch("clip_noise", True, "Clip noisy images to [0, 1].")
+    number("train_eps", None, "Training attack: ε, 0-255 scale.")
+    number("train_eps_iter", None, "Training attack: step, 0-255 scale.")
+    count("train_nb_iter", None, "Training attack: steps.")
+    choice("train_target", "none", _TARGETS, "Training attack: target.")
+    choice(
+        "train_dtype",
+        "float32",
+        DTYPES,
+        "Dtype of the training's passes; weights, losses and optimizer are always float32.",
+    )
+    switch("round_weights", False, "Round the finished model's weights to bfloat16.")
+    choice("train_attack_dtype", "float32", DTYPES, "Dtype of the training attack's passes.")
+    choice(
+        "crafting",
+        "attack",
+        get_args(Crafting),
+        "How the training attack's sizes are used; fast and n_fgsm are a single step, and trades "
+        "goes with --regularizer=trades.",
+    )
+    count("attack_warmup_steps", 0, "Training attack: ε and step grow linearly over these steps.")
+    count(
+        "attack_warmup_nb_iter",
+        None,
+        "Iterations of the training attack during these steps (default: --train_nb_iter).",
+        lower_bound=1,
+    )
+    switch("attack_batch_statistics", True, "Batch norm uses batch statistics while crafting.")
+    switch("joint_batch", False, "Clean and adversarial images pass the model as one batch.")
+    switch(
+        "separate_passes",
+        False,
+        "A pass of its own for each penalty on clean images, and for the clean batch in any case.",
+    )
+    switch("statistics_passes", False, "Move batch norm's averages as the authors' graph does.")
+    count("virtual_replicas", 1, "Batch norm and pairs see the shares of so many replicas.")
+    switch("augment", False, "Random crop, flip and saturation.")
+    number("label_smoothing", 0.0, "Label smoothing.")
+    number("weight_decay", 0.0, "Weight of Σ ½‖w‖².")
+    number("learning_rate", 0.001, "Of Adam.")
+    number("adam_epsilon", 1e-6, "Adam's ε.")
+    flags.DEFINE_list(
+        "learning_rate_drops",
+        [],
+        "Epochs at which the learning rate is divided by 10.",
+        flag_values=values,
+    )
+    number(
+        "cyclic_peak",
+        None,
+        "Cyclic learning rate: up from 0 to --learning_rate at this share of the steps, then back.",
+    )
+    number("average_decay", 0.0, "Decay of a moving average of the weights; 0: none is kept.")
+    count("epochs", 1, "Passes over the training set.")
+    count("max_steps", None, "End after so many steps; default: with the last epoch.")
+    count("batch_size", 200, "Global batch size of the training.")
+    count("train_images", None, "Train on the first so many images; default: all.")
+    flags.DEFINE_string(
+        "init_from",
+        None,
+        "Start from the model of this run folder or .keras file.",
+        flag_values=values,
+    )
+    count(
+        "watch_every",
+        None,
+        "Log the accuracy on 200 test images, clean and attacked, every so many epochs.",
+    )
+    flags.DEFINE_string(
+        "watch_attack",
+        None,
+        "The attack of --watch_every, written as an --attack.",
+        flag_values=values,
+    )
+    switch("fine_tuned", False, "Never start from fresh weights: --init_from must be given.")

@@ -1,0 +1,121 @@
+"""Attacks a run's model as flag values describe: shared by `evaluate` and `table`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from alp_repro import evaluation, runs
+from alp_repro.data import Images, dataset_spec, load, prepare, store
+from alp_repro.evaluation.restarts import Executor, in_this_process
+from alp_repro.tasks import Status
+
+from ..console.display import duration, shown
+from ..flags import settings
+
+if TYPE_CHECKING:
+    import keras
+    from absl import flags
+
+    from alp_repro.attacks import Attack, Ensemble
+    from alp_repro.data.load import ImageCount
+    from alp_repro.evaluation import AttackRecord, Progress
+
+    from .devices import Devices
+
+
+@functools.lru_cache(maxsize=2)
+def evaluation_set(dataset: str, num_images: ImageCount, data_dir: str | None) -> Images:
+    """The paper's evaluation images; read once for all rows of a table."""
+    return load.load_evaluation_set(dataset, num_images=num_images, data_dir=data_dir)
+
+
+def image_count(values: flags.FlagValues) -> int:
+    """How many evaluation images --num_images means.
+
+    A reader of results prepares no data: where there are none, the official split is counted.
+    """
+    if values.num_images != "all":
+        return values.num_images
+    if not _is_prepared(values.dataset, values.data_dir):
+        return dataset_spec(values.dataset).test_size
+    return load.evaluation_split_size(values.dataset, data_dir=values.data_dir)
+
+
+@functools.lru_cache(maxsize=8)
+def evaluation_digest(
+    dataset: str, data_dir: str | None, whole_split: bool, num_images: int
+) -> str | None:
+    """What results of these evaluation images carry; None where the data set is not prepared.
+
+    Args:
+      dataset, data_dir: which data set, and where it lies.
+      whole_split: results of the whole split are meant where it has so many images.
+      num_images: how many images the results are of.
+    """
+    if not _is_prepared(dataset, data_dir):
+        return None
+    whole = whole_split and load.evaluation_split_size(dataset, data_dir=data_dir) == num_images
+    return load.evaluation_digest(dataset, "all" if whole else num_images, data_dir=data_dir)
+
+
+def _is_prepared(dataset: str, data_dir: str | None) -> bool:
+    return store.is_prepared(
+        prepare.prepared_folder(dataset_spec(dataset), store.chosen_data_dir(data_dir))
+    )
+
+
+def attack_run(
+    values: flags.FlagValues,
+    run: runs.RunDir,
+    model: keras.Model,
+    attack: Attack | Ensemble,
+    devices: Devices,
+    *,
+    data: Images | None = None,
+    record_losses: bool = False,
+    details: dict[str, Any] | None = None,
+    tell: Callable[[Status], None] | None = None,
+    executor: Executor = in_this_process,
+) -> AttackRecord:
+    """The result of one attack on a run's model, computed as far as it is not on disk.
+
+    The images are the paper's evaluation images unless others are given; losses are recorded where
+    the values or the caller ask for it. Progress is told, or shown where nobody is to be told;
+    `executor` is that of `evaluate`.
+    """
+    data = data or evaluation_set(values.dataset, values.num_images, values.data_dir)
+    with shown(run.path.name, tell) as tell:
+        return evaluation.evaluate(
+            model,
+            data.unit_scale,
+            data.labels,
+            attack=attack,
+            seed=values.seed,
+            batch_size=settings.eval_batch_size(values, gpu=devices.gpu),
+            folder=run.attacks,
+            indices=data.indices,
+            record_losses=record_losses or values.record_losses,
+            save_adversarial=values.save_adversarial,
+            strategy=devices.strategy,
+            jit_compile=devices.jit_compile,
+            report=lambda progress: tell(Status(told(attack, progress), progress.seconds_left)),
+            executor=executor,
+            details={
+                "device": devices.description,
+                "data_source": data.source,
+                "flags": values.flags_into_string().split(),
+                **(details or {}),
+            },
+        )
+
+
+def told(attack: Attack | Ensemble, progress: Progress) -> str:
+    """Where an attack is, in a few words."""
+    return (
+        f"{attack}, restart {progress.restarts_done} of {progress.restarts}, "
+        f"{progress.standing} of {progress.images} images standing, "
+        f"{progress.gradients_per_second:,.0f} gradients/s, "
+        f"at most {duration(progress.seconds_left)} left"
+    )

@@ -1,0 +1,156 @@
+"""What the figures' binaries share: their flags, the runs that they draw, and how they end."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+from alp_repro.attacks import EXECUTION
+from alp_repro.data import dataset_spec, unverified_source
+from alp_repro.errors import InputError
+from alp_repro.reporting import figures, labels, results
+from alp_repro.runs import RunDir
+
+from ..evidence.figure_list import missing_row
+from ..flags import flagfiles, settings
+from ..flags.flagfiles import one_of
+from . import devices
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from alp_repro.attacks import Attack, Ensemble
+    from alp_repro.reporting.report import Missing
+
+_IN_CAPTIONS = {
+    "eps": "ε =",
+    "eps_iter": "steps of",
+    "learning_rate": "a learning rate of",
+    "nb_iter": "n =",
+    "restarts": "r =",
+}
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    """Those of a table, whose rows are drawn, and where the figure goes."""
+    settings.define_table_flags()
+    devices.define_flags()
+    flags.DEFINE_string("name", None, "Name of the figure (default: from what it shows).")
+    flags.DEFINE_string(
+        "figures_dir", None, "Folder of the figure (default: figures in the scale's folder)."
+    )
+
+
+def fill_in_scale(kind: str, define: Callable[[flags.FlagValues], None]) -> None:
+    """Takes what was not given of a kind of figure from flags/scale/<scale>/figures/<kind>.cfg.
+
+    Args:
+      kind: the file's name.
+      define: defines the flags that such a file sets.
+
+    Raises:
+      InputError: the scale has no such figure, or the file sets something else.
+    """
+    folder = Path(FLAGS.flags_dir) / "scale"
+    file = folder / FLAGS.scale / "figures" / f"{kind}.cfg"
+    if not file.is_file():
+        known = [f.parts[-3] for f in sorted(folder.glob(f"*/figures/{kind}.cfg"))]
+        raise InputError(f"--scale={FLAGS.scale} has no {kind}: {one_of(known, folder)}")
+    values = flags.FlagValues()
+    define(values)
+    try:
+        values([kind, *flagfiles.expand([f"--flagfile={file}"])])
+    except flags.Error as error:
+        raise InputError(f"{file}: {error}") from error
+    for name in values:
+        if not FLAGS[name].present:
+            FLAGS[name].value = values[name].value
+
+
+def finished_runs(rows: list[str]) -> tuple[dict[str, RunDir], list[Missing]]:
+    """The runs of rows that may be drawn, and the others with what makes them.
+
+    Raises:
+      InputError: there is none, or none was named.
+    """
+    if not rows:
+        raise InputError("no row named: give --rows=clp or another of the table's")
+    folder = settings.scale_folder(FLAGS) / FLAGS.dataset
+    found, missing = {}, []
+    for row in rows:
+        run = RunDir(folder / row)
+        problem = results.run_problem(run) if run.finished else ""
+        if run.finished and not problem:
+            found[row] = run
+        else:
+            missing.append(missing_row(run, f"the model ({problem})" if problem else "the model"))
+    if not found:
+        others = f" (and those of {', '.join(rows[1:])})" if len(rows) > 1 else ""
+        raise InputError(f"{missing[0]}{others}")
+    return found, missing
+
+
+def title(row: str) -> str:
+    """Return a row's label without its settings."""
+    return labels.row_label(FLAGS.table, row)
+
+
+def in_words(attack: Attack | Ensemble) -> str:
+    """Say an attack as a caption does: the paper's symbols, sizes on the 0–255 scale."""
+    said = [f"{_IN_CAPTIONS[name]} {value}" for name, value in attack.varied.items()]
+    if attack.dtype != "float32":
+        said.append(f"crafted in {attack.dtype} and judged in float32")
+    others = attack.departures_text(leaving_out=("method", *EXECUTION))
+    rest = f", and {others}" if others else ""
+    return f"{attack.name.upper()} with {', '.join(said)}{rest} (sizes on the 0–255 scale)"
+
+
+def data_and_scale() -> str:
+    """What a caption says of where models and images come from."""
+    data = unverified_source(FLAGS.dataset, data_dir=FLAGS.data_dir)
+    told = f" ({data})" if data else ""
+    return f"{dataset_spec(FLAGS.dataset).title}{told}, scale {FLAGS.scale}"
+
+
+def finish(
+    figure: Figure,
+    *,
+    name: str,
+    caption: str,
+    drawn: Mapping[str, RunDir],
+    missing: list[Missing],
+    details: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes a figure and tells where, and what is missing in it.
+
+    Args:
+      figure, caption: what is shown.
+      name: unless --name gives another.
+      drawn: the runs that it shows; a report compares their models with those there are then.
+      missing: what a complete figure would show.
+      details: more that the figure's JSON keeps.
+    """
+    folder = Path(FLAGS.figures_dir or settings.scale_folder(FLAGS) / "figures")
+    path = figures.save_figure(
+        figure,
+        folder,
+        FLAGS.name or name,
+        caption=caption,
+        details={
+            "scale": FLAGS.scale,
+            "dataset": FLAGS.dataset,
+            "models": {row: results.weights_now(run) for row, run in drawn.items()},
+            "missing": [dataclasses.asdict(part) for part in missing],
+            **(details or {}),
+        },
+    )
+    for part in missing:
+        print(part, file=sys.stderr)
+    print(f"written: {path} and .pdf")

@@ -1,0 +1,72 @@
+"""A process that another one started ends with it, whatever it is doing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# One long native call, in which Python hears no signal.
+NATIVE = "ctypes.CDLL(None).sleep(300)"
+RESTARTED = "[time.sleep(0.1) for _ in range(3000)]"
+
+CHILD = """
+import ctypes, os, sys, time
+from alp_repro.system import orphans
+orphans.follow_parent(seconds=0.5)
+with open(sys.argv[1] + '.new', 'w') as file: file.write(str(os.getpid()))
+os.rename(sys.argv[1] + '.new', sys.argv[1])
+{work}
+"""
+PARENT = """
+import sys
+from alp_repro.system import orphans
+sys.exit(orphans.run([sys.executable, '-c', sys.argv[1], *sys.argv[2:]]))
+"""
+
+
+@pytest.mark.parametrize("work", [RESTARTED, f"while True: {NATIVE}"])
+def test_a_child_of_a_killed_process_ends(work: str, tmp_path: Path) -> None:
+    file = tmp_path / "child"
+    parent = start(CHILD.format(work=work), file)
+    child = int(waited_for(file))
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 30
+    while alive(child):
+        assert time.monotonic() < deadline, "the child goes on"
+        time.sleep(0.05)
+
+
+def test_the_exit_code_is_the_childs_own(tmp_path: Path) -> None:
+    assert start(CHILD.format(work="sys.exit(3)"), tmp_path / "child").wait() == 3
+
+
+def test_a_process_that_nobody_started_goes_on(tmp_path: Path) -> None:
+    file = tmp_path / "child"
+    subprocess.run([sys.executable, "-c", CHILD.format(work=""), file], cwd=ROOT, check=True)
+    assert file.exists()
+
+
+def start(code: str, file: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", PARENT, code, str(file)], cwd=ROOT)
+
+
+def waited_for(file: Path) -> str:
+    deadline = time.monotonic() + 120
+    while not file.exists():
+        assert time.monotonic() < deadline, "the child has not begun"
+        time.sleep(0.05)
+    return file.read_text()
+
+
+def alive(process: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except FileNotFoundError:
+        return False
