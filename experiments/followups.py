@@ -15,12 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from absl import flags
 
 from alp_repro import files, runs
 from alp_repro.errors import InputError
 from alp_repro.reporting import claims, stored_tables
-from alp_repro.reporting.conditions import Evidence
+from alp_repro.reporting.conditions import Evidence, Number
 from alp_repro.reporting.table_names import FOLLOWUPS
 from alp_repro.reporting.tables import load_paper_table
 from alp_repro.runs import RunDir
@@ -88,7 +89,7 @@ def evidence_of(folder: Path) -> Evidence:
     models = folder / load_paper_table(FOLLOWUPS).dataset
     stored_tables.check_supported(table, models)
     table = stored_tables.in_papers_order(table)
-    outcomes = {}
+    outcomes: dict[Number, np.ndarray] = {}
     for row, run in described_rows(table, models):
         outcomes |= outcomes_of(table, row, run)
     return Evidence({FOLLOWUPS: table}, outcomes)
