@@ -15,7 +15,7 @@ from alp_repro.reporting import claims, table_files, tables
 from alp_repro.reporting.cost import Cost
 from alp_repro.reporting.table_names import FOLLOWUPS
 from alp_repro.reporting.tables import Cell, TableRow
-from alp_repro.training import Recipe
+from alp_repro.training import Recipe, steps_of
 from experiments import followups
 from experiments.flags import settings
 
@@ -70,6 +70,28 @@ def test_rows_without_adversarial_images_share_their_schedule() -> None:
     schedules = [recipe_of(row, FOLLOWUPS).schedule for row in ("clp", "lsq", "label_smoothing")]
     assert {one.batch_size for one in schedules} == {192}
     assert {one.train_images for one in schedules} == {30000}
+
+
+# CPU milliseconds of a step with one iteration of the training attack, and with all: see the scale.
+MILLISECONDS = {
+    **dict.fromkeys(("at100", "fast_at", "n_fgsm"), (48.6, 83.6)),
+    **dict.fromkeys(("at50", "at50_alp", "at50_lsq"), (69.3, 108.6)),
+    "trades": (76.7, 109.0),
+    **dict.fromkeys(("clp", "lsq", "label_smoothing"), (50.4, 50.4)),
+}
+
+
+@pytest.mark.parametrize("row", MILLISECONDS)
+def test_each_row_fills_the_same_time(row: str) -> None:
+    recipe = recipe_of(row, FOLLOWUPS)
+    images = recipe.train_images or 60_000
+    steps = steps_of(recipe, steps_per_epoch=-(-images // recipe.batch_size))
+    assert steps == recipe.max_steps, "the epochs suffice"
+    one, whole = MILLISECONDS[row]
+    iterations = recipe.attack.gradients if recipe.attack is not None else 1
+    short = steps if iterations == 1 else recipe.attack_warmup_steps
+    seconds = (short * one + (steps - short) * whole) / 1000
+    assert seconds == pytest.approx(180, abs=0.2)
 
 
 def cell(standing: int, *, images: int = 200, restarts: int | None = 1) -> Cell:
