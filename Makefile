@@ -24,26 +24,27 @@ TABLE_FLAGS = $(WHERE) $(if $(PUBLISHED),--strong --show) $(if $(ROWS),--only=$(
 
 help:
 	@echo "make mnist-table1 [SCALE=smoke|quick|published|paper] [ROWS=clp,lsq] [STRONG=1] [JOBS=2] [RAY=local|auto|HOST:PORT]"
-	@echo "    quick: about 30 minutes (two cores with AVX2), less with bfloat16; smoke: a few;"
-	@echo "    published: shows the long run that comes with the repository, in seconds"
+	@echo "    Table 1; quick (default): about 30 minutes on two cores with AVX2, less with bfloat16;"
+	@echo "    smoke: a few minutes; published: shows the shipped results in seconds"
 	@echo "make cifar10-table2 | tiny-imagenet-table3 | tiny-imagenet-table4 | tiny-imagenet-table5"
-	@echo "    hours (an estimate is printed first); they need the data set"
-	@echo "make verify                     7 minutes (the same processor)"
-	@echo "make claims | report | figures | figure1 ... figure7 | heat_maps_mnist"
-	@echo "                                of stored results: claims and report seconds, figures minutes"
-	@echo "make mnist-followups            TRADES, fast adversarial training and others beside ALP, 3 minutes of training each"
-	@echo "make seeds                      trains three seeds of each row of ROWS"
+	@echo "    hours (an estimate is printed first); requires the data set"
+	@echo "make verify                     attacks the shipped models again: 7 minutes on two cores"
+	@echo "make claims | report            from stored results, in seconds"
+	@echo "make figures | figure1 ... figure7 | heat_maps_mnist"
+	@echo "                                from stored results, in minutes"
+	@echo "make mnist-followups            what came after the paper beside ALP: 3 minutes of training a row"
+	@echo "make seeds                      trains each row of ROWS with three seeds"
 	@echo "make test | test-all | test-numeric | lint | smoke"
-	@echo "                                for who changes the code; test-all has what takes minutes too"
-	@echo "make setup | setup-cluster      some minutes, once (2 GB); the others do it themselves"
-	@echo "make clean"
+	@echo "                                checks for contributors; test-all includes slow tests"
+	@echo "make setup | setup-cluster      sets up .venv once (2 GB, a few minutes); other targets do it too"
+	@echo "make clean                      removes .venv and prepared data sets"
 
 setup: $(READY)
 
 $(READY): pyproject.toml setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
-		|| { echo "error: $$($(PYTHON) --version) is too old: Python 3.10 or newer is needed (make PYTHON=...)"; exit 2; }
-	@echo "setting up $(VENV) (2 GB, some minutes, once)"
+		|| { echo "error: $$($(PYTHON) --version) is too old: expected Python 3.10 or newer (make PYTHON=...)"; exit 2; }
+	@echo "setting up $(VENV) (2 GB, a few minutes, only once)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(INSTALL) pip setuptools wheel
 	@$(INSTALL) --no-build-isolation -e '.[dev]'
@@ -60,7 +61,7 @@ $(VENV)/.cluster: $(READY)
 STORED = --scale=published --runs_dir=results
 
 mnist-table1: $(READY) $(CLUSTER)
-	$(if $(PUBLISHED),,@echo "The published long run, as it comes with the repository, and its verdicts; your own run follows:"; \
+	$(if $(PUBLISHED),,@echo "The published long run, which comes with the repository, and its verdicts; your own run follows:"; \
 		$(RUN) -m experiments.table --flagfile=flags/tables/table1.cfg $(STORED) --strong --show && \
 		$(RUN) -m experiments.claims $(STORED); echo)
 	@$(RUN) -m experiments.table --flagfile=flags/tables/table1.cfg $(TABLE_FLAGS)
@@ -106,8 +107,9 @@ claims: $(READY)
 verify: $(READY)
 	@$(RUN) -m experiments.verify $(if $(ROWS),--rows=$(ROWS)) $(FLAGS)
 
-# Two tests at a time have one core each: threads of NumPy's would wait for each other, busily.
-PYTEST = OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder --durations=25
+# Tests at a time have one core each: threads of NumPy's would wait for each other, busily.
+PROCESSES ?= 2
+PYTEST = OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest --numprocesses=$(PROCESSES) --dist=loadfile --no-loadscope-reorder --durations=25
 
 test: $(READY)
 	@$(PYTEST) -m 'not slow'
@@ -118,7 +120,7 @@ test-all: $(READY)
 
 # What rounds otherwise under other kernels: for ONEDNN_MAX_CPU_ISA=... make test-numeric.
 NUMERIC = tests/attacks tests/models/test_architectures.py tests/test_gradients.py tests/training/test_passes.py \
-	tests/evaluation/test_restarts.py tests/evaluation/test_stored.py
+	tests/evaluation/test_restarts.py tests/evaluation/test_stored.py tests/evaluation/test_phases.py
 
 test-numeric: $(READY)
 	@$(PYTEST) -m 'not slow' $(NUMERIC)

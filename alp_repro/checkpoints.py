@@ -1,4 +1,4 @@
-"""Published TF 1.x checkpoints: their variables' names, and how they become models and runs."""
+"""Imports published TF 1.x checkpoints as models and runs, by their variables' names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 MOVING_AVERAGE_SUFFIX = "/ExponentialMovingAverage"
-# What TF 1.x optimizers and savers keep beside a model's variables, and no model needs.
+# Variables of TF 1.x optimizers and savers, which no model needs.
 OPTIMIZER_SLOTS = (
     *("/Adadelta", "/Adadelta_1", "/Adagrad", "/Adam", "/Adam_1", "/Ftrl", "/Ftrl_1"),
     *("/Momentum", "/RMSProp", "/RMSProp_1", "/RMSProp_2"),
@@ -67,7 +67,7 @@ FORMATS: dict[str, CheckpointFormat] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Import:
-    """What to make a run from.
+    """A checkpoint to import, and the run to make from it.
 
     Attributes:
       checkpoint: as in `load_tf1_weights`.
@@ -90,19 +90,20 @@ class Import:
     moving_averages: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data that `json` writes."""
+        """Return plain data, as for `json`."""
         return {**dataclasses.asdict(self), "checkpoint": str(self.checkpoint)}
 
 
 def import_run(
     source: Import, run: runs.RunDir, *, details: dict[str, Any] | None = None
 ) -> tuple[str, ...]:
-    """Make a finished run of a TF 1.x checkpoint; return the variables' names that were ignored.
+    """Import a TF 1.x checkpoint as a finished run; return the names of ignored variables.
 
-    A run that the same checkpoint made before is left as it is. `details` is further provenance.
+    A run that was made from the same checkpoint is left unchanged. `details` is additional
+    provenance.
 
     Raises InputError as `load_tf1_weights` and `build_model` do, before anything is written, and
-    for a run folder that holds something else, is being filled by another process, or cannot be
+    for a run folder that contains another model, is in use by another process, or cannot be
     written to.
     """
     spec = dataset_spec(source.dataset)
@@ -138,13 +139,13 @@ def import_run(
 
 
 def _claim(run: runs.RunDir, settings: dict[str, Any]) -> None:
-    """Mark the folder as this import's, as a training marks its own."""
+    """Claim the folder for this import, as a training does for itself."""
     mark = run.settings
     if mark.exists() or run.model.exists() or run.recipe.exists() or run.backup.exists():
         found = files.read_json(mark) if mark.exists() else None
-        if found != files.plain(settings):
+        if found != files.as_json_data(settings):
             raise InputError(
-                f"{run.path} holds another model already: name another run folder or remove it"
+                f"{run.path} already has another model: choose another run folder, or remove it"
             )
     files.write_json(mark, settings)
 
@@ -162,13 +163,12 @@ def variable_names(model: keras.Model, *, checkpoint_format: str) -> dict[str, k
     published = FORMATS.get(checkpoint_format)
     if published is None:
         raise InputError(
-            f"unknown checkpoint format {checkpoint_format!r}: it must be one of "
-            f"{', '.join(FORMATS)}"
+            f"unknown checkpoint format {checkpoint_format!r}: expected one of {', '.join(FORMATS)}"
         )
     if model.name not in published.models:
         raise InputError(
-            f"there are no checkpoints of {model.name} in the format {checkpoint_format!r}: "
-            f"it knows {', '.join(published.models)}"
+            f"the format {checkpoint_format!r} has no checkpoints of {model.name}: expected one of "
+            f"{', '.join(published.models)}"
         )
     return {
         f"{published.scope(layer.name)}/{_TF1_WEIGHT_NAMES.get(weight.name, weight.name)}": weight
@@ -209,17 +209,17 @@ def load_tf1_weights(
     dtypes = reader.get_variable_to_dtype_map()
 
     if moving_averages and not any(name.endswith(MOVING_AVERAGE_SUFFIX) for name in shapes):
-        raise InputError(f"{path} keeps no moving averages: import its plain weights")
+        raise InputError(f"{path} contains no moving averages: import its plain weights")
     sources = _sources(weights, shapes, moving_averages=moving_averages)
     ignored = {name for name in shapes if _is_ignored(name, weights)} - set(sources.values())
     problems = [
         *_listed("missing", set(sources.values()) - set(shapes)),
-        *_listed("surplus", set(shapes) - set(sources.values()) - ignored),
+        *_listed("unexpected", set(shapes) - set(sources.values()) - ignored),
         *_listed("of another shape or type", _misfits(weights, sources, shapes, dtypes)),
     ]
     if problems:
         raise InputError(
-            f"{path} does not hold the variables of this {model.name} "
+            f"{path} does not contain the variables of this {model.name} "
             f"(format {checkpoint_format!r}): {'; '.join(problems)}"
         )
 
@@ -227,7 +227,7 @@ def load_tf1_weights(
         values = {name: reader.get_tensor(source) for name, source in sources.items()}
     broken = [sources[name] for name, value in values.items() if not np.isfinite(value).all()]
     if broken:
-        raise InputError(f"{path} holds values that are not finite: {', '.join(sorted(broken))}")
+        raise InputError(f"{path} contains values that are not finite: {', '.join(sorted(broken))}")
     for name, value in values.items():
         weights[name].assign(value)
     return tuple(sorted(ignored))
@@ -242,22 +242,21 @@ def _checkpoint_prefix(checkpoint: Path | str) -> str:
             newest = tf.train.latest_checkpoint(str(path))
         if newest is None:
             raise InputError(
-                f"the folder {path} names no TF 1.x checkpoint in a file 'checkpoint': "
-                "give the path of one, such as …/model.ckpt"
+                f"the folder {path} has no TF 1.x checkpoint listed in a file 'checkpoint': "
+                "expected the path of one, such as …/model.ckpt"
             )
         return newest
     prefix = re.sub(r"\.(index|meta|data-\d{5}-of-\d{5})$", "", str(path))
     if not (Path(f"{prefix}.index").is_file() or Path(prefix).is_file()):
         raise InputError(
-            f"there is no checkpoint at {prefix}: neither that file nor {prefix}.index"
+            f"there is no checkpoint at {prefix}: neither {prefix} nor {prefix}.index exists"
         )
     return prefix
 
 
 @contextmanager
 def _reading(path: str) -> Iterator[None]:
-    """Tell of a damaged file in one line."""
-
+    """Report a damaged file in one line."""
     try:
         yield
     except InputError:
@@ -265,15 +264,15 @@ def _reading(path: str) -> Iterator[None]:
     except Exception as error:  # of many kinds, for a damaged file
         reason = " ".join(str(error).split())
         raise InputError(
-            f"{path} cannot be read as a TF 1.x checkpoint, it is damaged, incomplete or of "
-            f"another kind: {reason}"
+            f"{path} could not be read as a TF 1.x checkpoint, it is damaged, incomplete or "
+            f"something else: {reason}"
         ) from error
 
 
 def _sources(
     weights: Iterable[str], available: Iterable[str], *, moving_averages: bool
 ) -> dict[str, str]:
-    """For each of the model's variables the checkpoint's variable that its value comes from."""
+    """Return, for each variable of the model, the variable of the checkpoint to load."""
     if not moving_averages:
         return {name: name for name in weights}
     available = set(available)

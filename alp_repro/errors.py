@@ -1,4 +1,4 @@
-"""The error that users cause: its message says what was wrong, where, and what would be right."""
+"""The error for bad input: its message says what is wrong, where, and what is expected."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-_LONGEST = 200  # characters of another library's message that are shown
+_LONGEST = 200  # characters of another library's message to show
 _NOISE = re.compile(r"\x1b\[[0-9;]*m|\{\{.*?\}\}")  # colours, names of nodes in a graph
 
 
@@ -15,11 +15,11 @@ class InputError(ValueError):
     """Bad input from the user.
 
     The message is one line, meant for the person who gave the input; the binaries print it
-    without a traceback and exit with code 2. Anything else that is raised is a bug of ours.
+    without a traceback and exit with code 2. Any other exception is a bug of ours.
     """
 
     def __init__(self, message: str) -> None:
-        """Joins what came in several lines, as other libraries' errors inside a message do."""
+        """Join the lines of the message, as it may quote another library's error."""
         super().__init__(" ".join(line.strip() for line in message.splitlines()))
 
 
@@ -28,25 +28,25 @@ class MissingDataError(InputError):
 
     Attributes:
       dataset: its name.
-      data_dir: the folder where it would lie.
+      data_dir: the folder in which it was looked for.
     """
 
     def __init__(self, message: str, *, dataset: str, data_dir: Path) -> None:
-        """Keeps what a hint about bringing the files by hand needs."""
+        """Keep the names for a hint about preparing local files."""
         super().__init__(message)
         self.dataset, self.data_dir = dataset, data_dir
 
 
 class NoGradientError(InputError):
-    """A model that an attack which follows gradients cannot be run on, since it has none."""
+    """A model without a gradient, which gradient attacks cannot attack."""
 
 
 @contextlib.contextmanager
 def exits_refused(what: str) -> Iterator[None]:
-    """Refuse a `sys.exit()` of somebody else's code, which would end the program in silence.
+    """Refuse a `sys.exit()` in user code, which would end the program silently.
 
     Args:
-      what: whose code it is, the beginning of the message.
+      what: the code, as the beginning of the message.
 
     Raises:
       InputError: the block raised SystemExit.
@@ -55,14 +55,14 @@ def exits_refused(what: str) -> Iterator[None]:
         yield
     except SystemExit as error:
         raise InputError(
-            f"{what} called sys.exit({error.code!r}): expected code that returns; raise an "
-            "exception, or keep the exit under if __name__ == '__main__'"
+            f"{what} called sys.exit({error.code!r}): expected it to return; raise an exception, "
+            "or move the exit below if __name__ == '__main__'"
         ) from error
 
 
 def one_line(error: BaseException) -> str:
-    """Another library's error in one line: without Keras' headline, colours and lengths."""
-    # A KeyError's own words are those of its key.
+    """Return another library's error in one short line, without Keras' headline and colours."""
+    # The text of a KeyError is its key.
     words = error.args[0] if isinstance(error, KeyError) and error.args else error
     text = " ".join(_NOISE.sub("", str(words)).split())
     text = re.sub(r"^Exception encountered when calling \S+( \S+)?\. ", "", text)
@@ -74,8 +74,8 @@ def one_line(error: BaseException) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """Return the kind and the words of an exception of somebody else's code, in one line."""
+    """Return the type and the message of an exception in user code, in one line."""
     text, kind = one_line(error), type(error).__name__
-    # TensorFlow hands on what Python raised inside it with the kind in the words.
+    # TensorFlow passes on exceptions of Python with their type in the message.
     named = text == kind or re.match(r"[A-Za-z_.]*(Error|Exception|Interrupt)\b", text)
     return text if named else f"{kind}: {text}"

@@ -1,6 +1,6 @@
-"""What a package exports, imported when it is first asked for (PEP 562).
+"""Exports of a package that are imported when they are first used (PEP 562).
 
-So that reading a result takes no TensorFlow, and a table no matplotlib.
+So reading a result does not import TensorFlow, and printing a table does not import matplotlib.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 
 
 class _Package(ModuleType):
-    """A package some of whose exports are named like the module that defines them.
+    """A package whose exports may have the name of the module that defines them.
 
-    Importing `evaluation.evaluate` sets the module as an attribute of its package, where the
-    function of that name is meant.
+    Importing the module `evaluation.evaluate` would otherwise replace the function of that name in
+    the package.
     """
 
     _exports: Mapping[str, str]

@@ -1,7 +1,7 @@
-"""TensorFlow, imported when something of it is first used.
+"""TensorFlow, imported when it is first used.
 
-For modules that define what an attack is beside how it is computed: flags, tables and records ask
-for the former alone, and answer in a second.
+For modules that define an attack's settings and its computation: flags, tables and records need
+only the former, and load in a second.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The runs folder: where a model, its log and its results lie, how they are written and checked.
+"""The runs folder: where a model, its log and its results are, how they are written and checked.
 
 runs/<scale>/<dataset>/<row>/
   model.keras            the trained weights (raw, not averaged)
-  averages.keras         their moving average, where the recipe keeps one
+  averages.keras         their moving average, if the recipe has one
   settings.json          the recipe that this folder belongs to
   recipe.json            the recipe, its provenance and the hash of the weights
   training.csv           one line an epoch
@@ -17,6 +17,7 @@ import dataclasses
 import datetime
 import hashlib
 import json
+import os
 import platform
 import struct
 import subprocess
@@ -29,12 +30,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from alp_repro import shipped
 from alp_repro.errors import InputError
 from alp_repro.files import (
+    as_json_data,
     exclusive,
     expanded,
     make_folder,
-    plain,
     remove_leftover,
     write_atomically,
 )
@@ -54,54 +56,54 @@ class RunDir:
 
     @property
     def model(self) -> Path:
-        """Raw weights and architecture."""
+        """File of the raw weights and the architecture."""
         return self.path / "model.keras"
 
     @property
     def averages(self) -> Path:
-        """Moving average of the weights."""
+        """File of the moving average of the weights."""
         return self.path / "averages.keras"
 
     @property
     def recipe(self) -> Path:
-        """Recipe and provenance of the training."""
+        """File of the recipe and provenance of the training."""
         return self.path / "recipe.json"
 
     @property
     def settings(self) -> Path:
-        """The settings that the folder belongs to, there from the first moment."""
+        """File of the settings that the folder belongs to, written first."""
         return self.path / "settings.json"
 
     @property
     def log(self) -> Path:
-        """Losses and accuracies by epoch."""
+        """File of the losses and accuracies by epoch."""
         return self.path / "training.csv"
 
     @property
     def backup(self) -> Path:
-        """State of an unfinished training."""
+        """Folder of the state of an unfinished training."""
         return self.path / "backup"
 
     @property
     def attacks(self) -> Path:
-        """Results of attacks."""
+        """Folder of the results of attacks."""
         return self.path / "attacks"
 
     @property
     def finished(self) -> bool:
-        """Whether the model is trained."""
+        """Return whether the model is trained."""
         return self.model.exists() and self.recipe.exists()
 
     def make(self) -> None:
-        """Creates the folder; InputError where that is not allowed."""
+        """Create the folder; InputError if that is not allowed."""
         make_folder(self.path)
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Makes the folder and lets one process at a time fill it; what a killed one left goes.
+        """Create the folder, lock it for this process, and remove what a killed process left.
 
         Raises:
-          InputError: another process fills it, or it cannot be written to.
+          InputError: another process works on it, or it cannot be written to.
         """
         with exclusive(self.model):
             for folder in (self.path, self.backup):
@@ -112,10 +114,10 @@ class RunDir:
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What a run's recipe.json says of it, as far as others need it; see `describe`.
+    """The content of a run's recipe.json, as far as other modules need it; see `describe`.
 
     Attributes:
-      recipe: plain data, see `training.Recipe.from_json`; of an imported run its model alone.
+      recipe: plain data, see `training.Recipe.from_json`; of an imported run only its model.
       weights: `weights_hash` of the model.
       imported: what an imported run was made from, plain data; None: it was trained.
       at_chance: the training ended with the accuracy of guessing.
@@ -128,17 +130,17 @@ class Description:
 
 
 def describe(run: RunDir) -> Description:
-    """What recipe.json says of a run; InputError when it is absent, damaged or says less."""
+    """Read a run's recipe.json; InputError if it is absent, damaged or incomplete."""
     return decoding.read_json(
-        run.recipe, Description, extra_keys=True, advice="put it back, or remove the run's folder"
+        run.recipe, Description, extra_keys=True, advice="restore it, or remove the run's folder"
     )
 
 
 def save_model(path: Path, model: keras.Model) -> None:
-    """Writes architecture and weights as a `.keras` file, atomically.
+    """Write architecture and weights as a `.keras` file atomically.
 
     Raises:
-      InputError: the disk is full or not writable, or the clock stands before 1980.
+      InputError: the disk is full or not writable, or the system's clock is before 1980.
     """
     try:
         write_atomically(path, lambda file: model.save(file))
@@ -147,16 +149,16 @@ def save_model(path: Path, model: keras.Model) -> None:
         if 1980 <= year <= 2107:
             raise
         raise InputError(
-            f"could not write {path}: the system's clock says {year}, a date that a .keras file, "
-            "a zip, cannot hold; set the clock and ask again"
+            f"could not write {path}: a .keras file, which is a zip file, cannot store the date of "
+            f"the system's clock ({year}); set the clock and try again"
         ) from error
 
 
 def load_model(path: str | Path) -> keras.Model:
-    """Reads a `.keras` file; nothing in it is executed or unpickled.
+    """Load a model from a `.keras` file; no code in it is run.
 
     Raises:
-      InputError: the file is absent, truncated, or no Keras model.
+      InputError: the file is absent, truncated, or not a Keras model.
     """
     import keras
 
@@ -165,24 +167,24 @@ def load_model(path: str | Path) -> keras.Model:
         with path.open("rb") as file:
             is_zip = zipfile.is_zipfile(file)
     except FileNotFoundError:
-        raise InputError(f"{path} is not there: train the model first") from None
+        raise InputError(f"{path} does not exist: train the model first") from None
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror})") from error
+        raise InputError(f"{path} could not be read ({error.strerror})") from error
     if not is_zip:
-        raise InputError(f"{path} is truncated or no .keras file: remove it and train again")
+        raise InputError(f"{path} is truncated or not a .keras file: remove it and train again")
     try:
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises errors of many kinds for a damaged or foreign file
-        raise InputError(f"{path} holds no Keras model that can be read ({error})") from error
+        raise InputError(f"no Keras model could be loaded from {path} ({error})") from error
 
 
 def weights_hash(model: keras.Model) -> str:
-    """Sixteen hex digits that change with any weight, its shape or its place."""
+    """Return sixteen hex digits that change with any weight, its shape or its place."""
     return hash_of_arrays(model.get_weights())
 
 
 def hash_of_arrays(weights: Iterable[np.ndarray]) -> str:
-    """The `weights_hash` of a model with these weights."""
+    """Return the `weights_hash` of a model with these weights."""
     digest = hashlib.sha256()
     for weight in weights:
         digest.update(f"{weight.shape}{weight.dtype}".encode())
@@ -191,10 +193,10 @@ def hash_of_arrays(weights: Iterable[np.ndarray]) -> str:
 
 
 def provenance() -> dict[str, Any]:
-    """When, with what code and on what machine a result was made; plain data."""
+    """Return when, with what code and on what machine a result was made; plain data."""
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "command": sys.argv,
+        "command": [_without_checkout(argument) for argument in sys.argv],
         "revision": code_revision(),
         "python": platform.python_version(),
         "versions": package_versions(),
@@ -203,20 +205,26 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def _without_checkout(argument: str) -> str:
+    """Make a path in the checkout relative to it, as other machines have it elsewhere."""
+    root = shipped.checkout()
+    return argument if root is None else argument.replace(f"{root}{os.sep}", "")
+
+
 def is_kept(path: Path, content: dict[str, Any]) -> bool:
-    """Whether a JSON file says this already, when and with what code it was written aside."""
+    """Return whether a JSON file has this content already, apart from its provenance."""
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     made = provenance()
     return isinstance(kept, dict) and all(
-        kept.get(key) == value for key, value in plain(content).items() if key not in made
+        kept.get(key) == value for key, value in as_json_data(content).items() if key not in made
     )
 
 
 def code_revision() -> str:
-    """Git revision of the code that runs, with `+changes` when it differs; else the version."""
+    """Return the code's git revision, with `+changes` if it differs; or the package's version."""
     folder = Path(__file__).resolve().parent
     git = ["git", "-C", str(folder)]
     try:

@@ -1,4 +1,4 @@
-"""Stateless random numbers that are the same bits with and without XLA.
+"""Stateless random numbers that are the same, bit for bit, with and without XLA.
 
 The floats of `tf.random.stateless_uniform` are made from other bits of the same Philox stream
 under XLA than in TensorFlow's own kernels, and `tf.random.split` and `fold_in` differ there for
@@ -36,7 +36,7 @@ def uniform(
     low: float = 0.0,
     high: float = 1.0,
 ) -> tf.Tensor:
-    """Uniform float32 of this shape in [low, high], a function of (shape, seed) alone.
+    """Return uniform float32 of this shape in [low, high], a function of (shape, seed) alone.
 
     `seed` is an integer tensor [2]. Before scaling, the values are multiples of 2⁻²⁴ below 1.
     """
@@ -44,26 +44,26 @@ def uniform(
 
 
 def uniform_from_bits(words: tf.Tensor, *, low: float = 0.0, high: float = 1.0) -> tf.Tensor:
-    """Uniform float32 in [low, high] from uniform uint32 words; see `uniform`."""
+    """Convert uniform uint32 words to uniform float32 in [low, high]; see `uniform`."""
     leading = tf.bitwise.right_shift(words, 32 - _MANTISSA_BITS)
     return low + (high - low) * tf.cast(leading, tf.float32) * 2.0**-_MANTISSA_BITS
 
 
 def split(seed: tf.Tensor, count: int) -> list[tf.Tensor]:
-    """`count` independent seeds, int32 [2] each; `seed` itself must then draw nothing else."""
+    """Return `count` independent seeds, int32 [2] each; do not use `seed` for anything else."""
     positive = tf.bitwise.right_shift(bits([count, 2], seed), 1)
     return tf.unstack(tf.cast(positive, tf.int32))
 
 
 def bits(shape: tf.Tensor | Sequence[tf.Tensor | int], seed: tf.Tensor) -> tf.Tensor:
-    """Uniform uint32 words of this shape, a function of (shape, seed) alone."""
+    """Return uniform uint32 words of this shape, a function of (shape, seed) alone."""
     return tf.random.stateless_uniform(
         shape, seed, minval=None, maxval=None, dtype=tf.uint32, alg="philox"
     )
 
 
 def bits_of_each(seeds: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
-    """What `bits` gives for each of many seeds, in one computation over all of them.
+    """Return `bits` of each of many seeds, in one computation over all of them.
 
     Args:
       seeds: int64 [n, 2].
@@ -86,7 +86,7 @@ def bits_of_each(seeds: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
 
 
 def _philox(key: tuple[tf.Tensor, ...], counter: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Four words of each counter; all are 32-bit numbers in uint64."""
+    """Return four words for each counter; all are 32-bit numbers in uint64."""
     c0, c1, c2, c3 = counter
     for _ in range(_ROUNDS):
         first, second = _number(_MULTIPLIERS[0]) * c0, _number(_MULTIPLIERS[1]) * c2

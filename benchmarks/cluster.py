@@ -75,7 +75,7 @@ class Empty:
 
 def main(_: list[str]) -> None:
     """Measures and prints."""
-    cluster.use_threads(cluster.Share())
+    cluster.use_threads(cluster.TaskResources())
     dtype: Dtype = FLAGS.dtype
     attack = PGD(eps=0.3, eps_iter=0.01, nb_iter=FLAGS.nb_iter, restarts=FLAGS.blocks, dtype=dtype)
     counts = [int(count) for count in FLAGS.workers]
@@ -119,7 +119,7 @@ def cluster_of(cpus: int) -> Iterator[cluster.Cluster]:
         initialize_head=True, head_node_args={"num_cpus": cpus, "include_dashboard": False}
     )
     try:
-        with cluster.joined(machines.address, cluster.Share()) as joined:
+        with cluster.joined(machines.address, cluster.TaskResources()) as joined:
             yield joined
     finally:
         machines.shutdown()

@@ -35,7 +35,7 @@ OWN_SCHEDULE = ("fast_at_wong",)
 
 
 def recipes() -> dict[str, Recipe]:
-    """The rows of the table that share the time, by their names."""
+    """Return the rows of the table that get the same time, by their names."""
     values = flags.FlagValues()
     settings.define_table_flags(values)
     values(["table", f"--table={FOLLOWUPS}", f"--scale={FOLLOWUPS}"])
@@ -52,7 +52,7 @@ def recipes() -> dict[str, Recipe]:
 
 
 def parts(recipe: Recipe) -> dict[str, tuple[Recipe, int | None]]:
-    """Recipes whose steps all cost the same, with their number; None: all further ones."""
+    """Return recipes whose steps all cost the same, with their number; None: all further steps."""
     attack, few = recipe.attack, recipe.attack_warmup_nb_iter
     plain = dataclasses.replace(recipe, attack_warmup_nb_iter=None, max_steps=None)
     if few is None or not isinstance(attack, PGD) or few == attack.nb_iter:
@@ -62,14 +62,14 @@ def parts(recipe: Recipe) -> dict[str, tuple[Recipe, int | None]]:
 
 
 def kind(recipe: Recipe) -> Hashable:
-    """What the time of a step depends on: the passes, not what is made of their logits."""
+    """Return what the time of a step depends on: the passes, not what is made of their logits."""
     nb_iter = recipe.attack.nb_iter if isinstance(recipe.attack, PGD) else None
     passes = (recipe.uses_clean, recipe.uses_adversarial, recipe.crafting == "trades", nb_iter)
     return (recipe.model, recipe.batch_size, recipe.dtype, *passes)
 
 
 def steps_of(recipe: Recipe) -> Callable[[], Any]:
-    """What takes --steps steps on made-up images."""
+    """Return a function that takes --steps steps on made-up images."""
     spec, random = dataset_spec(recipe.dataset), np.random.default_rng(0)
     images = random.random((recipe.batch_size, *spec.image_shape), np.float32)
     labels = random.integers(0, spec.num_classes, recipe.batch_size).astype(np.int32)
@@ -79,7 +79,7 @@ def steps_of(recipe: Recipe) -> Callable[[], Any]:
 
 
 def main(_: list[str]) -> None:
-    """Prints milliseconds a step, and the steps that fill --seconds."""
+    """Print milliseconds a step, and the steps that fill --seconds."""
     print(machine.describe())
     devices.choose(threads=1)
     found = recipes()

@@ -1,4 +1,4 @@
-r"""Audits an evaluation of any classifier: what it leaves, what survives, what is doubtful.
+r"""Audits the robustness of any classifier, and the evaluation that claims it.
 
     alp-audit --model=my_model.keras --data=my_images.npz --eps=8 --out=audit/
     alp-audit --model=old.h5 --pixel_range=-1,1 --data=photos/ --eps=4 --minutes=30 --out=audit/
@@ -6,13 +6,13 @@ r"""Audits an evaluation of any classifier: what it leaves, what survives, what 
     alp-audit --model=package.module:build --data=cifar10 --num_images=200 --fail_below=30
     alp-audit --model=m.keras --data=d.npz --fail_below=30 --junit=audit.xml --model_card=card.md
 
-Writes audit.json, audit.html and images.csv into --out, beside the result of every stage: the same
-command goes on where it was stopped, and takes seconds when all is there. A folder with results of
-another audit is refused. Sizes are on the 0-255 scale.
+Writes audit.json, audit.html and images.csv to --out, beside the results of each stage. Run the
+same command again to resume an audit that was stopped; if it was complete, this takes seconds. A
+folder with results of another audit is refused. Sizes are on the 0-255 scale.
 
-Exit codes: 0 passed (or no --fail_below was given), 1 below --fail_below, 2 bad input, 3 could not
-be judged: nothing was attacked (outputs that depend on the batch, another pixel range, no gradient
-and no time), so there is no number; --fail_below or not.
+Exit codes: 0: passed, or no --fail_below; 1: below --fail_below; 2: bad input; 3: could not be
+judged, with or without --fail_below: nothing was attacked (outputs that depend on the batch, wrong
+pixel range, no gradient and no time), so there is no accuracy.
 """
 
 from __future__ import annotations
@@ -42,21 +42,24 @@ EXIT_NOT_JUDGED = 3
 
 
 def define_flags(values: flags.FlagValues = FLAGS) -> None:
-    """What is audited, with what, for how long."""
+    """Define the flags of an audit."""
 
-    def text(name: str, what: str, default: str | None = None) -> None:
-        flags.DEFINE_string(name, default, what, flag_values=values)
+    def text(name: str, help_text: str, default: str | None = None) -> None:
+        flags.DEFINE_string(name, default, help_text, flag_values=values)
 
     define_classifier_flags(values)
     text(
         "surrogate",
-        "A classifier as --model, of the same pixels, whose gradients are followed where the model "
-        "has none: the model itself without that step, or another one. The model judges.",
+        "A classifier, given like --model and of the same pixels, whose gradients attacks follow "
+        "where the model has none: the model without its non-differentiable step, or another one. "
+        "Images are judged by --model.",
     )
-    text("data_dir", "Folder of the TFDS datasets.")
-    define_num_images(values, 200, "So many images, evenly over the classes, or all of them.")
-    text("out", "Folder of the page, the numbers and every stage's result.", "audit")
-    flags.DEFINE_float("eps", 8.0, "Radius of the L∞ ball, 0-255 scale.", flag_values=values)
+    text("data_dir", "Folder of the TFDS data sets.")
+    define_num_images(
+        values, 200, "Number of images, spread evenly over the classes; all: every image."
+    )
+    text("out", "Folder of the page, the numbers and the results of each stage.", "audit")
+    flags.DEFINE_float("eps", 8.0, "Radius of the L∞ ball on the 0-255 scale.", flag_values=values)
     text(
         "attack",
         "The evaluation under audit, as METHOD[,KEY=VALUE...]: pgd,eps_iter=2,nb_iter=20 (sizes "
@@ -65,40 +68,46 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
     flags.DEFINE_float(
         "minutes",
         10.0,
-        "Time for it all; what does not fit is left out and said.",
+        "Time limit; the audit leaves out what does not fit, and lists it.",
         flag_values=values,
     )
-    flags.DEFINE_integer("seed", 0, "Of starts and targets.", flag_values=values)
+    flags.DEFINE_integer("seed", 0, "Seed of the attacks' starts and targets.", flag_values=values)
     flags.DEFINE_float(
         "fail_below",
         None,
-        "Exit with code 1 when fewer percent survive all attacks (and with 3 when it could not be "
-        "judged).",
+        "Exit with code 1 if a smaller percentage of the images survives all attacks (and with 3 "
+        "if the model could not be judged).",
         lower_bound=0.0,
         upper_bound=100.0,
         flag_values=values,
     )
     text(
         "junit",
-        "Also write JUnit XML here, a name that ends in .xml: the bound and every indicator are a "
-        "test case each. A raised indicator fails its own, and leaves the exit code as it is.",
+        "Also write JUnit XML to this file, whose name ends in .xml: a test case for the bound and "
+        "for each indicator. A raised indicator fails its test case, but does not change the exit "
+        "code.",
     )
-    text("model_card", "Also write a model card here, a name that ends in .md: YAML and a table.")
+    text(
+        "model_card",
+        "Also write a model card, YAML and a table, to this file, whose name ends in .md.",
+    )
     flags.DEFINE_boolean(
         "save_adversarial",
         False,
-        "Write adversarial.npz, which alp-verify checks.",
+        "Also write adversarial.npz, which alp-verify can check.",
         flag_values=values,
     )
 
 
 def main(_: list[str]) -> int:
-    """Audits --model on --data; returns the exit code."""
+    """Audit --model on --data; return the exit code."""
     from alp_repro.auditing import audit, model_card
     from alp_repro.auditing.junit import to_junit
 
     if not FLAGS.model or not FLAGS.data:
-        raise InputError("--model and --data are needed: alp-audit --model=m.keras --data=d.npz")
+        raise InputError(
+            "--model and --data are required, as in alp-audit --model=m.keras --data=d.npz"
+        )
     eps = unit_size(f"--eps={FLAGS.eps:g}", FLAGS.eps)
     junit, card = (
         own_file("junit", FLAGS.junit, ".xml"),
@@ -145,16 +154,16 @@ def main(_: list[str]) -> int:
 
 
 def own_file(flag: str, name: str | None, ending: str) -> Path | None:
-    """The file that a flag names, in a folder that can be written to; None: it names none.
+    """Return the file of a flag, in a folder that can be written to; None if it is not given.
 
     Raises:
-      InputError: it has another ending or is a folder, told before the audit takes its time.
+      InputError: the name has another ending or is a folder; found before the audit starts.
     """
     if not name:
         return None
     path = files.expanded(name)
     if path.suffix != ending or path.is_dir():
-        raise InputError(f"--{flag}={name}: expected the name of a file that ends in {ending}")
+        raise InputError(f"--{flag}={name}: expected the name of a file, ending in {ending}")
     files.make_folder(path.parent)
     return path
 
@@ -185,7 +194,7 @@ def _tell(found: Audit) -> None:
 
 
 def evaluation_under_audit(text: str | None, eps: float) -> Attack | Ensemble | None:
-    """The attack of --attack with the audit's ε; None: the default."""
+    """Return the attack of --attack with the audit's ε; None: the default."""
     if not text:
         return None
     method, *rest = text.split(",")
@@ -193,7 +202,7 @@ def evaluation_under_audit(text: str | None, eps: float) -> Attack | Ensemble | 
 
 
 def cli() -> None:
-    """Console script."""
+    """Run the console script."""
     app.run(main)
 
 

@@ -1,10 +1,10 @@
-"""The paper's claims and what the tables of one or several scales say of each.
+"""Judges the paper's claims by the tables of one or several scales.
 
     python -m experiments.claims --scale=published
     python -m experiments.claims --scale=published,quick
 
-Reads <runs_dir>/<scale>/tables/, of each table the first scale that has it, and writes claims.md
-and claims.json to --out_dir. Nothing is computed.
+Reads each table from <runs_dir>/<scale>/tables/ of the first scale that has it, and writes
+claims.md and claims.json to --out_dir. Nothing is trained or attacked.
 """
 
 from __future__ import annotations
@@ -35,17 +35,15 @@ if TYPE_CHECKING:
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("runs_dir", "runs", "Folder of all runs.")
-flags.DEFINE_string(
-    "flags_dir", str(settings.default_flags_dir()), "Folder of the rows' flagfiles."
-)
-flags.DEFINE_list("scale", ["published"], "Scales whose tables are read, the best first.")
+flags.DEFINE_string("flags_dir", str(settings.default_flags_dir()), "Folder of the flagfiles.")
+flags.DEFINE_list("scale", ["published"], "Scales to read tables from, the best first.")
 flags.DEFINE_string("out_dir", None, "Folder of the two files (default: --runs_dir).")
 
 
 def main(_: list[str]) -> None:
-    """Writes the verdicts and prints them."""
+    """Write the verdicts and print them."""
     if not FLAGS.scale:
-        raise InputError("--scale: name one or more, as in --scale=published")
+        raise InputError("--scale: expected at least one scale, as in --scale=published")
     runs_dir = Path(FLAGS.runs_dir)
     judged, tables = judge_all(runs_dir, FLAGS.scale, flags_dir=FLAGS.flags_dir)
     commands = {one.claim.name: commands_of(one.claim, FLAGS.scale[0]) for one in judged}
@@ -60,15 +58,15 @@ def main(_: list[str]) -> None:
     described = [
         {**dataclasses.asdict(one), "at_papers_training": one.at_papers_training} for one in judged
     ]
-    files.write_text(out / "claims.md", text)
     content = {
         "claims": described,
         "differences": {
             str(number): [dataclasses.asdict(one) for one in found]
             for number, found in differing.items()
         },
-        **runs.provenance(),
+        **runs.provenance(),  # before a file of the checkout changes
     }
+    files.write_text(out / "claims.md", text)
     if not runs.is_kept(out / "claims.json", content):
         files.write_json(out / "claims.json", content)
     for one in judged:
@@ -77,7 +75,7 @@ def main(_: list[str]) -> None:
 
 
 def commands_of(claim: conditions.Claim, scale: str) -> list[str]:
-    """What makes the rows, and the figure, that a claim needs."""
+    """Return the commands that make the rows and the figure that a claim needs."""
     figures = [spec for spec in figure_list.FIGURES if spec.name == claim.figure]
     tables = [
         f"{table_command(table, scale)} --only={','.join(rows)}"
@@ -87,14 +85,14 @@ def commands_of(claim: conditions.Claim, scale: str) -> list[str]:
 
 
 def differing_of(table: StoredTable, runs_dir: Path) -> list[Difference]:
-    """Where a table differs from the paper's, with what its runs say that may explain it."""
+    """Return where a table differs from the paper's, with facts that may explain it."""
     dataset = load_paper_table(table.table).dataset
     changes: dict[str, str] = {}
     movements: dict[tuple[str, int], Movement] = {}
     records: dict[tuple[str, int], AttackRecord] = {}
     for row, run in finished_rows(table, runs_dir):
         changed = training_changes(run, dataset, row.row, flags_dir=FLAGS.flags_dir)
-        # How it was computed is said above all of them: it goes either way.
+        # The arithmetic, which may change a number either way, is described above all of them.
         changes[row.row] = in_words(changed, leaving_out=ARITHMETIC)
         for i, record in column_records(table, row, run).items():
             records[row.row, i] = record
@@ -107,7 +105,7 @@ def differing_of(table: StoredTable, runs_dir: Path) -> list[Difference]:
 
 
 def watched_column(table: StoredTable, row: str, dataset: str) -> int | None:
-    """The column, from 0, whose attack the trainings of a scale watch; None: no column's."""
+    """Return the column, from 0, of the attack that a scale's trainings watch; None: no column."""
     values = settings.row_flags(
         dataset=dataset, row=row, scale=table.scale, flags_dir=FLAGS.flags_dir
     )
@@ -121,7 +119,7 @@ def watched_column(table: StoredTable, row: str, dataset: str) -> int | None:
 
 
 def costs(tables: dict[TableName, StoredTable]) -> list[str]:
-    """What the rows of the tables cost, a line each."""
+    """Return a line for each row of the tables with its cost."""
     return [
         f"Table {number}, {row.label}, scale {table.scale}: {row.cost}"
         for number, table in tables.items()
@@ -131,7 +129,7 @@ def costs(tables: dict[TableName, StoredTable]) -> list[str]:
 
 
 def changed_code(tables: dict[TableName, StoredTable], runs_dir: Path) -> str:
-    """Which models were trained with code that no revision has, in words; "" for none."""
+    """Describe which models were trained with uncommitted code; "" for none."""
     found = []
     for number, table in tables.items():
         for row, run in finished_rows(table, runs_dir):
@@ -140,14 +138,12 @@ def changed_code(tables: dict[TableName, StoredTable], runs_dir: Path) -> str:
                 found.append(f"- {load_paper_table(number).dataset}/{row.row}: {revision}")
     if not found:
         return ""
-    title = (
-        f"\n## Provenance\n\n{len(found)} models were trained from a checkout with changes that "
-    )
-    return title + "were not committed:\n\n" + "\n".join(found) + "\n"
+    title = f"\n## Provenance\n\n{len(found)} models were trained with uncommitted changes:\n\n"
+    return title + "\n".join(found) + "\n"
 
 
 def cli() -> None:
-    """Console script."""
+    """Run the console script."""
     app.run(main)
 
 

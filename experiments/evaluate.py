@@ -1,4 +1,4 @@
-r"""Attacks a trained model with every attack of a grid; results that are there are not repeated.
+r"""Attacks a trained model with each attack of a grid; results on disk are not computed again.
 
     python -m experiments.evaluate --dataset=mnist --row=clp --grid=table1 --max_restarts=100
     python -m experiments.evaluate --dataset=mnist --row=clp --attack=strong \
@@ -7,8 +7,8 @@ r"""Attacks a trained model with every attack of a grid; results that are there 
     python -m experiments.evaluate --model=my_model.keras --data=my_images.npz --out=results \
         --attack=pgd,eps=8,eps_iter=2,nb_iter=20,restarts=10
 
-Each attack's result lies in <run>/attacks/, or in --out. Asking for more restarts goes on
-where the last call stopped. Sizes are on the 0-255 scale.
+Each attack's result is stored in <run>/attacks/, or in --out. A call with more restarts continues
+the result of an earlier one. Sizes are on the 0-255 scale.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ settings.define_attack_flags()
 devices.define_flags()
 cluster_run.define_flags()
 define_classifier_flags()
-flags.DEFINE_string("out", None, "With --model: folder of the results; default: nothing is kept.")
+flags.DEFINE_string("out", None, "With --model: folder of the results (default: not stored).")
 
 
 def main(_: list[str]) -> None:
-    """Evaluates --row, or any --model on any --data."""
+    """Evaluate --row, or any --model on any --data."""
     with computing(FLAGS) as compute:  # before anything touches a device
         grid = [settings.capped(attack, FLAGS) for attack in settings.attack_grid(FLAGS)]
         results = of_classifier if FLAGS.model else of_row
@@ -64,7 +64,7 @@ def main(_: list[str]) -> None:
 def of_row(
     grid: list[Attack | Ensemble], compute: Compute
 ) -> Iterator[tuple[Attack | Ensemble, AttackRecord]]:
-    """The results of a run's model on its data set's evaluation images."""
+    """Yield the results of a run's model on its data set's evaluation images."""
     run = settings.run_dir(FLAGS)
     model = runs.load_model(run.model)
     for attack in grid:
@@ -75,15 +75,17 @@ def of_row(
 def of_classifier(
     grid: list[Attack | Ensemble], compute: Compute
 ) -> Iterator[tuple[Attack | Ensemble, AttackRecord]]:
-    """The results of --model on --data.
+    """Yield the results of --model on --data.
 
     Raises:
-      InputError: there is no data, or an attack says no eps: no data set has one for it.
+      InputError: --data is not given, or an attack has no eps, which has no default here.
     """
     if not FLAGS.data:
-        raise InputError("--model without --data: name images, as in --data=my_images.npz")
+        raise InputError("--model requires images, as in --data=my_images.npz")
     if FLAGS.grid or not all(",eps=" in spec for spec in FLAGS.attack):
-        raise InputError("--model: every attack needs its eps, as in --attack=pgd,eps=8,eps_iter=2")
+        raise InputError(
+            "--model requires eps in every attack, as in --attack=pgd,eps=8,eps_iter=2"
+        )
     from alp_repro.classifiers import as_classifier
 
     data = own_images(FLAGS)
@@ -118,7 +120,7 @@ def of_classifier(
 
 
 def cli() -> None:
-    """Console script."""
+    """Run the console script."""
     app.run(main)
 
 

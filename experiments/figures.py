@@ -1,10 +1,10 @@
-"""Draws every figure of the report, or those of --only, from the runs of a scale.
+"""Draws all figures of the report, or those of --only, from the runs of a scale.
 
     python -m experiments.figures --scale=quick
     python -m experiments.figures --scale=quick --only=figure1,figure7
 
-Each figure is made by the binary and flags that `figure_list.FIGURES` names, in a process of its
-own. A figure whose runs are not there is named with the command that makes them, and the others are
+Each figure is drawn in its own process, by the binary and flags of `figure_list.FIGURES`. Where the
+runs of a figure are missing, the command that makes them is printed, and the other figures are
 drawn.
 """
 
@@ -22,26 +22,26 @@ from .evidence import figure_list
 from .flags import settings
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("only", [], "Names of figures, as in figure1,figure7. Default: all.")
+flags.DEFINE_list("only", [], "Figures to draw, as in figure1,figure7. Default: all.")
 flags.DEFINE_string("runs_dir", "runs", "Folder of all runs.")
-flags.DEFINE_string("data_dir", None, "Folder of the TFDS datasets (default: see README).")
-flags.DEFINE_enum("scale", "quick", settings.SCALES, "Which scale's runs.")
+flags.DEFINE_string("data_dir", None, "Folder of the TFDS data sets (default: see README).")
+flags.DEFINE_enum("scale", "quick", settings.SCALES, "Scale of the runs.")
 
 
 def main(_: list[str]) -> None:
-    """Draws the figures one after the other."""
+    """Draw the figures one after the other."""
     known = {spec.name: spec for spec in figure_list.FIGURES}
     for name in FLAGS.only:
         if name not in known:
-            raise InputError(f"--only={name}: no such figure; one of {', '.join(known)}")
+            raise InputError(f"--only={name}: unknown figure; expected one of {', '.join(known)}")
     failed = [name for name in FLAGS.only or known if not draw(known[name])]
     print(f"not drawn: {', '.join(failed)}" if failed else "all drawn", flush=True)
     if FLAGS.only and failed:
-        raise InputError(f"could not draw {', '.join(failed)}: see above")
+        raise InputError(f"could not draw {', '.join(failed)}, for the reasons above")
 
 
 def draw(spec: figure_list.FigureSpec) -> bool:
-    """Runs a figure's command; whether it was drawn."""
+    """Run a figure's command; return whether it was drawn."""
     print(f"\n{spec.heading}", flush=True)
     # The package has another name where it is installed.
     arguments = ["-m", f"{__package__}.{spec.binary}", *spec.arguments(FLAGS.scale)]
@@ -52,7 +52,7 @@ def draw(spec: figure_list.FigureSpec) -> bool:
 
 
 def cli() -> None:
-    """Console script."""
+    """Run the console script."""
     app.run(main)
 
 

@@ -1,4 +1,4 @@
-"""What our table of what came after the paper says: verdicts by rule, as `claims` has of the paper.
+"""Judges our table of what came after the paper by a rule, as `claims` judges the paper's tables.
 
     python -m experiments.table --table=followups --scale=followups
     python -m experiments.followups --scale=followups
@@ -53,7 +53,7 @@ _RULE = (
 
 
 def main(_: list[str]) -> None:
-    """Writes the verdicts, and prints the table and them."""
+    """Write the verdicts, and print the table and the verdicts."""
     folder = Path(FLAGS.runs_dir) / FLAGS.scale
     places = [folder, *sorted(folder.glob(f"{settings.SEED_FOLDER}[1-9]*"))]
     found = [evidence_of(place) for place in places if table_file(place).exists()]
@@ -67,23 +67,24 @@ def main(_: list[str]) -> None:
     for one in judged:
         print(f"{one.claim.name}: {in_words(one)}")
     out = folder / "tables" / _NAME
-    files.write_text(out.with_suffix(".md"), to_markdown(judged))
+    # The revision is that of before its files are written.
     content = {"claims": [dataclasses.asdict(one) for one in judged], **runs.provenance()}
+    files.write_text(out.with_suffix(".md"), to_markdown(judged))
     if not runs.is_kept(out.with_suffix(".json"), content):
         files.write_json(out.with_suffix(".json"), content)
     print(f"written: {out}.md, .json")
 
 
 def table_file(folder: Path) -> Path:
-    """Where a scale's folder keeps the table."""
+    """Return the file of the table in a scale's folder."""
     return stored_tables.table_file(folder, FOLLOWUPS)
 
 
 def evidence_of(folder: Path) -> Evidence:
-    """What the trainings of one seed say.
+    """Return the evidence of the trainings of one seed.
 
     Raises:
-      InputError: a number of the table is not what the results say.
+      InputError: a number of the table is not that of its results.
     """
     table = stored_tables.read_table(table_file(folder))
     models = folder / load_paper_table(FOLLOWUPS).dataset
@@ -104,12 +105,12 @@ def described_rows(table: StoredTable, models: Path) -> Iterator[tuple[TableRow,
 
 
 def in_words(one: claims.Judged) -> str:
-    """The verdict."""
+    """Return the verdict in words."""
     return _WORDS.get(one.verdict, one.verdict)
 
 
 def to_markdown(judged: list[claims.Judged]) -> str:
-    """All verdicts, and what each rests on."""
+    """Return all verdicts with what they rest on."""
     lines = ["# What came after the paper, at equal CPU time: verdicts", "", _RULE, ""]
     lines += ["| claim | verdict |", "| --- | --- |"]
     lines += [f"| {one.claim.claim} | **{in_words(one)}** |" for one in judged]

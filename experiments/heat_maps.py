@@ -1,9 +1,9 @@
-"""Heat maps: adversarial accuracy over step size × iterations, one panel a model.
+"""Draws heat maps: adversarial accuracy by step size and iterations, one panel for each model.
 
     python -m experiments.heat_maps --flagfile=flags/tables/table1.cfg --rows=at100,lsq,clp
 
-A map is kept beside its model, column by column, and is not computed again; Ctrl-C loses one column
-at the most. Sizes are on the 0-255 scale.
+A map is stored with its model, column by column, and not computed again; Ctrl-C loses at most one
+column. Sizes are on the 0-255 scale.
 """
 
 from __future__ import annotations
@@ -41,12 +41,15 @@ flags.DEFINE_integer("restarts", 1, "Restarts of each attack.")
 
 
 def define_scale_flags(values: flags.FlagValues = FLAGS) -> None:
-    """What flags/scale/<scale>/figures/heat_maps.cfg sets."""
+    """Define the flags that flags/scale/<scale>/figures/heat_maps.cfg sets."""
     flags.DEFINE_list("eps_iters", [], "Step sizes, instead of --num_steps.", flag_values=values)
     flags.DEFINE_integer(
-        "num_steps", None, "Step sizes from ε/30.6 (2.5 on MNIST) to ε.", flag_values=values
+        "num_steps",
+        None,
+        "Number of step sizes, from ε/30.6 (2.5 on MNIST) to ε.",
+        flag_values=values,
     )
-    flags.DEFINE_list("nb_iters", [], "Iteration counts, ascending.", flag_values=values)
+    flags.DEFINE_list("nb_iters", [], "Numbers of iterations, ascending.", flag_values=values)
     define_num_images(values, None)
 
 
@@ -54,7 +57,7 @@ define_scale_flags()
 
 
 def main(_: list[str]) -> None:
-    """Computes the maps of --rows, as far as they are not on disk, and draws them."""
+    """Compute the maps of --rows, where they are not on disk, and draw them."""
     settings.fill_in_table()
     figure_run.fill_in_scale("heat_maps", define_scale_flags)
     with computing(FLAGS) as compute:  # before anything touches a device
@@ -69,10 +72,10 @@ def main(_: list[str]) -> None:
         f"{made['num_images']} evaluation images after PGD with "
         f"ε = {made['attack']['eps'] * 255:g}, {_restarts(made)}, crafted in "
         f"{made['attack']['dtype']}, by step size and iterations. An image is attacked from the "
-        "same start in every cell, so that cells of a column are one run looked at after more "
-        "steps, and cells do not tell how much starts matter: differences of a few images between "
+        "same start in every cell: the cells of a column show one run after more and more steps, "
+        "and no cell shows how much the start matters, so differences of a few images between "
         "neighbours are chance. Crosses: the lowest accuracy, in all cells that share it. Each "
-        "panel has a colour scale of its own."
+        "panel has its own colour scale."
     )
     figure_run.finish(
         figures.heat_map_panels(maps),
@@ -94,14 +97,14 @@ def _map(job: Job, run: RunDir, compute: Compute) -> HeatMap:
     chosen = compute.devices
     attack = dataclasses.replace(job.columns[-1].attack, restarts=FLAGS.restarts)
     if not isinstance(attack, PGD):
-        raise InputError(f"the last attack is {attack}: expected pgd, which has a step size")
+        raise InputError(f"the grid's last attack is {attack}: expected pgd, for its step size")
     eps_iters, nb_iters = _grid(attack.eps)
     data = evaluation_set(FLAGS.dataset, FLAGS.num_images, FLAGS.data_dir)
     batch_size = settings.eval_batch_size(job.values, gpu=chosen.gpu)
 
     started, new = time.monotonic(), itertools.count(1)
 
-    def told(done: int, columns: int) -> None:
+    def report(done: int, columns: int) -> None:
         left = (time.monotonic() - started) / next(new) * (columns - done)
         about = f", about {duration(left)} left" if left else ""
         print(f"{job.row}: {done} of {columns} step sizes{about}", flush=True)
@@ -119,26 +122,26 @@ def _map(job: Job, run: RunDir, compute: Compute) -> HeatMap:
         ),  # a larger one is only filled up
         folder=run.path / "heat_maps",
         jit_compile=chosen.jit_compile,
-        report=told,
+        report=report,
         run_columns=compute.run_columns(),
         details={"device": chosen.description, "scale": FLAGS.scale},
     )
 
 
 def _grid(eps: float) -> tuple[list[float], list[int]]:
-    """Step sizes on the [0, 1] scale, iteration counts."""
+    """Return step sizes on the [0, 1] scale, and numbers of iterations."""
     try:
         eps_iters = [float(value) / 255 for value in FLAGS.eps_iters]
         nb_iters = [int(value) for value in FLAGS.nb_iters]
     except ValueError as error:
-        raise InputError(f"--eps_iters and --nb_iters: numbers are needed ({error})") from None
+        raise InputError(f"--eps_iters and --nb_iters: expected numbers ({error})") from None
     if not eps_iters and FLAGS.num_steps < 1:
-        raise InputError(f"--num_steps={FLAGS.num_steps}: 1 or more are needed")
+        raise InputError(f"--num_steps={FLAGS.num_steps}: expected at least 1")
     return eps_iters or np.linspace(eps / 30.6, eps, FLAGS.num_steps).tolist(), nb_iters
 
 
 def cli() -> None:
-    """Console script."""
+    """Run the console script."""
     app.run(main)
 
 

@@ -1,10 +1,10 @@
-"""Histograms of the losses that restarts of PGD end with (Figures 2 and 7).
+"""Draws histograms of the final losses of PGD's restarts (Figures 2 and 7).
 
     python -m experiments.histograms --flagfile=flags/tables/table1.cfg --rows=clp
     python -m experiments.histograms --flagfile=flags/tables/table1.cfg --rows=clp --cases
 
-The attack is the last column of --grid, with the losses of every restart recorded; it is run as far
-as its result is not on disk. Both figures come from one result.
+The attack is the last column of --grid, with the loss of every restart recorded; only what is not
+on disk is computed. Both figures use the same result.
 """
 
 from __future__ import annotations
@@ -32,34 +32,34 @@ if TYPE_CHECKING:
 
 FLAGS = flags.FLAGS
 figure_run.define_flags()
-flags.DEFINE_integer("panels", 16, "Show the first so many of the images.")
-flags.DEFINE_boolean("cases", False, "Show four typical images (Figure 2) instead.")
+flags.DEFINE_integer("panels", 16, "Number of images to show, from the first.")
+flags.DEFINE_boolean("cases", False, "Show four typical images instead (Figure 2).")
 
 
 def define_scale_flags(values: flags.FlagValues = FLAGS) -> None:
-    """What flags/scale/<scale>/figures/histograms.cfg sets."""
+    """Define the flags that flags/scale/<scale>/figures/histograms.cfg sets."""
     flags.DEFINE_string(
         "images",
         None,
-        "Positions in the test set that are attacked, as in 0-31.",
+        "Positions in the test set of the images to attack, as in 0-31.",
         flag_values=values,
     )
-    flags.DEFINE_integer("restarts", None, "Restarts of each image.", flag_values=values)
+    flags.DEFINE_integer("restarts", None, "Restarts for each image.", flag_values=values)
 
 
 define_scale_flags()
 
 
 def main(_: list[str]) -> None:
-    """Attacks the model of --rows, as far as needed, and draws."""
+    """Attack the model of --rows, as far as needed, and draw the figure."""
     settings.fill_in_table()
     figure_run.fill_in_scale("histograms", define_scale_flags)
     if len(FLAGS.rows) != 1:
-        raise InputError(f"--rows={','.join(FLAGS.rows)}: one row is needed, as in --rows=clp")
+        raise InputError(f"--rows={','.join(FLAGS.rows)}: expected one row, as in --rows=clp")
     (row,) = FLAGS.rows
     positions = figures.parse_positions(FLAGS.images)
     if FLAGS.panels < 1:
-        raise InputError(f"--panels={FLAGS.panels}: 1 or more are needed")
+        raise InputError(f"--panels={FLAGS.panels}: expected at least 1")
     job = make_job(FLAGS, row)
     chosen = devices.choose()  # before anything touches a device
     run = figure_run.finished_runs([row])[0][row]
@@ -113,7 +113,7 @@ def _draw(row: str, run: RunDir, record: AttackRecord, attack: Attack | Ensemble
 
 
 def _rule(found: set[str], record: AttackRecord) -> str:
-    """How the typical cases were chosen, and which there are none of."""
+    """Describe how the typical cases were chosen, and which of them no image shows."""
     kinds = "; ".join(f"{case}: {what}" for case, what in figures.CASES.items())
     absent = [case for case in figures.CASES if case not in found]
     return (
@@ -124,7 +124,7 @@ def _rule(found: set[str], record: AttackRecord) -> str:
 
 
 def cli() -> None:
-    """Console script."""
+    """Run the console script."""
     app.run(main)
 
 

@@ -1,4 +1,4 @@
-r"""Make a run of a published TF 1.x checkpoint; `evaluate` and `table` treat it as any other.
+r"""Imports a published TF 1.x checkpoint as a run, which `evaluate` and `table` use like any other.
 
     python -m experiments.import_checkpoint --format=authors --model=lenet \
         --checkpoint=downloads/mnist_clp/model.ckpt --run_dir=runs/published/mnist/clp
@@ -24,42 +24,48 @@ from .console import app
 DATASET_OF_MODEL = {spec.model: spec.name for spec in DATASETS.values()}
 PIXEL_RANGES = {"0..1": (0.0, 1.0), "-1..1": (-1.0, 1.0)}
 
-FORMAT = flags.DEFINE_enum("format", None, list(FORMATS), "whose variable names the checkpoint has")
+FORMAT = flags.DEFINE_enum(
+    "format", None, list(FORMATS), "Format of the checkpoint, that is, its variables' names."
+)
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint",
     None,
-    "the checkpoint: …/model.ckpt, one of its files, or the folder of a training",
+    "The checkpoint: …/model.ckpt, one of its files, or the folder of a training.",
 )
-MODEL = flags.DEFINE_enum("model", None, list(MODELS), "the architecture")
-RUN_DIR = flags.DEFINE_string("run_dir", None, "the folder of the run to make")
+MODEL = flags.DEFINE_enum("model", None, list(MODELS), "Architecture.")
+RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the new run.")
 MOVING_AVERAGES = flags.DEFINE_bool(
-    "moving_averages", False, "take the moving averages of the weights in place of the weights"
+    "moving_averages", False, "Import the moving averages of the weights instead of the weights."
 )
 PIXEL_RANGE = flags.DEFINE_enum(
     "pixel_range",
     "0..1",
     list(PIXEL_RANGES),
-    "the pixels that the model was trained on; attacks keep the 0–255 scale in either case",
+    "Range of the pixels that the model was trained on; attacks use the 0–255 scale in any case.",
 )
 DATASET = flags.DEFINE_string(
     "dataset",
     None,
-    "the data set to evaluate on (default: the one that the model is published for)",
+    "Data set to evaluate on (default: the one that the model was published for).",
 )
 NUM_CLASSES = flags.DEFINE_integer(
     "num_classes",
     None,
-    "logits (default: the data set's classes)",
+    "Number of logits (default: the number of the data set's classes).",
     lower_bound=2,
     upper_bound=100_000,
 )
 MODEL_WIDTH = flags.DEFINE_integer(
-    "model_width", None, "of the model (default: the paper's)", lower_bound=1, upper_bound=4096
+    "model_width",
+    None,
+    "Width of the model (default: the paper's).",
+    lower_bound=1,
+    upper_bound=4096,
 )
 
 
 def main(_: list[str]) -> None:
-    """Imports one checkpoint and says what was left out."""
+    """Import one checkpoint, and print which variables were left out."""
     model = _given(MODEL)
     source = Import(
         checkpoint=Path(_given(CHECKPOINT)),
@@ -74,18 +80,18 @@ def main(_: list[str]) -> None:
     run_dir = RunDir(Path(_given(RUN_DIR)))
     ignored = import_run(source, run_dir)
     if ignored:
-        print(f"not needed by the model: {len(ignored)} variables, such as {ignored[0]}")
-    print(f"{run_dir.path} holds {source.model} from {source.checkpoint}")
+        print(f"ignored {len(ignored)} variables that the model does not use, as {ignored[0]}")
+    print(f"imported {source.model} from {source.checkpoint} to {run_dir.path}")
 
 
 def _given(flag: flags.FlagHolder[str | None]) -> str:
     if flag.value is None:
-        raise InputError(f"--{flag.name} is missing: it must be given")
+        raise InputError(f"--{flag.name} is required")
     return flag.value
 
 
 def cli() -> None:
-    """Console script."""
+    """Run the console script."""
     app.run(main)
 
 

@@ -1,11 +1,11 @@
-"""Loss surfaces around test images (Figures 1 and 3-6): one panel an image, or a model.
+"""Draws loss surfaces around test images (Figures 1 and 3-6): a panel for each image, or model.
 
     python -m experiments.loss_surface --flagfile=flags/tables/table1.cfg --rows=clp
     python -m experiments.loss_surface --flagfile=flags/tables/table1.cfg \
         --rows=at100,lsq,clp,plain_alp --images=0 --name=figure1
 
-Written to <runs_dir>/<scale>/figures/; the numbers are kept beside each model and read from there
-the next time. Sizes are on the 0-255 scale.
+The figure is written to <runs_dir>/<scale>/figures/. Its numbers are stored with each model, and
+not computed again. Sizes are on the 0-255 scale.
 """
 
 from __future__ import annotations
@@ -39,29 +39,32 @@ if TYPE_CHECKING:
 
 FLAGS = flags.FLAGS
 figure_run.define_flags()
-_IMAGES = flags.DEFINE_string("images", "0-7", "Positions in the test set, as in 0-7 or 0,4,9.")
-_RESOLUTION = flags.DEFINE_integer("resolution", 101, "Grid points a side.")
-_EPS = flags.DEFINE_float(
-    "eps", None, "The grid's a and b go from -eps to eps (default: 38.25 on MNIST, else 16)."
+_IMAGES = flags.DEFINE_string(
+    "images", "0-7", "Positions of the images in the test set, as in 0-7 or 0,4,9."
 )
-_SEED = flags.DEFINE_integer("seed", 0, "Of the two sign vectors.")
-_CLIP = flags.DEFINE_boolean("clip", True, "Clip the points to [0, 1], so that they are images.")
-_SHARE = flags.DEFINE_boolean("share_loss_axis", False, "One loss axis for all panels.")
+_RESOLUTION = flags.DEFINE_integer("resolution", 101, "Grid points along each side.")
+_EPS = flags.DEFINE_float(
+    "eps", None, "The grid extends from -eps to eps (default: 38.25 on MNIST, else 16)."
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the two random sign vectors.")
+_CLIP = flags.DEFINE_boolean("clip", True, "Clip the points to valid pixels in [0, 1].")
+_SHARE = flags.DEFINE_boolean("share_loss_axis", False, "Use the same loss axis in all panels.")
 
 
 def main(_: list[str]) -> None:
-    """Draws the surfaces of --rows around --images."""
+    """Draw the surfaces of --rows around --images."""
     settings.fill_in_table()
     positions = figures.parse_positions(_IMAGES.value)
     eps = dataset_spec(FLAGS.dataset).surface_eps if _EPS.value is None else _EPS.value
     plane = Plane(
         radius=eps / 255, resolution=_RESOLUTION.value, seed=_SEED.value, clip=_CLIP.value
     )
-    devices.choose()  # before anything touches a device
+    devices.choose()  # before a device is used
     found, missing = figure_run.finished_runs(FLAGS.rows)
     if len(FLAGS.rows) > 1 and len(positions) > 1:
         raise InputError(
-            f"{len(FLAGS.rows)} rows and {len(positions)} images: one of either is needed"
+            f"{len(FLAGS.rows)} rows and {len(positions)} images: expected a single row or a "
+            "single image"
         )
     data = figures.pick_images(
         load.load_split(FLAGS.dataset, "test", data_dir=FLAGS.data_dir, limit=max(positions) + 1),
@@ -96,9 +99,9 @@ def main(_: list[str]) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Shown:
-    """What is drawn of one model.
+    """The content of one model's panels.
 
-    taken_for: the class that it gives each image; peaks: how many images are local maxima, with
+    taken_for: the predicted class of each image; peaks: how many images are local maxima, with
     the figure's points and with points that are not clipped.
     """
 
@@ -148,38 +151,38 @@ def _caption(shown: dict[str, _Shown], data: Images, plane: Plane) -> str:
     maxima = ", ".join(str(int(local_maxima(surface).sum())) for surface in losses)
     ranges = ", ".join(f"{np.ptp(surface):.2g}" for surface in losses)
     wrong = sum(int(np.sum(one.taken_for != data.labels)) for one in shown.values())
-    red = "A red title names the class that a misclassified image is taken for. " if wrong else ""
+    red = "A red title names the predicted class of a misclassified image. " if wrong else ""
     return (
         f"{', '.join(shown)} on {figure_run.data_and_scale()}: cross-entropy around {noun} "
         f"on the plane x + a·u + b·v of two random sign vectors (seed {plane.seed}), a and b in "
         f"[−{bound}, {bound}] on the 0–255 scale, "
         f"{'clipped' if plane.clip else 'not clipped'} to valid pixels, "
         f"{plane.resolution}×{plane.resolution} points. The cross marks the image; each panel has "
-        "a loss axis of its own and is seen over the corner where the loss is lowest. "
+        "its own loss axis, and is seen from the corner where the loss is lowest. "
         f"{red}From the lowest to the highest loss of each panel: {ranges} nats; local maxima: "
         f"{maxima}.{_of_peaks(shown, plane)}"
     )
 
 
 def _of_peaks(shown: dict[str, _Shown], plane: Plane) -> str:
-    """How many images lie on a local maximum, and what clipping has to do with it."""
+    """Describe how many images are local maxima, and how many of them are due to clipping."""
     here, bare = (sum(one.peaks[i] for one in shown.values()) for i in (0, 1))
     count = sum(len(one.taken_for) for one in shown.values())
     if not here:
         return ""
-    told = f" The image itself is a local maximum in {here} of {count} panels"
+    text = f" The image itself is a local maximum in {here} of {count} panels"
     if plane.clip and plane.resolution % 2:
-        told += f", and in {bare} where the points are not clipped"
+        text += f", and in {bare} if the points are not clipped"
         if bare < here:
-            told += (
+            text += (
                 ": such a peak comes from clipping, which takes most of a step away where pixels "
                 "are black or white already"
             )
-    return told + "."
+    return text + "."
 
 
 def cli() -> None:
-    """Console script."""
+    """Run the console script."""
     app.run(main)
 
 

@@ -1,10 +1,11 @@
-"""Makes a TFDS dataset from files that were brought by hand, for machines without a network.
+"""Prepares a TFDS data set from local files, for machines without a network.
 
   python -m experiments.prepare_data --dataset=cifar10 --source=cifar-10-binary.tar.gz
 
-Sources: MNIST, the folder of the four IDX files; CIFAR-10, the official binary or Python archive,
-packed or unpacked, or a folder or zip of images at train/CLASS/* and test/CLASS/*; Tiny ImageNet,
-the official zip or its folder. Subsets are allowed; the numbers found are printed.
+Sources: for MNIST the folder of the four IDX files; for CIFAR-10 the official binary or Python
+archive, packed or unpacked, or a folder or zip of images at train/CLASS/* and test/CLASS/*; for
+Tiny ImageNet the official zip or its folder. Subsets are allowed; the numbers of images are
+printed.
 """
 
 from __future__ import annotations
@@ -17,23 +18,23 @@ from alp_repro.data import DATASETS, dataset_spec, prepare, split_sizes, store
 from .console import app
 
 _DATASET = flags.DEFINE_enum(
-    "dataset", None, list(DATASETS), "The data set to make.", required=True
+    "dataset", None, list(DATASETS), "The data set to prepare.", required=True
 )
-_SOURCE = flags.DEFINE_string("source", None, "Folder or archive that holds it.", required=True)
+_SOURCE = flags.DEFINE_string("source", None, "Folder or archive of its files.", required=True)
 _DATA_DIR = flags.DEFINE_string(
     "data_dir",
     None,
-    "Where the TFDS datasets lie; default: $ALP_REPRO_DATA_DIR, else .tfds in the repository, else "
-    "~/.cache/alp_repro/tfds.",
+    "Folder of the TFDS data sets (default: $ALP_REPRO_DATA_DIR, else .tfds in the checkout, else "
+    "~/.cache/alp_repro/tfds).",
 )
 _SKIP_CORRUPT = flags.DEFINE_bool(
-    "skip_corrupt", False, "Leave corrupt images out (they are recorded) instead of refusing."
+    "skip_corrupt", False, "Leave out corrupt images, and list them, instead of stopping."
 )
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a dataset that is already there.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the data set if it exists.")
 
 
 def main(_: list[str]) -> None:
-    """Prepare the dataset and print what was found."""
+    """Prepare the data set and print what was found."""
     spec = dataset_spec(_DATASET.value)
     data_dir = store.chosen_data_dir(_DATA_DIR.value)
     record = prepare.prepare_from_source(
@@ -55,7 +56,7 @@ def main(_: list[str]) -> None:
 
 
 def cli() -> None:
-    """Console script."""
+    """Run the console script."""
     app.run(main)
 
 

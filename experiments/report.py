@@ -1,9 +1,9 @@
-"""One self-contained HTML page with the verdicts, tables and figures of a scale.
+"""Writes one self-contained HTML page with the verdicts, tables and figures of a scale.
 
     python -m experiments.report --scale=quick
 
-Reads <runs_dir>/<scale>/ and writes <runs_dir>/<scale>/report.html, which names what is missing;
-nothing is computed.
+Reads <runs_dir>/<scale>/ and writes <runs_dir>/<scale>/report.html, which lists what is missing.
+Nothing is trained or attacked.
 """
 
 from __future__ import annotations
@@ -28,15 +28,13 @@ from .running.evaluation_run import image_count
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("runs_dir", "runs", "Folder of all runs.")
-flags.DEFINE_string(
-    "flags_dir", str(settings.default_flags_dir()), "Folder of the rows' flagfiles."
-)
-flags.DEFINE_enum("scale", "quick", settings.SCALES, "Which scale's results.")
-flags.DEFINE_string("out", None, "The page's file (default: report.html in the scale's folder).")
+flags.DEFINE_string("flags_dir", str(settings.default_flags_dir()), "Folder of the flagfiles.")
+flags.DEFINE_enum("scale", "quick", settings.SCALES, "Scale of the results.")
+flags.DEFINE_string("out", None, "File of the page (default: report.html in the scale's folder).")
 
 
 def main(_: list[str]) -> None:
-    """Writes the page."""
+    """Write the page."""
     folder = Path(FLAGS.runs_dir) / FLAGS.scale
     judged, _tables = judge_all(Path(FLAGS.runs_dir), [FLAGS.scale], flags_dir=FLAGS.flags_dir)
     page = report.collect(
@@ -51,7 +49,7 @@ def main(_: list[str]) -> None:
 
 
 def deviations(folder: Path) -> list[str]:
-    """What was trained and evaluated otherwise than in the paper, a line for rows that share it."""
+    """Describe how trainings and evaluations differ from the paper's; equal rows share a line."""
     lines: dict[tuple[str, str], list[str]] = {}
     for dataset, spec in DATASETS.items():
         rows = [
@@ -62,8 +60,7 @@ def deviations(folder: Path) -> list[str]:
         for row in rows:
             run = runs.RunDir(folder / dataset / row)
             changes = training_changes(run, dataset, row, flags_dir=FLAGS.flags_dir)
-            told = in_words(changes)
-            lines.setdefault((spec.title, told), []).append(model_label(dataset, row))
+            lines.setdefault((spec.title, in_words(changes)), []).append(model_label(dataset, row))
         if rows:
             lines[spec.title, _evaluation_changes(dataset, rows[0])] = ["evaluation"]
     return [
@@ -74,7 +71,7 @@ def deviations(folder: Path) -> list[str]:
 
 
 def _evaluation_changes(dataset: str, row: str) -> str:
-    """What the scale changes in the evaluation of a data set; "" for nothing."""
+    """Describe what the scale changes in the evaluation of a data set; "" for nothing."""
     values = settings.row_flags(
         dataset=dataset, row=row, scale=FLAGS.scale, flags_dir=FLAGS.flags_dir
     )
@@ -84,14 +81,14 @@ def _evaluation_changes(dataset: str, row: str) -> str:
         whole = "all " if values.num_images == "all" else ""
         changes.append(f"{whole}{image_count(values)} images (paper {EVALUATION_IMAGES})")
     if values.max_restarts is not None:
-        changes.append(f"at most {values.max_restarts} restarts of an attack")
+        changes.append(f"at most {values.max_restarts} restarts of each attack")
     if dtype != "float32":
         changes.append(f"attacks crafted in {dtype}, judged in float32 (paper float32)")
     return ", ".join(changes)
 
 
 def cli() -> None:
-    """Console script."""
+    """Run the console script."""
     app.run(main)
 
 

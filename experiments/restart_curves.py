@@ -1,9 +1,10 @@
-"""Adversarial accuracy against restarts for all rows of a table; with --training, their training.
+"""Draws adversarial accuracy by restarts for all rows of a table, or their training curves.
 
     python -m experiments.restart_curves --flagfile=flags/tables/table1.cfg --scale=quick
     python -m experiments.restart_curves --flagfile=flags/tables/table1.cfg --training
 
-Nothing is attacked or trained: the results of `experiments.table` are drawn, as far as they go.
+Nothing is attacked or trained: the figure shows the results of `experiments.table`, where they
+exist.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from .console import app
 from .evidence.figure_list import missing_row
 from .flags import settings
 from .running import figure_run
-from .running.rows import make_job, wanted_of
+from .running.rows import make_job, result_query
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,11 +34,11 @@ if TYPE_CHECKING:
 
 FLAGS = flags.FLAGS
 figure_run.define_flags()
-flags.DEFINE_boolean("training", False, "Draw the training curves.")
+flags.DEFINE_boolean("training", False, "Draw training curves instead.")
 
 
 def main(_: list[str]) -> None:
-    """Draws what is there of --rows."""
+    """Draw the existing results of --rows."""
     settings.fill_in_table()
     found, missing = figure_run.finished_runs(FLAGS.rows)
     if FLAGS.training:
@@ -47,7 +48,7 @@ def main(_: list[str]) -> None:
             f"{', '.join(logs)} on {figure_run.data_and_scale()}: accuracy on the training batches "
             "(clean, and on the adversarial images of the training attack) and the weighted terms "
             "of the loss, means over each epoch; accuracy on test images, clean and attacked, "
-            f"where the training looked at them.{_of_averages(found)}"
+            f"where the training measured them.{_of_averages(found)}"
         )
     else:
         figure, caption = _restarts(found, missing)
@@ -58,7 +59,7 @@ def main(_: list[str]) -> None:
 
 
 def _of_averages(found: dict[str, RunDir]) -> str:
-    """What batch norm has to do with the distance of the two clean accuracies; "" without it."""
+    """Explain the distance of the two clean accuracies by batch norm; "" if there is none."""
     if dataset_spec(FLAGS.dataset).model == "lenet":  # it has no batch norm
         return ""
     return (
@@ -68,13 +69,13 @@ def _of_averages(found: dict[str, RunDir]) -> str:
 
 
 def _restarts(found: dict[str, RunDir], missing: list[Missing]) -> tuple[Figure, str]:
-    """The curves of the last column's attack; rows without its result move to `missing`."""
+    """Draw the curves of the last column's attack; rows without its result move to `missing`."""
     records: dict[str, AttackRecord] = {}
     most = 1
     for row in list(found):
         job = make_job(FLAGS, row)
         attack = [column for column in job.columns if not column.ours_only][-1].attack
-        result = results.find_result(job.run, attack, wanted_of(job))
+        result = results.find_result(job.run, attack, result_query(job))
         problem = results.run_problem(job.run, settings.recipe(job.values)) or result.problem
         if problem or result.record is None:
             what = "the attack's result" + (f" ({problem})" if problem else "")
@@ -96,7 +97,7 @@ def _restarts(found: dict[str, RunDir], missing: list[Missing]) -> tuple[Figure,
 
 
 def cli() -> None:
-    """Console script."""
+    """Run the console script."""
     app.run(main)
 
 

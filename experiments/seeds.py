@@ -1,10 +1,10 @@
-"""Mean and range of a table's numbers over trainings that differ in their seed.
+"""Computes mean and range of a table's numbers over trainings that differ in their seed.
 
     python -m experiments.table --table=1 --scale=seeds --only=clp,lsq --training_seed=1
     python -m experiments.seeds --table=1 --scale=seeds
 
 Reads <runs_dir>/<scale>/seed<n>/tables/ and writes <runs_dir>/<scale>/tables/table<n>_seeds.md,
-.csv and .json. Nothing is computed.
+.csv and .json. Nothing is trained or attacked.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 FLAGS = flags.FLAGS
 flags.DEFINE_string("runs_dir", "runs", "Folder of all runs.")
 settings.define_table()
-flags.DEFINE_enum("scale", "seeds", settings.SCALES, "Which scale's results.")
+flags.DEFINE_enum("scale", "seeds", settings.SCALES, "Scale of the results.")
 
 
 def main(_: list[str]) -> None:
-    """Writes the summary and prints it."""
+    """Write the summary and print it."""
     folder = Path(FLAGS.runs_dir) / FLAGS.scale
     tables = tables_by_seed(folder)
     if not tables:
         raise InputError(
-            f"{folder} has no {table_title(FLAGS.table)} of any seed: make them with "
-            f"{table_command(FLAGS.table, FLAGS.scale)} --training_seed=0, 1 and so on"
+            f"{folder} has no table {FLAGS.table} of any seed: make one for each seed with "
+            f"{table_command(FLAGS.table, FLAGS.scale)} --training_seed=0 (then 1, 2, …)"
         )
     found = summary(folder, tables)
     file = spread.spread_file(folder, FLAGS.table)
@@ -57,7 +57,7 @@ def main(_: list[str]) -> None:
 
 
 def tables_by_seed(folder: Path) -> dict[int, StoredTable]:
-    """The tables of --table in a scale's folder by their seed."""
+    """Return the tables of --table in a scale's folder by their seed."""
     found = {}
     for place in folder.glob(f"{settings.SEED_FOLDER}*"):
         seed = place.name[len(settings.SEED_FOLDER) :]
@@ -71,7 +71,7 @@ def tables_by_seed(folder: Path) -> dict[int, StoredTable]:
 
 
 def summary(folder: Path, tables: dict[int, StoredTable]) -> Spread:
-    """The tables' numbers over their seeds."""
+    """Return the mean and range of the tables' numbers over their seeds."""
     rows = spread.spread_rows(tables)
     one = tables[min(tables)]
     seeds, images = ", ".join(map(str, sorted(tables))), one.columns[0].images
@@ -91,14 +91,14 @@ def summary(folder: Path, tables: dict[int, StoredTable]) -> Spread:
 
 
 def epochs_of(folder: Path, table: TableName, row: SpreadRow) -> int | None:
-    """Epochs of a row's trainings, by the first one's recipe."""
+    """Return the epochs of a row's trainings, from the first one's recipe."""
     runs_dir = folder / f"{settings.SEED_FOLDER}{row.seeds[0]}" / load_paper_table(table).dataset
     description = runs.describe(RunDir(runs_dir / row.row))
     return (description.recipe or {}).get("epochs")
 
 
 def cli() -> None:
-    """Console script."""
+    """Run the console script."""
     app.run(main)
 
 

@@ -1,13 +1,14 @@
-"""One of the paper's tables: trains and evaluates what is missing, prints ours beside the paper's.
+"""Reproduces one of the paper's tables: trains and attacks what is missing, and prints the table.
 
     python -m experiments.table --table=1 --scale=quick
     python -m experiments.table --table=1 --scale=quick --only=clp,lsq
     python -m experiments.table --table=1 --scale=quick --show
     python -m experiments.table --table=followups --scale=followups    # what came after the paper
 
-Each row is printed as soon as it is known; the whole table is written as Markdown, CSV and JSON to
-<runs_dir>/<scale>/tables/, but with --show, which writes nothing; rows of it that --rows leaves out
-stay as they are. It can be stopped at any time and started again.
+Our numbers stand beside the paper's. Each row is printed as soon as it is complete; the whole table
+is written as Markdown, CSV and JSON to <runs_dir>/<scale>/tables/, unless --show is given. Rows of
+a stored table that --rows leaves out are kept. The command can be stopped at any time; run it again
+to resume.
 """
 
 from __future__ import annotations
@@ -30,13 +31,15 @@ from alp_repro.reporting.table_names import TableName, is_papers, table_stem, ta
 from alp_repro.reporting.tables import Column, PaperTable, TableRow
 
 from .console import app
+from .console.commands import command
 from .console.display import Display, duration
+from .evidence.deviations import in_words
 from .flags import settings
 from .running import cluster_run, devices, estimates, shares
 from .running.cluster_run import Compute, computing, rows_on
 from .running.row_tasks import RowHere, RowTask, table_arguments
-from .running.rows import Job, make_job, table_of, wanted_of
-from .running.shares import share_of
+from .running.rows import Job, make_job, result_query, table_of
+from .running.shares import row_parallelism
 from .running.training_run import lacks_start
 
 if TYPE_CHECKING:
@@ -51,18 +54,18 @@ cluster_run.define_flags()
 
 
 def main(_: list[str]) -> None:
-    """Makes, or with --show only prints, the table of --table at --scale."""
+    """Compute the table of --table at --scale, or with --show only print it."""
     settings.fill_in_table()
     paper = table_of(FLAGS)
     wanted = chosen_rows()
     with contextlib.ExitStack() as stack:
-        # Devices come before anything touches one.
+        # Devices are chosen before one is used.
         work = None if FLAGS.show else stack.enter_context(working(len(wanted)))
         jobs = [make_job(FLAGS, row) for row in FLAGS.rows]
         heading = scale_heading(paper, jobs)
         print(heading, flush=True)
         if work:
-            to_keep(paper, jobs)  # what is refused is refused before the work
+            to_keep(paper, jobs)  # raises its errors before the work
         failed = make(paper, [job for job in jobs if job.row in wanted], work) if work else []
     found = [row_of(paper, job) for job in jobs]
     seeds = spread_of(paper)
@@ -74,15 +77,15 @@ def main(_: list[str]) -> None:
         printed=is_papers(paper.number),
     )
     print(f"\n{text}")
-    if not FLAGS.show:  # other rows or columns than those of the stored table may be shown
+    if not FLAGS.show:  # which may show other rows or columns than the stored table's
         print(write(paper, found, jobs, seeds))
     if failed:
-        raise InputError(f"not done, for the reasons told above: {', '.join(failed)}")
+        raise InputError(f"failed, for the reasons above: {', '.join(failed)}")
 
 
 @dataclasses.dataclass(frozen=True)
-class Work:
-    """How the rows are made: on what, how many at a time, and with how many cores each."""
+class RowExecution:
+    """How rows are computed: on what, how many in parallel, and with how many cores each."""
 
     compute: Compute
     at_a_time: int
@@ -90,36 +93,36 @@ class Work:
 
 
 @contextlib.contextmanager
-def working(count: int) -> Iterator[Work]:
-    """What --jobs or --ray say for so many rows."""
+def working(count: int) -> Iterator[RowExecution]:
+    """Yield how to compute `count` rows, by --jobs or --ray."""
     if FLAGS.ray is not None:
         with computing(FLAGS) as compute:
             assert compute.cluster is not None
-            yield Work(compute, compute.cluster.slots, None)
+            yield RowExecution(compute, compute.cluster.slots, None)
         return
-    share = share_of(FLAGS, count)
+    share = row_parallelism(FLAGS, count)
     with computing(FLAGS, threads=share.threads) as compute:
-        yield Work(compute, share.jobs, share.threads)
+        yield RowExecution(compute, share.jobs, share.threads)
 
 
 def columns_of(jobs: list[Job]) -> list[Column]:
-    """What heads the adversarial columns of all rows."""
+    """Return the adversarial columns, as the heads of all rows."""
     return [Column.of_rows(columns) for columns in zip(*(j.columns for j in jobs), strict=True)]
 
 
 def write(paper: PaperTable, found: list[TableRow], jobs: list[Job], seeds: Spread | None) -> str:
-    """Writes the table's files; what to tell of it."""
+    """Write the table's files; return a line about them."""
     folder = settings.scale_folder(FLAGS) / "tables"
-    wanted = wanted_of(jobs[0])
-    columns, stored, told = columns_of(jobs), to_keep(paper, jobs), ""
+    wanted = result_query(jobs[0])
+    columns, stored, kept = columns_of(jobs), to_keep(paper, jobs), ""
     if stored is not None:
         made = [row.row for row in found]
         found, columns = with_kept_rows(found, columns, stored, paper)
         jobs = [*jobs, *described_jobs([row.row for row in found if row.row not in made])]
-        told = f" (kept: {', '.join(row.row for row in found if row.row not in made)})"
+        kept = f" (kept: {', '.join(row.row for row in found if row.row not in made)})"
     details = {"table": paper.number, "scale": FLAGS.scale, **runs.provenance()}
     images = wanted.digest(wanted.num_images)
-    if images is not None:  # unknown where the data set was not prepared: that takes nothing back
+    if images is not None:  # it is None if the data set is not prepared
         details["images"] = images
     table_files.write_table(
         folder,
@@ -131,11 +134,11 @@ def write(paper: PaperTable, found: list[TableRow], jobs: list[Job], seeds: Spre
         spread=seeds,
         printed=is_papers(paper.number),
     )
-    return f"written: {folder}/{table_stem(paper.number)}.md, .csv, .json{told}"
+    return f"written: {folder}/table{paper.number}.md, .csv, .json{kept}"
 
 
 def to_keep(paper: PaperTable, jobs: list[Job]) -> StoredTable | None:
-    """The stored table, if it has rows that are not asked for now; they are kept.
+    """Return the stored table if it has rows to keep, which are not requested now.
 
     Raises:
       InputError: it cannot be read, or is of other images.
@@ -147,18 +150,18 @@ def to_keep(paper: PaperTable, jobs: list[Job]) -> StoredTable | None:
     stored = stored_tables.read_table(file)
     if asked >= {row.row for row in stored.rows}:
         return None
-    wanted = wanted_of(jobs[0])
+    wanted = result_query(jobs[0])
     images = wanted.digest(wanted.num_images)
     if None not in (images, stored.images) and images != stored.images:
         raise InputError(
-            f"{file} has rows of other images, which cannot stand beside these: make all its rows, "
-            "or move it away"
+            f"{file} has rows of other images, which cannot be combined with these: compute all of "
+            "its rows, or move it away"
         )
     return stored
 
 
 def described_jobs(rows: list[str]) -> list[Job]:
-    """Those of kept rows that are described somewhere; others may be of a folder of flags past."""
+    """Return the jobs of kept rows, except rows that no longer have a flagfile."""
     found = []
     for row in rows:
         with contextlib.suppress(InputError):
@@ -167,27 +170,28 @@ def described_jobs(rows: list[str]) -> list[Job]:
 
 
 def chosen_rows() -> list[str]:
-    """The rows to work on: --only, or all.
+    """Return the rows to compute: --only, or all.
 
     Raises:
-      InputError: --only names a row that the table has not.
+      InputError: --only names a row that the table does not have.
     """
     for row in FLAGS.only:
         if row not in FLAGS.rows:
             raise InputError(
-                f"unknown row {row!r}: {table_title(FLAGS.table)} has {', '.join(FLAGS.rows)}"
+                f"unknown row {row!r} of {table_title(FLAGS.table)}: expected one of "
+                f"{', '.join(FLAGS.rows)}"
             )
     return FLAGS.only or FLAGS.rows
 
 
 def scale_heading(paper: PaperTable, jobs: list[Job]) -> str:
-    """The table's name and scale, and below it what the scale changes of the paper's settings."""
+    """Return the table's heading: its name and scale, and the changes of the paper's settings."""
     lines = [f"{table_title(paper.number)}, {FLAGS.dataset}, scale {FLAGS.scale}"]
     values = jobs[0].values
-    restarts = _told_by_row([job.values.max_restarts for job in jobs], jobs)
+    restarts = _by_row([job.values.max_restarts for job in jobs], jobs)
     if restarts:
         restarts = f", at most {restarts} restarts"
-    images = f"{_told_by_row([job.columns[0].images for job in jobs], jobs)} evaluation images"
+    images = f"{_by_row([job.columns[0].images for job in jobs], jobs)} evaluation images"
     if values.num_images == "all":
         images = f"all {images} of the {dataset_spec(FLAGS.dataset).test_split} split"
     lines.append(
@@ -201,19 +205,14 @@ def scale_heading(paper: PaperTable, jobs: list[Job]) -> str:
         as_printed = settings.row_flags(
             dataset=FLAGS.dataset, row=job.row, scale=None, flags_dir=FLAGS.flags_dir
         )
-        unset = {"model_width": "full", "train_images": "all"}
         changed = settings.changes(settings.recipe(as_printed), settings.recipe(job.values))
-        text = ", ".join(
-            f"{key} {after} (paper {unset.get(key, 'none') if before is None else before})"
-            for key, (before, after) in changed.items()
-        )
-        by_change.setdefault(text or "the paper's settings", []).append(job.row)
+        by_change.setdefault(in_words(changed) or "the paper's settings", []).append(job.row)
     lines += [f"{', '.join(rows)}: {text}" for text, rows in by_change.items()]
     return "\n".join([lines[0], *(f"- {line}" for line in lines[1:])])
 
 
-def _told_by_row(counts: list[int | None], jobs: list[Job]) -> str:
-    """A count of every row (None: no bound): once, or with the rows that have it; "": no bounds."""
+def _by_row(counts: list[int | None], jobs: list[Job]) -> str:
+    """Describe a count of each row (None: no bound), with the rows if it differs; "": no bounds."""
     rows: dict[int | None, list[str]] = {}
     for count, job in zip(counts, jobs, strict=True):
         rows.setdefault(count, []).append(job.row)
@@ -222,18 +221,19 @@ def _told_by_row(counts: list[int | None], jobs: list[Job]) -> str:
     return ", ".join(f"{count or 'all'} ({', '.join(names)})" for count, names in rows.items())
 
 
-def make(paper: PaperTable, jobs: list[Job], work: Work) -> list[str]:
-    """Trains and attacks what is missing, prints each row as it ends; returns those that failed."""
+def make(paper: PaperTable, jobs: list[Job], work: RowExecution) -> list[str]:
+    """Compute what is missing, and print each row as it ends; return the rows that failed."""
     for job in jobs:
         if lacks_start(job.values, job.run):
             print(
-                f"{job.row}: left out; it is fine-tuned, from --init_from=RUN_FOLDER_OR_MODEL, "
-                f"or imported by experiments.import_checkpoint into --run_dir={job.run.path}"
+                f"{job.row}: skipped, since it is fine-tuned: expected "
+                "--init_from=RUN_FOLDER_OR_MODEL, or a model imported by "
+                f"{command('import_checkpoint')} with --run_dir={job.run.path}"
             )
     jobs = [job for job in jobs if not lacks_start(job.values, job.run)]
     missing = {job.row: job for job in jobs if not row_of(paper, job).complete}
-    clock = estimates.Clock({}, work.at_a_time)
-    # Nothing is foretold of GPUs that this process does not use.
+    clock = estimates.TimeLeft({}, work.at_a_time)
+    # GPUs that this process does not use cannot be timed.
     if missing and jobs[0].values.estimate and not FLAGS.gpus_per_task:
         todo = list(missing.values())
         clock = estimates.announce(todo, work.compute.devices, at_a_time=work.at_a_time)
@@ -260,8 +260,10 @@ def make(paper: PaperTable, jobs: list[Job], work: Work) -> list[str]:
     return failed
 
 
-def ends(todo: list[Job], work: Work, display: Display) -> Generator[tasks.Ended, None, None]:
-    """Makes rows, so many at a time, and yields them as they end.
+def ends(
+    todo: list[Job], work: RowExecution, display: Display
+) -> Generator[tasks.Ended, None, None]:
+    """Compute rows, several in parallel, and yield them as they end.
 
     A row that starts from the model of another one comes after it.
     """
@@ -278,12 +280,12 @@ def ends(todo: list[Job], work: Work, display: Display) -> Generator[tasks.Ended
             yield from rows_here(several, work, display)
 
 
-# What a row's process would otherwise import each time anew, after the kernels are chosen.
+# Modules that each row's process would otherwise import again, after the kernels are chosen.
 _HEAVY = ("tensorflow", "alp_repro.training.train")
 
 
-def rows_here(several: list[Job], work: Work, display: Display) -> Iterator[tasks.Ended]:
-    """Makes rows on this machine."""
+def rows_here(several: list[Job], work: RowExecution, display: Display) -> Iterator[tasks.Ended]:
+    """Compute rows on this machine."""
 
     def tell(task: tasks.Task, status: tasks.Status) -> None:
         display.tell(task.name, status)
@@ -306,13 +308,13 @@ def rows_here(several: list[Job], work: Work, display: Display) -> Iterator[task
 
 
 def row_of(paper: PaperTable, job: Job) -> TableRow:
-    """The row as far as it is on disk."""
-    row = tables.table_row(paper, job.row, job.run, job.columns, wanted=wanted_of(job))
+    """Return the row as far as it is on disk."""
+    row = tables.table_row(paper, job.row, job.run, job.columns, wanted=result_query(job))
     return stored_tables.beside_long_run(row, job.columns, long_run(paper.number, job.scale))
 
 
 def spread_of(paper: PaperTable) -> Spread | None:
-    """How much its numbers move between trainings, if that was made in the same folder of runs."""
+    """Return how much the numbers vary between trainings, if --runs_dir has that."""
     if FLAGS.training_seed is not None or FLAGS.scale == spread.SCALE:
         return None
     return spread.spread_beside(Path(FLAGS.runs_dir), paper.number)
@@ -320,7 +322,7 @@ def spread_of(paper: PaperTable) -> Spread | None:
 
 @functools.cache
 def long_run(number: TableName, scale: str) -> StoredTable | None:
-    """The published table, beside any other scale's."""
+    """Return the published table, to stand beside that of any other scale."""
     found = stored_tables.shipped_table(number)
     return None if found is None or found.scale == scale else found
 

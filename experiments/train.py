@@ -1,11 +1,11 @@
-r"""Trains one model into its run folder; a training that was stopped goes on.
+r"""Trains one model into its run folder, or resumes its training.
 
     python -m experiments.train --flagfile=flags/mnist/clp.cfg
     python -m experiments.train --dataset=mnist --row=mine --regularizer=alp \
         --regularizer_weight=0.5 --adversarial_fraction=0.5 --train_eps=76.5 --train_eps_iter=10 \
         --train_nb_iter=10 --epochs=5
 
-A row's flagfile holds the paper's full settings; later flags override it.
+A row's flagfile holds the paper's full settings; flags after it override them.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ flags.DEFINE_boolean("tensorboard", False, "Write TensorBoard event files to the
 
 
 def main(_: list[str]) -> None:
-    """Trains --row."""
-    with computing(FLAGS) as compute:  # before anything touches a device
-        settings.recipe(FLAGS)  # contradictions are told before anything is loaded
+    """Train --row."""
+    with computing(FLAGS) as compute:  # before a device is used
+        settings.recipe(FLAGS)  # reports contradictions before anything is loaded
         run = settings.run_dir(FLAGS)
         if run.finished:
-            print(f"{run.model} is there already")
+            print(f"{run.model} exists already")
         elif compute.cluster is not None:
             train_on(compute, FLAGS)
         train_row(FLAGS, compute.devices, tensorboard=FLAGS.tensorboard)
@@ -41,7 +41,7 @@ def main(_: list[str]) -> None:
 
 
 def cli() -> None:
-    """Console script."""
+    """Run the console script."""
     app.run(main)
 
 

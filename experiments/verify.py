@@ -1,14 +1,17 @@
-r"""Attacks the published models afresh and compares with the published results, image by image.
+r"""Attacks the published models again, and compares with the published results image by image.
 
     python -m experiments.verify
     python -m experiments.verify --rows=clp,lsq --strong_images=50
 
-Of each run in <results_dir>/published/<dataset>/: the model's hash, that its results say what the
-tables say, every attack's first restart on all its images, and every restart of `strong` on the
-first --strong_images. A processor with other instructions rounds otherwise, which may turn a few
-images: up to --tolerance of them are printed and let pass. On a processor that cannot multiply
-bfloat16 the attacks are crafted in float32, and their accuracies are compared within the same
-tolerance. More end with exit code 1, what is missing or damaged with 2.
+For each run in <results_dir>/published/<dataset>/, it checks the model's hash and that the tables'
+numbers follow from the results, and repeats the first restart of each attack on all its images, and
+all restarts of `strong` on the first --strong_images.
+
+Another processor may round differently, which changes the outcome of a few images: differences are
+printed, and up to --tolerance of the images may differ. On a processor without bfloat16
+instructions the attacks are crafted in float32, and accuracies are compared instead, with the same
+tolerance.
+Exit codes: 1 for a larger difference, 2 for missing or damaged results.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from alp_repro.reporting import stored_tables
 from alp_repro.tasks import Status
 
 from .console import app
-from .console.display import Display, duration
+from .console.display import Display, attack_progress, duration
 from .running import devices
 
 if TYPE_CHECKING:
@@ -42,9 +45,13 @@ if TYPE_CHECKING:
 FLAGS = flags.FLAGS
 _RESULTS = flags.DEFINE_string("results_dir", None, "Folder of the published results.")
 _DATASET = flags.DEFINE_enum("dataset", "mnist", list(DATASETS), "Data set.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the TFDS datasets (default: README).")
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Folder of the TFDS data sets (default: see README)."
+)
 _ROWS = flags.DEFINE_list("rows", [], "Rows to check. Default: all.")
-_STRONG = flags.DEFINE_integer("strong_images", 200, "Images that `strong` attacks.", lower_bound=1)
+_STRONG = flags.DEFINE_integer(
+    "strong_images", 200, "Number of images to attack with `strong`.", lower_bound=1
+)
 _TOLERANCE = flags.DEFINE_float(
     "tolerance", 0.02, "Share of a result's images that may differ.", lower_bound=0, upper_bound=1
 )
@@ -54,21 +61,29 @@ EXIT_DIFFERS = 1
 
 
 def main(_: list[str]) -> int:
-    """Checks every row; returns 1 where one differs by more than the tolerance."""
+    """Check every row; return 1 if one differs by more than the tolerance."""
     results = Path(_RESULTS.value) if _RESULTS.value else shipped.folder("results")
     rows = _ROWS.value or rows_of(results)
     for row in rows:
         stored_tables.check_published(results, f"{_DATASET.value}/{row}")
-    devices.choose()  # what is refused is refused before TensorFlow is imported
+    devices.choose()  # after the checks above, which need no TensorFlow
     test = load_split(_DATASET.value, "test", data_dir=_DATA_DIR.value)
     dtype: Dtype | None = None if resolve_dtype("auto") == "bfloat16" else "float32"
     if dtype:
         print(
-            "this processor does not multiply bfloat16: attacks are crafted in float32, and "
-            "accuracies are compared, not single images"
+            "this processor has no bfloat16 instructions: attacks are crafted in float32, and "
+            "accuracies are compared instead of single images"
         )
     started, wrong, compared = time.monotonic(), 0, 0
-    clock = Clock([f"{_DATASET.value}/{row}" for row in rows], results)
+    clock = VerificationTimeLeft(
+        sum(
+            gradients_of(record)
+            for row in rows
+            for record in published.records_of(
+                published.published_run(f"{_DATASET.value}/{row}", folder=results)
+            )
+        )
+    )
     with Display(clock.left) as display:
         for row in rows:
             display.print(f"{row}:")
@@ -86,37 +101,41 @@ def main(_: list[str]) -> int:
     return 0
 
 
-class Clock:
-    """How long the rest takes, by the gradients that the published records took."""
+class VerificationTimeLeft:
+    """The remaining time, from the gradients that the published records took."""
 
-    def __init__(self, names: list[str], results: Path) -> None:
-        """Read how much there is to do."""
-        records = [
-            record
-            for name in names
-            for record in published.records_of(published.published_run(name, folder=results))
-        ]
-        self._left = sum(published.gradients_again(r, **extent(r)) for r in records)
+    def __init__(self, gradients: int) -> None:
+        """Start with the number of gradients of all results."""
+        self._left = gradients
+        self._done, self._seconds, self._started = 0, 0.0, time.monotonic()
         self._now: Progress | None = None
 
     def report(self, progress: Progress) -> None:
-        """Take note of the attack at work."""
+        """Record the progress of the running attack."""
         self._now = progress
 
-    def ended(self, record: AttackRecord) -> None:
-        """Take note that a record has been compared."""
-        self._left -= published.gradients_again(record, **extent(record))
+    def ended(self, gradients: int) -> None:
+        """Record that a result of this many gradients has been compared."""
+        self._left, self._done = self._left - gradients, self._done + gradients
+        self._seconds = time.monotonic() - self._started
 
     def left(self, _running: float = 0.0) -> str:
-        """Return the time that is left; empty before the first batch."""
+        """Return the remaining time in words; "" before the first batch.
+
+        Small last batches of one attack are slow, so it is the speed of all results so far that
+        counts, as soon as there is one.
+        """
         if self._now is None or not self._now.gradients_per_second:
             return ""
-        seconds = max(self._left / self._now.gradients_per_second, self._now.seconds_left)
-        return f"about {duration(seconds)} left"
+        if not self._done:
+            return f"about {duration(self._left / self._now.gradients_per_second)} left"
+        since = time.monotonic() - self._started - self._seconds
+        seconds = self._left * self._seconds / self._done - since
+        return f"about {duration(max(seconds, 1.0))} left"
 
 
 def rows_of(results: Path) -> list[str]:
-    """The rows that are published for --dataset.
+    """Return the published rows of --dataset.
 
     Raises:
       InputError: there are none.
@@ -124,7 +143,7 @@ def rows_of(results: Path) -> list[str]:
     folder = results / published.SCALE / _DATASET.value
     rows = sorted(file.parent.name for file in folder.glob("*/recipe.json"))
     if not rows:
-        raise InputError(f"{folder} holds no published runs: name another --results_dir")
+        raise InputError(f"{folder} has no published runs: choose another --results_dir")
     return rows
 
 
@@ -133,13 +152,20 @@ def checked(
     results: Path,
     test: Images,
     dtype: Dtype | None,
-    clock: Clock,
+    clock: VerificationTimeLeft,
     display: Display,
 ) -> Iterator[Comparison]:
-    """Yield what the attacks on one published model do afresh, crafted in `dtype` (None: theirs).
+    """Repeat the attacks on one published model, and yield the comparisons.
+
+    Args:
+      name: "<dataset>/<row>".
+      results: the folder of the published results.
+      test: the test split.
+      dtype: to craft in; None: that of each result.
+      clock, display: told of the progress.
 
     Raises:
-      InputError: the model or a result is missing, damaged or of something else.
+      InputError: the model or a result is missing, damaged or of another model.
     """
     model = published.load_published(name, folder=results)
     run = published.published_run(name, folder=results)
@@ -147,28 +173,26 @@ def checked(
 
         def report(progress: Progress) -> None:
             clock.report(progress)
-            display.tell(name, Status(described(progress)))
+            display.tell(name, Status(attack_progress(progress)))
 
         # Attacks in float32 stay so everywhere.
         crafted_as = dtype if record.settings["attack"]["dtype"] != "float32" else None
         yield published.attack_again(
             model, test, record, **extent(record), dtype=crafted_as, report=report
         )
-        clock.ended(record)
+        clock.ended(gradients_of(record))
+    display.ended(name)
 
 
-def described(progress: Progress) -> str:
-    """Return the state of an attack in a few words."""
-    return (
-        f"restart {min(progress.restarts_done + 1, progress.restarts)} of {progress.restarts}, "
-        f"{progress.standing} of {progress.images} images standing"
-    )
+def gradients_of(record: AttackRecord) -> int:
+    """Return the number of gradients that repeating a result takes, if the same images break."""
+    return published.gradients_again(record, **extent(record))
 
 
 def extent(record: AttackRecord) -> dict[str, int]:
-    """How much of a result is made afresh: all of `strong` on some images, one restart of others.
+    """Return how much of a result to repeat: all of `strong` on some images, or one restart.
 
-    A record has as many restarts as its image that stands longest has seen.
+    A record has as many restarts as the image that survived longest.
     """
     if isinstance(record.attack, Ensemble):
         return {"restarts": int(np.max(record.next_restart)), "num_images": _STRONG.value}
@@ -176,7 +200,7 @@ def extent(record: AttackRecord) -> dict[str, int]:
 
 
 def cli() -> None:
-    """Console script."""
+    """Run the console script."""
     app.run(main)
 
 

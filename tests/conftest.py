@@ -38,7 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
 LONG = (
     *("test_table.py", "test_readme.py", "test_cluster_faults.py", "test_installed.py"),
     *("test_indicators.py", "test_gates.py", "test_programs.py", "test_restarts.py"),
-    *("test_train.py", "test_strategies.py", "test_evaluate.py", "test_budget.py"),
+    *("test_train.py", "test_strategies.py", "test_evaluate.py", "test_phases.py"),
 )
 
 

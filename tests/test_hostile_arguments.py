@@ -114,7 +114,7 @@ TRAINING = [
     ({"recipe": dataclasses.replace(RECIPE, dataset="x")}, "unknown dataset"),
     ({"run": "folder"}, "run is a str: expected a RunDir"),
     ({"run": RunDir(Path("a\0b"))}, "NUL"),
-    ({"run": RunDir(Path("x" * 5000))}, "longer than"),
+    ({"run": RunDir(Path("x" * 5000))}, "5000 characters"),
     ({"data": None}, "data is a NoneType"),
     ({"data": changed(images=PAIR.images[:0], labels=PAIR.labels[:0])}, "n > 0"),
     ({"data": changed(images=PAIR.images[:, :27])}, "expected .n, 28, 28, 1"),

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import LONG
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -74,7 +76,11 @@ def test_make_test_all_leaves_nothing_out() -> None:
     assert "make test-all\n" in (ROOT / ".ci/run").read_text(encoding="utf-8")
 
 
-def test_every_test_file_that_make_names_is_there() -> None:
-    named = re.findall(r"(?<=[ \t])tests/\S+", (ROOT / "Makefile").read_text(encoding="utf-8"))
-    assert "tests/attacks" in named
-    assert not [name for name in named if not (ROOT / name).exists()]
+def test_the_files_that_are_named_are_there() -> None:
+    """Of the numeric set, and of the order of the tests."""
+    (command,) = dry_run("test-numeric")
+    named = [word for word in command.split() if word.startswith("tests/")]
+    assert len(named) > 4
+    assert [name for name in named if not (ROOT / name).exists()] == []
+    files = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    assert set(LONG) <= files

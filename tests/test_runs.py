@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import pytest
 
-from alp_repro import evaluation, files, runs
+from alp_repro import evaluation, files, runs, shipped
 from alp_repro.classifiers.load import load_function_or_model
 from alp_repro.errors import InputError
 from tests.small_model import IMAGE_SHAPE, small_model
@@ -130,8 +130,8 @@ def test_arrays_are_written_where_the_clock_stands_before_1980(
     monkeypatch.setattr(time, "time", lambda: 0.0)
     arrays = {"a": np.arange(3), "b": np.array("text"), "c": np.float64(2)}
     files.write_arrays(tmp_path / "x.npz", arrays, settings={"n": 1})
-    with files.reading_arrays(tmp_path / "x.npz", what="file") as found:
-        assert files.note(found, "settings") == {"n": 1}
+    with files.open_arrays(tmp_path / "x.npz", what="file") as found:
+        assert files.read_note(found, "settings") == {"n": 1}
         for name, value in arrays.items():
             np.testing.assert_array_equal(found[name], value)
     with pytest.raises(InputError, match=r"m.keras.*clock"):
@@ -140,7 +140,7 @@ def test_arrays_are_written_where_the_clock_stands_before_1980(
 
 @pytest.mark.parametrize(
     ("path", "words"),
-    [("~nosuch/x", "nobody has"), ("a\0b", "NUL"), ("x" * 5000, "5000 characters")],
+    [("~nosuch/x", "no user has"), ("a\0b", "NUL"), ("x" * 5000, "5000 characters")],
 )
 def test_paths_that_no_file_has_are_one_line(path: str, words: str) -> None:
     for read in (files.expanded, runs.load_model, evaluation.load_record, load_function_or_model):
@@ -181,13 +181,13 @@ def test_json_comes_back(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "a.json"
     value = {"name": "λ", "drops": (80, 90), "none": None}
     files.write_json(path, value)
-    assert files.read_json(path) == files.plain(value) == {**value, "drops": [80, 90]}
+    assert files.read_json(path) == files.as_json_data(value) == {**value, "drops": [80, 90]}
 
 
 @pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\xff\xfe"])
 def test_damaged_json_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.json"
-    with pytest.raises(InputError, match=r"a\.json is not there"):
+    with pytest.raises(InputError, match=r"a\.json does not exist"):
         files.read_json(path)
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"a\.json is damaged") as caught:
@@ -211,7 +211,7 @@ def test_a_damaged_or_foreign_model_file_is_refused_in_one_line(
     tmp_path: Path, model: keras.Model
 ) -> None:
     path = tmp_path / "model.keras"
-    with pytest.raises(InputError, match="not there: train the model first"):
+    with pytest.raises(InputError, match="does not exist: train the model first"):
         runs.load_model(path)
     runs.save_model(path, model)
     whole = path.read_bytes()
@@ -256,7 +256,9 @@ def test_a_model_file_with_code_in_it_is_refused(tmp_path: Path) -> None:
         [keras.Input(IMAGE_SHAPE), keras.layers.Lambda(lambda x: x), keras.layers.Flatten()]
     )
     runs.save_model(path, model)
-    with pytest.raises(InputError, match=r"model\.keras holds no Keras model") as caught:
+    with pytest.raises(
+        InputError, match=r"no Keras model could be loaded from .*model\.keras"
+    ) as caught:
         runs.load_model(path)
     assert "\n" not in str(caught.value)
 
@@ -289,6 +291,17 @@ def test_provenance_is_plain_data(tmp_path: Path) -> None:
     assert json.loads(json.dumps(found)) == found
     assert {"date", "command", "revision", "python", "versions", "machine"} <= set(found)
     assert found["versions"]["keras"] == keras.__version__
+
+
+def test_the_command_names_files_of_the_checkout_by_relative_paths(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    root = shipped.checkout()
+    assert root is not None
+    given = [f"{root}/experiments/table.py", f"--runs_dir={root}/results", "--data_dir=/data", "x"]
+    monkeypatch.setattr("sys.argv", given)
+    found = ["experiments/table.py", "--runs_dir=results", "--data_dir=/data", "x"]
+    assert runs.provenance()["command"] == found
 
 
 def test_a_package_in_another_projects_checkout_has_no_revision_of_its(tmp_path: Path) -> None:
@@ -343,12 +356,12 @@ def test_a_package_in_another_projects_checkout_has_no_revision_of_its(tmp_path:
 def test_a_model_that_may_not_be_read_is_not_called_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(InputError, match=r"cannot be read \(Is a directory\)"):
+    with pytest.raises(InputError, match=r"could not be read \(Is a directory\)"):
         runs.load_model(tmp_path)
 
     def forbidden(path: Path, mode: str) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "open", forbidden)  # root may read everything
-    with pytest.raises(InputError, match=r"model.keras cannot be read \(Permission denied\)"):
+    with pytest.raises(InputError, match=r"model.keras could not be read \(Permission denied\)"):
         runs.load_model(tmp_path / "model.keras")

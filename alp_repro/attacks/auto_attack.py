@@ -13,7 +13,7 @@ from alp_repro.attacks.phases import Ensemble, Phase
 from alp_repro.attacks.square import Square
 from alp_repro.errors import InputError
 from alp_repro.system.dtypes import Dtype
-from alp_repro.validation.plain_numbers import shown
+from alp_repro.validation.plain_numbers import quoted
 
 Version = Literal["standard", "plus", "rand"]
 _MOST_TARGETS = 9
@@ -55,7 +55,7 @@ def autoattack_parts(
       InputError: another version, or fewer than two classes.
     """
     if classes < 2:
-        raise InputError(f"autoattack classes {shown(classes)}: expected 2 or more")
+        raise InputError(f"autoattack classes {quoted(classes)}: expected 2 or more")
     targets = min(_MOST_TARGETS, classes - 1)
     plain: Loss = "dlr" if classes >= 3 else "margin"
     aimed: Loss = "dlr" if classes >= 4 else "margin"
@@ -78,4 +78,4 @@ def autoattack_parts(
             "APGD-CE": APGD(eps=eps),
             "APGD-DLR": APGD(eps=eps, loss=plain),
         }
-    raise InputError(f"autoattack version={shown(version)}: one of standard, plus, rand")
+    raise InputError(f"autoattack version={quoted(version)}: one of standard, plus, rand")

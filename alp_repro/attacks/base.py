@@ -15,10 +15,12 @@ import numbers
 from collections.abc import Collection, Mapping
 from typing import (
     TYPE_CHECKING,
+    Annotated,
     Any,
     ClassVar,
     Literal,
     NamedTuple,
+    TypeVar,
     get_args,
     get_origin,
     get_type_hints,
@@ -28,15 +30,15 @@ import numpy as np
 
 from alp_repro.errors import InputError
 from alp_repro.system.dtypes import Dtype
-from alp_repro.validation.plain_numbers import shown
+from alp_repro.validation.plain_numbers import quoted
 
 if TYPE_CHECKING:
     import tensorflow as tf
-    from typing_extensions import Self
 
     from alp_repro.attacks.batches import CraftItems
     from alp_repro.models.copies import LogitsFunction
 
+A = TypeVar("A", bound="Attack")
 # How the steps are computed, not which: results in another dtype or by Cleverhans' own loop are
 # compared with the paper's numbers, and say so.
 EXECUTION = ("dtype", "engine")
@@ -162,7 +164,7 @@ class Attack(abc.ABC):
                 object.__setattr__(self, name, _plain(name, value, kind))
             elif get_origin(kind) is Literal and value not in get_args(kind):
                 choices = ", ".join(map(str, get_args(kind)))
-                raise InputError(f"attack {name}={shown(value)}: one of {choices}")
+                raise InputError(f"attack {name}={quoted(value)}: one of {choices}")
         self.check()
 
     def check(self) -> None:
@@ -179,21 +181,21 @@ class Attack(abc.ABC):
                 continue
             if value < 1:
                 raise InputError(
-                    f"attack {field.name} {shown(value)}: a count of 1 or more is needed"
+                    f"attack {field.name} {quoted(value)}: a count of 1 or more is needed"
                 )
             if value > most:
                 raise InputError(
-                    f"attack {field.name} {shown(value)}: more than {most:,} is out of reach"
+                    f"attack {field.name} {quoted(value)}: more than {most:,} is out of reach"
                 )
 
-    def holding(self, **values: Any) -> Self:
+    def holding(self: A, **values: Any) -> A:
         """Return the same attack with a graph's tensors for some of its `numbers`."""
         held = copy.copy(self)
         for name, value in values.items():
             object.__setattr__(held, name, value)
         return held
 
-    def departures(self, *, leaving_out: Collection[str] = ()) -> dict[str, Any]:
+    def non_default_settings(self, *, leaving_out: Collection[str] = ()) -> dict[str, Any]:
         """How this attack differs from the paper's PGD: {setting: value}, sizes on [0, 1].
 
         The paper varies eps, eps_iter, nb_iter and restarts; every other field, whichever there
@@ -212,9 +214,9 @@ class Attack(abc.ABC):
         }
         return {name: value for name, value in found.items() if name not in leaving_out}
 
-    def departures_text(self, *, leaving_out: Collection[str] = ()) -> str:
-        """`departures` in one line as flags write them, sizes on the 0-255 scale; "" for none."""
-        found = self.departures(leaving_out=leaving_out)
+    def non_default_text(self, *, leaving_out: Collection[str] = ()) -> str:
+        """Format `non_default_settings` as flags do, sizes on the 0-255 scale; "" for none."""
+        found = self.non_default_settings(leaving_out=leaving_out)
         return " ".join(f"{name}={self._shown(name, value)}" for name, value in found.items())
 
     @property
@@ -226,7 +228,7 @@ class Attack(abc.ABC):
     def __str__(self) -> str:
         """One line for captions and progress, sizes on the 0-255 scale."""
         words = [self.name, *(f"{VARIED[name]}={text}" for name, text in self.varied.items())]
-        return " ".join([*words, self.departures_text(leaving_out=("method",))]).rstrip()
+        return " ".join([*words, self.non_default_text(leaving_out=("method",))]).rstrip()
 
     def _shown(self, name: str, value: Any) -> str:
         if name in size_settings(type(self)):
@@ -237,7 +239,7 @@ class Attack(abc.ABC):
 
     def to_json(self) -> dict[str, Any]:
         """The settings as results store them; equal for equal attacks, whichever fields come."""
-        departing = self.departures()
+        departing = self.non_default_settings()
         own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         kept = {n: v for n, v in own.items() if n in VARIED or n in FIRST_FORM or n in departing}
         told = {"method": self.name, **self.told_besides(), **kept}
@@ -249,7 +251,7 @@ class Attack(abc.ABC):
         return {}
 
     @classmethod
-    def from_stored(cls, told: Mapping[str, Any]) -> Self:
+    def from_stored(cls: type[A], told: Mapping[str, Any]) -> A:
         """Return the attack of what `to_json` wrote, in this version or before, but the method.
 
         Raises:
@@ -272,11 +274,11 @@ class Attack(abc.ABC):
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
         """For `decoding`: a field of this type is read by the name of its method."""
-        from pydantic_core import core_schema
+        from pydantic import PlainValidator
 
         from alp_repro.attacks.registry import attack_from_json
 
-        return core_schema.no_info_plain_validator_function(attack_from_json)
+        return handler.generate_schema(Annotated[Any, PlainValidator(attack_from_json)])
 
 
 @functools.cache
@@ -304,4 +306,4 @@ def _plain(name: str, value: Any, kind: type) -> Any:
         with contextlib.suppress(OverflowError):
             return float(value)
     needed = {int: "a whole number", float: "a number", bool: "True or False"}[kind]
-    raise InputError(f"attack {name}={shown(value)}: {needed} is needed")
+    raise InputError(f"attack {name}={quoted(value)}: {needed} is needed")

@@ -87,7 +87,7 @@ class PGD(GradientAttack):
                 "they are never computed; success=last works"
             )
         known = ("engine", "target", "random_start")
-        if not self.compiled and (ours := self.departures_text(leaving_out=known)):
+        if not self.compiled and (ours := self.non_default_text(leaving_out=known)):
             raise InputError(
                 f"attack engine=cleverhans: {ours} is ours alone; its "
                 "projected_gradient_descent knows a constant step, the cross-entropy, the last "
@@ -117,7 +117,7 @@ class PGD(GradientAttack):
         done. A setting that is not known here gets a run for each count.
         """
         harmless = ("loss", "target", "random_start", "dtype", "momentum")
-        return not self.departures(leaving_out=harmless)
+        return not self.non_default_settings(leaving_out=harmless)
 
     def craft(self, logits: LogitsFunction, items: CraftItems) -> Crafted:
         """Craft a batch; see `Attack.craft`."""

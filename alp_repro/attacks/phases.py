@@ -232,15 +232,17 @@ class Ensemble:
         ]
         return dataclasses.replace(self, phases=tuple(phases))
 
-    def departures(self, *, leaving_out: Collection[str] = ()) -> dict[str, Any]:
-        """How it differs from the paper's PGD; see `Attack.departures`."""
+    def non_default_settings(self, *, leaving_out: Collection[str] = ()) -> dict[str, Any]:
+        """How it differs from the paper's PGD; see `Attack.non_default_settings`."""
         found = {"method": self.name, "dtype": self.dtype}
         plain = [*leaving_out, *(["dtype"] if self.dtype == "float32" else [])]
         return {name: value for name, value in found.items() if name not in plain}
 
-    def departures_text(self, *, leaving_out: Collection[str] = ()) -> str:
-        """`departures` in one line."""
-        return " ".join(f"{k}={v}" for k, v in self.departures(leaving_out=leaving_out).items())
+    def non_default_text(self, *, leaving_out: Collection[str] = ()) -> str:
+        """`non_default_settings` in one line."""
+        return " ".join(
+            f"{k}={v}" for k, v in self.non_default_settings(leaving_out=leaving_out).items()
+        )
 
     @property
     def varied(self) -> dict[str, str]:
@@ -250,7 +252,7 @@ class Ensemble:
     def __str__(self) -> str:
         """One line for captions and progress."""
         words = [self.name, f"eps={self.eps * 255:g}", f"r={self.restarts}"]
-        return " ".join([*words, self.departures_text(leaving_out=("method",))]).rstrip()
+        return " ".join([*words, self.non_default_text(leaving_out=("method",))]).rstrip()
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; see `Attack.to_json`."""

@@ -29,7 +29,7 @@ from alp_repro.attacks.pgd import PGD, Iterate, PgdRun
 from alp_repro.attacks.phases import Ensemble, Phase
 from alp_repro.attacks.placing import BatchFunction, filled_up, on_replicas
 from alp_repro.attacks.rounding import find_rounding
-from alp_repro.models.copies import LogitsFunction, copy_weights, crafting_copy, logits_function
+from alp_repro.models.copies import LogitsFunction, copy_in_dtype, copy_weights, logits_function
 from alp_repro.models.program_cache import kept_for_models
 from alp_repro.system import kernels
 
@@ -185,7 +185,7 @@ def _compiled(
     source, strategy = model, execution.strategy
     if strategy is not None:
         with strategy.scope():
-            model = crafting_copy(source, "float32")
+            model = copy_in_dtype(source, "float32")
     if attack.dtype == "bfloat16" and not (execution.xla or kernels.multiply_bfloat16()):
         _log.warning(
             "this processor has no instructions that multiply bfloat16 and emulates it, about five "
@@ -193,7 +193,7 @@ def _compiled(
             "and its accuracy differs by chance alone"
         )
     with strategy.scope() if strategy else nullcontext():
-        crafter = crafting_copy(model, attack.dtype) if attack.dtype != "float32" else model
+        crafter = copy_in_dtype(model, attack.dtype) if attack.dtype != "float32" else model
     judge = judge_of(model)
     crafting_logits, clean_logits = logits_function(crafter), logits_function(model)
     rows = find_rounding(

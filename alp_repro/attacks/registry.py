@@ -27,7 +27,7 @@ from alp_repro.attacks.spsa import SPSA
 from alp_repro.attacks.square import Square
 from alp_repro.attacks.turns import Turns
 from alp_repro.errors import InputError
-from alp_repro.validation.plain_numbers import shown
+from alp_repro.validation.plain_numbers import quoted
 
 ENTRY_POINTS = "alp_repro.attacks"
 ATTACKS: dict[str, type[Attack]] = {
@@ -64,7 +64,7 @@ def attack_class(name: str) -> type[Attack]:
             if entry.name == name:
                 register(entry.load())
     if name not in ATTACKS:
-        raise InputError(f"attack: unknown method {shown(name)}; one of {', '.join(ATTACKS)}")
+        raise InputError(f"attack: unknown method {quoted(name)}; one of {', '.join(ATTACKS)}")
     return ATTACKS[name]
 
 
@@ -94,7 +94,7 @@ def attack_from_json(described: Any, *, extra_keys: bool = False) -> Attack:
       InputError: it is no attack.
     """
     if not isinstance(described, Mapping):
-        raise InputError(f"an attack's settings are needed, not {shown(described)}")
+        raise InputError(f"an attack's settings are needed, not {quoted(described)}")
     settings = dict(described)
     attack = attack_class(settings.pop("method", PGD.name))
     if extra_keys:

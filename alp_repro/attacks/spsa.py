@@ -13,8 +13,6 @@ from alp_repro.attacks.draws import Target
 from alp_repro.errors import InputError
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from alp_repro.attacks.batches import CraftItems
     from alp_repro.models.copies import LogitsFunction
 
@@ -67,7 +65,7 @@ class SPSA(Attack):
         return FIRST_FORM
 
     @classmethod
-    def from_stored(cls, told: Mapping[str, Any]) -> Self:
+    def from_stored(cls, told: Mapping[str, Any]) -> SPSA:
         """See `Attack.from_stored`."""
         rate = {"learning_rate": told["eps_iter"]} if "eps_iter" in told else {}
         return super().from_stored({**told, **rate})

@@ -39,7 +39,7 @@ from alp_repro.validation.arguments import (
     checked_instance,
     checked_switch,
 )
-from alp_repro.validation.plain_numbers import number, shown, whole_number
+from alp_repro.validation.plain_numbers import number, quoted, whole_number
 
 if TYPE_CHECKING:
     import keras
@@ -190,13 +190,13 @@ def _checked_attack(eps: Any, attack: Any) -> tuple[float, Attack | Ensemble]:
 
 def _checked_stages(stages: Sequence[Stage], eps: float) -> tuple[Stage, ...]:
     if not isinstance(stages, Sequence) or not all(isinstance(one, Stage) for one in stages):
-        raise InputError(f"stages {shown(stages)}: expected a list of Stage")
+        raise InputError(f"stages {quoted(stages)}: expected a list of Stage")
     for stage in stages:
         if not isinstance(stage.attack, Ensemble):
-            checked_instance(stage.attack, Attack, name=f"the attack of stage {shown(stage.name)}")
+            checked_instance(stage.attack, Attack, name=f"the attack of stage {quoted(stage.name)}")
         if not (isinstance(stage.name, str) and _STAGE_NAME.fullmatch(stage.name)):
             raise InputError(
-                f"stage {shown(stage.name)}: expected a name of letters, digits, _ and -, which a "
+                f"stage {quoted(stage.name)}: expected a name of letters, digits, _ and -, which a "
                 "file can be called"
             )
     names = [stage.name for stage in stages]

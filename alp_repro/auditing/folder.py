@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,7 +54,7 @@ def subject(
         "attack": attack.to_json(),
         "seed": seed,
     }
-    return dict(files.plain(what))
+    return dict(files.as_json_data(what))
 
 
 def claim(folder: Path, subject: dict[str, Any], *, ours: bool) -> None:
@@ -86,3 +88,35 @@ def _results(folder: Path) -> list[str]:
     # Names with a dot are what a process that was killed while writing left behind.
     attacks = sorted(folder.glob("attacks/[!.]*.npz"))
     return found + [str(path.relative_to(folder)) for path in attacks]
+
+
+def write_stage(file: Path, result: Any, *, audit: str) -> None:
+    """Keep the result of a stage, plain data, with whose it is and a digest of it."""
+    files.write_json(file, {"audit": audit, "result": result, "digest": _digest(result)})
+
+
+def read_stage(file: Path, *, audit: str) -> Any | None:
+    """Return what a stage was kept as; None when it was not, or was of another audit.
+
+    Raises:
+      InputError: the file is not as it was written.
+    """
+    if not file.exists():
+        return None
+    found = files.read_json(file)
+    if found.get("audit") != audit:
+        return None
+    result = found.get("result")
+    # Files of a time before there was a digest have none.
+    if found.get("digest") not in (None, _digest(result)):
+        raise InputError(
+            f"{file} is damaged (its digest is not that of its result): remove it to have it made "
+            "again"
+        )
+    return result
+
+
+def _digest(result: Any) -> str:
+    """Return sixteen hex digits that change with anything in plain data."""
+    text = json.dumps(files.as_json_data(result), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -171,7 +171,7 @@ def unit_test(
     if not isinstance(attack, GradientAttack) or attack.draws_noise:
         return None
     cost = planted.gradients(attack)
-    if not work.fits("planted", "The attack unit test", cost, len(chosen)):
+    if not work.fits("planted_examples", "The attack unit test", cost, len(chosen)):
         return None
 
     def compute() -> dict[str, int]:

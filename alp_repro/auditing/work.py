@@ -16,7 +16,7 @@ from alp_repro import evaluation, files, runs
 from alp_repro.attacks import QUERY_COST, Attack, Ensemble, loss_and_gradient
 from alp_repro.auditing import measurements, stages
 from alp_repro.auditing.attacked import Attacked
-from alp_repro.auditing.folder import claim, subject
+from alp_repro.auditing.folder import claim, read_stage, subject, write_stage
 from alp_repro.auditing.kinds import Indicator
 from alp_repro.auditing.result import AttackResult, Audit
 from alp_repro.auditing.stages import Stage
@@ -25,7 +25,7 @@ from alp_repro.classifiers.heads import is_graph
 from alp_repro.errors import InputError
 from alp_repro.evaluation.clean import clean_logits
 from alp_repro.models.copies import logits_function
-from alp_repro.validation.decoding import from_plain, read_json
+from alp_repro.validation.decoding import from_plain
 
 _MOST_ROUNDS = 20
 T = TypeVar("T")
@@ -98,11 +98,7 @@ class Work:
 
     def kept(self, name: str) -> Any | None:
         """What a stage was kept as, None when it was not, or was of another audit."""
-        path = self.folder / "stages" / f"{name}.json"
-        if not path.exists():
-            return None
-        found = read_json(path)
-        return found.get("result") if found.get("audit") == self._identity else None
+        return read_stage(self.folder / "stages" / f"{name}.json", audit=self._identity)
 
     def once(self, name: str, kind: type[T], compute: Callable[[], T]) -> T:
         """The result of a small stage, plain data of this type: read, or computed and kept."""
@@ -125,8 +121,8 @@ class Work:
 
     def keep(self, name: str, result: Any) -> None:
         """Notes that a stage is done, so that it takes no time again."""
-        value = {"audit": self._identity, "result": result}
-        files.write_json(self.folder / "stages" / f"{name}.json", value)
+        file = self.folder / "stages" / f"{name}.json"
+        write_stage(file, result, audit=self._identity)
 
     # --- time
 

@@ -17,7 +17,7 @@ from alp_repro.classifiers.pixels import UNIT_PIXELS, PixelScale
 from alp_repro.errors import InputError, exits_refused, reason
 from alp_repro.models.probes import probe_images
 from alp_repro.validation.arguments import checked_instance
-from alp_repro.validation.plain_numbers import shown, whole_number
+from alp_repro.validation.plain_numbers import quoted, whole_number
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -97,7 +97,7 @@ def as_classifier(
 
 def _checked_shape(image_shape: Any) -> ImageShape:
     if not isinstance(image_shape, list | tuple) or len(image_shape) != 3:
-        raise InputError(f"image_shape {shown(image_shape)}: expected (height, width, channels)")
+        raise InputError(f"image_shape {quoted(image_shape)}: expected (height, width, channels)")
     names = ("height", "width", "number of channels")
     height, width, channels = (
         whole_number(side, name=f"image_shape: {name}", low=1, high=MOST_PIXELS)

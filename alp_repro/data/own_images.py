@@ -20,7 +20,7 @@ from alp_repro.data.specs import DATASETS
 from alp_repro.data.store import quiet_tfds
 from alp_repro.errors import InputError, reason
 from alp_repro.files import expanded
-from alp_repro.validation.plain_numbers import shown, whole_number
+from alp_repro.validation.plain_numbers import quoted, whole_number
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -86,7 +86,7 @@ def read_own_images(
         isinstance(class_names, list | tuple | str)
         and all(isinstance(name, str) for name in class_names)
     ):
-        raise InputError(f"class_names {shown(class_names)}: expected names of folders")
+        raise InputError(f"class_names {quoted(class_names)}: expected names of folders")
     path = expanded(source)
     notes: tuple[str, ...] = ()
     if class_names and not path.is_dir():

@@ -304,16 +304,16 @@ def load_heat_map(path: Path) -> HeatMap:
     Raises:
       InputError: the file is truncated or something else, or its parts do not fit each other.
     """
-    with files.reading_arrays(path, what="heat map") as file:
-        broken = files.array(file, "broken", bool, (None, None, None))
+    with files.open_arrays(path, what="heat map") as file:
+        broken = files.read_array(file, "broken", bool, (None, None, None))
         steps, counts, images = broken.shape
         found = HeatMap(
             broken=broken,
-            eps_iters=files.array(file, "eps_iters", np.float64, (steps,)),
-            nb_iters=files.array(file, "nb_iters", np.int64, (counts,)),
-            columns=int(files.array(file, "columns", np.int64, ())),
-            settings=files.note(file, "settings"),
-            sessions=files.note(file, "sessions", list[dict[str, Any]]),
+            eps_iters=files.read_array(file, "eps_iters", np.float64, (steps,)),
+            nb_iters=files.read_array(file, "nb_iters", np.int64, (counts,)),
+            columns=int(files.read_array(file, "columns", np.int64, ())),
+            settings=files.read_note(file, "settings"),
+            sessions=files.read_note(file, "sessions", list[dict[str, Any]]),
         )
         if not (np.isfinite(found.eps_iters).all() and np.all(found.eps_iters > 0)):
             raise InputError("step sizes that are no sizes")

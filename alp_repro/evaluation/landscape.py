@@ -27,7 +27,7 @@ from alp_repro.evaluation.input_check import (
 from alp_repro.evaluation.model_check import admitted_model, weights_kept
 from alp_repro.evaluation.store import Kind, keep, result_name
 from alp_repro.models.copies import logits_function
-from alp_repro.validation.plain_numbers import shown, whole_number
+from alp_repro.validation.plain_numbers import quoted, whole_number
 
 if TYPE_CHECKING:
     import keras
@@ -70,7 +70,7 @@ class Plane:
         """Makes numbers of NumPy's plain ones and checks every setting."""
         if not (isinstance(self.radius, numbers.Real) and 0 < self.radius <= 1):
             raise InputError(
-                f"loss surface radius {shown(self.radius)}: a size in (0, 1] is needed, which is "
+                f"loss surface radius {quoted(self.radius)}: a size in (0, 1] is needed, which is "
                 "(0, 255] in flags"
             )
         object.__setattr__(self, "radius", float(self.radius))
@@ -224,7 +224,7 @@ def surfaces_of_run(
     labels = checked_labels(labels, len(images))
     indices = checked_indices(indices, len(images))
     model = runs.load_model(run.model)
-    settings = files.plain(
+    settings = files.as_json_data(
         {
             **dataclasses.asdict(plane),
             "images": images_digest(images, labels),
@@ -277,17 +277,17 @@ def load_surfaces(path: Path, plane: Plane) -> Surfaces:
     Raises:
       InputError: the file is truncated or something else, or its parts do not fit each other.
     """
-    with files.reading_arrays(path, what="loss surface") as file:
-        losses = files.array(file, "losses", np.float32, (None, *2 * (plane.resolution,)))
+    with files.open_arrays(path, what="loss surface") as file:
+        losses = files.read_array(file, "losses", np.float32, (None, *2 * (plane.resolution,)))
         sessions: list[dict[str, Any]] = []
         if "sessions" in file.files:  # version 0.1 noted no sessions
-            sessions = files.note(file, "sessions", list[dict[str, Any]])
+            sessions = files.read_note(file, "sessions", list[dict[str, Any]])
         found = Surfaces(
             losses=losses,
-            labels=files.array(file, "labels", np.int32, (len(losses),)),
-            indices=files.array(file, "indices", np.int64, (len(losses),)),
+            labels=files.read_array(file, "labels", np.int32, (len(losses),)),
+            indices=files.read_array(file, "indices", np.int64, (len(losses),)),
             plane=plane,
-            settings=files.note(file, "settings"),
+            settings=files.read_note(file, "settings"),
             sessions=sessions,
         )
         if not found.complete:

@@ -11,7 +11,7 @@ import numpy as np
 from alp_repro.attacks.phases import attack_of, ensemble_of
 from alp_repro.errors import InputError
 from alp_repro.evaluation.record import AttackRecord
-from alp_repro.files import array, expanded, note, reading_arrays, write_arrays
+from alp_repro.files import expanded, open_arrays, read_array, read_note, write_arrays
 from alp_repro.validation.decoding import from_plain
 
 _ARRAYS = {
@@ -53,25 +53,27 @@ def load_record(path: str | Path) -> AttackRecord:
       InputError: the file is truncated, no record, or one whose parts do not fit each other.
     """
     path = expanded(path)
-    with reading_arrays(path, what="attack result") as file:
-        n = len(array(file, "labels", np.int32, (None,)))
+    with open_arrays(path, what="attack result") as file:
+        n = len(read_array(file, "labels", np.int32, (None,)))
         arrays = {
             # Results of version 0.1 do not have all of them.
-            name: array(file, name, dtype, (n,)) if name in file.files else np.zeros(n, dtype)
+            name: read_array(file, name, dtype, (n,)) if name in file.files else np.zeros(n, dtype)
             for name, dtype in _ARRAYS.items()
             if name in file.files or name == "nonfinite_gradients"
         }
         if "losses" in file.files or "broken" in file.files:
-            arrays["losses"] = array(file, "losses", np.float32, (n, None))
-            arrays["broken"] = array(file, "broken", bool, arrays["losses"].shape)
+            arrays["losses"] = read_array(file, "losses", np.float32, (n, None))
+            arrays["broken"] = read_array(file, "broken", bool, arrays["losses"].shape)
         if "adversarial" in file.files:
-            arrays["adversarial"] = array(file, "adversarial", np.float32, (n, None, None, None))
+            arrays["adversarial"] = read_array(
+                file, "adversarial", np.float32, (n, None, None, None)
+            )
         if "closest" in file.files:
-            arrays["closest"] = array(file, "closest", np.float32, (n,))
+            arrays["closest"] = read_array(file, "closest", np.float32, (n,))
         record = AttackRecord(
             **arrays,
-            settings=note(file, "settings"),
-            sessions=note(file, "sessions", list[dict[str, Any]]),
+            settings=read_note(file, "settings"),
+            sessions=read_note(file, "sessions", list[dict[str, Any]]),
         )
         _check(record)
         return record

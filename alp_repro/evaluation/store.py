@@ -24,7 +24,7 @@ from alp_repro.errors import InputError
 from alp_repro.evaluation.record import AttackRecord
 from alp_repro.evaluation.record_file import load_record, save_record
 from alp_repro.models.identity import FunctionIdentity, function_identity
-from alp_repro.system.effort import Clock
+from alp_repro.system.effort import Stopwatch
 
 if TYPE_CHECKING:
     import keras
@@ -91,7 +91,7 @@ def keep(
         if kind.complete(found):
             return found
         session = {**runs.provenance(), **(details or {})}
-        earlier, clock = found.sessions, Clock()
+        earlier, clock = found.sessions, Stopwatch()
 
         def save(current: R) -> None:
             sessions = [*earlier, {**session, **notes(), **clock.spent()}]
@@ -106,7 +106,7 @@ def _matching(path: Path, found: R, settings: dict[str, Any]) -> R:
     if "function" in settings:
         function = FunctionIdentity(**settings["function"])
         difference = function.difference_from(found.settings.get("function"))
-    for key, value in files.plain(settings).items():
+    for key, value in files.as_json_data(settings).items():
         if key != "function" and found.settings.get(key) != value:
             what = {"model": "another model (its weights differ)"}.get(key, f"another {key}")
             raise InputError(
@@ -152,7 +152,7 @@ def subject(
         "num_images": len(labels),
         "images": images_digest(images, labels),
         "model": runs.weights_hash(model),
-        "function": files.plain(dataclasses.asdict(function)),
+        "function": files.as_json_data(dataclasses.asdict(function)),
     }
 
 
@@ -167,7 +167,7 @@ def attack_name(settings: dict[str, Any]) -> str:
         f"eps{attack['eps'] * 255:g}",
         *([f"step{attack['eps_iter'] * 255:g}"] if "eps_iter" in attack else []),
         *([f"n{attack['nb_iter']}"] if "nb_iter" in attack else []),
-        *_departures_in_name(attack),
+        *_non_default_in_name(attack),
         f"images{settings['num_images']}",
         *(["losses"] if settings.get("losses") else []),
     ]
@@ -184,7 +184,7 @@ _IN_NAMES = {
 }
 
 
-def _departures_in_name(attack: dict[str, Any]) -> list[str]:
+def _non_default_in_name(attack: dict[str, Any]) -> list[str]:
     """What a file's name tells of how an attack, as stored, differs from the paper's."""
     papers = {field.name: field.default for field in dataclasses.fields(PGD)}
     told = []
@@ -210,7 +210,7 @@ def find_record(
     """
     if not (run.finished and run.attacks.exists()):
         return None
-    wanted = files.plain(
+    wanted = files.as_json_data(
         {
             "attack": described(attack),
             "num_images": num_images,

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class Architecture:
     """One entry of `MODELS`.
 
-    `paper_width` is the number of channels that everything else is proportional to, in the paper;
-    `min_side` is the smallest image side that the model's strides leave a pixel of.
+    `paper_width` is the paper's number of channels, which all others are proportional to;
+    `min_side` is the smallest image side that the model's strides allow.
     """
 
     paper_width: int
@@ -47,33 +47,33 @@ def build_model(
     range, so that attacks on it keep the [0, 1] scale.
 
     Raises InputError for an unknown name, an image that is too small for the model's strides,
-    and for sizes or seeds that are not what they must be.
+    and for sizes or seeds that are not valid.
 
     Source: protocol, "MNIST and CIFAR-10" and "Tiny ImageNet"; `wong`: Wong et al. 2020,
     arXiv:2001.03994.
     """
     architecture = MODELS.get(name)
     if architecture is None:
-        raise InputError(f"unknown model {name!r}: it must be one of {', '.join(MODELS)}")
+        raise InputError(f"unknown model {name!r}: expected one of {', '.join(MODELS)}")
     width = architecture.paper_width if width is None else width
     if width < 1:
-        raise InputError(f"width of {name} is {width}: it must be a positive number of channels")
+        raise InputError(f"width of {name} is {width}: expected a positive number of channels")
     if num_classes < 2:
-        raise InputError(f"num_classes of {name} is {num_classes}: it must be 2 or more")
+        raise InputError(f"num_classes of {name} is {num_classes}: expected 2 or more")
     if weight_seed < 0:
-        raise InputError(f"weight_seed of {name} is {weight_seed}: it must be 0 or more")
+        raise InputError(f"weight_seed of {name} is {weight_seed}: expected 0 or more")
     if len(image_shape) != 3 or image_shape[2] < 1:
         raise InputError(
-            f"image_shape of {name} is {image_shape}: it must be (height, width, channels)"
+            f"image_shape of {name} is {image_shape}: expected (height, width, channels)"
         )
     if min(image_shape[:2]) < architecture.min_side:
         raise InputError(
             f"images of {image_shape[0]}×{image_shape[1]} pixels are too small for {name}: "
-            f"it needs at least {architecture.min_side}×{architecture.min_side}"
+            f"expected at least {architecture.min_side}×{architecture.min_side}"
         )
     low, high = pixel_range
     if not low < high:
-        raise InputError(f"pixel_range of {name} is {pixel_range}: it must be (low, high)")
+        raise InputError(f"pixel_range of {name} is {pixel_range}: expected low < high")
 
     import keras
 

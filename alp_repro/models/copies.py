@@ -1,4 +1,4 @@
-"""Copies of a model that compute in another dtype, and a model as a function to logits."""
+"""Copies of a model that compute in another dtype, and its function from images to logits."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 LogitsFunction = Callable[["tf.Tensor"], "tf.Tensor"]
 
-_ANY_SIDE = 64  # of the images on which a model for images of any size is compared
+_ANY_SIDE = 64  # side of the images to compare a model on that takes images of any size
 
 
 def logits_function(model: keras.Model, *, training: bool = False) -> LogitsFunction:
-    """Float32 images to float32 logits, whatever the model computes in.
+    """Return the function from float32 images to float32 logits, whatever the model's dtype.
 
     Args:
       model: maps images to logits.
-      training: True lets batch norm use the batch's statistics; its moving averages then change
-        unless the model is a `crafting_copy`.
+      training: use the batch's statistics in batch norm; its moving averages then change, unless
+        the model is a `copy_in_dtype`.
     """
     import tensorflow as tf
 
@@ -37,25 +37,25 @@ def logits_function(model: keras.Model, *, training: bool = False) -> LogitsFunc
     return logits
 
 
-def crafting_copy(model: keras.Model, dtype: Dtype | Literal["mixed_bfloat16"]) -> keras.Model:
-    """A copy of a model that computes in another dtype, with the same weights, in that dtype.
+def copy_in_dtype(model: keras.Model, dtype: Dtype | Literal["mixed_bfloat16"]) -> keras.Model:
+    """Return a copy of a model that computes in another dtype and has its weights in that dtype.
 
-    Weights in the crafting dtype, rather than mixed precision, spare a cast of every weight in each
-    step; `copy_weights` brings them up to date.
+    Unlike mixed precision, this needs no cast of every weight in each step; `copy_weights` updates
+    the copy.
 
     Raises:
-      InputError: the model cannot be copied, or its copy is another function.
+      InputError: the model cannot be copied, or its copy computes something else.
     """
     import keras
 
     if dtype != "float32" and kernels.lack_bfloat16():
         raise InputError(
-            f"the model {model.name!r} cannot be copied in {dtype}: ONEDNN_MAX_CPU_ISA keeps "
-            "oneDNN from the instructions that TensorFlow asks for; unset it, or use float32"
+            f"the model {model.name!r} cannot be copied to {dtype}: ONEDNN_MAX_CPU_ISA disables "
+            "instructions that TensorFlow requires; unset it, or use float32"
         )
 
     def copied(layer: keras.Operation) -> keras.Operation:
-        # What stands between layers, as in `inputs * 255`, has no dtype of its own.
+        # Operations between layers, as in `inputs * 255`, have no dtype of their own.
         own = {"dtype": dtype} if isinstance(layer, keras.layers.Layer) else {}
         return layer.__class__.from_config({**layer.get_config(), **own})
 
@@ -67,7 +67,7 @@ def crafting_copy(model: keras.Model, dtype: Dtype | Literal["mixed_bfloat16"]) 
         copy_weights(model, copy)
     except Exception as error:  # Keras and the user's layers raise errors of many kinds
         raise InputError(
-            f"the model {model.name!r} cannot be copied in {dtype} ({one_line(error)}): "
+            f"the model {model.name!r} cannot be copied to {dtype} ({one_line(error)}): "
             + _way_out(model, dtype)
         ) from error
     finally:
@@ -77,16 +77,16 @@ def crafting_copy(model: keras.Model, dtype: Dtype | Literal["mixed_bfloat16"]) 
 
 
 def check_copy(copy: keras.Model, model: keras.Model, dtype: str) -> None:
-    """Refuses a copy that gives other logits on fixed images than rounding explains.
+    """Check that a copy gives the same logits on fixed images up to rounding.
 
     Raises:
-      InputError: it does, or there is no kernel of the copy's dtype on this machine.
+      InputError: it does not, or this machine cannot compute in the copy's dtype.
     """
     import tensorflow as tf
 
     shape = getattr(model, "input_shape", None)
     if not isinstance(shape, tuple) or len(shape) != 4:
-        return  # no model of images, as whoever evaluates or trains it will say
+        return  # not a model of images, which evaluation and training report
     images = tf.constant(probe_images(tuple(side or _ANY_SIDE for side in shape[1:])))
     with full_float32():
         expected = logits_function(model)(images)
@@ -95,33 +95,33 @@ def check_copy(copy: keras.Model, model: keras.Model, dtype: str) -> None:
         except tf.errors.OpError as error:
             raise InputError(
                 f"this machine ({machine.describe()}) cannot compute {model.name!r} in {dtype} "
-                f"({one_line(error)}): float32 is right here, and what `auto` is"
+                f"({one_line(error)}): use float32, which is what `auto` selects here"
             ) from error
     exact = dtype == "float32" and computes_in_float32(model)
     rounding = "float32" if exact else "bfloat16"
     if not rounding_explains(found.numpy(), expected.numpy(), dtype=rounding):
         raise InputError(
-            f"the copy of the model {model.name!r} in {dtype} gives other logits than the model: a "
-            f"layer has state that a copy does not take over; {_way_out(model, dtype)}"
+            f"the copy of the model {model.name!r} in {dtype} gives different logits: a layer has "
+            f"state that is not copied; {_way_out(model, dtype)}"
         )
 
 
 def _way_out(model: keras.Model, dtype: str) -> str:
-    """What to do about a model that has no copy: it depends on what the copy is for."""
+    """Return what to do about a model that cannot be copied, by the purpose of the copy."""
     if dtype != "float32":
-        return "craft or train in float32, or give a functional or Sequential model"
+        return "craft or train in float32, or use a functional or Sequential model"
     if not computes_in_float32(model):
-        return "build it with the dtype policy float32, in which verdicts are given"
-    return "work on one device, without a strategy, or give a functional or Sequential model"
+        return "build it with the dtype policy float32, in which images are judged"
+    return "use one device, without a strategy, or a functional or Sequential model"
 
 
 def float32_copy(model: keras.Model) -> keras.Model:
-    """A copy of a model that computes in float32, with the same weights."""
-    return crafting_copy(model, "float32")
+    """Return a copy of a model that computes in float32, with the same weights."""
+    return copy_in_dtype(model, "float32")
 
 
 def copy_weights(source: keras.Model, destination: keras.Model) -> None:
-    """Assigns every weight of one model to its `crafting_copy`, cast to the copy's dtype."""
+    """Assign every weight of a model to its `copy_in_dtype`, cast to the copy's dtype."""
     import tensorflow as tf
 
     for theirs, ours in zip(source.weights, destination.weights, strict=True):
@@ -131,7 +131,7 @@ def copy_weights(source: keras.Model, destination: keras.Model) -> None:
 
 
 def _refresh(layer: keras.Layer) -> None:
-    """Has each adapted `Normalization` take its mean and variance from its weights."""
+    """Update mean and variance of each adapted `Normalization` from its weights."""
     import keras
 
     if isinstance(layer, keras.layers.Normalization):
@@ -141,13 +141,13 @@ def _refresh(layer: keras.Layer) -> None:
 
 
 def float32_model(model: keras.Model) -> keras.Model:
-    """The model itself, or a float32 copy of one that computes in another dtype."""
+    """Return the model, or a float32 copy if it computes in another dtype."""
     if computes_in_float32(model):
         return model
     return float32_copy(model)
 
 
 def computes_in_float32(layer: keras.Layer) -> bool:
-    """Whether a layer does, and every layer in it: a model's own dtype says nothing of theirs."""
+    """Return whether a layer and all layers in it do; a model's own dtype does not tell."""
     inner = getattr(layer, "layers", ())
     return layer.compute_dtype == "float32" and all(computes_in_float32(one) for one in inner)

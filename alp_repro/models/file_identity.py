@@ -38,16 +38,16 @@ _PLAIN_LAYERS = {
 
 @dataclasses.dataclass(frozen=True)
 class FileIdentity:
-    """What a file tells of its model: `runs.weights_hash`, `identity.architecture_hash`."""
+    """The identity of the model in a file: `runs.weights_hash`, `identity.architecture_hash`."""
 
     weights: str
     architecture: str
 
 
 def file_identity(path: Path) -> FileIdentity | None:
-    """Return the identity of a model of plain float32 layers; None: build it to know.
+    """Return the identity of a model of plain float32 layers; None: the model must be built.
 
-    None is also the answer for a file that is damaged or no model: whoever builds it says why.
+    None is also returned for a file that is damaged or not a model: building it reports why.
     """
     import h5py
 
@@ -64,13 +64,13 @@ def file_identity(path: Path) -> FileIdentity | None:
 
 
 def _plain_layers(config: dict[str, Any]) -> list[tuple[str, str]]:
-    """Class and name of each layer; ValueError where one is not plain."""
+    """Return class and name of each layer; ValueError if one is not plain."""
     if config["class_name"] != "Functional" or not _is_keras_own(config, "keras.src.models"):
-        raise ValueError("no functional model")
+        raise ValueError("not a functional model")
     layers = config["config"]["layers"]
     for layer in layers:
         if layer["class_name"] not in _PLAIN_LAYERS or not _is_keras_own(layer, "keras.layers"):
-            raise ValueError(f"{layer['class_name']} is no plain layer")
+            raise ValueError(f"{layer['class_name']} is not a plain layer")
         dtype = layer["config"]["dtype"]
         name = dtype["config"]["name"] if isinstance(dtype, dict) else dtype
         if name != "float32":
@@ -86,7 +86,7 @@ def _is_keras_own(config: dict[str, Any], module: str) -> bool:
 
 
 def _arrays(file: Any, layers: list[tuple[str, str]]) -> Iterator[np.ndarray]:
-    """The weights in the model's order; ValueError where the file does not name them so."""
+    """Yield the weights in the model's order; ValueError if the file names them otherwise."""
     met: dict[str, int] = {}
     for kind, name in layers:
         count = met[kind] = met.get(kind, -1) + 1

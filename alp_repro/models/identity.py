@@ -1,7 +1,7 @@
-"""Which model it is: the function that its weights (`runs.weights_hash`) are weights of.
+"""The identity of a model as a function, beside its weights (`runs.weights_hash`).
 
-Two models with the same weights are two functions where an activation, a Rescaling's factor or an
-attribute differs. A result belongs to a function.
+Two models with the same weights are different functions if an activation, a Rescaling's factor or
+an attribute differs. A result belongs to a function.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import keras
 
 _DIGITS = 16  # of a hash, hexadecimal
-# What a layer's configuration says beyond its function: how it began and how it is trained, names,
-# and the dtype it computes in (results are judged in float32).
+# Parts of a layer's configuration that do not change its function: initialisation, training, names,
+# and the dtype (results are judged in float32).
 _NO_FUNCTION = {
     "batch_input_shape",
     "batch_shape",
@@ -43,23 +43,23 @@ _NAMES_LAYERS = ("input_layers", "output_layers")
 
 @dataclasses.dataclass(frozen=True)
 class FunctionIdentity:
-    """What a model computes, beside its weights; plain data, kept in results as a dict.
+    """A model's function, beside its weights; plain data, stored in results as a dict.
 
     Attributes:
-      architecture: sixteen hex digits of the layers, their settings and how they are joined.
-      logits: on `probe_images`, all nine digits of a float32 (six in version 0.1), as an offset
-        may leave little to the rest; None where they are not finite.
+      architecture: sixteen hex digits of the layers, their settings and connections.
+      logits: on `probe_images`, with all nine digits of a float32 (six in version 0.1), as a large
+        offset may use most of them; None where they are not finite.
     """
 
     architecture: str
     logits: tuple[tuple[float | None, ...], ...]
 
     def difference_from(self, kept: Any) -> str | None:
-        """How this function differs from the one that a result says it is of; None: not at all.
+        """Describe how this function differs from a result's; None if it does not.
 
         Args:
-          kept: `dataclasses.asdict` of an identity, from a file; None: the result is of a time
-            before functions were noted, and there is nothing to compare.
+          kept: `dataclasses.asdict` of an identity, from a file; None: the result is too old to
+            have one, so there is nothing to compare.
 
         Raises:
           InputError: `kept` is something else.
@@ -68,26 +68,26 @@ class FunctionIdentity:
             return None
         other = from_json(json.dumps(kept), FunctionIdentity, source="the model's function")
         if self.architecture != other.architecture:
-            return "the same weights in other layers, or layers with other settings"
+            return "the same weights, but other layers, or other settings of layers"
         if not rounding_explains(_array(self.logits), _array(other.logits)):
             return "the same weights, but its logits on fixed images differ"
         return None
 
 
 def architecture_of(kept: Any) -> str:
-    """Return the architecture that a kept identity tells; arguments as of `difference_from`."""
+    """Return the architecture of a stored identity; arguments as of `difference_from`."""
     source = "the model's function"
     return from_json(json.dumps(kept), FunctionIdentity, source=source).architecture
 
 
 def function_identity(model: keras.Model, image_shape: tuple[int, ...]) -> FunctionIdentity:
-    """The identity of a model as a function of images.
+    """Return the identity of a model as a function of images.
 
     Names of layers, dtype policies, initialisers and the like do not change it, and logits that
     another machine rounds differently count as the same (`FunctionIdentity.difference_from`).
 
     Args:
-      model: float32 images in [0, 1] to logits; of a model in another dtype take its float32 copy.
+      model: float32 images in [0, 1] to logits; for another dtype pass its float32 copy.
       image_shape: height, width, channels.
     """
     import tensorflow as tf
@@ -102,12 +102,12 @@ def function_identity(model: keras.Model, image_shape: tuple[int, ...]) -> Funct
 
 
 def architecture_hash(model: keras.Model) -> str:
-    """Sixteen hex digits that change with a layer, its settings, or how layers are joined."""
+    """Return sixteen hex digits that change with a layer, its settings, or its connections."""
     return _hash(_layer(model, {}))
 
 
 def configuration_hash(class_name: str, config: dict[str, Any]) -> str:
-    """The `architecture_hash` of a functional model that says this of itself."""
+    """Return the `architecture_hash` of a functional model from its configuration."""
     return _hash([class_name, _plain(config, {}), []])
 
 
@@ -117,7 +117,7 @@ def _hash(plain: Any) -> str:
 
 
 def _layer(layer: keras.Layer, places: dict[str, int]) -> Any:
-    """A layer of the user's may not say its settings: then its class and its layers are all."""
+    """Describe a layer as plain data; a user's layer may have only its class and inner layers."""
     try:
         config = layer.get_config()
     except Exception:  # whatever a class of the user's raises; Keras: NotImplementedError
@@ -127,7 +127,7 @@ def _layer(layer: keras.Layer, places: dict[str, int]) -> Any:
 
 
 def _plain(value: Any, places: dict[str, int]) -> Any:
-    """A configuration without what is no function; layers are named by their place in the model."""
+    """Return a configuration reduced to what is computed; layers are named by their position."""
     if isinstance(value, dict):
         if value.get("class_name") in ("__lambda__", "InputLayer"):
             # A lambda's code holds its file's name and line; the logits tell lambdas apart.
@@ -156,7 +156,7 @@ def _says_no_function(key: Any) -> bool:
 
 
 def _name(config: Any) -> str:
-    """A layer's name, where it is one; a layer of the user's may not tell it."""
+    """Return a layer's name, which a user's layer may lack."""
     inner = config.get("config") if isinstance(config, dict) else None
     found = isinstance(config, dict) and config.get("name")
     return str(found or (isinstance(inner, dict) and inner.get("name")) or "")

@@ -36,20 +36,20 @@ class Layers:
     scheme: Callable[..., keras.Initializer] = keras.initializers.HeNormal
 
     def initializer(self, layer_name: str) -> keras.Initializer:
-        """The scheme's with a seed that depends on (weight_seed, layer_name) alone."""
+        """Return the scheme's initializer, seeded by (weight_seed, layer_name) alone."""
         entropy = [self.weight_seed, zlib.crc32(layer_name.encode())]
         seed = int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)
         return self.scheme(seed=seed)
 
     def conv(self, filters: int, kernel: int, name: str, **options: Any) -> keras.layers.Layer:
-        """A convolution, SAME unless said otherwise."""
+        """Return a convolution, padded SAME by default."""
         options.setdefault("padding", "same")
         return keras.layers.Conv2D(
             filters, kernel, kernel_initializer=self.initializer(name), name=name, **options
         )
 
     def dense(self, units: int, name: str, **options: Any) -> keras.layers.Layer:
-        """A dense layer with bias."""
+        """Return a dense layer with bias."""
         return keras.layers.Dense(
             units, kernel_initializer=self.initializer(name), name=name, **options
         )
@@ -69,7 +69,7 @@ def _lenet(x: Any, layers: Layers, width: int, num_classes: int) -> Any:
 
 
 def _pytorch_default(*, seed: int) -> keras.Initializer:
-    """Uniform in ±1/√fan-in, as PyTorch initialises kernels."""
+    """Return an initializer of kernels as PyTorch has it: uniform in ±1/√fan-in."""
     return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform", seed=seed)
 
 

@@ -1,7 +1,7 @@
-"""A few fixed images, and whether two models' logits on them are the same up to rounding.
+"""Compares two models by their logits on a few fixed images.
 
-The logits on fixed images tell functions apart that no hash of weights or configuration does: a
-layer of the user's, an attribute that `call` reads, a state that a copy did not take over.
+This tells functions apart that have the same weights and configuration: by a user's own layer, an
+attribute that `call` reads, or state that was not copied.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LAST_PLACES = 1e-6  # of a float32: eight units in its last place
 
 
 def probe_images(image_shape: tuple[int, ...]) -> np.ndarray:
-    """Float32 [4, *image_shape] in [0, 1], always the same: noise twice, dark noise, a ramp."""
+    """Return fixed images, float32 [4, *image_shape] in [0, 1]: noise twice, dark noise, a ramp."""
     generator = np.random.Generator(np.random.PCG64(_SEED))
     noise = generator.random((3, *image_shape), dtype=np.float32)
     noise[2] *= np.float32(0.25)
@@ -102,7 +102,7 @@ def rounding_explains(found: np.ndarray, expected: np.ndarray, *, dtype: str = "
 
 
 def _centred(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The values that count, less the mean of those of their row."""
+    """Return the values that count, less the mean of those in their row."""
     kept = np.where(counts, values, 0.0)
     means = kept.sum(axis=1, keepdims=True) / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     return (kept - means)[counts]
@@ -110,7 +110,7 @@ def _centred(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 @contextlib.contextmanager
 def full_float32() -> Iterator[None]:
-    """Lets a GPU multiply float32 as float32, not in TensorFloat-32's ten bits, for a while."""
+    """Make GPUs multiply float32 exactly inside the block, not in TensorFloat-32's ten bits."""
     import tensorflow as tf
 
     allowed = tf.config.experimental.tensor_float_32_execution_enabled()

@@ -1,4 +1,4 @@
-"""Compiled programs of models, kept while the model is the function that was traced."""
+"""A cache of compiled programs, each valid while its model computes the traced function."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ R = TypeVar("R")
 
 
 def kept_for_models(*, maxsize: int) -> Callable[[Callable[..., R]], Callable[..., R]]:
-    """An `lru_cache` for functions that compile a program for (model, image_shape, …).
+    """Decorate a function that compiles a program of (model, image_shape, …) with an `lru_cache`.
 
-    A trace follows the model's weights, but not its Python side: an attribute that `call` reads, an
-    activation that was exchanged. Before a kept program is given out, the logits that the model
-    gives now are compared with those of a trace made along with the program; where they differ,
-    it is compiled anew.
+    A trace follows changes of the model's weights, but not of its Python side: an attribute that
+    `call` reads, an exchanged activation. Before a cached program is returned, the model's current
+    logits are compared with those of a trace made with the program; if they differ, it is compiled
+    again.
     """
 
     def decorator(compile_program: Callable[..., R]) -> Callable[..., R]:
@@ -45,7 +45,7 @@ def kept_for_models(*, maxsize: int) -> Callable[[Callable[..., R]], Callable[..
 
 
 def _question(model: keras.Model, image_shape: tuple[int, ...]) -> Callable[[], bool]:
-    """Whether the model, asked later, still is the function that it is now."""
+    """Return a function that tells later whether the model still computes what it does now."""
     import tensorflow as tf
 
     logits = logits_function(model)

@@ -1,6 +1,6 @@
-"""The paper's claims and what our tables say of each; a rule on numbers decides, nobody else.
+"""Judges the paper's claims by our tables, by a rule on numbers.
 
-`reference/claims.json` has the claims; `conditions` has what a condition is and when it holds.
+`reference/claims.json` has the claims; `conditions` defines conditions and when they hold.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
     from alp_repro.reporting.differences import Difference
 
 Verdict = Literal["reproduced", "partly", "not", "undecided", "not yet tested"]
-ESTIMATED_ON = "on two cores at scale published, estimated"
+ESTIMATED_ON = "on two CPU cores at scale published, by estimate"
 RULE = (
-    "reproduced: every condition holds; not: none holds and one or more fail; partly: some hold, "
-    "others fail, are undecided or are not tested; undecided: none holds, none fails, and more "
-    "images would tell; not yet tested: nothing is there that bears on it."
+    "reproduced: every condition holds; not: none holds, and at least one fails; partly: some "
+    "hold, others fail, are undecided or untested; undecided: none holds, none fails, and more "
+    "images would decide; not yet tested: there is no evidence yet."
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Judged:
-    """A claim with the state of its conditions and the verdict that follows.
+    """A claim with the states of its conditions and the resulting verdict.
 
-    reduced: of each row that the verdict rests on and whose training is shorter or weaker than the
-    paper's, a line; then the claim is not tested at the paper's training.
+    reduced: a line for each row that the verdict rests on and whose training is shorter or weaker
+    than the paper's; if there is any, the claim is not tested at the paper's training.
     """
 
     claim: Claim
@@ -49,14 +49,14 @@ class Judged:
 
     @property
     def at_papers_training(self) -> str:
-        """The second verdict: of models that were trained as the paper's."""
+        """The second verdict, on models that were trained like the paper's."""
         if not self.reduced or self.verdict == "not yet tested":
             return self.verdict
         return f"{self.verdict} with reduced training, not yet tested at the paper's"
 
 
 def load_claims(table: Literal["paper", "followups"] = "paper") -> tuple[Claim, ...]:
-    """The claims of the paper, or ours of what came after it."""
+    """Return the claims of the paper, or ours about what came after it."""
     name = "claims.json" if table == "paper" else f"{table}.json"
     file = resources.files("alp_repro.reporting") / "reference" / name
     claims: tuple[Claim, ...] = decoding.from_json(
@@ -70,12 +70,12 @@ def judge(
     evidence: Sequence[Evidence],
     reduced: Mapping[tuple[TableName, str], str] | None = None,
 ) -> Judged:
-    """Judge a claim by what the tables say.
+    """Judge a claim by the tables.
 
     Args:
       claim: the claim.
-      evidence: the main training's first, then those of further seeds.
-      reduced: (table, row) -> what is less in its training than in the paper's; absent: nothing.
+      evidence: of the main training, then of additional seeds.
+      reduced: (table, row) -> how its training is reduced; absent: it is not.
     """
     tested = tuple(_over_seeds(condition, claim, evidence) for condition in claim.conditions)
     less = tuple(
@@ -88,7 +88,7 @@ def judge(
 
 
 def verdict_of(states: Sequence[State]) -> Verdict:
-    """The rule (`RULE`)."""
+    """Return the verdict by the rule (`RULE`)."""
     if all(state == "holds" for state in states):
         return "reproduced"
     if "holds" in states:
@@ -99,7 +99,7 @@ def verdict_of(states: Sequence[State]) -> Verdict:
 
 
 def _over_seeds(condition: Condition, claim: Claim, evidence: Sequence[Evidence]) -> Tested:
-    """What all trainings say of a condition: each must meet it."""
+    """Test a condition on all trainings; it holds if it holds for each."""
     every = [tested_condition(condition, claim, one) for one in evidence]
     found = [one for one in every if one.state != "untested"]
     if not found:
@@ -112,7 +112,7 @@ def _over_seeds(condition: Condition, claim: Claim, evidence: Sequence[Evidence]
     if any(one.state == "fails" for one in found):
         return Tested(text, "fails")
     if len(found) < claim.seeds:
-        return Tested(text, "untested", f"{len(found)} of {claim.seeds} trainings are there")
+        return Tested(text, "untested", f"only {len(found)} of {claim.seeds} trainings exist")
     return Tested(text, "holds" if all(one.state == "holds" for one in found) else "undecided")
 
 
@@ -130,15 +130,15 @@ def to_markdown(
     costs: Sequence[str],
     differing: Mapping[TableName, Sequence[Difference]] | None = None,
 ) -> str:
-    """The claims with numbers, rules and verdicts.
+    """Return the claims with numbers, rules and verdicts as Markdown.
 
     Args:
       judged: the claims.
       commands: claim's name -> commands that make what it needs.
-      costs: what was spent, a line a row.
+      costs: a line for each row.
       differing: table's number -> where it differs from the paper's.
     """
-    lines = ["# The paper's claims, and what our numbers say", ""]
+    lines = ["# The paper's claims, judged by our numbers", ""]
     lines += ["Verdicts follow from the conditions by a rule; none is written by hand.", RULE, ""]
     lines += ["| claim | verdict | at the paper's training |", "| --- | --- | --- |"]
     lines += [
@@ -153,22 +153,20 @@ def to_markdown(
             lines += [f"- {line}" for line in one.reduced]
         if one.verdict != "reproduced" and any(c.state == "untested" for c in one.conditions):
             hours = one.claim.hours
-            told = (
-                "hours not measured" if hours is None else f"about {hours:g} hours {ESTIMATED_ON}"
-            )
-            lines += ["", f"To test it ({told}):", ""]
+            time = "not estimated" if hours is None else f"about {hours:g} hours {ESTIMATED_ON}"
+            lines += ["", f"To test it (time: {time}):", ""]
             lines += [f"    {command}" for command in commands.get(one.claim.name, ())]
     for number, found in (differing or {}).items():
         lines += ["", f"## Where Table {number} differs from the paper's", ""]
         lines += [
-            "By Fisher's exact test of two samples of images (p < 0.05); below each number what "
-            "our own numbers say that bears on it. Passes in bfloat16 and the rounding of finished "
-            "weights are not among it: where both were measured (docs/performance.md), bfloat16 "
-            "left more of CLP and less of LSQ than float32.",
+            "By Fisher's exact test of two samples of images (p < 0.05); below each number are "
+            "facts that may explain it. Passes in bfloat16 and rounded weights are not listed: "
+            "where both were measured (docs/performance.md), more images of CLP and fewer of LSQ "
+            "survived with bfloat16 than with float32.",
             "",
         ]
         for difference in found:
             lines += [f"- {difference.what}", *(f"  - {fact}" for fact in difference.facts)]
     if costs:
-        lines += ["", "## What was spent", "", *(f"- {cost}" for cost in costs)]
+        lines += ["", "## Cost", "", *(f"- {cost}" for cost in costs)]
     return "\n".join(lines) + "\n"

@@ -1,16 +1,15 @@
 """Conditions on numbers of tables, and their states.
 
-A condition asks for a distance between a number of ours and
-another, or a constant, and judges it by the 95% interval of the difference: paired, where both are
-of the same images and their results are there, else of two samples:
+A condition requires a distance between one of our numbers and another, or a constant. It is judged
+by the 95% interval of the difference: paired, if both are of the same images and their results
+exist, otherwise of two samples:
 
-    holds      the whole interval keeps the asked distance
-    fails      none of it does
-    undecided  in between: more images would tell
-    untested   a number is missing, or is of a model or of a sample that the claim is not about:
-               fewer images or trainings than it asks for, a clean accuracy below its minimum, a
-               training that stood at chance; or has fewer restarts than asked and is on the side
-               where more of them could still turn the answer
+    holds      the whole interval satisfies the condition
+    fails      no part of it does
+    undecided  a part of it does: more images would decide
+    untested   a number is missing, or does not meet the claim's requirements: too few images or
+               trainings, a clean accuracy below the minimum, a training that never got above
+               chance; or it has too few restarts, and more of them could still change the state
 """
 
 from __future__ import annotations
@@ -34,11 +33,11 @@ Outcomes = Mapping["Number", np.ndarray]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Number:
-    """A number of a table, its row and column, or of a figure of one of its models.
+    """A number in a table, by row and column, or in a figure of one of the table's models.
 
-    column: the adversarial one, from 1; "clean"; "least": the least of all adversarial columns,
-    `strong` among them; or what a figure shows (`figure_numbers.MEASURES`). of_clean: as a share
-    of the row's clean accuracy.
+    column: the adversarial column, from 1; "clean"; "least": the least of all adversarial columns,
+    including `strong`; or a measure of a figure (`figure_numbers.MEASURES`). of_clean: relative to
+    the row's clean accuracy.
     """
 
     table: TableName
@@ -49,10 +48,10 @@ class Number:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Condition:
-    """That a number lies above, or below, another or a constant, or near it, by so many points.
+    """A number is above, below or near another number or a constant, by a number of points.
 
-    Exactly one of `above`, `below` and `near` is given; near another by 3 is within 3 points of
-    it. A negative `by` allows so many points the wrong way: A below B by -10 is A < B + 10.
+    Exactly one of `above`, `below` and `near` is given; near by 3 means within 3 points. A negative
+    `by` allows a difference in the other direction: A below B by -10 means A < B + 10.
     """
 
     left: Number
@@ -62,36 +61,36 @@ class Condition:
     by: float = 0.0
 
     def __post_init__(self) -> None:
-        """Checks that it says one thing."""
+        """Check that there is exactly one relation."""
         if sum(side is not None for side in (self.above, self.below, self.near)) != 1:
-            raise ValueError("a condition has one of above, below and near")
+            raise ValueError("expected exactly one of above, below and near")
 
     @property
     def relation(self) -> Literal["above", "below", "near"]:
-        """What is asked."""
+        """The relation of the two sides."""
         if self.above is not None:
             return "above"
         return "below" if self.below is not None else "near"
 
     @property
     def right(self) -> Number | float:
-        """What the number is compared with."""
+        """The number or constant to compare with."""
         return next(s for s in (self.above, self.below, self.near) if s is not None)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A claim of the paper's, in our words.
+    """A claim of the paper, in our words.
 
     Attributes:
-      name, claim, source: what it is called, says, and where the paper says it.
+      name, claim, source: its name, its text, and where the paper makes it.
       refuted: what would refute it.
       conditions: what must hold.
-      images, restarts, clean: the least that a number must have to bear on it: images, restarts
-        (of the strongest column), the model's clean accuracy in percent.
-      seeds: the least trainings that differ in their seed; each must meet each condition.
-      figure: the figure of ours that shows its numbers, if one does.
-      hours: estimate of all that it needs (`claims.ESTIMATED_ON`); None: nobody has measured.
+      images, restarts, clean: the requirements on numbers: the least images, restarts (of the
+        strongest column), and clean accuracy of the model in percent.
+      seeds: the least number of trainings with different seeds; all must meet each condition.
+      figure: our figure that shows its numbers, if there is one.
+      hours: estimated time for all that it needs (`claims.ESTIMATED_ON`); None: not estimated.
     """
 
     name: str
@@ -108,7 +107,7 @@ class Claim:
 
     @property
     def rows(self) -> dict[TableName, list[str]]:
-        """The rows that it needs, by table."""
+        """The rows that the claim needs, by table."""
         sides = [side for c in self.conditions for side in (c.left, c.right)]
         needed: dict[TableName, dict[str, None]] = {}
         for side in sides:
@@ -119,7 +118,7 @@ class Claim:
 
 @dataclasses.dataclass(frozen=True)
 class Tested:
-    """A condition in words, its state, and why where it is untested."""
+    """A condition in words, its state, and why it is untested, if it is."""
 
     text: str
     state: State
@@ -128,10 +127,10 @@ class Tested:
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """What one training of each row, all of one seed, has to say.
+    """The evidence of one training of each row, all with the same seed.
 
-    tables: number -> table; outcomes: what stands, bool [n], of numbers whose results are there, an
-    image at the same place in all of a table; measured: of figures, with intervals.
+    tables: number -> table; outcomes: which images survived, bool [n], for numbers whose results
+    exist, in the same order for the whole table; measured: numbers of figures, with intervals.
     """
 
     tables: Mapping[TableName, StoredTable]
@@ -162,7 +161,7 @@ def tested_condition(condition: Condition, claim: Claim, evidence: Evidence) -> 
 
 
 def _state(condition: Condition, low: float, high: float) -> State:
-    """What the interval of left - right says."""
+    """Return the state of a condition by the interval of left - right."""
     if condition.relation == "near":
         if -condition.by < low and high < condition.by:
             return "holds"
@@ -177,7 +176,7 @@ def _state(condition: Condition, low: float, high: float) -> State:
 def _difference(
     condition: Condition, left: _Side, right: _Side, outcomes: Outcomes
 ) -> tuple[float, float, str]:
-    """The interval of left - right in points, and how it was found."""
+    """Return the interval of left - right in points, and how it was computed."""
     ours = outcomes.get(left.number) if left.number else None
     theirs = outcomes.get(right.number) if right.number else None
     same = left.table == right.table and not condition.left.of_clean
@@ -194,7 +193,7 @@ def _difference(
 class _Side:
     """One side of a comparison, in percent, or why there is none.
 
-    number: where it was found; few: that it has fewer restarts than asked.
+    number: where it was found; few: a note if it has too few restarts.
     """
 
     value: float = 0.0
@@ -207,7 +206,7 @@ class _Side:
 
     @property
     def table(self) -> TableName | None:
-        """Which table the number is of."""
+        """The number's table."""
         return self.number.table if self.number else None
 
     @classmethod
@@ -251,7 +250,7 @@ class _Side:
 def _cell_of(
     row: TableRow, side: Number, claim: Claim
 ) -> tuple[int | Literal["clean", "least"], Cell]:
-    """A number's column and cell; of "least" the column that it is in."""
+    """Return a number's column and cell; for "least", the column of the least number."""
     if side.column == "clean":
         return "clean", row.clean
     if side.column == "least":
@@ -263,25 +262,25 @@ def _cell_of(
 
 
 def _strongest(cell: Cell, claim: Claim) -> Cell:
-    """The cell itself, or its further result where only that has the restarts asked for."""
+    """Return the cell, or its further result if only that has enough restarts."""
     enough = (cell.restarts or 0) >= claim.restarts
     return cell if enough or cell.further is None else cell.further
 
 
 def _unfit(row: TableRow, cell: Cell, side: Number, claim: Claim) -> str:
-    """Why a number does not bear on a claim; "" when it does."""
+    """Return why a number does not meet a claim's requirements; "" if it does."""
     label = row_label(side.table, side.row)
     if row.mark:
         return f"{label}: {row.mark}"
     if row.clean.ours is not None and row.clean.ours < claim.clean:
         return f"{label} has a clean accuracy of {row.clean.ours:.1f}%, below {claim.clean:g}%"
     if cell.images is not None and cell.images < claim.images:
-        return f"{label} was looked at on {cell.images} images, fewer than {claim.images}"
+        return f"{label} was evaluated on {cell.images} images, fewer than {claim.images}"
     return ""
 
 
 def condition_text(condition: Condition, left: str, right: str) -> str:
-    """Say a condition in words, with its two numbers."""
+    """Describe a condition in words, with its two numbers."""
 
     def name(side: Number | float, shown: str) -> str:
         if not isinstance(side, Number):
@@ -298,5 +297,5 @@ def condition_text(condition: Condition, left: str, right: str) -> str:
 
 def _column_text(column: int | str) -> str:
     if column == "least":
-        return "the attack that leaves least"
+        return "the strongest attack"
     return "clean" if column == "clean" else f"attack {column}"

@@ -1,4 +1,4 @@
-"""What was spent on a model and its results, from what they say of themselves."""
+"""The computing time of a model and its results, from their provenance."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Session = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """CPU hours of a training and of attacks, and on what machines; None: not noted.
+    """CPU hours of a training and of attacks, and the machines; None: not recorded.
 
-    `noted`: the share of the training's epochs that its hours were noted of, the others taken to
-    have cost as much.
+    `noted`: the share of the training's epochs whose hours were recorded; the others are assumed to
+    have taken as long.
     """
 
     training_hours: float | None
@@ -28,27 +28,27 @@ class Cost:
     noted: float = 1.0
 
     def __str__(self) -> str:
-        """One line."""
+        """Describe it in one line."""
         machines = "; ".join(self.machines) or "unknown"
         part = f" (from {self.noted:.0%} of its epochs)" if self.noted < 1 else ""
         return (
-            f"{_hours(self.training_hours)} CPU hours training{part}, "
-            f"{_hours(self.attack_hours)} CPU hours attacks ({machines})"
+            f"{_hours(self.training_hours)} CPU hours of training{part}, "
+            f"{_hours(self.attack_hours)} CPU hours of attacks ({machines})"
         )
 
 
 def cost_of(run: runs.RunDir, records: Sequence[AttackRecord]) -> Cost:
-    """What a finished run and some of its results cost."""
-    told = files.read_json(run.recipe)
-    training: list[Session] = told.get("sessions") or []
+    """Return the cost of a finished run and some of its results."""
+    recipe = files.read_json(run.recipe)
+    training: list[Session] = recipe.get("sessions") or []
     attacks: list[Session] = [session for record in records for session in record.sessions]
-    seconds, epochs = _cpu_seconds(training), told.get("recipe", {}).get("epochs")
+    seconds, epochs = _cpu_seconds(training), recipe.get("recipe", {}).get("epochs")
     noted = 1.0
     if seconds is not None and epochs:
-        # A state that was begun by a version without notes, or an epoch that was begun twice.
+        # An earlier version recorded nothing, and an epoch may have been started twice.
         noted = min(1.0, sum(session.get("epochs", 0) for session in training) / epochs)
         seconds = seconds / noted if noted else None
-    places = [told.get("machine"), *(session.get("machine") for session in (*training, *attacks))]
+    places = [recipe.get("machine"), *(session.get("machine") for session in (*training, *attacks))]
     attacking = _cpu_seconds(attacks)
     return Cost(
         training_hours=None if seconds is None else seconds / 3600,
@@ -59,7 +59,7 @@ def cost_of(run: runs.RunDir, records: Sequence[AttackRecord]) -> Cost:
 
 
 def _cpu_seconds(sessions: Sequence[Session]) -> float | None:
-    """Of all; None where one did not note it, as those of earlier versions."""
+    """Return the CPU seconds of all sessions; None if one has no record, as in earlier versions."""
     found = [session.get("cpu_seconds") for session in sessions]
     known = [float(one) for one in found if isinstance(one, int | float)]
     return sum(known) if known and len(known) == len(found) else None

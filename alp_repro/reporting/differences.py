@@ -1,7 +1,7 @@
-"""Where our numbers differ from the paper's by a two-sample test, and what may explain it.
+"""Finds where our numbers differ from the paper's by a two-sample test, and what may explain it.
 
-The explanations are facts that lie beside the numbers: what was done otherwise, how far a number
-moves while its training goes on, and between trainings.
+The explanations are facts about the runs: how their settings differ, and how much a number varies
+at the end of its training and between trainings.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _FEWEST_LOOKS = 3
 PAPERS_IMAGES = 1000
-LOOK_IMAGES = 200  # that a training looks at
+LOOK_IMAGES = 200  # on which a training measures accuracies
 
 Records = Mapping[tuple[str, int], "AttackRecord"]
 
@@ -37,7 +37,7 @@ Records = Mapping[tuple[str, int], "AttackRecord"]
 class Difference:
     """A number that differs from the paper's by a two-sample test.
 
-    what: the model, the attack and both numbers; facts: what may explain it, a line each.
+    what: the model, the attack and both numbers; facts: possible explanations, a line each.
     """
 
     what: str
@@ -46,7 +46,7 @@ class Difference:
 
 @dataclasses.dataclass(frozen=True)
 class Movement:
-    """Between what an accuracy moved over the last fifth of a training, in percent."""
+    """The range of an accuracy over the last fifth of a training, in percent."""
 
     low: float
     high: float
@@ -54,16 +54,16 @@ class Movement:
 
 
 def movement(log: Path) -> Movement | None:
-    """How far the accuracy under the watched attack moved at the end of a training.
+    """Return the range of the accuracy under the watched attack at the end of a training.
 
     Args:
       log: training.csv.
 
     Returns:
-      None where the training looked at test images too seldom.
+      None if there are too few measurements.
 
     Raises:
-      InputError: the file is absent or no training log.
+      InputError: the file is absent or not a training log.
     """
     columns = read_log(log)
     seen = columns.get("test_adversarial_accuracy", np.array([]))
@@ -77,8 +77,8 @@ def movement(log: Path) -> Movement | None:
 def differs_significantly(cell: Cell) -> bool:
     """Return whether ours and the paper's number differ, p < 0.05 by Fisher's exact test.
 
-    The paper's is of 1000 images too, which its evaluation drew; a single-seed test of two models,
-    it says nothing of how much trainings vary.
+    The paper's number is of 1000 images, too. The test compares two single trainings: it does not
+    take the variation between trainings into account.
     """
     if cell.ours is None or cell.by_paper is None or cell.images is None:
         return False
@@ -86,7 +86,7 @@ def differs_significantly(cell: Cell) -> bool:
 
 
 def _differ(ours: float, images: int, by_paper: float) -> bool:
-    """Return whether a share of so many images, in percent, differs from one of the paper's."""
+    """Return whether a share of `images` images, in percent, differs from the paper's number."""
     here, theirs = round(ours * images / 100), round(by_paper * PAPERS_IMAGES / 100)
     return fisher_p(here, images, theirs, PAPERS_IMAGES) < 0.05
 
@@ -95,8 +95,8 @@ def _differ(ours: float, images: int, by_paper: float) -> bool:
 def fisher_p(count: int, trials: int, other: int, of_other: int) -> float:
     """Return the two-sided p of Fisher's exact test that two shares are of one proportion.
 
-    In whole numbers, so that a table as likely as the one seen counts as one. SciPy has the test
-    too, but takes a second to import, more than all else that tells stored results.
+    It uses whole numbers, so that tables of equal probability compare as equal. SciPy has the test
+    too, but takes a second to import, more than all else in showing stored results.
     """
     together = count + other
     lowest, highest = max(0, together - of_other), min(trials, together)
@@ -121,22 +121,22 @@ def differences(
 
     Args:
       table: the table.
-      changes: row -> what its training has otherwise than the paper's; "" or absent: nothing.
-      movements: (row, adversarial column from 0) -> of the attack that the training watched.
-      records: (row, adversarial column from 0) -> the result that says the number.
-      spread: between trainings.
+      changes: row -> how its training differs from the paper's; "" or absent: not at all.
+      movements: (row, adversarial column from 0) -> movement under the attack that was watched.
+      records: (row, adversarial column from 0) -> the result behind the number.
+      spread: the variation between trainings.
     """
     titles = ("clean", *(column.title for column in table.columns))
     found = []
-    told: set[str] = set()
+    explained: set[str] = set()
     for row in table.rows:
         for i, cell in enumerate((row.clean, *row.cells)):
             if not differs_significantly(cell):
                 continue
             facts = []
-            if changes.get(row.row) and row.row not in told:  # once a row is enough
+            if changes.get(row.row) and row.row not in explained:  # once for each row
                 facts.append(f"trained with {changes[row.row]}")
-                told.add(row.row)
+                explained.add(row.row)
             record = (records or {}).get((row.row, i - 1))
             asked = table.columns[i - 1].grid_restarts if i else None
             if asked and cell.restarts and cell.restarts < asked and _above(cell):
@@ -164,26 +164,29 @@ def _above(cell: Cell) -> bool:
 
 
 def _of_restarts(cell: Cell, record: AttackRecord | None, asked: int) -> str:
-    """Say how much of a higher number fewer restarts explain."""
+    """Describe how much of a higher number fewer restarts explain."""
     assert cell.restarts is not None and cell.by_paper is not None and cell.images is not None
-    told = f"{cell.restarts} of the paper's {asked} restarts, which leave more"
+    text = f"{cell.restarts} of the paper's {asked} restarts, so that more images survive"
     expected = None
     if record is not None:
         expected = expected_standing(record.first_break, reached=cell.restarts, restarts=asked)
     if expected is None:
-        return f"{told}; too few images broke after the first to foretell how many {asked} leave"
+        return (
+            f"{text}; too few images broke after the first restart to extrapolate to {asked} "
+            "restarts"
+        )
     low, high = (100 * share for share in expected)
-    told += (
-        f"; by fits to the restarts at which its images broke, {asked} would leave {low:.1f} to "
-        f"{high:.1f}%"
+    text += (
+        f"; extrapolated from the restarts at which images broke, {low:.1f} to {high:.1f}% would "
+        f"survive {asked}"
     )
     if low > cell.by_paper and _differ(low, cell.images, cell.by_paper):
-        return f"{told}: the restarts explain a part only"
-    return f"{told}: the restarts may explain all of it"
+        return f"{text}: this explains only a part of the difference"
+    return f"{text}: this may explain the difference"
 
 
 def _of_all_attacks(table: StoredTable, row: TableRow, records: Records, cell: Cell) -> list[str]:
-    """Say that the model is another one, where all attacks together leave more than the paper's."""
+    """Note a difference of the models if more images survive all attacks than the paper's one."""
     found = [
         standing_at(records[row.row, i], row.cells[i].restarts or 1)
         for i in range(len(table.columns))
@@ -195,20 +198,20 @@ def _of_all_attacks(table: StoredTable, row: TableRow, records: Records, cell: C
     if together <= cell.by_paper or not _differ(together, len(found[0]), cell.by_paper):
         return []
     return [
-        f"all {len(found)} attacks of the table together leave {together:.1f}%, still above the "
-        "paper's: its training differs"
+        f"{together:.1f}% survive all {len(found)} attacks of the table together, still above the "
+        "paper's: the models differ"
     ]
 
 
 def _of_movement(moved: Movement, record: AttackRecord | None) -> str:
-    told = (
-        f"in {moved.looks} looks at the first {LOOK_IMAGES} of the evaluation images over the last "
-        f"fifth of its training, this accuracy moved between {moved.low:.1f} and {moved.high:.1f}%"
+    text = (
+        f"in {moved.looks} measurements on the first {LOOK_IMAGES} evaluation images over the last "
+        f"fifth of its training, this accuracy ranged from {moved.low:.1f} to {moved.high:.1f}%"
     )
     if record is not None and len(record.labels) >= LOOK_IMAGES:
         own = 100 * float(standing_at(record, 1)[:LOOK_IMAGES].mean())
-        told += f" (of these images the finished model leaves {own:.1f}%)"
-    return told
+        text += f" (on these images the finished model has {own:.1f}%)"
+    return text
 
 
 def _of_spread(spread: Spread | None, row: TableRow, title: str, cell: Cell) -> list[str]:
@@ -219,4 +222,4 @@ def _of_spread(spread: Spread | None, row: TableRow, title: str, cell: Cell) -> 
     one = cells.get(title)
     if found is None or one is None or one.low is None or one.high is None:
         return []
-    return [f"shorter trainings ({found.trainings}), for how far seeds move it alone: {one}"]
+    return [f"variation between seeds, in shorter trainings ({found.trainings}): {one}"]

@@ -1,29 +1,29 @@
-"""What more restarts would leave, by the restarts at which images broke so far."""
+"""Extrapolates adversarial accuracy to more restarts, from when images broke so far."""
 
 from __future__ import annotations
 
 import numpy as np
 
-# Breaks after the first restart: of fewer nothing can be foretold.
+# The least number of images broken after the first restart that allows extrapolation.
 FEWEST_BREAKS = 20
 
 
 def expected_standing(
     first_break: np.ndarray, *, reached: int, restarts: int
 ) -> tuple[float, float] | None:
-    """Foretell the share that stands after more restarts, by two fits.
+    """Estimate the share of images that survives more restarts, by two fits.
 
-    A restart breaks an image with a chance of its own, the same at every restart; over images the
-    chances are beta-distributed, in the second fit beside a share of images that never break. Both
-    are fitted by maximum likelihood.
+    Each image has a probability to break that is the same at every restart; over images, these are
+    beta-distributed, in the second fit together with a share of images that never break. Both are
+    fitted by maximum likelihood.
 
     Args:
       first_break: int [n], the restart that broke an image, from 0; negative: none so far.
-      reached: restarts that the others have had.
-      restarts: to foretell.
+      reached: the restarts that unbroken images have had.
+      restarts: to extrapolate to.
 
     Returns:
-      The lower and the higher of the two shares; None where too few images broke after the first
+      The lower and the higher of the two shares; None if too few images broke after the first
       restart.
     """
     if int((first_break > 0).sum()) < FEWEST_BREAKS or not (first_break < 0).any():

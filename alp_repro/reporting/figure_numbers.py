@@ -1,4 +1,4 @@
-"""Numbers that figures show and no table has: local maxima of the loss, and single restarts."""
+"""Numbers of figures that are in no table: local maxima of the loss, and single restarts."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 Measure = Literal["maxima", "some maxima", "many maxima", "maximum at image", "good start"]
 MEASURES: dict[int | str, str] = {
     "maxima": "local maxima of the loss around test image 0",
-    "some maxima": "images with a local maximum of the loss away from them",
-    "many maxima": "images with two local maxima of the loss, or more, away from them",
-    "maximum at image": "images that are a local maximum of the loss themselves",
+    "some maxima": "images with a local maximum of the loss away from the image",
+    "many maxima": "images with at least two local maxima of the loss away from the image",
+    "maximum at image": "images that are a local maximum of the loss",
     "good start": "images that some restarts break, but fewer than half of them",
 }
 COUNTS = ("maxima",)  # numbers of one image, exact; the others are shares of images

@@ -1,4 +1,4 @@
-"""A table of which some rows are made again: the others are kept as they are stored."""
+"""Combines newly computed rows of a table with the stored ones."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from alp_repro.reporting.tables import Cell, Column, PaperTable, TableRow
 def with_kept_rows(
     rows: Sequence[TableRow], columns: Sequence[Column], stored: StoredTable, paper: PaperTable
 ) -> tuple[list[TableRow], list[Column]]:
-    """Return the rows and columns of a table with what is stored of its other rows.
+    """Return the rows and columns of a table, together with stored rows that were not computed.
 
-    A column that only the stored table has is kept where a kept row has a number in it; the new
-    rows have there what is stored of their models.
+    A column that only the stored table has is kept if a kept row has a number in it; new rows get
+    the stored numbers of the same model there.
 
     Args:
-      rows, columns: as they were made now.
-      stored: the table that they are written over.
-      paper: whose order the rows get; those that it has not come last.
+      rows, columns: as computed now.
+      stored: the table that they replace.
+      paper: defines the order of rows; those that it does not have come last.
 
     Raises:
-      InputError: an attack of the stored table is none.
+      InputError: an attack of the stored table is not valid.
     """
     made = {row.row: row for row in rows}
     kept = [row for row in stored.rows if row.row not in made]
@@ -51,7 +51,7 @@ def with_kept_rows(
 
 
 def _place(column: Column, stored: Sequence[StoredColumn]) -> int | None:
-    """Where a column stands in the stored table."""
+    """Return a column's position in the stored table; None: it is not there."""
     for i, one in enumerate(stored):
         if column.grid_restarts == one.grid_restarts and same_attack(
             column.attack.to_json(), one.attack
@@ -61,7 +61,7 @@ def _place(column: Column, stored: Sequence[StoredColumn]) -> int | None:
 
 
 def _column(stored: StoredTable, place: int, beside: Sequence[Column]) -> Column:
-    """A stored column under the caption of those that it stands beside."""
+    """Convert a stored column, with the caption of those beside it."""
     one = stored.columns[place]
     source = f"the stored table, {one.title}"
     attack = attack_of(one.attack, source=source)
@@ -76,14 +76,14 @@ def _column(stored: StoredTable, place: int, beside: Sequence[Column]) -> Column
 
 
 def _with_restarts(column: Column, cells: Sequence[Cell]) -> Column:
-    """The column with the restarts of kept rows in its title, where they have others."""
+    """Add the restarts of kept rows to a column's title, if they differ."""
     found = {*(column.row_restarts or (column.attack.restarts,))}
     found |= {cell.restarts for cell in cells if cell.restarts is not None}
     return dataclasses.replace(column, row_restarts=tuple(sorted(found)) if len(found) > 1 else ())
 
 
 def _lengthened(row: TableRow, stored: StoredTable, further: Sequence[int]) -> TableRow:
-    """A new row with what is stored of its model in further columns."""
+    """Add the stored numbers of a new row's model in further columns."""
     before = stored.row(row.row)
     same = before is not None and before.model is not None and before.model == row.model
     cells = [before.cells[i] if before is not None and same else Cell() for i in further]

@@ -1,4 +1,4 @@
-"""What a row of the paper's tables is called where its settings do not matter."""
+"""Labels of the paper's rows without their settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all tables in Markdown share."""
+"""Shared by all tables in Markdown."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ MISSING = "–"
 
 
 def line(fields: Sequence[str]) -> str:
-    """A row of a table."""
+    """Return a row of a table."""
     return "| " + " | ".join(fields) + " |"

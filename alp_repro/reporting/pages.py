@@ -1,4 +1,4 @@
-"""Pages: one HTML text each that needs no other file and no network, in one style."""
+"""Renders HTML pages that need no other file and no network, in one style."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import jinja2
 
 
 def render_page(package: str, template: str, **values: Any) -> str:
-    """A page from a template of a package, which may include `style.css`, the look of all pages."""
+    """Render a template of a package, which may include `style.css`, the style of all pages."""
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader(
             [jinja2.PackageLoader(package), jinja2.PackageLoader("alp_repro.reporting")]

@@ -1,4 +1,4 @@
-"""The report: one page with verdicts, tables, figures, what was run, and what is missing.
+"""The report: one page with verdicts, tables, figures, models, and what is missing.
 
 Everything is read from a scale's folder, runs/<scale>/:
 
@@ -34,19 +34,19 @@ TEMPLATE = "report.html.j2"
 
 @dataclasses.dataclass(frozen=True)
 class Missing:
-    """Something that a complete report has, and the command that makes it."""
+    """A missing part of a complete report, and the command that makes it."""
 
     what: str
     command: str
 
     def __str__(self) -> str:
-        """One line for a terminal."""
+        """Describe it in one line."""
         return f"{self.what} is missing: make it with {self.command}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Expected:
-    """A table ("table1" … "table5") or a figure of a complete report, and what makes it."""
+    """A table ("table1" … "table5") or figure of a complete report, and the command for it."""
 
     name: str
     heading: str
@@ -57,7 +57,7 @@ class Expected:
 class TableShown:
     """One of Tables 1–5 as `table_files` wrote it.
 
-    samples: images, restarts by column; spread: how much numbers move between trainings.
+    samples: images, restarts by column; spread: how much numbers vary between trainings.
     """
 
     number: TableName
@@ -82,15 +82,15 @@ class TableShown:
         )
 
     def differs(self, cell: Cell) -> bool:
-        """Whether ours and the paper's number differ by a two-sample test."""
+        """Return whether ours and the paper's number differ by a two-sample test."""
         return differs_significantly(cell)
 
     def cells(self, row: TableRow) -> tuple[Cell, ...]:
-        """A row's cells, the clean accuracy first."""
+        """Return a row's cells, the clean accuracy first."""
         return row.clean, *row.cells
 
     def sample(self, row: TableRow, i: int) -> str:
-        """Images and restarts of a cell where they are not its column's; "" otherwise."""
+        """Describe images and restarts of a cell, if they differ from its column's; "" if not."""
         cell, (images, restarts) = self.cells(row)[i], self.samples[i]
         same = images is None or cell.images in (None, images)
         return "" if same and cell.restarts == restarts else sample_text(cell)
@@ -98,7 +98,7 @@ class TableShown:
 
 @dataclasses.dataclass(frozen=True)
 class FigureSource:
-    """What a figure's JSON says of the models that it shows: row -> hash of the weights."""
+    """The models that a figure shows, by its JSON: row -> hash of the weights."""
 
     dataset: str = ""
     models: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -131,15 +131,15 @@ class RunShown:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """All that the page shows.
+    """The content of the page.
 
     Attributes:
       scale: its name.
-      judged: the paper's claims with the verdicts on them.
-      tables, figures, runs: what is there.
-      deviations: what the scale's settings change in the paper's protocol, one line each.
+      judged: the paper's claims with our verdicts.
+      tables, figures, runs: the existing ones.
+      deviations: how the scale's settings deviate from the paper's protocol, one line each.
       departures: where the project departs from it at every scale, one line each.
-      missing: what is not there.
+      missing: the missing parts.
       made: when and by which revision the page was made.
     """
 
@@ -162,20 +162,20 @@ def collect(
     deviations: Sequence[str] = (),
     judged: Sequence[claims.Judged] = (),
 ) -> Report:
-    """Reads what lies in a scale's folder.
+    """Read the content of a scale's folder.
 
     Args:
       folder: runs/<scale>.
-      expected: what a complete report has; figures of other names are shown after these.
-      deviations: what differs from the paper's protocol, one line each.
-      judged: the paper's claims with the verdicts on them.
+      expected: the parts of a complete report; other figures are shown after these.
+      deviations: from the paper's protocol, one line each.
+      judged: the paper's claims with our verdicts.
 
     Raises:
-      InputError: the folder is not there, or a file in it is damaged.
+      InputError: the folder does not exist, or a file in it is damaged.
     """
     if not folder.is_dir():
         raise InputError(
-            f"{folder} is not there: a folder of runs at one scale is needed, as runs/quick"
+            f"{folder} does not exist: expected a folder of runs at one scale, as runs/quick"
         )
     table_names = [f"table{number}" for number in TABLES]
     parts = {part.name: part for part in expected}
@@ -197,7 +197,7 @@ def collect(
         outdated = outdated_models(folder, name)
         if outdated:
             command = parts[name].command if name in parts else "the command that drew it"
-            what = f"{heading}, drawn from another model of {', '.join(outdated)} than is there now"
+            what = f"{heading}, drawn from an outdated model of {', '.join(outdated)},"
             missing.append(Missing(what, command))
         else:
             figures.append(read_figure(folder / "figures", name, heading))
@@ -217,9 +217,9 @@ def collect(
 
 
 def outdated_models(folder: Path, name: str) -> list[str]:
-    """Labels of rows that a figure shows of another model than lies in <dataset>/<row> now.
+    """Return the labels of rows whose model has changed since a figure was drawn.
 
-    A figure that does not say its models was drawn before any did; nothing is known of it.
+    Figures of early versions do not record their models, so nothing is known about them.
     """
     notes = files.read_json(folder / "figures" / f"{name}.json")
     source = decoding.from_plain(
@@ -236,15 +236,15 @@ def outdated_models(folder: Path, name: str) -> list[str]:
 
 
 def departures() -> tuple[str, ...]:
-    """Where the project departs from the paper's protocol at every scale, one line each."""
+    """Return where the project departs from the paper's protocol at every scale, one line each."""
     file = resources.files("alp_repro.reporting").joinpath("reference").joinpath("departures.txt")
     return tuple(file.read_text(encoding="utf-8").splitlines())
 
 
 def read_table(file: Path) -> TableShown:
-    """A table from what `table_files` wrote; InputError when it is something else.
+    """Read a table that `table_files` wrote; InputError if it is something else.
 
-    Numbers of models that are no longer there are left out.
+    Numbers of models that no longer exist are left out.
     """
     found = stored_tables.read_table(file)
     models = file.parents[1] / load_paper_table(found.table).dataset
@@ -262,7 +262,7 @@ def read_table(file: Path) -> TableShown:
 
 
 def read_figure(folder: Path, name: str, heading: str) -> FigureShown:
-    """A figure that `figures.save_figure` wrote; InputError when a part is missing or damaged."""
+    """Read a figure that `figures.save_figure` wrote; InputError if it is damaged."""
     notes, picture = files.read_json(folder / f"{name}.json"), folder / f"{name}.png"
     try:
         data = base64.b64encode(picture.read_bytes()).decode()
@@ -279,7 +279,7 @@ def read_figure(folder: Path, name: str, heading: str) -> FigureShown:
 
 
 def read_run(file: Path) -> RunShown:
-    """What a run's recipe.json says of it; InputError when it is something else."""
+    """Read a run's recipe.json; InputError if it is something else."""
     found = files.read_json(file)
     try:
         recipe = found.get("recipe") or {}
@@ -297,18 +297,18 @@ def read_run(file: Path) -> RunShown:
 
 
 def _made(notes: Mapping[str, Any]) -> str:
-    """When and by which revision, of provenance that a result carries."""
+    """Describe when and by which revision a result was made, from its provenance."""
     date = str(notes["date"])[:16].replace("T", " ")
     return f"{date} UTC, revision {notes['revision']}"
 
 
 def _foreign(file: Path, what: str, error: Exception) -> InputError:
     return InputError(
-        f"{file} is no {what} of this project ({type(error).__name__}: {error}): remove it to have "
-        "it made again"
+        f"{file} is not a {what} of this project ({type(error).__name__}: {error}): remove it to "
+        "make it again"
     )
 
 
 def render(report: Report) -> str:
-    """The page as one HTML text that needs no other file and no network."""
+    """Render the page as HTML that needs no other file and no network."""
     return render_page("alp_repro.reporting", TEMPLATE, report=report)

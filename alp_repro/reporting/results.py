@@ -1,4 +1,4 @@
-"""Which of a run's results may be shown: those of its model, images and recipe as they are now."""
+"""Finds a run's results that match its current model, images and recipe."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ ImagesDigest = Callable[[int], str | None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """What a result must have been made from to be shown.
+class ResultQuery:
+    """The requirements on a result to be shown.
 
     Attributes:
-      num_images: evaluation images.
+      num_images: number of evaluation images.
       seed: of the attack.
-      digest_of: count -> digest of the first so many evaluation images as the data set has them
-        now; None, as a function or from it: it cannot be told here, so nothing is compared.
-      recipe: what the model must have been trained with; None: whatever it was.
+      digest_of: count -> digest of the first `count` evaluation images of the current data set;
+        None, as a function or its result: not known here, so it is not compared.
+      recipe: the model's recipe; None: any.
     """
 
     num_images: int
@@ -43,13 +43,13 @@ class Wanted:
     recipe: Recipe | None = None
 
     def digest(self, num_images: int) -> str | None:
-        """Of the first so many images; None: not known."""
+        """Return the digest of the first `num_images` images; None: not known."""
         return self.digest_of(num_images) if self.digest_of else None
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
-    """A result that may be shown, or why one that is there may not be ("": there is none)."""
+class QueryResult:
+    """A result to show, or why an existing one must not be shown ("": there is none)."""
 
     record: AttackRecord | None
     problem: str = ""
@@ -57,9 +57,9 @@ class Found:
 
 @dataclasses.dataclass(frozen=True)
 class _Model:
-    """What tells a model: its weights and, where a result asks for it, its function.
+    """The identity of a model: its weights and, if a result needs it, its function.
 
-    architecture: hash of the layers, where the file alone tells it.
+    architecture: hash of the layers, if it is known from the file alone.
     """
 
     path: Path
@@ -67,9 +67,9 @@ class _Model:
     architecture: str | None
 
     def difference_from(self, kept: Any) -> str | None:
-        """How its function differs from the one of a result; None: not at all.
+        """Describe how its function differs from a result's; None if it does not.
 
-        Plain layers of these settings with these weights are one function: nothing to compute.
+        Plain layers with these settings and weights need no computation.
         """
         if self.architecture is not None and self.architecture == architecture_of(kept):
             return None
@@ -82,7 +82,7 @@ class _Model:
 
 
 def weights_now(run: runs.RunDir) -> str:
-    """Hash of the weights in a run's model.keras as it is now; read once while it stays."""
+    """Return the hash of the weights in a run's model.keras; read once until the file changes."""
     return _model(run).weights
 
 
@@ -94,29 +94,29 @@ def _model(run: runs.RunDir) -> _Model:
 @functools.lru_cache(maxsize=16)  # the rows of a table
 def _load(run: runs.RunDir, _changed: int, _size: int) -> _Model:
     found = file_identity(run.model)
-    # What is refused is refused on the word of the model itself.
+    # If it does not match, the model itself is loaded to be certain.
     if found is not None and run.recipe.exists() and found.weights == runs.describe(run).weights:
         return _Model(run.model, found.weights, found.architecture)
     return _Model(run.model, runs.weights_hash(runs.load_model(run.model)), None)
 
 
 def run_problem(run: runs.RunDir, recipe: Recipe | None = None) -> str:
-    """Why nothing of a finished run may be shown; "" when its parts belong together.
+    """Return why a finished run must not be shown; "" if its parts match.
 
     Args:
       run: a finished run.
-      recipe: what it must have been trained with; None, or an imported model: not compared.
+      recipe: the expected recipe; None, or an imported model: not compared.
 
     Raises:
       InputError: model.keras or recipe.json is damaged.
     """
-    told = runs.describe(run)
-    if told.weights != weights_now(run):
+    description = runs.describe(run)
+    if description.weights != weights_now(run):
         return (
-            f"model.keras is not the model that recipe.json tells of (weights {weights_now(run)}, "
-            f"{told.weights} there)"
+            f"model.keras is not the model of recipe.json (its weights have the hash "
+            f"{weights_now(run)}, expected {description.weights})"
         )
-    if recipe is None or told.imported is not None:
+    if recipe is None or description.imported is not None:
         return ""
     try:
         check_owner(run, Owner(recipe))
@@ -125,8 +125,8 @@ def run_problem(run: runs.RunDir, recipe: Recipe | None = None) -> str:
     return ""
 
 
-def find_result(run: runs.RunDir, attack: Attack | Ensemble, wanted: Wanted) -> Found:
-    """The result of an attack on a run's model that reaches furthest.
+def find_result(run: runs.RunDir, attack: Attack | Ensemble, wanted: ResultQuery) -> QueryResult:
+    """Return the result of an attack on a run's model with the most restarts.
 
     Raises:
       InputError: a result there is damaged.
@@ -139,13 +139,13 @@ def find_result(run: runs.RunDir, attack: Attack | Ensemble, wanted: Wanted) -> 
         problem = problem or why
         if not why and (best is None or _preference(record, attack) > _preference(best, attack)):
             best = record
-    return Found(best, "" if best is not None else problem)
+    return QueryResult(best, "" if best is not None else problem)
 
 
 def find_further(
-    run: runs.RunDir, attack: Attack | Ensemble, wanted: Wanted
+    run: runs.RunDir, attack: Attack | Ensemble, wanted: ResultQuery
 ) -> AttackRecord | None:
-    """A result of the same attack on fewer of the images that has seen more restarts, if any."""
+    """Return a result of the same attack on fewer images with more restarts, if there is one."""
     further = [
         record
         for record in _records(run, attack, wanted)
@@ -156,8 +156,8 @@ def find_further(
     return max(further, key=lambda record: (len(record.labels), reach(record)), default=None)
 
 
-def find_mean(run: runs.RunDir, attack: Attack | Ensemble, wanted: Wanted) -> float | None:
-    """Mean over restarts of the adversarial accuracy, in percent, where losses were recorded."""
+def find_mean(run: runs.RunDir, attack: Attack | Ensemble, wanted: ResultQuery) -> float | None:
+    """Return the mean adversarial accuracy over restarts, in percent; None without losses."""
     for record in _records(run, attack, wanted):
         if (
             record.broken is not None
@@ -170,22 +170,24 @@ def find_mean(run: runs.RunDir, attack: Attack | Ensemble, wanted: Wanted) -> fl
 
 
 def reach(record: AttackRecord) -> int:
-    """How many restarts every image that counts has seen."""
+    """Return the number of restarts that every counted image has had."""
     counted = record.standing if record.losses is None else record.next_restart >= 0
     return int(record.next_restart[counted].min()) if counted.any() else 10**9
 
 
 def _preference(record: AttackRecord, attack: Attack | Ensemble) -> tuple[bool, bool, int]:
-    # Of two complete ones the plain one, as ever; one with recorded losses says the same.
+    # Of two complete results, the one without losses; the other one has the same numbers.
     return record.complete_to(attack.restarts), record.losses is None, reach(record)
 
 
-def _records(run: runs.RunDir, attack: Attack | Ensemble, wanted: Wanted) -> Iterator[AttackRecord]:
-    """Results of an attack and a seed, whatever model and images they are of."""
-    asked = {"attack": files.plain(described(attack)), "seed": wanted.seed}
+def _records(
+    run: runs.RunDir, attack: Attack | Ensemble, wanted: ResultQuery
+) -> Iterator[AttackRecord]:
+    """Yield the results of an attack and a seed, of any model and images."""
+    asked = {"attack": files.as_json_data(described(attack)), "seed": wanted.seed}
     name = attack_name({**asked, "num_images": 0})
     beginning = name.rpartition("_images")[0] + "_images"
-    # Names with a dot are what a process that was killed while writing left behind.
+    # Names with a dot are files that a killed process left half-written.
     for path in sorted(run.attacks.glob("[!.]*.npz")):
         if path.name.startswith(beginning):
             record = load_record(path)
@@ -193,8 +195,8 @@ def _records(run: runs.RunDir, attack: Attack | Ensemble, wanted: Wanted) -> Ite
                 yield record
 
 
-def _record_problem(run: runs.RunDir, record: AttackRecord, wanted: Wanted) -> str:
-    """Why a result may not be shown for a run's model and images; "" when it may."""
+def _record_problem(run: runs.RunDir, record: AttackRecord, wanted: ResultQuery) -> str:
+    """Return why a result must not be shown for a run's model and images; "" if it may."""
     if record.settings.get("model") != weights_now(run):
         return "its result is of another model (the weights differ)"
     function = record.settings.get("function")
@@ -204,5 +206,5 @@ def _record_problem(run: runs.RunDir, record: AttackRecord, wanted: Wanted) -> s
             return f"its result is of another model ({difference})"
     digest = wanted.digest(len(record.labels))
     if digest is not None and record.settings.get("images") != digest:
-        return "its result is of other images than the data set has now"
+        return "its result is of other images than those of the current data set"
     return ""

@@ -1,4 +1,4 @@
-"""How much the numbers of a table move between trainings that differ in their seed alone."""
+"""How much the numbers of a table vary between trainings that differ only in their seed."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from alp_repro.reporting.stored_tables import StoredTable
 
 SCALE = "seeds"
+_ROUNDING = 1e-6  # percent
 BESIDE = "Between trainings that differ in their seed (mean and range; scale seeds):"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SpreadCell:
-    """A number over the trainings that did not collapse, in percent; None: no training has it."""
+    """A number over the trainings above chance, in percent; None: no training has it."""
 
     mean: float | None
     low: float | None
@@ -34,7 +35,7 @@ class SpreadCell:
     by_paper: float | None = None
 
     def __str__(self) -> str:
-        """The mean and the range."""
+        """Format the mean and the range."""
         if self.mean is None:
             return MISSING
         return f"{self.mean:.1f}% ({self.low:.1f} to {self.high:.1f})"
@@ -42,14 +43,14 @@ class SpreadCell:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SpreadRow:
-    """A model's line; cells: the clean accuracy first, then one a column.
+    """A model's row; cells: first the clean accuracy, then one for each column.
 
     Attributes:
       row, label: see `TableRow`.
-      seeds: of the trainings that are there.
-      collapsed: those of them whose training stood at chance, which no number is of.
-      cells: over the others.
-      epochs: of the trainings, where it is known.
+      seeds: of the existing trainings.
+      collapsed: the seeds of trainings that never got above chance, which are left out.
+      cells: over the other trainings.
+      epochs: of the trainings, if known.
     """
 
     row: str
@@ -61,7 +62,7 @@ class SpreadRow:
 
     @property
     def trainings(self) -> str:
-        """How many there are, how long they were, and how many of them collapsed."""
+        """Describe their number and length, and how many of them are at chance."""
         length = "" if self.epochs is None else f" of {self.epochs} epochs"
         return f"{len(self.seeds)}{length}, {len(self.collapsed) or 'none'} at chance"
 
@@ -71,11 +72,11 @@ class Spread:
     """A table over several seeds, with its provenance.
 
     Attributes:
-      table, scale: which.
+      table, scale: its number and scale.
       heading: one line.
       columns: titles, the clean accuracy first.
-      rows: those that were trained.
-      date, revision: when and by what the summary was made.
+      rows: the trained ones.
+      date, revision: when and by which revision the summary was made.
     """
 
     table: TableName
@@ -88,12 +89,12 @@ class Spread:
 
 
 def spread_file(scale_folder: Path, number: TableName) -> Path:
-    """Where a scale's folder keeps the spread of a table."""
+    """Return the file of a table's spread in a scale's folder."""
     return scale_folder / "tables" / f"{table_stem(number)}_seeds.json"
 
 
 def spread_beside(runs_dir: Path, number: TableName) -> Spread | None:
-    """What stands beside a table of any scale: the spread at scale `seeds`, if it was made.
+    """Read the spread at scale `seeds`, to show with a table of any scale; None: not made.
 
     Raises:
       InputError: the file is something else.
@@ -103,34 +104,76 @@ def spread_beside(runs_dir: Path, number: TableName) -> Spread | None:
 
 
 def read_spread(file: Path) -> Spread:
-    """Reads what `experiments.seeds` wrote.
+    """Read a file that `experiments.seeds` wrote, and check its numbers.
 
     Raises:
-      InputError: the file is something else.
+      InputError: the file is something else, or has numbers that no trainings have.
     """
-    found: Spread = decoding.read_json(
-        file, Spread, extra_keys=True, advice="remove it to have it made again"
-    )
+    advice = "remove it to make it again"
+    found: Spread = decoding.read_json(file, Spread, extra_keys=True, advice=advice)
+    try:
+        if file.name != spread_file(Path(), found.table).name:
+            raise InputError(f"it says that it is of Table {found.table}")
+        _check_rows(found)
+    except InputError as error:
+        raise InputError(f"{file} is damaged ({error}): {advice}") from error
     return found
 
 
+def _check_rows(found: Spread) -> None:
+    names = [row.row for row in found.rows]
+    for row in found.rows:
+        if names.count(row.row) > 1:
+            raise InputError(f"row {row.row} is there {names.count(row.row)} times")
+        if len(row.cells) != len(found.columns):
+            raise InputError(
+                f"row {row.row} has {len(row.cells)} cells for {len(found.columns)} columns"
+            )
+        if len(set(row.seeds)) < len(row.seeds) or not set(row.collapsed) <= set(row.seeds):
+            raise InputError(
+                f"row {row.row}: seeds {list(row.seeds)}, of which {list(row.collapsed)} "
+                "collapsed: each once, and of those that were trained, is needed"
+            )
+        count = len(row.seeds) - len(row.collapsed)
+        for title, cell in zip(found.columns, row.cells, strict=True):
+            if problem := _problem(cell, count):
+                raise InputError(f"row {row.row}, {title}: {problem}")
+
+
+def _problem(cell: SpreadCell, count: int) -> str:
+    """Why a cell's numbers cannot be those of so many trainings; "" when they can."""
+    for name, value in dataclasses.asdict(cell).items():
+        if value is not None and not 0 <= value <= 100:
+            return f"{name} is {value:g}: a percentage from 0 to 100 is needed"
+    if cell.mean is None or cell.low is None or cell.high is None or not count:
+        alone = {cell.mean, cell.low, cell.high} != {None}
+        return "mean, low and high of no training or of all are needed" if alone else ""
+    # All but one may stand at one end of the range.
+    least = cell.low + (cell.high - cell.low) / count
+    most = cell.high - (cell.high - cell.low) / count
+    within = least - _ROUNDING <= cell.mean <= most + _ROUNDING
+    if cell.low > cell.high or not within:
+        return f"{cell.mean:g} is no mean of {count} numbers from {cell.low:g} to {cell.high:g}"
+    return ""
+
+
 def spread_rows(tables: Mapping[int, StoredTable]) -> tuple[SpreadRow, ...]:
-    """The rows that any of the tables has numbers of.
+    """Return the rows that any of the tables has numbers of.
 
     Args:
-      tables: one a seed, of the same columns.
+      tables: by seed, with the same columns.
 
     Raises:
       InputError: there is none, or their columns differ.
     """
     if not tables:
-        raise InputError("no seed has a table yet")
+        raise InputError("no table of any seed: expected at least one")
     seeds = sorted(tables)
     titles = {seed: [column.title for column in tables[seed].columns] for seed in seeds}
     for seed in seeds:
         if titles[seed] != titles[seeds[0]]:
             raise InputError(
-                f"the tables of seeds {seeds[0]} and {seed} have other columns: make one again"
+                f"the tables of seeds {seeds[0]} and {seed} have different columns: make one again"
             )
     found = []
     for row in tables[seeds[0]].rows:
@@ -164,7 +207,7 @@ def _row(row: TableRow, trained: Mapping[int, TableRow]) -> SpreadRow:
 
 
 def to_markdown(spread: Spread) -> str:
-    """Mean and range of each number beside the paper's."""
+    """Return mean and range of each number beside the paper's as Markdown."""
     titles = ["Model", "trainings"]
     for title in spread.columns:
         titles += [f"{title}: mean (range)", "paper"]
@@ -178,7 +221,7 @@ def to_markdown(spread: Spread) -> str:
 
 
 def told_beside(spread: Spread) -> list[str]:
-    """The same below a table of other runs, a line a row."""
+    """Return a line for each row, to show below a table of other runs."""
     return [
         f"{row.label}, {row.trainings}: "
         + "; ".join(
@@ -189,7 +232,7 @@ def told_beside(spread: Spread) -> list[str]:
 
 
 def to_csv(spread: Spread) -> str:
-    """One line a number, in percent."""
+    """Return a line for each number, in percent, as CSV."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("row", "column", "trainings", "collapsed", "mean", "low", "high", "paper"))

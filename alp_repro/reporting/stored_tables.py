@@ -1,4 +1,4 @@
-"""Tables as `table_files.write_table` wrote them, read again and compared with the models there."""
+"""Reads tables that `table_files.write_table` wrote, and compares them with the models."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StoredColumn:
-    """A column: its title, the attack's settings as stored, how many images."""
+    """A column: its title, the attack's settings as stored, and the number of images."""
 
     title: str
     ours_only: bool
@@ -55,12 +55,12 @@ class StoredTable:
     images: str | None = None
 
     def row(self, name: str) -> TableRow | None:
-        """The row of this name; None: there is none."""
+        """Return the row of this name; None: there is none."""
         return next((row for row in self.rows if row.row == name), None)
 
 
 def shipped_table(number: TableName) -> StoredTable | None:
-    """The published table of this number that comes with the project, if it does.
+    """Return the published table that comes with the project; None: there is none.
 
     Raises:
       InputError: the file is something else.
@@ -70,23 +70,23 @@ def shipped_table(number: TableName) -> StoredTable | None:
 
 
 def table_file(folder: Path, number: TableName) -> Path:
-    """Where a scale's folder keeps a table."""
+    """Return the file of a table in a scale's folder."""
     return folder / "tables" / f"{table_stem(number)}.json"
 
 
 def read_table(file: Path) -> StoredTable:
-    """Read a table, and check that its numbers can be those of one.
+    """Read a table, and check that its numbers are possible.
 
     Raises:
-      InputError: the file is something else, or has numbers that no table has.
+      InputError: the file is something else, or has impossible numbers.
     """
-    advice = "remove it to have it made again"
+    advice = "remove it to make it again"
     table: StoredTable = decoding.read_json(file, StoredTable, extra_keys=True, advice=advice)
     try:
         if file.name != table_file(Path(), table.table).name:
-            raise InputError(f"it says that it is {table_title(table.table)}")
+            raise InputError(f"the content is of {table_title(table.table)}")
         if not table.columns:
-            raise InputError("it has no columns")
+            raise InputError("the table has no columns")
         check_rows(table.rows, [column.title for column in table.columns])
     except InputError as error:
         raise InputError(f"{file} is damaged ({error}): {advice}") from error
@@ -94,14 +94,14 @@ def read_table(file: Path) -> StoredTable:
 
 
 def current(table: StoredTable, models: Path) -> StoredTable:
-    """Return the table without the numbers of models that are no longer those in their folders.
+    """Return the table without the numbers of models that have changed or no longer exist.
 
     Args:
       table: as read.
       models: the folder of a data set's runs, <scale>/<dataset>.
 
     Raises:
-      InputError: a number is not what the results of its model say, or a result is damaged.
+      InputError: a number does not follow from its model's results, or a result is damaged.
     """
     check_supported(table, models)
     rows = tuple(_current(row, RunDir(models / row.row)) for row in table.rows)
@@ -109,17 +109,17 @@ def current(table: StoredTable, models: Path) -> StoredTable:
 
 
 def check_supported(table: StoredTable, models: Path) -> None:
-    """Check that the results of a table's models say its numbers.
+    """Check that a table's numbers follow from the results of its models.
 
-    A row whose model is not the one in its folder has no results there, and one without results
-    that does not say its model or how many images is of a time before these were noted: both pass.
+    Two kinds of rows are not checked: those whose model is not the one in its folder, and those
+    without results that record neither model nor number of images, as early versions wrote them.
 
     Args:
       table: as read.
       models: the folder of a data set's runs, <scale>/<dataset>.
 
     Raises:
-      InputError: a number is another than the results say, or none says it.
+      InputError: a number does not follow from the results, or has none.
     """
     for row in table.rows:
         run = RunDir(models / row.row)
@@ -127,40 +127,40 @@ def check_supported(table: StoredTable, models: Path) -> None:
             continue
         if not run.recipe.exists() or row.model not in (None, runs.describe(run).weights):
             continue
-        # Names with a dot are what a process that was killed while writing left behind.
+        # Names with a dot are files that a killed process left half-written.
         records = [load_record(path) for path in sorted(run.attacks.glob("[!.]*.npz"))]
         if not records and None in (row.model, row.clean.images):
             continue
-        told = [one for one in records if row.model in (None, one.settings.get("model"))]
-        problems = unsupported(table, row, told) + _not_the_papers(table, row)
+        own = [one for one in records if row.model in (None, one.settings.get("model"))]
+        problems = unsupported(table, row, own) + _not_the_papers(table, row)
         if problems:
             raise InputError(f"{run.attacks}: {problems[0]}; make the table again")
 
 
 def _not_the_papers(table: StoredTable, row: TableRow) -> list[str]:
-    """Which numbers stand there as the paper's without being them, a line each."""
+    """Return the numbers that are wrongly given as the paper's, a line each."""
     printed = {one.row: one for one in load_paper_table(table.table).rows}.get(row.row)
     allowed = [{None}, {None}] if printed is None else [{printed.clean}, set(printed.adversarial)]
     cells = ((row.clean, allowed[0]), *((cell, allowed[1]) for cell in row.cells))
     return [
-        f"{table_title(table.table)} has {cell.by_paper:g}% as the paper's for {row.row}, which it "
-        "is not"
+        f"{table_title(table.table)} has {cell.by_paper:g}% as the paper's number for {row.row}, "
+        "which is wrong"
         for cell, numbers in cells
         if cell.by_paper is not None and cell.by_paper not in numbers
     ]
 
 
 def in_papers_order(table: StoredTable) -> StoredTable:
-    """Return the table with the paper's columns in the paper's places, by their attacks.
+    """Return the table with its columns in the paper's order, by their attacks.
 
-    Its other columns follow, ours alone first. A column of the paper's that it has not is empty;
-    columns of another size than the paper's are left out, since they bear on nothing that it says.
+    Columns that the paper does not have follow, ours first. The paper's columns that are missing
+    are empty; columns of another ε are left out, since no claim is about them.
 
     Args:
       table: as read; it may have been made with another grid.
 
     Raises:
-      InputError: a column's attack is none.
+      InputError: a column's attack is not valid.
     """
     paper = load_paper_table(table.table)
     places: dict[int, int] = {}
@@ -187,12 +187,12 @@ def in_papers_order(table: StoredTable) -> StoredTable:
 def beside_long_run(
     row: TableRow, columns: Sequence[Column], long_run: StoredTable | None
 ) -> TableRow:
-    """The row with the numbers of a longer run beside its own, of the same attacks.
+    """Add the numbers of a longer run to a row, by attack.
 
     Args:
       row: of a table of ours.
       columns: its adversarial columns.
-      long_run: the longer run's table; None, or one without the row: nothing stands beside.
+      long_run: the longer run's table; None, or one without the row: nothing is added.
     """
     found = long_run.row(row.row) if long_run is not None else None
     if long_run is None or found is None:
@@ -215,11 +215,11 @@ def beside_long_run(
 
 
 def unsupported(table: StoredTable, row: TableRow, records: Sequence[AttackRecord]) -> list[str]:
-    """Which numbers of a table's row no result says, a line each; [] when all are borne out.
+    """Return the numbers of a row that do not follow from any result, a line each.
 
     Args:
       table: as read.
-      row: of it.
+      row: of the table.
       records: all results of the row's run.
     """
     found = []
@@ -248,11 +248,11 @@ def unsupported(table: StoredTable, row: TableRow, records: Sequence[AttackRecor
 def records_by_column(
     table: StoredTable, row: TableRow, records: Sequence[AttackRecord]
 ) -> dict[int, AttackRecord]:
-    """Return the result that says a number, by adversarial column from 0, where one does.
+    """Return the results behind a row's numbers, by adversarial column from 0.
 
     Args:
       table: as read.
-      row: of it.
+      row: of the table.
       records: all results of the row's run.
     """
     return {
@@ -266,7 +266,7 @@ def records_by_column(
 
 
 def standing_at(record: AttackRecord, restarts: int) -> np.ndarray:
-    """Return what stands after so many restarts, bool [n]."""
+    """Return which images survive a number of restarts, bool [n]."""
     broken = (record.first_break >= 0) & (record.first_break < record.allowed(restarts))
     return ~broken
 
@@ -274,22 +274,22 @@ def standing_at(record: AttackRecord, restarts: int) -> np.ndarray:
 def _missing(
     table: StoredTable, row: TableRow, number: float, title: str, said: Sequence[float]
 ) -> str:
-    what = "none is there" if not said else f"they say {said[0]:.1f}%"
+    found = "there are none" if not said else f"they give {said[0]:.1f}%"
     return (
-        f"{table_title(table.table)} has {number:.1f}% for {row.row}, {title}, of which results "
-        f"must be there: {what}"
+        f"{table_title(table.table)} has {number:.1f}% for {row.row}, {title}: expected results "
+        f"with this number, but {found}"
     )
 
 
 def check_published(results: Path, name: str) -> None:
-    """Checks that a published model's results are there, and say what its tables say.
+    """Check that a published model's results exist, and give the numbers of its tables.
 
     Args:
       results: the folder that holds published/.
       name: "<dataset>/<row>", as in "mnist/clp".
 
     Raises:
-      InputError: a table, a result or a number is missing or another.
+      InputError: a table, a result or a number is missing or wrong.
     """
     dataset, row = name.split("/")
     for number in dataset_spec(dataset).tables:
@@ -305,12 +305,12 @@ def check_published(results: Path, name: str) -> None:
 
 
 def same_attack(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two stored attacks do the same, but for restarts and what they are computed in."""
+    """Return whether two stored attacks are equal, except for restarts and execution."""
     return _settings(one) == _settings(other)
 
 
 def _settings(attack: Mapping[str, Any]) -> str:
-    """What tells an attack, whatever it is computed in and a scale bounds its restarts to."""
+    """Return the settings of an attack, without restarts and execution, as a key."""
     said = {key: value for key, value in attack.items() if key not in ("restarts", *EXECUTION)}
     if "phases" in attack:
         said["phases"] = [
@@ -322,12 +322,12 @@ def _settings(attack: Mapping[str, Any]) -> str:
 
 def _current(row: TableRow, run: RunDir) -> TableRow:
     shown = any(cell.ours is not None for cell in (row.clean, *row.cells))
-    if not shown or row.model is None:  # a table of before models were noted
+    if not shown or row.model is None:  # early versions recorded no models
         return row
     if not run.finished:
-        problem = "its model is no longer there"
+        problem = "its model no longer exists"
     elif results.weights_now(run) != row.model:
-        problem = "the table is of another model than is there now: make it again"
+        problem = "its model has changed since the table was made: make it again"
     else:
         return row
     return dataclasses.replace(

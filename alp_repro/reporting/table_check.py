@@ -1,4 +1,4 @@
-"""Whether the numbers of a stored table can be numbers of one, whatever results say of them."""
+"""Checks that the numbers of a stored table are possible, whatever the results are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ROUNDING = 1e-6  # percent
 
 
 def check_rows(rows: Sequence[TableRow], titles: Sequence[str]) -> None:
-    """Check that each row is there once, has a cell for each column, and numbers that can be.
+    """Check that each row occurs once, and has possible numbers and a cell for each column.
 
     Args:
       rows: of the table.
@@ -25,9 +25,9 @@ def check_rows(rows: Sequence[TableRow], titles: Sequence[str]) -> None:
     names = [row.row for row in rows]
     for row in rows:
         if names.count(row.row) > 1:
-            raise InputError(f"row {row.row} is there {names.count(row.row)} times")
+            raise InputError(f"row {row.row} is given {names.count(row.row)} times")
         if len(row.cells) != len(titles):
-            raise InputError(f"row {row.row} has {len(row.cells)} cells for {len(titles)} columns")
+            raise InputError(f"row {row.row} has {len(row.cells)} cells, expected {len(titles)}")
         for title, cell in zip(("clean", *titles), (row.clean, *row.cells), strict=True):
             for one in (cell, cell.further, cell.long_run):
                 problem = "" if one is None else _problem(one)
@@ -36,27 +36,27 @@ def check_rows(rows: Sequence[TableRow], titles: Sequence[str]) -> None:
 
 
 def _problem(cell: Cell) -> str:
-    """Why a cell's numbers cannot be; "" when they can."""
+    """Return why a cell's numbers are impossible; "" if they are not."""
     for name in ("ours", "low", "high", "by_paper", "mean"):
         value = getattr(cell, name)
         if value is not None and not 0 <= value <= 100:
-            return f"{name} is {value:g}: a percentage from 0 to 100 is needed"
+            return f"{name} is {value:g}: expected a percentage from 0 to 100"
     for name in ("images", "restarts"):
         value = getattr(cell, name)
         if value is not None and value < 1:
-            return f"{name} is {value}: 1 or more is needed"
+            return f"{name} is {value}: expected 1 or more"
     if cell.ours is None or cell.low is None or cell.high is None:
         alone = any(value is not None for value in (cell.ours, cell.low, cell.high))
-        return "ours, low and high belong together: all or none is needed" if alone else ""
+        return "expected either all or none of ours, low and high" if alone else ""
     if not cell.low - _ROUNDING <= cell.ours <= cell.high + _ROUNDING:
-        return f"{cell.ours:g} does not lie in its interval [{cell.low:g}, {cell.high:g}]"
+        return f"{cell.ours:g} is outside its interval [{cell.low:g}, {cell.high:g}]"
     return "" if cell.images is None else _interval_problem(cell, cell.ours, cell.images)
 
 
 def _interval_problem(cell: Cell, ours: float, images: int) -> str:
     count = round(ours * images / 100)
     if not math.isclose(100 * count / images, ours, abs_tol=_ROUNDING):
-        return f"{ours:g}% of {images} images is no whole number of them"
+        return f"{ours:g}% of {images} images is not a whole number of images"
     low, high = (100 * end for end in wilson_interval(count, images))
     assert cell.low is not None and cell.high is not None
     if math.isclose(low, cell.low, abs_tol=1e-3) and math.isclose(high, cell.high, abs_tol=1e-3):

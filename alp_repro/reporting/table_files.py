@@ -1,4 +1,4 @@
-"""Tables as Markdown, CSV and JSON."""
+"""Writes tables as Markdown, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def to_markdown(
     spread: Spread | None = None,
     printed: bool = True,
 ) -> str:
-    """The table with a column of ours and one of the paper's for each of its columns.
+    """Return the table as Markdown, with a column of ours and one of the paper's for each column.
 
-    One that the paper does not print (`printed`) has what each training took in place of these.
-    Where a longer run of ours is known, a column of its numbers stands between; how much numbers
-    move between trainings stands below.
+    A table that the paper does not print (`printed`) has the time of each training in their place.
+    If there is a longer run of ours, its numbers are in a column between; how much numbers vary
+    between trainings is below the table.
     """
     long_run = any(row.beside_long_run for row in rows)
     titles = ["Model"]
@@ -56,7 +56,7 @@ def to_markdown(
     if long_run:
         lines += ["", LONG_RUN]
     if spread is not None and spread.rows:
-        lines += ["", BESIDE, "", *(f"- {told}." for told in told_beside(spread))]
+        lines += ["", BESIDE, "", *(f"- {text}." for text in told_beside(spread))]
     disagree = [f"- {row.label}: {row.note}." for row in rows if row.note]
     if disagree:
         lines += ["", "Where the published sources disagree:", "", *disagree]
@@ -69,7 +69,7 @@ def to_markdown(
 def markdown_line(
     row: TableRow, columns: Sequence[Column], *, long_run: bool = False, printed: bool = True
 ) -> str:
-    """One row of `to_markdown`; brackets hold the 95% interval."""
+    """Return one row of `to_markdown`; brackets hold the 95% interval."""
     label = f"{row.label} ({row.mark})" if row.mark else row.label
     images = next((column.images for column in columns), None)
     fields = [label, cell_text(row.clean, images=images, restarts=None)]
@@ -86,7 +86,7 @@ def _training_cost(row: TableRow) -> str:
 
 
 def _beside(cell: Cell, *, long_run: bool, paper: bool) -> list[str]:
-    """What stands beside our number."""
+    """Return the fields beside our number."""
     fields = []
     if long_run:
         fields.append(long_run_text(cell))
@@ -96,7 +96,7 @@ def _beside(cell: Cell, *, long_run: bool, paper: bool) -> list[str]:
 
 
 def long_run_text(cell: Cell) -> str:
-    """The longer run's number, with its restarts where it had others."""
+    """Format the longer run's number, with its restarts if they differ."""
     longer = cell.long_run
     if longer is None or longer.ours is None:
         return MISSING
@@ -105,7 +105,7 @@ def long_run_text(cell: Cell) -> str:
 
 
 def cell_text(cell: Cell, *, images: int | None, restarts: int | None) -> str:
-    """Our number with its interval, and n and r where they are not the column's."""
+    """Format our number with its interval, and n and r if they differ from the column's."""
     if cell.ours is None:
         return MISSING
     text = f"{cell.ours:.1f}% [{cell.low:.1f}, {cell.high:.1f}]"
@@ -120,13 +120,13 @@ def cell_text(cell: Cell, *, images: int | None, restarts: int | None) -> str:
 
 
 def sample_text(cell: Cell) -> str:
-    """How many images and restarts a number is from."""
-    said = {"n": cell.images, "r": cell.restarts}
-    return ", ".join(f"{name}={count}" for name, count in said.items() if count is not None)
+    """Format the numbers of images and restarts of a cell."""
+    counts = {"n": cell.images, "r": cell.restarts}
+    return ", ".join(f"{name}={count}" for name, count in counts.items() if count is not None)
 
 
 def to_csv(rows: Sequence[TableRow], columns: Sequence[Column]) -> str:
-    """One line a number, in percent: ours with its interval, the paper's, the long run's."""
+    """Return a line for each number, in percent, as CSV: ours, the paper's, the long run's."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV_TITLES)
@@ -143,7 +143,7 @@ def to_csv(rows: Sequence[TableRow], columns: Sequence[Column]) -> str:
 
 
 def to_json(rows: Sequence[TableRow], columns: Sequence[Column], details: dict[str, Any]) -> str:
-    """The same as data, with the attacks' full settings and `details` (scale, revision …)."""
+    """Return the table as JSON, with the attacks' settings and `details` (scale, revision …)."""
     described = [
         {
             "title": column.title,
@@ -173,7 +173,7 @@ def write_table(
     spread: Spread | None = None,
     printed: bool = True,
 ) -> None:
-    """Writes <name>.md, .csv and .json, each atomically; not when they say the same already."""
+    """Write <name>.md, .csv and .json, each atomically, unless they have this content already."""
     markdown = to_markdown(rows, columns, heading=heading, spread=spread, printed=printed)
     content = to_json(rows, columns, details)
     shown = folder / f"{name}.md"

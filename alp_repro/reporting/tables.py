@@ -18,15 +18,15 @@ from alp_repro.reporting.cost import Cost, cost_of
 from alp_repro.reporting.table_names import FOLLOWUPS, TableName, table_stem
 
 if TYPE_CHECKING:
-    from alp_repro.reporting.results import Wanted
+    from alp_repro.reporting.results import ResultQuery
 
 TABLES = (1, 2, 3, 4, 5)
-AT_CHANCE = "its training stood at chance"
+AT_CHANCE = "training never got above chance"
 
 
 @dataclasses.dataclass(frozen=True)
 class PaperColumn:
-    """An adversarial column as the paper has it; sizes on the 0-255 scale."""
+    """An adversarial column of the paper; sizes on the 0-255 scale."""
 
     eps: float
     eps_iter: float
@@ -37,7 +37,7 @@ class PaperColumn:
 
 @dataclasses.dataclass(frozen=True)
 class PaperRow:
-    """A row as the paper prints it, in percent (None: no number); `note` where sources disagree."""
+    """A row as the paper prints it, in percent (None: no number); `note` if sources disagree."""
 
     row: str
     label: str
@@ -63,23 +63,23 @@ class PaperTable:
         ours_only: bool = False,
         images: int | None = None,
     ) -> Column:
-        """A column of ours under this table's caption."""
+        """Return a column of ours with this table's caption."""
         first = self.columns[0]
         return Column(attack, grid_restarts, ours_only, first.eps, first.target, images)
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """Ours and the paper's number, in percent; None where there is none.
+    """Our number and the paper's, in percent; None where there is none.
 
     Attributes:
       ours: worst case over the restarts.
       low, high: its 95% Wilson interval.
-      restarts, images: how many ours had.
+      restarts, images: of our number.
       by_paper: the paper's number.
-      mean: the mean over restarts, where losses were recorded.
-      further: the same attack on fewer images with more restarts, where there is such a result.
-      long_run: the same cell of a longer run of the project's, where it is shown beside this one.
+      mean: the mean over restarts, if losses were recorded.
+      further: the same attack on fewer images with more restarts, if there is such a result.
+      long_run: the same cell of a longer run of the project, if it is shown beside this one.
     """
 
     ours: float | None = None
@@ -95,16 +95,16 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class TableRow:
-    """A model's line: clean accuracy, then one cell a column.
+    """A model's row: clean accuracy, then a cell for each column.
 
     Attributes:
       row, label: its name, and as the paper prints it.
       clean, cells: its numbers.
       note: where the published sources disagree.
-      mark: what a reader must know of the model itself, as that its training stood at chance.
-      problems: why results that are there are not shown.
+      mark: a remark about the model itself, as that its training never got above chance.
+      problems: why existing results are not shown.
       model: hash of the weights; None: not trained.
-      cost: what was spent on it.
+      cost: the computing time.
     """
 
     row: str
@@ -119,23 +119,23 @@ class TableRow:
 
     @property
     def complete(self) -> bool:
-        """Whether every number of ours is there."""
+        """Return whether all of our numbers exist."""
         return all(cell.ours is not None for cell in (self.clean, *self.cells))
 
     @property
     def beside_long_run(self) -> bool:
-        """Whether a number of a longer run stands beside any of ours."""
+        """Return whether there is a number of a longer run beside any of ours."""
         return any(cell.long_run is not None for cell in (self.clean, *self.cells))
 
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """A column of ours: the attack as run, and what the table says of all its columns.
+    """A column of ours: the attack as run, and what the table's caption says of all columns.
 
-    grid_restarts: the grid's restarts before a scale's bound. table_eps, table_target: ε (0-255
-    scale) and target that the table's caption states, so that titles need not (None: nothing is
-    stated of ε). images: how many are attacked (None: not said). row_restarts: those of the rows,
-    where they are not all the attack's.
+    grid_restarts: the grid's restarts before a scale's limit. table_eps, table_target: ε (0-255
+    scale) and target in the table's caption, which titles leave out (None: no ε is stated).
+    images: the number of attacked images (None: not stated). row_restarts: the restarts of the
+    rows, if they are not all the attack's.
     """
 
     attack: Attack | Ensemble
@@ -148,7 +148,7 @@ class Column:
 
     @staticmethod
     def of_rows(columns: Sequence[Column]) -> Column:
-        """What heads a column whose rows may differ in their restarts."""
+        """Return the head of a column whose rows may differ in their restarts."""
         restarts = sorted({column.attack.restarts for column in columns})
         return dataclasses.replace(
             columns[0], row_restarts=tuple(restarts) if len(restarts) > 1 else ()
@@ -156,7 +156,7 @@ class Column:
 
     @property
     def title(self) -> str:
-        """As the paper heads it, if this is a column of the paper's; else all that differs."""
+        """The paper's title if this is a column of the paper, with all differences otherwise."""
         attack = self.attack
         if self.ours_only:
             mean = " on average" if isinstance(attack, Ensemble) and attack.judged_by else ""
@@ -168,16 +168,16 @@ class Column:
         restarts = self.row_restarts or (attack.restarts,)
         if restarts != (self.grid_restarts,):
             title += f" (here r={' or '.join(map(str, restarts))})"
-        if self._departures:
-            title += f", ours: {self._departures}"
+        if self._non_default_text:
+            title += f", ours: {self._non_default_text}"
         return ("" if attack.of_the_paper else f"{attack.name}: ") + title
 
     @property
-    def _departures(self) -> str:
-        said = ["method", *EXECUTION]  # before the title, and in the table's heading
-        if self.attack.departures().get("target", "none") == self.table_target:
-            said.append("target")
-        return self.attack.departures_text(leaving_out=said)
+    def _non_default_text(self) -> str:
+        stated = ["method", *EXECUTION]  # before the title, and in the table's heading
+        if self.attack.non_default_settings().get("target", "none") == self.table_target:
+            stated.append("target")
+        return self.attack.non_default_text(leaving_out=stated)
 
 
 _SYMBOLS = {
@@ -194,13 +194,14 @@ def _thousands(count: int) -> str:
 
 
 def load_paper_table(number: TableName) -> PaperTable:
-    """The rows of a table, with the numbers that the paper prints for Table 1 … 5.
+    """Return the numbers that the paper prints in Table 1 … 5.
 
     Raises:
       InputError: there is no such table.
     """
     if number not in (*TABLES, FOLLOWUPS):
-        raise InputError(f"table {number}: one of {', '.join(map(str, TABLES))}, {FOLLOWUPS}")
+        known = ", ".join(map(str, (*TABLES, FOLLOWUPS)))
+        raise InputError(f"unknown table {number}: expected one of {known}")
     columns = [row for row in _reference("columns.csv") if row["table"] == str(number)]
     return PaperTable(
         number=number,
@@ -238,19 +239,19 @@ def _reference(name: str) -> list[dict[str, str]]:
 
 
 def table_row(
-    paper: PaperTable, row: str, run: runs.RunDir, columns: Sequence[Column], *, wanted: Wanted
+    paper: PaperTable, row: str, run: runs.RunDir, columns: Sequence[Column], *, wanted: ResultQuery
 ) -> TableRow:
-    """A row from what is on disk; cells whose result is not there, or not complete, are empty.
+    """Read a row from disk; cells without a complete result are empty.
 
-    So are those whose result is of another model, other images or another recipe; `problems` says
-    which.
+    Results of another model, other images or another recipe are left out, too; `problems` lists
+    them.
 
     Args:
-      paper: the table; a row or column that it has not gets no number of the paper's.
+      paper: the table, which may not have the row or its columns.
       row: its name.
-      run: where the model and its results lie.
+      run: the folder of the model and its results.
       columns: the adversarial columns.
-      wanted: which results are meant.
+      wanted: the requirements on results.
     """
     printed = {r.row: r for r in paper.rows}.get(row)
     label, note = (printed.label, printed.note) if printed else (row, "")
@@ -287,12 +288,16 @@ def table_row(
 
 
 def mark_of(run: runs.RunDir) -> str:
-    """What a reader of a finished run's numbers must know of its model; "" for nothing."""
+    """Return a remark about the model of a finished run; "" for none."""
     return AT_CHANCE if runs.describe(run).at_chance else ""
 
 
 def _adversarial_cell(
-    run: runs.RunDir, column: Column, record: AttackRecord, by_paper: float | None, wanted: Wanted
+    run: runs.RunDir,
+    column: Column,
+    record: AttackRecord,
+    by_paper: float | None,
+    wanted: ResultQuery,
 ) -> Cell:
     restarts, images = column.attack.restarts, len(record.labels)
     cell = _cell(record.robust_at(restarts), images, by_paper, restarts=restarts)
@@ -307,7 +312,7 @@ def _adversarial_cell(
 
 
 def _by_paper(paper: PaperTable, printed: PaperRow | None, column: Column) -> float | None:
-    """The paper's number for this attack; None where the paper ran no such attack."""
+    """Return the paper's number for this attack; None if the paper has none."""
     if printed is None or column.ours_only:
         return None
     place = paper_place(paper, column.attack, column.grid_restarts)
@@ -315,15 +320,15 @@ def _by_paper(paper: PaperTable, printed: PaperRow | None, column: Column) -> fl
 
 
 def paper_place(paper: PaperTable, attack: Attack | Ensemble, grid_restarts: int) -> int | None:
-    """Return the place, from 0, of the paper's column of this attack; None: there is none.
+    """Return the position, from 0, of the paper's column with this attack; None: there is none.
 
     Args:
       paper: the table.
-      attack: how it is run, but for
-      grid_restarts: its restarts before a scale's bound.
+      attack: the attack; its restarts are not compared.
+      grid_restarts: its restarts before a scale's limit.
     """
     known = ("target", *EXECUTION)
-    if not isinstance(attack, PGD) or attack.departures(leaving_out=known):
+    if not isinstance(attack, PGD) or attack.non_default_settings(leaving_out=known):
         return None
     mine = PaperColumn(
         eps=round(attack.eps * 255, 4),

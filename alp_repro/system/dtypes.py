@@ -10,12 +10,12 @@ from alp_repro.system import kernels
 
 Dtype = Literal["float32", "bfloat16"]
 
-# What Linux has where a driver of NVIDIA, of AMD or of Windows beneath it is loaded.
+# Devices of Linux where a driver of NVIDIA or AMD, or of Windows below it, is loaded.
 _GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 
 
 def resolve_dtype(name: str) -> Dtype:
-    """The crafting dtype a name stands for; `auto`: bfloat16 where the hardware multiplies in it.
+    """Return the dtype of a name; `auto` is bfloat16 if the hardware multiplies it.
 
     A CPU without such instructions emulates bfloat16, more slowly than float32.
     """
@@ -27,11 +27,11 @@ def resolve_dtype(name: str) -> Dtype:
 
 
 def _sees_gpu() -> bool:
-    """Whether TensorFlow may use a GPU; it is not imported only to hear that there is none."""
+    """Return whether TensorFlow may use a GPU; it is not imported where no driver is loaded."""
     possible = sys.platform != "linux" or any(Path(file).exists() for file in _GPU_DRIVERS)
     if not possible and "tensorflow" not in sys.modules:
         return False
     import tensorflow as tf
 
-    # Asking for logical ones would settle the devices.
+    # Listing logical devices would initialise them.
     return bool(tf.config.get_visible_devices("GPU"))

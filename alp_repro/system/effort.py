@@ -1,19 +1,19 @@
-"""What a process spends on a result: for how long, and how much of its processor's time."""
+"""The time that a process spends on a result."""
 
 from __future__ import annotations
 
 import time
 
 
-class Clock:
-    """Runs from when it is made; of a cluster it tells what the driver spends."""
+class Stopwatch:
+    """Measures the time since its creation; on a cluster, that of the driver."""
 
     def __init__(self) -> None:
-        """Starts."""
+        """Start."""
         self._wall, self._cpu = time.monotonic(), time.process_time()
 
     def spent(self) -> dict[str, float]:
-        """Seconds until now, by the clock and of the processor (all threads); plain data."""
+        """Return the seconds until now, of wall-clock and processor time (all threads)."""
         return {
             "seconds": round(time.monotonic() - self._wall, 1),
             "cpu_seconds": round(time.process_time() - self._cpu, 1),

@@ -1,7 +1,7 @@
-"""How TensorFlow and Keras must be set up before they are imported; done as `alp_repro` is.
+"""Sets TensorFlow and Keras up before they are imported; importing `alp_repro` does this.
 
-Keras reads its settings once, when it is itself imported, and with another backend, number type or
-order of axes what goes wrong would show late and elsewhere.
+Keras reads its settings once, when it is imported. With another backend, number type or order of
+axes, errors would appear late and elsewhere.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def check_keras() -> None:
     """Check Keras' backend, number type and order of axes, without importing Keras.
 
     Raises:
-      InputError: one of them is another than everything here needs.
+      InputError: one of them is not what this package requires.
     """
     keras = sys.modules.get("keras")
     if keras is not None and hasattr(
@@ -39,13 +39,13 @@ def check_keras() -> None:
     for name, needed in NEEDED.items():
         if found.get(name, needed) != needed:
             raise InputError(
-                f"{where[name]} sets Keras' {name} to {found[name]!r}: {needed} is needed; set "
-                "it so, or leave it out"
+                f"{where[name]} sets Keras' {name} to {found[name]!r}: expected {needed}; change "
+                "or remove this setting"
             )
 
 
 def _settings_file() -> Path:
-    """Where Keras looks, which takes /tmp for a home that cannot be written to."""
+    """Return the file that Keras reads; it uses /tmp if the home folder is not writable."""
     if "KERAS_HOME" in os.environ:
         return Path(os.environ["KERAS_HOME"]) / "keras.json"
     home = os.path.expanduser("~")
@@ -58,7 +58,9 @@ def _settings(file: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):  # Keras takes its defaults then
         return {}
     if not isinstance(found, dict):
-        raise InputError(f"{file} holds a {type(found).__name__}, no settings of Keras: remove it")
+        raise InputError(
+            f"{file} contains a {type(found).__name__}: expected Keras' settings; remove it"
+        )
     return found
 
 

@@ -18,7 +18,7 @@ def raise_interrupt(number: int, frame: FrameType | None) -> None:
     own, or leave themselves half initialized.
 
     Raises:
-      KeyboardInterrupt: no import is going on.
+      KeyboardInterrupt: no import is running.
     """
     if _importing(frame):
         again = threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), number))
@@ -26,7 +26,7 @@ def raise_interrupt(number: int, frame: FrameType | None) -> None:
         again.start()
         return
     if number == signal.SIGTERM:
-        signal.signal(number, signal.SIG_IGN)  # a second one must not tear up the way out
+        signal.signal(number, signal.SIG_IGN)  # a second one must not interrupt the shutdown
     raise KeyboardInterrupt
 
 

@@ -1,4 +1,4 @@
-"""Which kernels TensorFlow computes with on a CPU, chosen before it is imported.
+"""Chooses the kernels that TensorFlow uses on a CPU, before it is imported.
 
 TensorFlow leaves oneDNN's kernels off on x86 processors without AVX-512 VNNI, where they take half
 the time for our models (docs/performance.md). It reads its setting once, when it is imported, so
@@ -26,9 +26,9 @@ _log = logging.getLogger(__name__)
 
 @functools.cache
 def choose() -> None:
-    """Turn on oneDNN's kernels on x86 processors; a setting of the user's stays as it is.
+    """Turn on oneDNN's kernels on x86 processors, unless the user has set the variable.
 
-    Where TensorFlow was imported before, and runs without them, a warning says what is lost.
+    If TensorFlow was imported before, and runs without them, a warning is logged.
     """
     if platform.machine() not in _X86 or SETTING in os.environ:
         return
@@ -44,10 +44,10 @@ def choose() -> None:
 
 def uses_onednn() -> bool:
     """Return whether TensorFlow uses oneDNN's kernels in this process."""
-    told = os.environ.get(SETTING)
-    if told is None:
+    setting = os.environ.get(SETTING)
+    if setting is None:
         return platform.machine() in _X86 and "avx512_vnni" in machine.instructions()
-    return told.lower() in ("1", "true")
+    return setting.lower() in ("1", "true")
 
 
 def multiply_bfloat16() -> bool:
@@ -63,8 +63,8 @@ def multiply_bfloat16() -> bool:
 def lack_bfloat16() -> bool:
     """Return whether bfloat16 cannot be computed here at all.
 
-    Where a setting keeps oneDNN from instructions that the processor has, TensorFlow still asks it
-    for kernels that use them: some fail, and some take the process with them.
+    If a setting keeps oneDNN from instructions that the processor has, TensorFlow still requests
+    kernels that use them: some fail, and some crash the process.
     """
     limited = os.environ.get(_LIMIT, "").upper() in _WITHOUT_BFLOAT16
     return limited and bool(machine.instructions() & {"amx_bf16", "avx512_bf16"})

@@ -1,4 +1,4 @@
-"""Processes that end with the one that started them, also when that one is killed."""
+"""Child processes that end with their parent, even when it is killed."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-STOP_SECONDS = 120.0  # what a process may take to save what it has and end
+STOP_SECONDS = 120.0  # the time for a process to save its progress and end
 
 _EXIT_INTERRUPTED = 130
 _PIPE = "ALP_REPRO_PARENT"  # names the end of a pipe whose other end the parent holds
 
 
 def end_after(parent_ends: Callable[[], object], *, seconds: float = STOP_SECONDS) -> None:
-    """Let this process end once `parent_ends` returns: as by SIGTERM, and for certain later.
+    """End this process once `parent_ends` returns: by SIGTERM, and later without waiting.
 
-    Python hears a signal only between two of its own steps: in one long native call it does not.
+    Python handles signals between two of its own steps, not during a long native call.
 
     Args:
-      parent_ends: returns when the parent has ended; it is called in a thread of its own.
-      seconds: what the process may take to save what it has.
+      parent_ends: returns when the parent has ended; it is called in a separate thread.
+      seconds: the time for this process to save its progress.
     """
 
     def watch() -> None:
@@ -37,7 +37,7 @@ def end_after(parent_ends: Callable[[], object], *, seconds: float = STOP_SECOND
 def run(command: Sequence[str]) -> int:
     """Run a program that calls `follow_parent`, and return its exit code.
 
-    What interrupts the waiting stops the program first: as by SIGTERM, then by SIGKILL.
+    If waiting is interrupted, the program is stopped first: by SIGTERM, then by SIGKILL.
     """
     theirs, ours = os.pipe()
     try:
@@ -63,7 +63,7 @@ def run(command: Sequence[str]) -> int:
 
 
 def follow_parent(*, seconds: float = STOP_SECONDS) -> None:
-    """Let this process end with the one that started it by `run`; any other goes on."""
+    """End this process with its parent, if `run` started it."""
     number = os.environ.pop(_PIPE, "")
     if not number.isdecimal():
         return

@@ -1,7 +1,7 @@
-"""Tasks: small descriptions of work whose result is files, and what carries them out.
+"""Tasks: small descriptions of work whose result is files, and ways to run them.
 
-`here` and `in_processes` do them on this machine, `tasks.on_cluster` on those of a Ray cluster,
-where `tasks.workers` also share the blocks of one attack.
+`here` and `in_processes` run them on this machine, `tasks.on_cluster` on a Ray cluster, where
+`tasks.workers` also share the blocks of a single attack.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""The batches of an evaluation, computed by the workers of a cluster."""
+"""Computes the batches of an evaluation on the workers of a cluster."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 def batches_on_workers(workers: Workers, *, idle: Callable[[], None] = lambda: None) -> Executor:
-    """What `evaluation.evaluate` takes as `executor`, to compute the batches on a cluster.
+    """Return an `executor` for `evaluation.evaluate` that computes the batches on a cluster.
 
-    A block is one batch: a shard of the images at one restart and, once few images stand, several
-    restarts of each. Batches have the shape that they have in one process, an item's outcome
-    depends on nothing else, and the record takes outcomes in restart order; so it is the record of
-    one process whatever the number of workers. (Workers run ahead of what they know; what they did
-    to an image past the restart that broke it is not taken in.)
+    A block is one batch: some images at one restart or, once few images are left, several restarts
+    of each. Batches have the same shape as in one process, an item's outcome depends on nothing
+    else, and the record takes outcomes in the order of restarts; so it equals that of one process,
+    whatever the number of workers. (Workers compute ahead; outcomes after the restart that broke
+    an image are dropped.)
     """
 
     def executor(
@@ -52,7 +52,7 @@ def batches_on_workers(workers: Workers, *, idle: Callable[[], None] = lambda: N
 def columns_on_workers(
     workers: Workers, *, idle: Callable[[], None] = lambda: None
 ) -> Callable[..., Iterator[np.ndarray]]:
-    """What `heat_map` takes as `run_columns`: a block is a step size."""
+    """Return a `run_columns` for `heat_map` that uses a cluster; a block is a step size."""
 
     def run_columns(
         model: keras.Model,

@@ -1,4 +1,4 @@
-"""A Ray cluster: joining it, and whether it can do the work. Needs the extra `[cluster]`."""
+"""Joins a Ray cluster, and checks that it can do the work. Requires the extra `[cluster]`."""
 
 from __future__ import annotations
 
@@ -23,62 +23,62 @@ from alp_repro.errors import InputError
 from alp_repro.system import machine
 from alp_repro.versions import package_versions
 
-HINT = "`ray status` shows what the cluster has and waits for, `ray logs` what its processes wrote"
-# What a worker or a task may lose its process or node before its work is given up.
+HINT = "`ray status` shows the cluster's resources and requests, `ray logs` its processes' output"
+# How often a worker or task may lose its process or node before it fails.
 RETRIES = 100
 _CONNECT_SECONDS = 5.0
 _CHECK_SECONDS = 600.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Share:
-    """What a task needs of a machine; a task computes with as many threads as it has CPUs."""
+class TaskResources:
+    """The resources that a task needs; it computes with as many threads as it has CPUs."""
 
     cpus: int = 1
     gpus: float = 0.0
 
     def fits(self, resources: dict[str, float]) -> int:
-        """How many tasks at a time a machine with these resources takes."""
+        """Return how many tasks a machine with these resources can run at a time."""
         by_cpu = int(resources.get("CPU", 0) // self.cpus)
         return min(by_cpu, int(resources.get("GPU", 0) // self.gpus)) if self.gpus else by_cpu
 
     @property
     def options(self) -> dict[str, float]:
-        """As Ray names them."""
+        """The resources by Ray's names."""
         return {"num_cpus": self.cpus, "num_gpus": self.gpus}
 
 
 class Cluster:
     """A cluster that this process has joined as a driver."""
 
-    def __init__(self, share: Share) -> None:
-        """For tasks with this share of a machine."""
+    def __init__(self, share: TaskResources) -> None:
+        """Create it for tasks with these resources."""
         self.share = share
-        self.tasks = 0  # of `on_cluster`: they hold, or wait for, a share
+        self.tasks = 0  # of `on_cluster`, which hold, or wait for, their resources
 
     @property
     def slots(self) -> int:
-        """Tasks at a time that the machines of now take."""
+        """How many tasks the current machines can run at a time."""
         return sum(self.share.fits(node["Resources"]) for node in _alive())
 
     def here(self) -> NodeAffinitySchedulingStrategy:
-        """Places an actor on the machine of this process."""
+        """Return the strategy that places an actor on the machine of this process."""
         node = ray.get_runtime_context().get_node_id()
         return NodeAffinitySchedulingStrategy(node_id=node, soft=False)
 
 
 @contextlib.contextmanager
-def joined(address: str, share: Share) -> Iterator[Cluster]:
-    """Joins a cluster and checks that it can do the work.
+def joined(address: str, share: TaskResources) -> Iterator[Cluster]:
+    """Join a cluster, and check that it can do the work.
 
     Args:
       address: `local` starts one on this machine, `auto` finds the one that this machine belongs
         to, anything else is its HOST:PORT.
-      share: what a task needs.
+      share: the resources that a task needs.
 
     Raises:
       InputError: nothing answers there, a machine has other versions of the package or of
-        TensorFlow, or none has room for a task.
+        TensorFlow, or none has the resources for a task.
     """
     _init(address)
     try:
@@ -93,13 +93,15 @@ def joined(address: str, share: Share) -> Iterator[Cluster]:
 def _init(address: str) -> None:
     if address.startswith("ray://"):
         raise InputError(
-            f"Ray cluster {address}: start on a machine of the cluster, with the address auto; "
-            "results are written there"
+            f"Ray cluster {address}: expected to run on a machine of the cluster, with the address "
+            "auto; results are written there"
         )
     if address not in ("local", "auto"):
         host, _, port = address.rpartition(":")
         if not host or not port.isdecimal():
-            raise InputError(f"Ray cluster {address}: local, auto, or the HOST:PORT of `ray start`")
+            raise InputError(
+                f"Ray cluster {address}: expected local, auto, or the HOST:PORT of `ray start`"
+            )
         try:  # Ray itself would try for a minute
             machine.resolve(host, seconds=_CONNECT_SECONDS)
             socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
@@ -115,10 +117,10 @@ def _init(address: str) -> None:
             ray.init(address, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise InputError(
-            f"Ray cluster {address}: none to join ({str(error).strip().splitlines()[0]}); "
-            "`ray start --head` begins one, the address local needs none"
+            f"Ray cluster {address}: could not be joined ({str(error).strip().splitlines()[0]}); "
+            "start one with `ray start --head`, or use the address local"
         ) from None
-    finally:  # Ray puts handlers of its own in its place
+    finally:  # Ray replaces the handler
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_sigterm)
 
@@ -128,7 +130,7 @@ def _alive() -> list[dict[str, Any]]:
 
 
 def check_room(cluster: Cluster) -> None:
-    """Raises InputError where no machine has room for a task."""
+    """Raise InputError if no machine has the resources for a task."""
     if cluster.slots:
         return
     largest = max(
@@ -137,12 +139,12 @@ def check_room(cluster: Cluster) -> None:
     )
     raise InputError(
         f"gpus_per_task={cluster.share.gpus:g}, cpus_per_task={cluster.share.cpus}: no machine "
-        f"of the cluster has so many; the largest has {largest[0]:g} GPUs and {largest[1]:g} CPUs"
+        f"of the cluster has as many; the largest has {largest[0]:g} GPUs and {largest[1]:g} CPUs"
     )
 
 
 def versions() -> dict[str, str]:
-    """What must be the same on all machines for their results to be of one kind."""
+    """Return the versions that must be the same on all machines of a cluster."""
     package = Path(__file__).resolve().parents[1]
     digest = hashlib.sha256()
     for file in sorted(package.rglob("*.py")):
@@ -158,7 +160,7 @@ our_versions = versions
 
 
 def check_versions() -> None:
-    """Asks every machine; one that is busy answers too, since asking needs no share."""
+    """Check the versions on every machine; even a busy one answers, as this needs no resources."""
     ask = ray.remote(num_cpus=0, max_retries=2)(versions)
     ours, asked = our_versions(), {}
     for node in _alive():
@@ -169,19 +171,19 @@ def check_versions() -> None:
             theirs = ray.get(ref, timeout=_CHECK_SECONDS)
         except GetTimeoutError:
             raise InputError(
-                f"machine {address} of the cluster has not answered for {_CHECK_SECONDS:.0f} s: "
+                f"machine {address} of the cluster did not answer within {_CHECK_SECONDS:.0f} s: "
                 f"{HINT}"
             ) from None
         except RayError as error:
             raise InputError(
-                f"machine {address} of the cluster cannot do the work ({_first_line(error)}): is "
-                f"alp_repro installed there? {HINT}"
+                f"machine {address} of the cluster failed ({_first_line(error)}): is alp_repro "
+                f"installed there? {HINT}"
             ) from None
         for name, version in ours.items():
             if theirs[name] != version:
                 raise InputError(
-                    f"machine {address} of the cluster has {name} {theirs[name]}, this one "
-                    f"{version}: install the same on all"
+                    f"machine {address} of the cluster has {name} {theirs[name]}, but this one has "
+                    f"{version}: install the same version on all machines"
                 )
 
 
@@ -190,16 +192,16 @@ def _first_line(error: Exception) -> str:
     return f"{type(cause).__name__}: {str(cause).strip().splitlines()[0] if str(cause) else ''}"
 
 
-def told(error: Exception) -> InputError:
-    """An error of a task as one line."""
+def as_input_error(error: Exception) -> InputError:
+    """Convert the error of a task to an InputError of one line."""
     cause = error.cause if isinstance(error, RayTaskError) else error
     if isinstance(cause, InputError):
         return cause
     return InputError(f"on the cluster: {_first_line(error)}; {HINT}")
 
 
-def use_threads(share: Share) -> None:
-    """Lets this process compute with its share; before it first uses a device."""
+def use_threads(share: TaskResources) -> None:
+    """Limit this process to its resources; call it before a device is used."""
     tf.config.threading.set_intra_op_parallelism_threads(share.cpus)
     tf.config.threading.set_inter_op_parallelism_threads(share.cpus)
     for gpu in tf.config.list_physical_devices("GPU"):

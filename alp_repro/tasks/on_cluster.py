@@ -1,9 +1,9 @@
-"""Tasks on the machines of a cluster: their folders lie where the driver is, files travel.
+"""Runs tasks on the machines of a cluster; their folders are on the driver's machine.
 
-A task is one task of Ray's, in a folder of its own. What is new in it travels to a desk, an actor
-beside the driver and the one writer of the folders, whenever the task tells of its progress; a task
-that Ray starts again elsewhere goes on from there. So no machine needs to see the folders, and a
-lost machine costs what a killed process does: a training an epoch.
+A task is one task of Ray, with its own temporary folder. Whenever the task reports its progress,
+new files in it are sent to a desk: an actor on the driver's machine, and the only writer of the
+folders. A task that Ray restarts elsewhere resumes from there. So the machines need no shared file
+system, and a lost machine costs as much as a killed process: at most an epoch of a training.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from ray.exceptions import RayError
 from alp_repro import files
 from alp_repro.errors import InputError
 from alp_repro.runs import RunDir
-from alp_repro.tasks.cluster import RETRIES, Cluster, Share, told, use_threads
+from alp_repro.tasks.cluster import RETRIES, Cluster, TaskResources, as_input_error, use_threads
 from alp_repro.tasks.task import Ended, FolderTask, Lines, Status, outcome
 
 _TELL_SECONDS = 1.0
-_LOCK_SECONDS = 30.0  # that the desk of a driver that was killed may still be there
+_LOCK_SECONDS = 30.0  # for which the desk of a killed driver may still exist
 
 # Files relative to a task's folder, as uint8 arrays.
 Files = dict[str, np.ndarray]
@@ -35,30 +35,30 @@ _Value = TypeVar("_Value")
 
 
 class Shared(Generic[_Value]):
-    """A value that many tasks need, put into the cluster once; called, it is fetched."""
+    """A value that many tasks need, stored in the cluster once, and fetched by calling it."""
 
     def __init__(self, value: _Value) -> None:
-        """Puts it there."""
+        """Store the value."""
         self._ref = ray.put(value)
 
     def __call__(self) -> _Value:
-        """The value."""
+        """Fetch the value."""
         return ray.get(self._ref)
 
 
 @dataclasses.dataclass(frozen=True)
 class News:
-    """What tasks tell of their progress, by name, and the lines that they print."""
+    """The status of tasks, by name, and the lines that they printed."""
 
     told: dict[str, Status]
     said: list[tuple[str, str]]
 
 
 class _Desk:
-    """The writer of the folders, and what the tasks tell; lives on the driver's machine."""
+    """The writer of the folders, on the driver's machine; also collects the tasks' messages."""
 
     def __init__(self, folders: dict[str, Path]) -> None:
-        """Locks the folders, as a task in one process does."""
+        """Lock the folders, as a task in one process does."""
         self._folders = folders
         self._told: dict[str, Status] = {}
         self._said: list[tuple[str, str]] = []
@@ -75,15 +75,15 @@ class _Desk:
                     time.sleep(0.5)
 
     def ready(self) -> None:
-        """Answers when the folders are locked."""
+        """Return when the folders are locked."""
 
     def read(self, name: str) -> Files:
-        """What there is of a task."""
+        """Return the files of a task."""
         folder = self._folders[name]
         return {file: np.fromfile(folder / file, np.uint8) for file in _stamps(folder)}
 
     def write(self, name: str, new: Files, gone: set[str]) -> None:
-        """Writes files of a task in their order, then removes those that it has removed."""
+        """Write files of a task in their order, then remove those that it has removed."""
         folder = self._folders[name]
         for file, content in new.items():
             _write(folder / file, content)
@@ -93,15 +93,15 @@ class _Desk:
                 (folder / file).parent.rmdir()
 
     def tell(self, name: str, status: Status) -> None:
-        """Notes what a task tells."""
+        """Store the status of a task."""
         self._told[name] = status
 
     def say(self, name: str, line: str) -> None:
-        """Notes a line that a task prints."""
+        """Store a line that a task printed."""
         self._said.append((name, line))
 
     def news(self) -> News:
-        """What was told and said since the last call."""
+        """Return the messages since the last call."""
         news = News(self._told, self._said)
         self._told, self._said = {}, []
         return news
@@ -112,9 +112,9 @@ def _write(path: Path, content: np.ndarray) -> None:
 
 
 def _stamps(folder: Path) -> dict[str, tuple[int, int, int]]:
-    """The files of a folder, those that are hidden left out, and what changes with them.
+    """Return the files of a folder, without hidden ones, with stamps that change with them.
 
-    They come as they were written: what says that a task is done is written last.
+    They are in the order in which they were written: the file that marks a task as done is last.
     """
     found = {}
     for path in folder.rglob("*"):
@@ -129,17 +129,17 @@ def _stamps(folder: Path) -> dict[str, tuple[int, int, int]]:
 
 
 class _Mirror:
-    """A folder whose files are those of a task's folder at the desk."""
+    """A copy of a task's folder at the desk."""
 
     def __init__(self, folder: Path, desk: Any, name: str) -> None:
-        """Fetches what there is."""
+        """Fetch the files."""
         self._folder, self._desk, self._name = folder, desk, name
         for file, content in ray.get(desk.read.remote(name)).items():
             _write(folder / file, content)
         self._sent = _stamps(folder)
 
     def send(self) -> None:
-        """Sends what has changed since the last time, and waits until it is written."""
+        """Send the changes since the last call, and wait until they are written."""
         found = _stamps(self._folder)
         if found == self._sent:
             return
@@ -152,8 +152,8 @@ class _Mirror:
         self._sent = found
 
 
-def _do(task: FolderTask, desk: Any, share: Share) -> tuple[float, str | None]:
-    """Ray's task; returns the seconds that ours took, and in a line why it failed if it did."""
+def _do(task: FolderTask, desk: Any, share: TaskResources) -> tuple[float, str | None]:
+    """Run a task as a task of Ray; return its seconds and, if it failed, why."""
     started = time.monotonic()
     use_threads(share)
     with tempfile.TemporaryDirectory() as folder:
@@ -172,13 +172,13 @@ def _do(task: FolderTask, desk: Any, share: Share) -> tuple[float, str | None]:
 
 
 class ClusterTasks:
-    """Tasks that run, or wait for room, on a cluster; each has another name and folder."""
+    """Tasks that run, or wait for resources, on a cluster; names and folders are distinct."""
 
     def __init__(self, cluster: Cluster, tasks: Sequence[FolderTask]) -> None:
-        """Hands them to Ray.
+        """Submit the tasks to Ray.
 
         Raises:
-          InputError: another process fills one of the folders.
+          InputError: another process uses one of the folders.
         """
         self._cluster = cluster
         self._running: dict[ray.ObjectRef, tuple[FolderTask, float]] = {}
@@ -191,7 +191,7 @@ class ClusterTasks:
         try:
             ray.get(self._desk.ready.remote())
         except RayError as error:
-            raise told(error) from None
+            raise as_input_error(error) from None
         do = ray.remote(max_retries=RETRIES)(_do).options(**cluster.share.options)
         for task in tasks:
             ref = do.remote(task, self._desk, cluster.share)
@@ -199,11 +199,11 @@ class ClusterTasks:
         cluster.tasks = len(self._running)
 
     def news(self) -> News:
-        """What tasks have told and said since the last call."""
+        """Return the tasks' messages since the last call."""
         return ray.get(self._desk.news.remote()) if self._desk is not None else News({}, [])
 
     def ended(self, *, seconds: float = 0.0) -> list[Ended]:
-        """Tasks that have ended since the last call; waits so long for one."""
+        """Return the tasks that have ended since the last call; wait up to `seconds` for one."""
         back, _ = ray.wait(list(self._running), timeout=seconds) if self._running else ([], [])
         found = []
         for ref in back:
@@ -211,7 +211,7 @@ class ClusterTasks:
             try:
                 found.append(Ended(task, *ray.get(ref)))
             except RayError as error:
-                found.append(Ended(task, time.monotonic() - since, str(told(error))))
+                found.append(Ended(task, time.monotonic() - since, str(as_input_error(error))))
         self._cluster.tasks = len(self._running)
         return found
 

@@ -1,7 +1,7 @@
-"""Work on a model that many processes can share: a plan, and blocks of it.
+"""Plans: work on a model that many processes can share, block by block.
 
-A plan is prepared once in a process, which loads and compiles what it needs; the function that it
-gives then does any block. Blocks are small, and so are their results.
+A process prepares a plan once, which loads and compiles what it needs; the resulting function then
+computes any block. Blocks are small, and so are their results.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ AttackBlock = tuple[np.ndarray, np.ndarray]
 
 
 class Plan(Protocol):
-    """What many blocks of work have in common."""
+    """The common part of many blocks of work."""
 
     def prepare(self) -> Callable[[Any], Any]:
-        """Loads and compiles; returns a function from a block to its result."""
+        """Load and compile; return a function from a block to its result."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ModelFile:
-    """A model as the bytes of its `.keras` file (uint8 array), to be sent elsewhere.
+    """A model as the bytes of its `.keras` file (uint8 array), to send to other processes.
 
-    Files of one model are equal, though their bytes hold when each was made: what was loaded and
-    compiled for one serves all attacks on the model.
+    Files of the same model are equal, although their bytes contain their dates, so that a model is
+    loaded and compiled once for all attacks.
     """
 
     content: np.ndarray
@@ -52,7 +52,7 @@ class ModelFile:
 
     @classmethod
     def of(cls, model: keras.Model) -> ModelFile:
-        """The file of a model.
+        """Return the file of a model.
 
         Raises:
           InputError: Keras cannot save and load it without its code.
@@ -63,10 +63,10 @@ class ModelFile:
                 runs.save_model(path, model)
                 loaded = runs.load_model(path)
                 described = f"{loaded.to_json()} {runs.weights_hash(loaded)}"
-            except Exception as error:  # Keras raises errors of many kinds for layers of others'
+            except Exception as error:  # Keras raises errors of many kinds for users' layers
                 raise InputError(
-                    f"the model {model.name!r} cannot be sent to other machines ({error}): one "
-                    "that Keras saves and loads by itself can"
+                    f"the model {model.name!r} cannot be sent to other machines ({error}): "
+                    "expected one that Keras can save and load without other code"
                 ) from error
             content = np.fromfile(path, np.uint8)
         return cls(content, hashlib.sha256(described.encode()).hexdigest())
@@ -78,7 +78,7 @@ class ModelFile:
         return isinstance(other, ModelFile) and other.digest == self.digest
 
     def load(self) -> keras.Model:
-        """The model, in float32; the same object for the last few files that were asked for."""
+        """Load the model in float32; the last few files return the same object again."""
         return _loaded(self)
 
 
@@ -92,15 +92,15 @@ def _loaded(file: ModelFile) -> keras.Model:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class AttackPlan:
-    """One attack on a set of images, a block being a batch of items.
+    """One attack on a set of images; a block is a batch of items.
 
     Attributes:
-      model: what is attacked.
+      model: the model to attack.
       images: float32 [n, height, width, channels] in [0, 1].
       labels: int32 [n].
       attack, seed: see `evaluation.evaluate`.
-      batch_size: items of a block.
-      keep_adversarial: a result has the images that broke, too.
+      batch_size: items in a block.
+      keep_adversarial: a result contains the adversarial images, too.
     """
 
     model: ModelFile
@@ -112,7 +112,7 @@ class AttackPlan:
     keep_adversarial: bool
 
     def prepare(self) -> Callable[[AttackBlock], BatchOutcome]:
-        """Compiles the attack, with XLA where there is a GPU."""
+        """Compile the attack, with XLA if there is a GPU."""
         program = phases_program(
             self.model.load(),
             self.images,
@@ -133,7 +133,7 @@ class AttackPlan:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MapPlan:
-    """The attacks of a heat map, a block being one of its step sizes; see `heat_map`."""
+    """The attacks of a heat map, see `heat_map`; a block is one of its step sizes."""
 
     model: ModelFile
     images: np.ndarray
@@ -144,7 +144,7 @@ class MapPlan:
     batch_size: int
 
     def prepare(self) -> Callable[[float], np.ndarray]:
-        """Compiles the attack, with XLA where there is a GPU."""
+        """Compile the attack, with XLA if there is a GPU."""
         return StepSize(
             self.model.load(),
             self.images,

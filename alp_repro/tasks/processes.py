@@ -1,4 +1,4 @@
-"""Tasks on this machine: one after the other in this process, or several in others."""
+"""Runs tasks on this machine: one after the other in this process, or several in others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from alp_repro.tasks.task import Ended, Lines, Status, Task, outcome
 
 
 def here(tasks: Sequence[Task], *, tell: Callable[[Task, Status], None]) -> Iterator[Ended]:
-    """Does the tasks one after the other in this process; one that fails leaves the others be."""
+    """Run the tasks one after the other in this process; a failure does not stop the others."""
     for task in tasks:
         started = time.monotonic()
         error = outcome(task, functools.partial(tell, task))
@@ -34,18 +34,18 @@ def in_processes(
     say: Callable[[Task, str], None],
     preload: Sequence[str] | None,
 ) -> Iterator[Ended]:
-    """Does up to `jobs` tasks at a time, each in a process of its own, and yields them as they end.
+    """Run up to `jobs` tasks at a time, each in its own process, and yield them as they end.
 
-    When the iterator is closed, by Ctrl-C for one, the tasks that run are asked to stop as by
-    SIGTERM, and waited for. They are also when this process is killed.
+    When the iterator is closed, for example by Ctrl-C, running tasks are stopped by SIGTERM and
+    waited for. They are also stopped when this process is killed.
 
     Args:
-      tasks: what to do, in the order in which they begin; they are pickled.
-      jobs: how many at a time.
-      tell: called with a task and what it tells of its progress.
+      tasks: the tasks in the order to start them; they are pickled.
+      jobs: the number of tasks to run at a time.
+      tell: called with a task and its status.
       say: called with a task and each line that it prints.
       preload: modules to import once, in a server that the processes are forked from; None: each
-        process begins afresh, as GPU libraries need it.
+        process starts from scratch, as GPU libraries require.
     """
     context = _context(preload)
     waiting = list(tasks)
@@ -68,7 +68,7 @@ def in_processes(
 
 @dataclasses.dataclass
 class _Child:
-    """A process that works on a task, and what it has said of its end."""
+    """A process that runs a task."""
 
     task: Task
     process: SpawnProcess | ForkServerProcess
@@ -86,12 +86,12 @@ class _Child:
     def hear(
         self, tell: Callable[[Task, Status], None], say: Callable[[Task, str], None]
     ) -> Ended | None:
-        """Passes one message on; the task's end when that is what it is."""
+        """Pass on one message; return the task's end if that is the message."""
         try:
             kind, content = self.pipe.recv()
         except (EOFError, OSError):
             self.process.join()
-            kind, content = "end", f"its process ended with {_cause(self.process.exitcode)}"
+            kind, content = "end", f"the process ended with {_cause(self.process.exitcode)}"
         if kind == "end":
             self.process.join()
             self.pipe.close()
@@ -103,18 +103,18 @@ class _Child:
 def _cause(code: int | None) -> str:
     if code is not None and code < 0:
         name = signal.Signals(-code).name
-        return f"{name}{' (too little memory?)' if name == 'SIGKILL' else ''}"
+        return f"{name}{' (out of memory?)' if name == 'SIGKILL' else ''}"
     return f"exit code {code}"
 
 
 def _stop(children: list[_Child]) -> None:
-    """Asks children to save and end; one that does not in time is killed."""
+    """Ask children to save and end; kill those that do not in time."""
     for child in children:
         child.process.terminate()
     deadline = time.monotonic() + STOP_SECONDS
     for child in children:
         with contextlib.suppress(EOFError, OSError):
-            while time.monotonic() < deadline:  # a full pipe would hold it up
+            while time.monotonic() < deadline:  # a full pipe would block the child
                 if child.pipe.poll(0.1):
                     child.pipe.recv()
         child.process.join(max(0.0, deadline - time.monotonic()))
@@ -132,8 +132,8 @@ def _context(preload: Sequence[str] | None) -> SpawnContext | ForkServerContext:
 
 
 def _work(task: Task, pipe: Connection) -> None:
-    """The life of a child process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us too; our parent decides
+    """Run a task in a child process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches children too: the parent decides
     signal.signal(signal.SIGTERM, interrupts.raise_interrupt)
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -1,4 +1,4 @@
-"""What a task is, for all that carry them out: this process, others, machines of a cluster."""
+"""The interface of a task, for all ways to run it: here, in other processes, on a cluster."""
 
 from __future__ import annotations
 
@@ -16,25 +16,24 @@ _Moved = TypeVar("_Moved", bound="FolderTask")
 
 @dataclasses.dataclass(frozen=True)
 class Status:
-    """What a task is doing: a few words, and for how many more seconds if that is known."""
+    """What a task is doing, in a few words, and the seconds that it has left, if known."""
 
     text: str
     seconds_left: float | None = None
 
 
 class Task(Protocol):
-    """Work that can be described in a few values (a frozen dataclass) and done anywhere.
+    """Work that can be described by a few values (a frozen dataclass) and done anywhere.
 
-    Its result is files; what passes between processes is a few words of progress and whether it
-    went well.
+    Its result is files; processes exchange only its status and whether it succeeded.
     """
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """The task's name, for messages."""
 
     def run(self, tell: Callable[[Status], None]) -> None:
-        """Does it; `tell` is called whenever there is something to say.
+        """Do the work; call `tell` with the status from time to time.
 
         Raises:
           InputError: it cannot be done, in one line.
@@ -42,23 +41,23 @@ class Task(Protocol):
 
 
 class FolderTask(Task, Protocol):
-    """A task that can also be done where its folder is not.
+    """A task that can also run on another machine, in a copy of its folder.
 
-    All files that it leaves lie in the folder, and it goes on from those that are there: a copy of
-    the task in another folder, with the same files, does the same.
+    All of its files are in the folder, and it resumes from those that exist: a copy of the task in
+    another folder, with the same files, does the same.
     """
 
     @property
     def folder(self) -> Path:
-        """Where it works; it may not exist yet."""
+        """The folder in which it works; it may not exist yet."""
 
     def in_folder(self: _Moved, folder: Path) -> _Moved:
-        """The same task in another folder."""
+        """Return the same task in another folder."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Ended:
-    """A task that is over; `error` says in one line why it is not done, None that it is."""
+    """A task that has ended; `error` says in one line why it failed, None: it succeeded."""
 
     task: Task
     seconds: float
@@ -66,12 +65,12 @@ class Ended:
 
 
 def outcome(task: Task, tell: Callable[[Status], None]) -> str | None:
-    """Runs a task; None when it is done, else one line."""
+    """Run a task; return None if it succeeds, else the error in one line."""
     try:
         task.run(tell)
     except InputError as error:
         return str(error)
-    except Exception as error:  # ours to find, and no reason to give up the others
+    except Exception as error:  # a bug of ours, but no reason to stop the other tasks
         where = traceback.extract_tb(error.__traceback__)[-1]
         return f"{type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
     return None
@@ -81,12 +80,12 @@ class Lines(io.TextIOBase):
     """A stream that passes on whole lines."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
-        """Takes what is called with each line."""
+        """Create a stream that calls `say` with each line."""
         super().__init__()
         self._say, self._rest = say, ""
 
     def write(self, text: str) -> int:
-        """Passes on the lines that are whole by now."""
+        """Pass on the complete lines."""
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
             self._say(line)

@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Training:
-    """A training: what `training.train` takes, as values that travel.
+    """A training: the arguments of `training.train` as values that can be sent elsewhere.
 
     Attributes:
-      name: of the run; what people call it.
+      name: of the run.
       folder: of the run.
-      data: gives the training set.
+      data: returns the training set.
       recipe, watch: see `training.train`.
       init_from: the model to start from.
-      details: further provenance.
-      words: how progress is told.
+      details: additional provenance.
+      words: describes the progress.
     """
 
     name: str
@@ -43,11 +43,11 @@ class Training:
     words: Callable[[TrainingProgress], str]
 
     def in_folder(self, folder: Path) -> Training:
-        """The same training in another folder."""
+        """Return the same training in another folder."""
         return dataclasses.replace(self, folder=folder)
 
     def run(self, tell: Callable[[Status], None]) -> None:
-        """Trains on the devices of this process, with XLA where there is a GPU."""
+        """Train on the devices of this process, with XLA if there is a GPU."""
         import tensorflow as tf
 
         self.train(tell, jit_compile=bool(tf.config.list_logical_devices("GPU")))
@@ -60,7 +60,7 @@ class Training:
         strategy: tf.distribute.Strategy | None = None,
         tensorboard: bool = False,
     ) -> keras.Model:
-        """The same with devices that were chosen; returns the model. See `training.train`."""
+        """Train on chosen devices, see `training.train`; return the model."""
         return training.train(
             self.recipe,
             RunDir(self.folder),

@@ -1,6 +1,6 @@
 """Workers on the machines of a Ray cluster, which share the blocks of a plan.
 
-Ray places, starts, restarts and retries; nothing here does.
+Placing, starting, restarting and retrying is left to Ray.
 """
 
 from __future__ import annotations
@@ -18,11 +18,18 @@ from ray.exceptions import RayError
 from ray.util import ActorPool
 
 from alp_repro.errors import InputError
-from alp_repro.tasks.cluster import HINT, RETRIES, Cluster, Share, told, use_threads
+from alp_repro.tasks.cluster import (
+    HINT,
+    RETRIES,
+    Cluster,
+    TaskResources,
+    as_input_error,
+    use_threads,
+)
 from alp_repro.tasks.plans import Plan
 
 WAIT_SECONDS = 60.0
-# A block is late after so many seconds, and so many times what the others took.
+# A block is late after both LATE_SECONDS and _LATE times the median time of the others.
 LATE_SECONDS = 5.0
 _LATE = 3.0
 _LOOK_SECONDS = 1.0
@@ -32,19 +39,19 @@ _log = logging.getLogger(__name__)
 
 
 class _Worker:
-    """A process of the cluster that does blocks of plans; a plan is prepared once."""
+    """A process of the cluster that computes blocks of plans; a plan is prepared once."""
 
-    def __init__(self, share: Share) -> None:
+    def __init__(self, share: TaskResources) -> None:
         use_threads(share)
         self._prepared: dict[str, Callable[[Any], Any]] = {}
 
     def ready(self) -> None:
-        """Answers when the process is up."""
+        """Return when the process has started."""
 
     def do(self, key: str, number: int, plan: list[Any], block: Any) -> tuple[str, int, Any]:
-        """A block of a plan, which comes by reference: it is fetched when it is not prepared.
+        """Compute a block of a plan, which is passed by reference and fetched if not yet prepared.
 
-        An error is returned, so that one that comes when its plan is over is like any result then.
+        Errors are returned: one that arrives after its plan has ended is dropped like a result.
         """
         try:
             if key not in self._prepared:
@@ -53,12 +60,12 @@ class _Worker:
                 self._prepared[key] = ray.get(plan[0]).prepare()
             return key, number, self._prepared[key](block)
         except Exception as error:
-            return key, number, told(error)
+            return key, number, as_input_error(error)
 
 
 @dataclasses.dataclass
 class _Out:
-    """A block that is not back yet: since when, and whether a second worker has it too."""
+    """A block without a result yet: since when, and whether two workers compute it."""
 
     block: Any
     since: float
@@ -66,14 +73,14 @@ class _Out:
 
 
 class Workers:
-    """Processes of the cluster, as many as there is room for, that share the blocks of plans.
+    """Processes of the cluster, as many as it can run, that share the blocks of plans.
 
-    Ray places and restarts them and repeats what a lost one did; its pool hands out the blocks.
-    Trainings come first: workers take what these leave.
+    Ray places and restarts them and repeats the work of lost ones; its pool distributes the
+    blocks. Trainings take precedence: workers use the remaining resources.
     """
 
     def __init__(self, cluster: Cluster) -> None:
-        """Starts none before there is work."""
+        """Create the pool; workers start when there is work."""
         self._cluster = cluster
         self._make = ray.remote(max_restarts=RETRIES, max_task_retries=RETRIES)(_Worker)
         self._all: list[Any] = []
@@ -87,7 +94,7 @@ class Workers:
         return len(self._all)
 
     def end(self) -> None:
-        """Ends all of them."""
+        """End all workers."""
         for worker in self._all:
             ray.kill(worker)
         self._all, self._starting, self._pool = [], {}, ActorPool([])
@@ -95,16 +102,15 @@ class Workers:
     def results(
         self, plan: Plan, next_block: Callable[[], Any], *, idle: Callable[[], None]
     ) -> Iterator[tuple[int, Any]]:
-        """Yields (number, result) of blocks as they come back; blocks are numbered as given.
+        """Yield (number, result) of blocks as they are computed; numbers are in the given order.
 
-        A block that is out for long, on a slow machine or one that was lost, is not waited for by
-        the others; when there is nothing else to do it is given out once more, and the first result
-        counts.
+        The others do not wait for a late block, on a slow or lost machine; once there is nothing
+        else to do, a second worker computes it too, and the first result counts.
 
         Args:
-          plan: what the blocks have in common.
-          next_block: the next block, None when there is none now; it is asked again after each
-            result.
+          plan: the common part of the blocks.
+          next_block: returns the next block, or None if there is none now; it is called again
+            after each result.
           idle: called about once a second.
 
         Raises:
@@ -136,22 +142,22 @@ class Workers:
                     raise result
                 took.append(time.monotonic() - out.pop(number).since)
                 yield number, result
-                more = True  # what it says may have made further blocks
+                more = True  # the result may have led to more blocks
 
     def _back(self) -> list[tuple[str, int, Any]]:
-        """What a worker has given back, after a second at the most."""
+        """Return a worker's result, if there is one within a second."""
         if not self._pool.has_next():
             time.sleep(_SHORT_SECONDS if self._starting else _LOOK_SECONDS)
             return []
         try:
             return [self._pool.get_next_unordered(timeout=_LOOK_SECONDS)]
         except RayError as error:
-            raise told(error) from None
+            raise as_input_error(error) from None
         except TimeoutError:
             return []
 
     def _look(self) -> None:
-        """Makes and ends workers as room comes and goes."""
+        """Start and end workers as resources become available or are taken."""
         if time.monotonic() - self._looked > _LOOK_SECONDS:
             self._looked = time.monotonic()
             self._room = max(self._cluster.slots - self._cluster.tasks, 0)
@@ -165,7 +171,7 @@ class Workers:
                 ray.get(ref)
             except RayError as error:
                 self._all.remove(worker)
-                raise told(error) from None
+                raise as_input_error(error) from None
             self._pool.push(worker)
         while self._cluster.tasks and len(self._all) > self._room:
             if (worker := self._pool.pop_idle()) is None:
@@ -175,7 +181,7 @@ class Workers:
         self._tell_of_waiting()
 
     def _tell_of_waiting(self) -> None:
-        """Warns once when no worker comes up, though no training of ours has the room."""
+        """Warn once if no worker starts, although no training of ours uses the resources."""
         if self._cluster.tasks or len(self._starting) < len(self._all):
             self._waits_since = None
         elif self._waits_since is None:
@@ -190,12 +196,12 @@ def _do(worker: Any, arguments: tuple[Any, ...]) -> ray.ObjectRef:
 
 
 def _done(refs: Collection[ray.ObjectRef]) -> list[ray.ObjectRef]:
-    """Those whose result is there."""
+    """Return those that have a result."""
     return ray.wait(list(refs), num_returns=len(refs), timeout=0)[0] if refs else []
 
 
 def _late(out: dict[int, _Out], took: list[float]) -> int | None:
-    """The first block that is out for much longer than blocks take, and is so only once."""
+    """Return the first block that is late and has not been given to a second worker."""
     if not took:
         return None
     limit = time.monotonic() - max(LATE_SECONDS, _LATE * statistics.median(took))

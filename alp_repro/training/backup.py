@@ -12,7 +12,7 @@ import numpy as np
 
 from alp_repro import files, runs
 from alp_repro.errors import InputError
-from alp_repro.system.effort import Clock
+from alp_repro.system.effort import Stopwatch
 from alp_repro.training.logit_pairing import LogitPairing
 from alp_repro.training.ownership import Owner, check_same
 
@@ -33,7 +33,7 @@ class Backup(keras.callbacks.Callback):
         self._older = run.backup / "latest.weights.h5"  # of a version without a checksum
         self._earlier: list[dict[str, Any]] = []
         self._session: dict[str, Any] = {}
-        self._clock = Clock()
+        self._clock = Stopwatch()
 
     def restore(self, model: LogitPairing, *, steps_per_epoch: int) -> int:
         """Loads what an earlier training left into a compiled model; returns the epochs done.
@@ -57,7 +57,7 @@ class Backup(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Begins a session."""
-        self._session, self._clock = {**runs.provenance(), "epochs": 0}, Clock()
+        self._session, self._clock = {**runs.provenance(), "epochs": 0}, Stopwatch()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Saves weights, optimizer and averages."""

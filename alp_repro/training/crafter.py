@@ -10,8 +10,8 @@ from alp_repro.attacks import PGD, Draws, GradientAttack, choose_targets
 from alp_repro.classifiers.heads import is_graph
 from alp_repro.models.copies import (
     computes_in_float32,
+    copy_in_dtype,
     copy_weights,
-    crafting_copy,
     logits_function,
 )
 from alp_repro.training.divergence import climb_divergence
@@ -38,7 +38,7 @@ class Crafter:
         in_float32 = computes_in_float32(classifier)
         own_dtype = attack.dtype == "float32" and (in_float32 or not is_graph(classifier))
         if not own_dtype:
-            self._copy = crafting_copy(classifier, attack.dtype)
+            self._copy = copy_in_dtype(classifier, attack.dtype)
 
     def craft(
         self, images: tf.Tensor, labels: tf.Tensor, *, step: tf.Tensor, seed: tf.Tensor

@@ -7,7 +7,7 @@ import keras
 from alp_repro.data.specs import dataset_spec
 from alp_repro.errors import InputError
 from alp_repro.models import build_model
-from alp_repro.models.copies import crafting_copy, float32_copy
+from alp_repro.models.copies import copy_in_dtype, float32_copy
 from alp_repro.training.adam import FusedAdam
 from alp_repro.training.logit_pairing import LogitPairing
 from alp_repro.training.rates import TriangularRate
@@ -44,7 +44,7 @@ def compiled_model(
     if init_from is not None:
         classifier = _copy_to_start_from(init_from, classifier)
     if recipe.dtype == "bfloat16":
-        classifier = crafting_copy(classifier, "mixed_bfloat16")
+        classifier = copy_in_dtype(classifier, "mixed_bfloat16")
     # Our data were checked when they were read, and Tiny ImageNet's crops leave [0, 1] at edges.
     model = LogitPairing(
         classifier, objective=recipe.objective, seed=recipe.seed, check_inputs=False

@@ -145,7 +145,7 @@ class Objective:
         attack, only = self.attack, ("random_start", "dtype", "loss")
         if attack is None:
             raise InputError(f"crafting {self.crafting}: no training attack is given")
-        if departures := attack.departures_text(leaving_out=only):
+        if departures := attack.non_default_text(leaving_out=only):
             raise InputError(f"crafting {self.crafting}: {departures} is PGD's own: leave it out")
         if self.crafting in ("fast", "n_fgsm") and attack.gradients != 1:
             raise InputError(

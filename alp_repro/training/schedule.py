@@ -8,7 +8,7 @@ from typing import get_args
 from alp_repro.errors import InputError
 from alp_repro.system.dtypes import Dtype
 from alp_repro.validation.arguments import checked_switch
-from alp_repro.validation.plain_numbers import number, shown, whole_number
+from alp_repro.validation.plain_numbers import number, quoted, whole_number
 
 _MOST_EPOCHS = 10**6
 # The least and the largest value of a count; the largest is one that no honest training reaches.
@@ -79,7 +79,7 @@ class Schedule:
     def _checked_drops(self) -> tuple[int, ...]:
         if not isinstance(self.learning_rate_drops, list | tuple):
             raise InputError(
-                f"learning_rate_drops {shown(self.learning_rate_drops)}: expected epochs, as in "
+                f"learning_rate_drops {quoted(self.learning_rate_drops)}: expected epochs, as in "
                 "(10, 20)"
             )
         drops = tuple(

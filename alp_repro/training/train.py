@@ -184,7 +184,7 @@ def epochs_of(recipe: Recipe, *, steps_per_epoch: int) -> int:
 
 
 def steps_of(recipe: Recipe, *, steps_per_epoch: int) -> int:
-    """Steps of a whole training."""
+    """Return the number of steps of a whole training."""
     steps = recipe.epochs * steps_per_epoch
     return min(steps, recipe.max_steps or steps)
 

@@ -1,4 +1,4 @@
-"""Arguments of library calls, checked where they come in: what does not fit is told in one line."""
+"""Checks the arguments of library calls, with errors in one line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from alp_repro.errors import InputError, one_line
-from alp_repro.validation.plain_numbers import shown
+from alp_repro.validation.plain_numbers import quoted
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -18,21 +18,21 @@ T = TypeVar("T")
 
 
 def checked_instance(value: Any, kind: type[T], *, name: str) -> T:
-    """Return a value of this type; InputError when it is of another."""
+    """Return the value if it is of this type; InputError if it is not."""
     if not isinstance(value, kind):
         raise InputError(f"{name} is a {type(value).__name__}: expected {_named(kind)}")
     return value
 
 
 def checked_function(value: Any, *, name: str) -> Callable[..., Any]:
-    """Return what can be called; InputError when it cannot."""
+    """Return the value if it is callable; InputError if it is not."""
     if not callable(value):
         raise InputError(f"{name} is a {type(value).__name__}: expected a function")
     return value
 
 
 def checked_strategy(strategy: Any) -> tf.distribute.Strategy | None:
-    """Return a strategy of `tf.distribute`, or None; InputError when it is neither."""
+    """Return the value if it is a strategy of `tf.distribute` or None; InputError if not."""
     if strategy is None:
         return None
     import tensorflow as tf
@@ -45,18 +45,18 @@ def checked_strategy(strategy: Any) -> tf.distribute.Strategy | None:
 
 
 def checked_switch(value: Any, *, name: str) -> bool:
-    """Return a truth value as plain Python has it; InputError when it is none, as "no" is."""
+    """Return a boolean as a bool of Python; InputError if it is something else, as "no" is."""
     if not isinstance(value, bool | np.bool_):
-        raise InputError(f"{name} {shown(value)}: expected True or False")
+        raise InputError(f"{name} {quoted(value)}: expected True or False")
     return bool(value)
 
 
 def checked_array(value: Any, *, name: str) -> np.ndarray:
-    """Return a value as an array; InputError when it is none, as lists of several lengths are."""
+    """Return the value as an array; InputError if it is not one, as lists of unequal lengths."""
     try:
         return np.asarray(value)
     except Exception as error:  # a value's own __array__ may raise anything
-        raise InputError(f"{name} that are no array ({one_line(error)})") from error
+        raise InputError(f"{name}: expected an array ({one_line(error)})") from error
 
 
 def _named(kind: type) -> str:

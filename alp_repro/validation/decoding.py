@@ -1,7 +1,7 @@
-"""JSON of files, notes and flags, read as a given type; whatever does not fit is one line.
+"""Reads JSON from files, notes and flags as a given type, with errors in one line.
 
-Pydantic checks and builds the types, our frozen dataclasses among them. What it lets pass is
-checked before: duplicate keys, numbers that are not finite, nesting that later code could not walk.
+Pydantic checks and builds the types, our frozen dataclasses among them. What it accepts is checked
+before: duplicate keys, numbers that are not finite, nesting that later code could not handle.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from alp_repro.errors import InputError
 T = TypeVar("T")
 
 _MOST_LEVELS = 50
-_LONGEST = 60  # characters of a wrong value that are shown
+_LONGEST = 60  # characters of a wrong value to show
 
 
 @overload
@@ -33,17 +33,18 @@ def from_json(
 def from_json(
     text: str | bytes, kind: Any, *, source: str, advice: str = "", extra_keys: bool = False
 ) -> Any:
-    """Reads JSON text as a type: no number in quotes, no 1 for true, no number that is not finite.
+    """Read JSON text as a type; strictly: no number in quotes, no 1 for true, finite numbers only.
 
     Args:
       text: JSON; bytes are UTF-8.
-      kind: what pydantic can check: a dataclass, `dict[str, Any]`, `tuple[int, ...]`, a Literal.
-      source: what the text is, for the error: a path, or the name of a flag.
+      kind: a type that pydantic supports: a dataclass, `dict[str, Any]`, `tuple[int, ...]`, a
+        Literal.
+      source: the origin of the text, for the error: a path, or the name of a flag.
       advice: what to do about an error.
-      extra_keys: keys that a dataclass does not have are left out; otherwise they are refused.
+      extra_keys: ignore keys that a dataclass does not have, instead of refusing them.
 
     Raises:
-      InputError: one line with the source, the path of keys and what would be right there.
+      InputError: one line with the source, the path of keys and what is expected there.
     """
     try:
         text = text.decode("utf-8") if isinstance(text, bytes) else text
@@ -55,10 +56,10 @@ def from_json(
     except pydantic.ValidationError as error:
         problem = _first_problem(error)
     except RecursionError:
-        problem = f"it is nested deeper than {_MOST_LEVELS} levels"
+        problem = f"nested deeper than {_MOST_LEVELS} levels"
     except InputError as error:  # a dataclass of ours that refuses its values
         problem = str(error)
-    except ValueError as error:  # no UTF-8, no JSON, or one of the checks above
+    except ValueError as error:  # not UTF-8, not JSON, or one of the checks above
         problem = str(error)
     raise InputError(_line(source, problem, advice))
 
@@ -74,11 +75,11 @@ def from_plain(
 def from_plain(
     value: Any, kind: Any, *, source: str, advice: str = "", extra_keys: bool = False
 ) -> Any:
-    """Reads lists and dicts that came from JSON as a type; arguments and errors as `from_json`."""
+    """Read lists and dicts that came from JSON as a type; arguments and errors as `from_json`."""
     try:
         text = json.dumps(value)
     except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(_line(source, f"it is no plain data: {error}", advice)) from error
+        raise InputError(_line(source, f"not plain data: {error}", advice)) from error
     return from_json(text, kind, source=source, advice=advice, extra_keys=extra_keys)
 
 
@@ -90,25 +91,25 @@ def read_json(
     path: Path,
     kind: Any = dict[str, Any],
     *,
-    advice: str = "remove it to have it made again",
+    advice: str = "remove it to make it again",
     extra_keys: bool = False,
 ) -> Any:
-    """Reads a JSON file as a type, by default an object of any content.
+    """Read a JSON file as a type, by default an object of any content.
 
     Args:
       path: the file.
       kind, advice, extra_keys: see `from_json`.
 
     Raises:
-      InputError: the file is absent, cannot be read or does not fit, in one line.
+      InputError: the file is absent, cannot be read or does not match the type; in one line.
     """
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise InputError(f"{path} is not there") from None
-    except (OSError, ValueError) as error:  # ValueError: what no file can be called
+        raise InputError(f"{path} does not exist") from None
+    except (OSError, ValueError) as error:  # ValueError: not a valid name of a file
         why = getattr(error, "strerror", None) or error
-        raise InputError(f"{str(path)!r:.200} cannot be read ({why})") from error
+        raise InputError(f"{str(path)!r:.200} could not be read ({why})") from error
     return from_json(
         content, kind, source=f"{path} is damaged", advice=advice, extra_keys=extra_keys
     )
@@ -124,24 +125,24 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in found if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r} is there twice")
+        raise ValueError(f"the key {twice!r} is given twice")
     return found
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number of JSON: a finite one is right")
+    raise ValueError(f"{constant} is not a valid JSON number: expected a finite number")
 
 
 def _check_plain(value: Any) -> None:
-    """Refuses what the parser lets pass and writing or comparing would stumble over."""
+    """Refuse values that the parser accepts, but that writing or comparing would fail on."""
     level = [value]
     for _ in range(_MOST_LEVELS):
         inner: list[Any] = []
         for one in level:
             if isinstance(one, float) and not math.isfinite(one):
-                raise ValueError("a number is too large: a finite one is right")
+                raise ValueError("a number is too large: expected a finite number")
             if isinstance(one, str):
-                one.encode("utf-8")  # half a surrogate pair is no text
+                one.encode("utf-8")  # raises ValueError for half a surrogate pair
             elif isinstance(one, dict):
                 inner += [*one, *one.values()]
             elif isinstance(one, list):
@@ -149,7 +150,7 @@ def _check_plain(value: Any) -> None:
         if not inner:
             return
         level = inner
-    raise ValueError(f"it is nested deeper than {_MOST_LEVELS} levels")
+    raise ValueError(f"nested deeper than {_MOST_LEVELS} levels")
 
 
 def _first_problem(error: pydantic.ValidationError) -> str:
@@ -161,7 +162,7 @@ def _first_problem(error: pydantic.ValidationError) -> str:
     message = message[:1].lower() + message[1:]
     problem = f"{where}: {message}" if where else message
     if first["type"] not in ("missing", "value_error", "unexpected_keyword_argument"):
-        problem += f", not {wrong}"
+        problem += f", got {wrong}"
     return problem + (f" (and {len(others)} more)" if others else "")
 
 

@@ -1,4 +1,4 @@
-"""Numbers of settings as plain Python numbers in a range; what is none is told in one line."""
+"""Converts the numbers of settings to plain Python numbers in a range, with errors in one line."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ _LONGEST = 60  # characters
 
 
 def whole_number(value: Any, *, name: str, low: int, high: int) -> int:
-    """A whole number of any kind (NumPy's too) as an int.
+    """Convert a whole number of any type (NumPy's too) to an int.
 
     Args:
-      value: what was given.
+      value: the given value.
       name: of the setting, for the error.
-      low, high: the least and the largest that is right.
+      low, high: the least and the largest valid number.
 
     Raises:
-      InputError: it is no whole number (1.5, True, "3") or lies outside.
+      InputError: it is not a whole number (1.5, True, "3") or is outside the range.
     """
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not (whole and low <= value <= high):
-        raise InputError(f"{name} {shown(value)}: a whole number from {low} to {high} is needed")
+        raise InputError(f"{name} {quoted(value)}: expected a whole number from {low} to {high}")
     return int(value)
 
 
 def number(
     value: Any, *, name: str, low: float, high: float, above: bool = False, below: bool = False
 ) -> float:
-    """A real number of any kind as a float.
+    """Convert a real number of any type to a float.
 
     Args:
-      value: what was given.
+      value: the given value.
       name: of the setting, for the error.
-      low, high: the ends of the range, which belong to it but for
-      above, below: the lower or the upper end is left out.
+      low, high: the ends of the range, which belong to it, except:
+      above, below: the range excludes its lower, or upper, end.
 
     Raises:
-      InputError: it is no number, not finite, or lies outside.
+      InputError: it is not a number, not finite, or outside the range.
     """
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if (
@@ -48,14 +48,14 @@ def number(
         or (below and value == high)
     ):
         ends = f"{'(' if above else '['}{low:g}, {high:g}{')' if below else ']'}"
-        raise InputError(f"{name} {shown(value)}: a number in {ends} is needed")
+        raise InputError(f"{name} {quoted(value)}: expected a number in {ends}")
     return float(value)
 
 
-def shown(value: Any) -> str:
-    """A wrong value as an error quotes it: no longer than a line has room for."""
+def quoted(value: Any) -> str:
+    """Format a wrong value for an error, shortened to fit into a line."""
     try:
         text = repr(value) if isinstance(value, str) else str(value)
     except ValueError:  # Python prints no int of thousands of digits
-        text = f"{type(value).__name__} of very many digits"
+        text = f"{type(value).__name__} with too many digits to print"
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

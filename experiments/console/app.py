@@ -1,4 +1,4 @@
-"""Runs a binary: parses its flags, and lets whatever goes wrong end in one line (see `door`)."""
+"""Runs a binary: parses its flags, and reports any error in one line (see `door`)."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from ..flags.definitions import check_finite
 from . import door
 from .commands import prepare_command
 
-flags.DEFINE_boolean("traceback", False, "Show where an error came from, not only what it says.")
+flags.DEFINE_boolean("traceback", False, "Print the traceback of an error, not only its message.")
 
 
 def run(main: Callable[[list[str]], int | None]) -> None:
-    """Parses the flags and runs main, whose result is the exit code; None: 0.
+    """Parse the flags and run `main`, whose result is the exit code (None: 0).
 
-    SIGTERM is handled as Ctrl-C is: what runs saves its progress and ends with exit code 130.
+    SIGTERM is handled like Ctrl-C: running work saves its progress and exits with code 130.
 
     Raises:
       SystemExit: always; its code is 0 or one of `door`'s.
     """
 
     def guarded(argv: list[str]) -> int | None:
-        # TensorFlow warns of a function traced anew for each model of a table, which is meant.
+        # TensorFlow warns when a function is retraced for each model of a table: that is intended.
         logging.getLogger("tensorflow").setLevel("ERROR")
         if len(argv) > 1:
-            raise InputError(f"unexpected argument {argv[1]!r}: settings are given as --flag=value")
+            raise InputError(f"unexpected argument {argv[1]!r}: expected flags, as --name=value")
         try:
-            # Ours return their code: who calls sys.exit is a user's model or function.
-            with exits_refused("code of a model or of a function"):
+            # Our own code returns its exit code: only a user's model or function calls sys.exit.
+            with exits_refused("the code of a model or function"):
                 code = main(argv)
         except MissingDataError as error:
             raise InputError(f"{error}: {prepare_command(error)}") from error
@@ -55,7 +55,7 @@ def run(main: Callable[[list[str]], int | None]) -> None:
 
 
 def _lend_to_script(binary: str) -> None:
-    """Lets --help of a console script tell what its binary tells: its docstring and its flags."""
+    """Show the binary's docstring and flags in the --help of its console script."""
     script = sys.modules["__main__"]
     if script.__doc__ is None:
         script.__doc__ = sys.modules[binary].__doc__
@@ -68,9 +68,9 @@ def _parse_flags(argv: list[str]) -> list[str]:
         given = flagfiles.expand(argv[1:])
         for argument in given:
             if "\0" in argument:
-                raise InputError(f"{argument[:60]!r}: no flag has a NUL character")
+                raise InputError(f"{argument[:60]!r}: a flag must not contain a NUL character")
         remaining = flags.FLAGS([argv[0], *given])
     except flags.Error as error:
-        raise InputError(f"{error} (--helpfull lists all flags)") from error
+        raise InputError(f"{error} (see --helpfull for all flags)") from error
     check_finite(flags.FLAGS)
     return remaining

@@ -1,4 +1,4 @@
-"""How a user calls a binary: with Python from a checkout, or by its name where it is installed."""
+"""The command of a binary: `python -m` in a checkout, its console script where it is installed."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ if TYPE_CHECKING:
 
 
 def command(binary: str) -> str:
-    """The words that a command begins with; the package has another name where it is installed."""
+    """Return how a command begins, which depends on whether the package is installed."""
     if __package__.split(".")[0] == "experiments":
         return f"python -m experiments.{binary}"
     return f"alp-{binary.replace('_', '-')}"
 
 
 def table_command(number: TableName, scale: str) -> str:
-    """What makes a table."""
+    """Return the command that makes a table of the paper."""
     return f"{command('table')} --table={number} --scale={scale}"
 
 
 def prepare_command(missing: MissingDataError) -> str:
-    """What makes a data set from files that were brought by hand."""
+    """Return the command that prepares a data set from local files."""
     return (
         f"{command('prepare_data')} --dataset={missing.dataset} --source=PATH "
         f"--data_dir={missing.data_dir}"

@@ -1,4 +1,4 @@
-"""Progress of the tasks at hand: one line on a terminal, elsewhere one printed line a minute."""
+"""Progress of running tasks: one updated line on a terminal, elsewhere one line a minute."""
 
 from __future__ import annotations
 
@@ -7,23 +7,28 @@ import functools
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from alp_repro.tasks import Status
+
+if TYPE_CHECKING:
+    from alp_repro.evaluation import Progress
 
 LINE_SECONDS = 60.0
 _REDRAW_SECONDS = 0.2
 
 
 class Display:
-    """What the tasks tell, each in a few words, and how much is left of all of them."""
+    """Shows the status of each running task, after a summary of the remaining work."""
 
     def __init__(self, summary: Callable[[float], str] = lambda _: "") -> None:
-        """Shows nothing until a task tells something.
+        """Create a display that shows nothing until a task reports its status.
 
-        `summary` stands before what they tell; it is called with the seconds that the longest of
-        the tasks at work still has.
+        Args:
+          summary: called with the most seconds that any running task has left; returns the text
+            to show before the tasks' own.
         """
         self._summary = summary
         self._told: dict[str, Status] = {}
@@ -32,17 +37,17 @@ class Display:
         self._last = time.monotonic() if not self._terminal else 0.0
 
     def __enter__(self) -> Display:
-        """Itself."""
+        """Return the display itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Clears the line."""
+        """Clear the line."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
     def tell(self, name: str, status: Status) -> None:
-        """Notes what a task tells, and shows it when it is time to."""
+        """Store a task's status, and show it if the last one was shown long enough ago."""
         self._told[name] = status
         now = time.monotonic()
         if now - self._last < (_REDRAW_SECONDS if self._terminal else LINE_SECONDS):
@@ -61,11 +66,11 @@ class Display:
         return max((told.seconds_left or 0.0 for told in self._told.values()), default=0.0)
 
     def ended(self, name: str) -> None:
-        """Forgets a task."""
+        """Remove a task that has ended."""
         self._told.pop(name, None)
 
     def print(self, text: str) -> None:
-        """Prints a line that stays."""
+        """Print a permanent line."""
         if self._bar is not None:
             self._bar.clear()
         print(text, flush=True)
@@ -74,8 +79,10 @@ class Display:
 
 
 @contextlib.contextmanager
-def shown(name: str, tell: Callable[[Status], None] | None) -> Iterator[Callable[[Status], None]]:
-    """Where one task tells its progress: what is given, or a display of its own."""
+def status_callback(
+    name: str, tell: Callable[[Status], None] | None
+) -> Iterator[Callable[[Status], None]]:
+    """Yield where a task reports its status: `tell`, or else a new display."""
     if tell is not None:
         yield tell
         return
@@ -83,8 +90,16 @@ def shown(name: str, tell: Callable[[Status], None] | None) -> Iterator[Callable
         yield functools.partial(display.tell, name)
 
 
+def attack_progress(progress: Progress) -> str:
+    """Format the state of an attack in a few words."""
+    return (
+        f"restart {min(progress.restarts_done + 1, progress.restarts)} of {progress.restarts}, "
+        f"{progress.standing} of {progress.images} images unbroken"
+    )
+
+
 def duration(seconds: float) -> str:
-    """Seconds in the unit that fits."""
+    """Format seconds in a suitable unit."""
     if seconds < 90:
         return f"{seconds:.0f} seconds"
     if seconds < 5400:

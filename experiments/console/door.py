@@ -1,8 +1,8 @@
-"""How a binary ends when something goes wrong: in one line on stderr and an exit code.
+"""How a binary reports an error: one line on stderr, and an exit code.
 
-It guards the imports as well, so it must not import what takes time. Exit codes: 2 for bad input,
-70 for what nobody foresaw (`EX_SOFTWARE`), 130 for Ctrl-C and SIGTERM, 141 when the reader of our
-output has gone.
+It guards the imports as well, so it must not import anything slow. Exit codes: 2 for bad input, 70
+for an unexpected error (`EX_SOFTWARE`), 130 for Ctrl-C and SIGTERM, 141 if the reader of our output
+has closed the pipe.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ EXIT_INTERRUPTED = 130
 EXIT_NO_READER = 141
 
 TRACEBACK_FLAG = "--traceback"
-# What helps against what the system tells of a file.
+# Remedies for errors of the operating system.
 _REMEDIES = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space",
-    errno.ENAMETOOLONG: "name a shorter path",
-    errno.EACCES: "name one that you may read and write",
-    errno.EPERM: "name one that you may read and write",
+    errno.ENAMETOOLONG: "choose a shorter path",
+    errno.EACCES: "choose a path with read and write permission",
+    errno.EPERM: "choose a path with read and write permission",
 }
 # Some lines of a terminal; the middle of a longer message is left out.
 _LONGEST_MESSAGE = 400
 
 
 def starting() -> bool:
-    """Whether this process is just being started as `python -m …` or as a console script."""
+    """Return whether this process is being started as `python -m …` or as a console script."""
     return sys.argv[0] == "-m" or Path(sys.argv[0]).name.startswith("alp-")
 
 
 def guard_imports() -> None:
-    """From here on what nothing catches ends in one line, and Ctrl-C at once.
+    """Report uncaught errors in one line from now on, and exit at once on Ctrl-C.
 
-    `app.run` takes over when it begins. Until then nothing was done, so nothing is lost: and an
-    interrupt that native modules meet while they are imported would end as an error of theirs.
+    `app.run` takes over when it begins. Until then there is no work to lose, and native modules
+    turn an interrupt during their import into an error of their own.
     """
     sys.excepthook = _end_uncaught
     _leave_at_once()
@@ -54,9 +54,9 @@ def guard_imports() -> None:
 
 @contextlib.contextmanager
 def interrupts_end_at_once() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the program at once; after the block as they did before it."""
+    """Exit at once on Ctrl-C and SIGTERM inside the block; restore their handlers after it."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # the main one alone may say what signals do
+        yield  # only the main thread may set signal handlers
         return
     before = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
     stderr = _leave_at_once()
@@ -69,11 +69,11 @@ def interrupts_end_at_once() -> Iterator[None]:
 
 
 def _leave_at_once() -> int:
-    """Makes signals leave at once, and tell so on a copy of stderr, which is given back."""
-    stderr = os.dup(2)  # what is imported may be writing its notes elsewhere
+    """Exit at once on a signal, with a line on a copy of stderr, which is returned."""
+    stderr = os.dup(2)  # stderr itself may be redirected during imports
 
     def leave(_signal: int, _frame: FrameType | None) -> None:
-        os.write(stderr, b"interrupted: nothing had begun yet\n")
+        os.write(stderr, b"interrupted before any work had started\n")
         os._exit(EXIT_INTERRUPTED)
 
     signal.signal(signal.SIGINT, leave)
@@ -82,7 +82,7 @@ def _leave_at_once() -> int:
 
 
 def end(error: BaseException) -> NoReturn:
-    """Ends the program as its exception asks for.
+    """Report an exception and exit with its exit code.
 
     Raises:
       SystemExit: always.
@@ -93,10 +93,10 @@ def end(error: BaseException) -> NoReturn:
     if TRACEBACK_FLAG in sys.argv:
         traceback.print_exception(error)
     if isinstance(error, KeyboardInterrupt):
-        # A second signal must not tear up the way out.
+        # A second signal must not interrupt the shutdown.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        _tell("interrupted: what was done is saved; the same command goes on")
+        _tell("interrupted: progress is saved; run the same command to resume")
         code = EXIT_INTERRUPTED
     elif isinstance(error, BrokenPipeError):
         code = EXIT_NO_READER
@@ -104,24 +104,24 @@ def end(error: BaseException) -> NoReturn:
         _tell(f"error: {one_line(str(error))}")
         code = EXIT_BAD_INPUT
     elif isinstance(error, OSError) and error.filename is not None and error.strerror:
-        remedy = _REMEDIES.get(error.errno or 0, "name another file or folder")
+        remedy = _REMEDIES.get(error.errno or 0, "choose another file or folder")
         _tell(f"error: {one_line(f'{error.filename}: {error.strerror}: {remedy}')}")
         code = EXIT_BAD_INPUT
     else:
-        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        _tell(f"error: {one_line(what)} (unexpected; {TRACEBACK_FLAG} shows where)")
+        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        _tell(f"error: {one_line(text)} (unexpected error; run with {TRACEBACK_FLAG} for details)")
         code = EXIT_UNEXPECTED
     _flush()
     sys.exit(code)
 
 
 def flush_output() -> None:
-    """Writes out what was printed, while an error can still be told."""
+    """Flush stdout while an error can still be reported."""
     sys.stdout.flush()
 
 
 def one_line(message: str) -> str:
-    """A message without line breaks; of a long one the beginning and the end."""
+    """Return a message without line breaks, a long one without its middle."""
     line = " ".join(message.split())
     if len(line) <= _LONGEST_MESSAGE or TRACEBACK_FLAG in sys.argv:
         return line
@@ -130,9 +130,9 @@ def one_line(message: str) -> str:
 
 
 def replace_unprintable() -> None:
-    """Lets characters that the terminal has not, such as ε, be printed as `?`."""
+    """Print characters that the terminal does not support, such as ε, as `?`."""
     for stream in (sys.stdout, sys.stderr):
-        # A test or a notebook may have put something else there.
+        # A test or a notebook may have replaced the stream.
         with contextlib.suppress(AttributeError):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
 
@@ -151,7 +151,7 @@ def _tell(line: str) -> None:
 
 
 def _flush() -> None:
-    """Writes out what was printed; where nothing takes it, Python must not complain at its end."""
+    """Flush stdout; if it is closed, keep Python from complaining at exit."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError):

@@ -1,7 +1,7 @@
-"""TensorFlow is imported when it is first needed, wherever that is: here, how.
+"""How TensorFlow is imported, wherever it is first needed.
 
-Its libraries greet on stderr before any log level counts, and would bury our one-line messages. And
-an interrupt that native modules meet while they are imported would end as an error of theirs.
+Its libraries write to stderr before any log level takes effect, and would bury our one-line
+messages. And native modules turn an interrupt during their import into an error of their own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from . import door
 
 
 class _Loader(importlib.abc.Loader):
-    """Loads TensorFlow as its own loader does."""
+    """Loads TensorFlow by its own loader, without output on stderr."""
 
     def __init__(self, own: importlib.abc.Loader) -> None:
         self._own = own
@@ -31,7 +31,7 @@ class _Loader(importlib.abc.Loader):
     def exec_module(self, module: ModuleType) -> None:
         with door.interrupts_end_at_once(), _native_notes_hidden():
             self._own.exec_module(module)
-            module.config.list_physical_devices()  # loads the GPU libraries, which greet too
+            module.config.list_physical_devices()  # loads the GPU libraries, which write too
 
 
 class _Finder(importlib.abc.MetaPathFinder):
@@ -50,14 +50,14 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 def watch() -> None:
-    """Let TensorFlow, when it comes to be imported, keep its greetings to itself."""
+    """Silence what TensorFlow's libraries print when they are imported."""
     if "tensorflow" not in sys.modules:
         sys.meta_path.insert(0, _Finder())
 
 
 @contextlib.contextmanager
 def _native_notes_hidden() -> Iterator[None]:
-    """Keeps what native code writes to stderr to itself, unless an error ends the block."""
+    """Discard what native code writes to stderr, unless the block raises an error."""
     with tempfile.TemporaryFile() as notes:
         stderr = os.dup(2)
         os.dup2(notes.fileno(), 2)

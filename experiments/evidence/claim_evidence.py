@@ -1,6 +1,6 @@
-"""What the tables and figures of a scale say of the paper's claims: reads, and judges by the rule.
+"""Judges the paper's claims by the tables and figures of a scale.
 
-Nothing is computed. Further seeds lie in <runs_dir>/<scale>/seed<n>/, n from 1.
+Nothing is computed. Additional seeds are in <runs_dir>/<scale>/seed<n>/, n from 1.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _FIGURES_RESOLUTION = 101
 def judge_all(
     runs_dir: Path, scales: Sequence[str], *, flags_dir: str
 ) -> tuple[list[claims.Judged], dict[TableName, StoredTable]]:
-    """Judge every claim, and return the tables that the verdicts rest on.
+    """Judge every claim, and return the verdicts with the tables that they rest on.
 
     Args:
       runs_dir: the folder of all runs.
-      scales: whose tables are read, the best first.
+      scales: the scales to read tables from, the best first.
       flags_dir: the folder of the rows' flagfiles.
     """
     tables = read_tables(runs_dir, scales)
@@ -50,9 +50,9 @@ def judge_all(
 
 
 def read_tables(runs_dir: Path, scales: Sequence[str]) -> dict[TableName, StoredTable]:
-    """Return of each table the first scale's that has it, without numbers of models that are gone.
+    """Return each table from the first scale that has it, without numbers of outdated models.
 
-    Its columns are in the paper's order, by which claims name them, whatever grid it was made with.
+    The columns are in the paper's order, by which claims name them, whatever the grid was.
     """
     found: dict[TableName, StoredTable] = {}
     for number in TABLES:
@@ -67,7 +67,7 @@ def read_tables(runs_dir: Path, scales: Sequence[str]) -> dict[TableName, Stored
 
 
 def evidence_of(tables: dict[TableName, StoredTable], runs_dir: Path) -> conditions.Evidence:
-    """Return the tables with what stands, image by image, and what figures of their models show."""
+    """Return the tables with each image's outcome and with the numbers of their models' figures."""
     outcomes: dict[Number, np.ndarray] = {}
     measured: dict[Number, Cell] = {}
     for number, table in tables.items():
@@ -91,7 +91,7 @@ def outcomes_of(table: StoredTable, row: TableRow, run: RunDir) -> dict[Number, 
 
 
 def finished_rows(table: StoredTable, runs_dir: Path) -> Iterator[tuple[TableRow, RunDir]]:
-    """Yield the rows of a table whose models are there, with their runs."""
+    """Yield the rows of a table whose models exist, with their runs."""
     models = runs_dir / table.scale / load_paper_table(table.table).dataset
     for row in table.rows:
         if (run := RunDir(models / row.row)).finished:
@@ -99,14 +99,14 @@ def finished_rows(table: StoredTable, runs_dir: Path) -> Iterator[tuple[TableRow
 
 
 def column_records(table: StoredTable, row: TableRow, run: RunDir) -> dict[int, AttackRecord]:
-    """Return the results that say a row's numbers, by adversarial column from 0."""
+    """Return the results behind a row's numbers, by adversarial column from 0."""
     if not any(run.attacks.glob("[!.]*.npz")):
         return {}
     return stored_tables.records_by_column(table, row, records_of(run))
 
 
 def _measured(table: StoredTable, run: RunDir) -> dict[figure_numbers.Measure, Cell]:
-    """Return what the figures of a model show, of those whose numbers lie beside it."""
+    """Return the numbers of a model's figures, as far as they are stored with the model."""
     found: dict[figure_numbers.Measure, Cell] = {}
     surfaces = _surfaces(run, load_paper_table(table.table).dataset)
     first = next((one for one in surfaces if one.indices[0] == 0), None)
@@ -123,12 +123,12 @@ def _measured(table: StoredTable, run: RunDir) -> dict[figure_numbers.Measure, C
 
 
 def _surfaces(run: RunDir, dataset: str) -> list[Surfaces]:
-    """Return the surfaces of a model as it is now that are drawn as the paper's figures are."""
+    """Return the surfaces of the current model that are drawn like the paper's figures."""
     found = []
     for file in sorted((run.path / "surfaces").glob("[!.]*.npz")):
         try:
             kept = load_surfaces(file, _figure_plane(dataset))
-        except InputError:  # of another resolution, or damaged: its figure tells
+        except InputError:  # another resolution, or damaged: its figure reports that
             continue
         plane = {name: kept.settings.get(name) for name in ("radius", "resolution", "seed", "clip")}
         same = plane == dataclasses.asdict(_figure_plane(dataset))
@@ -142,7 +142,7 @@ def _figure_plane(dataset: str) -> Plane:
 
 
 def further_seeds(runs_dir: Path, scales: Sequence[str]) -> list[conditions.Evidence]:
-    """Return what trainings with other seeds say."""
+    """Return the evidence of trainings with other seeds."""
     found = []
     for scale in scales:
         for folder in sorted((runs_dir / scale).glob("seed[1-9]*")):
@@ -158,7 +158,7 @@ def further_seeds(runs_dir: Path, scales: Sequence[str]) -> list[conditions.Evid
 def reduced(
     tables: dict[TableName, StoredTable], runs_dir: Path, *, flags_dir: str
 ) -> dict[tuple[TableName, str], str]:
-    """Return what is less in the trainings of the tables' rows than in the paper's, in words."""
+    """Describe how the trainings of the tables' rows are reduced, compared with the paper's."""
     found: dict[tuple[TableName, str], str] = {}
     for number, table in tables.items():
         for row, run in finished_rows(table, runs_dir):

@@ -1,4 +1,4 @@
-"""What was trained otherwise than the paper has it, by what a run's recipe says, in words."""
+"""Describes how a training differs from the paper's, by its recipe."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ..flags import settings
 Changes = dict[str, tuple[Any, Any]]
 
 IMPORTED = "weights imported from a published checkpoint"
-# How numbers are computed, which is no shorter and no other training.
+# Settings of the arithmetic, which make a training neither shorter nor weaker.
 ARITHMETIC = ("train_dtype", "train_attack_dtype", "round_weights")
-# Settings of a training that make it less than the paper's.
+# Settings that make a training shorter or weaker than the paper's.
 LESS = (
     "epochs",
     "model_width",
@@ -25,18 +25,21 @@ LESS = (
     "attack_warmup_nb_iter",
 )
 
-# Sentences of what ran and what the paper has; other settings are called by their names.
-_WORDS = {
+# Phrases for a setting that was run and the paper's; other settings are called by their names.
+_PHRASES = {
     "epochs": "{ran} epochs (paper {paper})",
     "model_width": "a network of width {ran} (paper: the whole width)",
     "train_images": "{ran} training images (paper: all)",
+    "batch_size": "batches of {ran} (paper {paper})",
     "train_nb_iter": "{ran} steps of the training attack (paper {paper})",
     "train_eps_iter": "steps of {ran} in the training attack (paper {paper})",
     "attack_warmup_steps": "a training attack that grows over the first {ran} steps (paper: no)",
+    "attack_warmup_nb_iter": "n = {ran} in the training attack while it grows (paper: no growth)",
     "train_attack_dtype": "training attack crafted in {ran} (paper {paper})",
     "train_dtype": "passes in {ran} (paper {paper})",
     "round_weights": "finished weights rounded to bfloat16 (paper: no)",
-    "statistics_passes": "further passes that move batch norm's averages",
+    "statistics_passes": "additional passes that update batch norm's averages",
+    "max_steps": "at most {ran} training steps (paper: no limit)",
     "seed": "seed {ran}",
 }
 
@@ -44,7 +47,7 @@ _WORDS = {
 def training_changes(
     run: runs.RunDir, dataset: str, row: str, *, flags_dir: str | Path
 ) -> Changes | None:
-    """Return what the recipe that was run changes in the row's own: setting -> (paper's, ran).
+    """Return how a run's recipe differs from the row's: setting -> (paper's, the run's).
 
     None for imported weights.
     """
@@ -57,12 +60,12 @@ def training_changes(
 
 
 def in_words(changes: Changes | None, *, leaving_out: tuple[str, ...] = ()) -> str:
-    """Say changes in one line; "" for none."""
+    """Describe changes in one line; "" for none."""
     if changes is None:
         return IMPORTED
     return ", ".join(
-        _WORDS.get(key, f"{key.replace('_', ' ')} {{ran}} (paper {{paper}})").format(
-            ran=ran, paper=before
+        _PHRASES.get(key, f"{key.replace('_', ' ')} {{ran}} (paper {{paper}})").format(
+            ran=ran, paper="none" if before is None else before
         )
         for key, (before, ran) in changes.items()
         if key not in leaving_out

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class FigureSpec:
-    """A figure that a complete report has: its file's name, heading, and the binary with flags."""
+    """A figure of a complete report: its file's name, its heading, and its binary with flags."""
 
     name: str
     heading: str
@@ -27,7 +27,7 @@ class FigureSpec:
     flags: str = ""
 
     def arguments(self, scale: str) -> list[str]:
-        """The flags that its binary makes it with at a scale."""
+        """Return the flags of its binary that make it at a scale."""
         return [
             f"--table={self.table}",
             f"--scale={scale}",
@@ -36,7 +36,7 @@ class FigureSpec:
         ]
 
     def command(self, scale: str) -> str:
-        """What makes it at a scale, as a user calls it."""
+        """Return the command that makes it at a scale."""
         return " ".join([command(self.binary), *self.arguments(scale)])
 
 
@@ -97,7 +97,7 @@ FIGURES = (
 
 
 def expected(scale: str) -> list[Expected]:
-    """What a complete report of a scale has."""
+    """Return the tables and figures of a complete report of a scale."""
     tables = [
         Expected(f"table{number}", f"Table {number}", table_command(number, scale))
         for number in TABLES
@@ -106,7 +106,7 @@ def expected(scale: str) -> list[Expected]:
 
 
 def missing_row(run: RunDir, part: str) -> Missing:
-    """A part of a row's run, at runs/<scale>/<dataset>/<row>, that training and attacking makes."""
+    """Return a missing part of a row's run, runs/<scale>/<dataset>/<row>, and its command."""
     scale, dataset, row = run.path.parts[-3:]
     spec = DATASETS.get(dataset)
     number = spec.tables[0] if spec and spec.tables else 1

@@ -1,4 +1,4 @@
-"""How --attack and --grid become the library's attacks; sizes on the 0-255 scale in flags."""
+"""Converts --attack and --grid to the library's attacks; flags have sizes on the 0-255 scale."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .flagfiles import one_of
 if TYPE_CHECKING:
     from absl import flags
 
-# Flags that say a setting for every attack that has it with the flag's own default.
+# Flags that set a setting of every attack that has it with the flag's own default.
 SHARED = {
     "loss": "loss",
     "step_schedule": "step_schedule",
@@ -31,13 +31,14 @@ SHARED = {
     "engine": "attack_engine",
     "dtype": "attack_dtype",
 }
+_VALUE_NAMES = {float: "number", int: "whole number", bool: "switch (true or false)"}
 
 
 def attack_grid(values: flags.FlagValues) -> list[Attack | Ensemble]:
-    """The attacks of --grid and --attack, in that order.
+    """Return the attacks of --grid and --attack, in that order.
 
     Raises:
-      InputError: none was named, or one does not parse.
+      InputError: no attack is given, or one cannot be parsed.
     """
     specs = list(values.attack)
     if values.grid:
@@ -48,15 +49,16 @@ def attack_grid(values: flags.FlagValues) -> list[Attack | Ensemble]:
         specs = [*parse([f"--flagfile={file}"]).attack, *specs]
     if not specs:
         raise InputError(
-            "no attack named: give --grid=table1 or --attack=pgd,eps_iter=2.55,nb_iter=40"
+            "no attack given: expected --grid=table1 or --attack=pgd,eps_iter=2.55,nb_iter=40"
         )
     return [parse_attack(spec, values) for spec in specs]
 
 
 def parse_attack(spec: str, values: flags.FlagValues) -> Attack | Ensemble:
-    """One `--attack`: METHOD[,KEY=VALUE...], sizes on the 0-255 scale; see the flag's help.
+    """Parse one `--attack`: METHOD[,KEY=VALUE...], sizes on the 0-255 scale; see the flag's help.
 
-    What it leaves out comes from --loss, --step_schedule and their like, and ε from the data set.
+    Settings that are not given come from --loss, --step_schedule and the like, and ε from the data
+    set.
     """
     method, *pairs = spec.split(",")
     try:
@@ -67,9 +69,9 @@ def parse_attack(spec: str, values: flags.FlagValues) -> Attack | Ensemble:
     for pair in pairs:
         key, separator, value = pair.partition("=")
         if not separator:
-            raise InputError(f"--attack={spec}: {pair!r} is no KEY=VALUE")
+            raise InputError(f"--attack={spec}: expected KEY=VALUE, got {pair!r}")
         if key in settings:
-            raise InputError(f"--attack={spec}: {key} is there twice")
+            raise InputError(f"--attack={spec}: {key} is given twice")
         settings[key] = _parse_value(spec, attack, key, value)
     eps = settings.pop("eps", dataset_spec(values.dataset).eps / 255)
     shared: dict[str, Any] = {name: values[flag].value for name, flag in SHARED.items()}
@@ -77,7 +79,9 @@ def parse_attack(spec: str, values: flags.FlagValues) -> Attack | Ensemble:
     if method in PRESETS:
         dtype = settings.pop("dtype", shared["dtype"])
         for key in settings.keys() - {"restarts"}:
-            raise InputError(f"--attack={spec}: {key!r}: {method} has eps, restarts and dtype")
+            raise InputError(
+                f"--attack={spec}: unknown key {key!r}; {method} takes eps, restarts and dtype"
+            )
         return dataclasses.replace(PRESETS[method](eps, dtype=dtype), **settings)
     fields = {field.name: field for field in dataclasses.fields(attack)}
     for name, flag in SHARED.items():
@@ -88,19 +92,22 @@ def parse_attack(spec: str, values: flags.FlagValues) -> Attack | Ensemble:
 
 
 def watch_attack(values: flags.FlagValues) -> Attack:
-    """The attack of --watch_attack.
+    """Return the attack of --watch_attack.
 
     Raises:
-      InputError: none is given, or --watch_every is no count.
+      InputError: no attack is given, or --watch_every is less than 1.
     """
     if values.watch_every < 1 or not values.watch_attack:
         raise InputError(
-            f"--watch_every={values.watch_every} --watch_attack={values.watch_attack}: 1 epoch or "
-            "more and an attack are needed, as in --watch_attack=pgd,eps_iter=2.55,nb_iter=40"
+            f"--watch_every={values.watch_every} --watch_attack={values.watch_attack}: expected "
+            "at least 1 epoch, and an attack as in --watch_attack=pgd,eps_iter=2.55,nb_iter=40"
         )
     found = parse_attack(values.watch_attack, parse([f"--dataset={values.dataset}"]))
     if isinstance(found, Ensemble):
-        raise InputError(f"--watch_attack={values.watch_attack}: one attack is needed, as pgd")
+        raise InputError(
+            f"--watch_attack={values.watch_attack}: expected a single attack such as pgd, not an "
+            "ensemble"
+        )
     return found
 
 
@@ -108,7 +115,7 @@ def _parse_value(spec: str, attack: type[Attack], key: str, value: str) -> Any:
     kind = kinds(attack).get(key)
     if kind is None:
         known = ", ".join(kinds(attack))
-        raise InputError(f"--attack={spec}: unknown {key!r}; one of {known}")
+        raise InputError(f"--attack={spec}: unknown key {key!r}; expected one of {known}")
     try:
         if kind is float:
             number, sizes = float(value), size_settings(attack)
@@ -120,24 +127,28 @@ def _parse_value(spec: str, attack: type[Attack], key: str, value: str) -> Any:
     except InputError:
         raise
     except (ValueError, KeyError):
-        raise InputError(f"--attack={spec}: {key}={value!r} is not a fitting value") from None
+        raise InputError(
+            f"--attack={spec}: {key}={value!r} is not a valid {_VALUE_NAMES[kind]}"
+        ) from None
     return attacks.resolve_dtype(value) if key == "dtype" else value
 
 
 def unit_size(flag: str, size: float) -> float:
-    """A size on the 0-255 scale as one on [0, 1].
+    """Convert a size from the 0-255 scale to [0, 1].
 
     Raises:
-      InputError: it is above 0 and below what float32 holds.
+      InputError: it is positive, but too small for float32.
     """
     smallest = float(np.finfo(np.float32).tiny)
     if 0 < size / 255 < smallest:
-        raise InputError(f"{flag}: too small for float32; 0, or {255 * smallest:.1e} or more")
+        raise InputError(
+            f"{flag}: too small for float32; expected 0, or at least {255 * smallest:.1e}"
+        )
     return size / 255
 
 
 def capped(attack: Attack | Ensemble, values: flags.FlagValues) -> Attack | Ensemble:
-    """The attack with no more restarts than --max_restarts."""
+    """Return the attack with at most --max_restarts restarts."""
     if values.max_restarts is None:
         return attack
     return dataclasses.replace(attack, restarts=min(attack.restarts, values.max_restarts))

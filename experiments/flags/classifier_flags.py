@@ -1,4 +1,4 @@
-"""The flags that name any classifier and any images, and how they become the library's values."""
+"""The flags for any classifier and any images, and their conversion to the library's values."""
 
 from __future__ import annotations
 
@@ -12,61 +12,75 @@ FLAGS = flags.FLAGS
 
 
 def define_classifier_flags(values: flags.FlagValues = FLAGS) -> None:
-    """Which classifier and which images."""
+    """Define the flags for the classifier and the images."""
 
-    def text(name: str, what: str) -> None:
-        flags.DEFINE_string(name, None, what, flag_values=values)
+    def text(name: str, help_text: str) -> None:
+        flags.DEFINE_string(name, None, help_text, flag_values=values)
 
     text(
         "model",
-        "A .keras or .h5 file, a SavedModel folder, or module:function (also file.py:function) "
-        "that is, or returns, a model or a function from images to logits.",
+        "The classifier: a .keras or .h5 file, a SavedModel folder, or module:function (also "
+        "file.py:function), where the function maps images to logits, or returns a model or such "
+        "a function.",
     )
-    text("data", "An .npz file with images and labels, a folder by class, or a TFDS name.")
+    text(
+        "data",
+        "The images: an .npz file with images and labels, a folder with one subfolder for each "
+        "class, or the name of a TFDS data set.",
+    )
     flags.DEFINE_list(
         "class_names",
         [],
-        "The folders of --data in the order of the labels: cat,dog,eel; or one word: sorted (by "
-        "name, as Keras and torchvision do), numbered (names are labels). Default: numbered where "
-        "all are numbers.",
+        "The subfolders of --data in the order of their labels, as in cat,dog,eel; or sorted (by "
+        "name, as Keras and torchvision do), or numbered (the names are the labels). Default: "
+        "numbered if all names are numbers.",
         flag_values=values,
     )
     flags.DEFINE_list(
         "pixel_range",
         [],
-        "LOW,HIGH of the pixels that the model wants: 0,255 or -1,1. Default: 0,1.",
+        "LOW,HIGH of the pixels that the model expects, as in 0,255 or -1,1. Default: 0,1.",
         flag_values=values,
     )
     flags.DEFINE_list(
         "pixel_mean",
         [],
-        "The model wants (pixel - mean) / deviation, on the [0, 1] scale: one "
-        "number or one a channel.",
+        "The model expects (pixel - mean) / deviation of pixels in [0, 1]: the mean, one number "
+        "or one for each channel.",
         flag_values=values,
     )
-    flags.DEFINE_list("pixel_deviation", [], "See --pixel_mean.", flag_values=values)
+    flags.DEFINE_list(
+        "pixel_deviation",
+        [],
+        "The deviation; see --pixel_mean.",
+        flag_values=values,
+    )
     flags.DEFINE_boolean(
         "trust_code",
         False,
-        "Run code that a model file carries (Lambda layers, a SavedModel's file operations).",
+        "Allow code in model files to run (Lambda layers, a SavedModel's file operations).",
         flag_values=values,
     )
 
 
 def pixels(values: flags.FlagValues) -> PixelScale:
-    """What --pixel_range, or --pixel_mean and --pixel_deviation, say.
+    """Return the pixel scale of --pixel_range, or of --pixel_mean and --pixel_deviation.
 
     Raises:
-      InputError: both, no numbers, or numbers that cannot be.
+      InputError: both are given, or their values are not valid.
     """
     low_high = _numbers("pixel_range", values.pixel_range)
     mean = _numbers("pixel_mean", values.pixel_mean)
     deviation = _numbers("pixel_deviation", values.pixel_deviation)
     if low_high and (mean or deviation):
-        raise InputError("--pixel_range, or --pixel_mean and --pixel_deviation, not all of them")
+        raise InputError(
+            "expected either --pixel_range, or --pixel_mean and --pixel_deviation, not both"
+        )
     if low_high:
         if len(low_high) != 2:
-            raise InputError(f"--pixel_range={','.join(values.pixel_range)}: LOW,HIGH as in 0,255")
+            raise InputError(
+                f"--pixel_range={','.join(values.pixel_range)}: expected LOW,HIGH as in 0,255"
+            )
         return pixel_range(*low_high)
     if mean or deviation:
         return standardized_pixels(mean, deviation)
@@ -74,7 +88,7 @@ def pixels(values: flags.FlagValues) -> PixelScale:
 
 
 def own_images(values: flags.FlagValues) -> OwnImages:
-    """The images of --data, as many as --num_images says.
+    """Read the images of --data, at most --num_images of them.
 
     Raises:
       InputError: see `read_own_images`.
@@ -92,4 +106,4 @@ def _numbers(name: str, texts: list[str]) -> list[float]:
     try:
         return [float(text) for text in texts]
     except ValueError:
-        raise InputError(f"--{name}={','.join(texts)}: numbers are needed") from None
+        raise InputError(f"--{name}={','.join(texts)}: expected numbers") from None

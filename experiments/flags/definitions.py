@@ -1,6 +1,6 @@
-"""The flags that several binaries have. Each binary defines the groups that it needs.
+"""The flags that several binaries share. Each binary defines the groups that it needs.
 
-What may be chosen comes from the library: its losses, targets, dtypes, models and penalties.
+The choices come from the library: its losses, targets, dtypes, models and penalties.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .recipe_flags import DTYPES, define_recipe_flags
 if TYPE_CHECKING:
     from alp_repro.data.load import ImageCount
 
-# What is defined here counts as the binary's own, so that --help lists it.
+# Flags that are defined here count as the binary's own, so that --help lists them.
 flags.disclaim_key_flags()
 
 SCALES = ("smoke", "quick", "seeds", "followups", "published", "paper")
@@ -44,7 +44,7 @@ class _TableParser(flags.ArgumentParser):
     syntactic_help = f"a number, or {FOLLOWUPS}"
 
     def parse(self, argument: str | int) -> TableName:
-        """A number that no table has is refused where the table is looked up."""
+        """Return a number or a name; one that no table has is refused where it is looked up."""
         if argument == FOLLOWUPS:
             return FOLLOWUPS
         try:
@@ -53,7 +53,7 @@ class _TableParser(flags.ArgumentParser):
             raise ValueError(f"{argument!r} is neither a number nor {FOLLOWUPS}") from None
 
     def flag_type(self) -> str:
-        """As --help shows it."""
+        """Return the type as --help shows it."""
         return f"integer or {FOLLOWUPS}"
 
 
@@ -63,56 +63,54 @@ class _ImageCountParser(flags.ArgumentParser):
     syntactic_help = "a whole number or all"
 
     def parse(self, argument: str | int) -> ImageCount:
-        """What is out of range is refused by the library, which knows the data set."""
+        """Parse a count; the library, which knows the data set, checks its range."""
         if argument == "all":
             return "all"
         try:
             return int(argument)
         except ValueError:
-            raise ValueError(f"{argument!r} is neither a whole number nor all") from None
+            raise ValueError(f"expected a whole number or all, got {argument!r}") from None
 
     def flag_type(self) -> str:
-        """As --help shows it."""
+        """Return the type that --help shows."""
         return "integer or all"
 
 
 def define_num_images(
     values: flags.FlagValues,
     default: int | None,
-    what: str = (
-        "Evaluation images: the first so many of the paper's 1000, or all: the whole test split."
+    help_text: str = (
+        "Number of evaluation images, from the first of the paper's 1000; all: the test split."
     ),
 ) -> None:
-    """How many images are attacked."""
+    """Define --num_images, the number of images to attack."""
     flags.DEFINE(
         _ImageCountParser(),
         "num_images",
         default,
-        what,
+        help_text,
         flag_values=values,
         serializer=flags.ArgumentSerializer(),
     )
 
 
 def attack_keys(method: str) -> list[str]:
-    """What --attack may set of a method: the fields of its attack."""
+    """Return the settings that --attack may set for a method: the fields of its attack."""
     return [field.name for field in dataclasses.fields(attack_class(method))]
 
 
 def define_run_flags(values: flags.FlagValues = flags.FLAGS) -> None:
-    """Where data and results lie, and which row is meant."""
+    """Define the flags for the locations of data and results, and for the row."""
     define = functools.partial(flags.DEFINE_string, flag_values=values)
     flags.DEFINE_enum("dataset", "mnist", list(DATASETS), "Data set.", flag_values=values)
-    define("data_dir", None, "Folder of the TFDS datasets (default: see README).")
+    define("data_dir", None, "Folder of the TFDS data sets (default: see README).")
     define("runs_dir", "runs", "Folder of all runs; a row's run is <runs_dir>/<dataset>/<row>.")
-    define("row", None, "Name of the run: a table's row, or any other for settings of your own.")
-    define(
-        "flags_dir", str(default_flags_dir()), "Folder of the rows', grids' and scales' flagfiles."
-    )
+    define("row", None, "Name of the run: a row of a table, or any name for your own settings.")
+    define("flags_dir", str(default_flags_dir()), "Folder of the flagfiles.")
     flags.DEFINE_integer(
         "seed",
         0,
-        "Of weights, order, noise, starts, targets.",
+        "Seed of initial weights, image order, noise, and the attacks' starts and targets.",
         lower_bound=0,
         upper_bound=LARGEST_SEED,
         flag_values=values,
@@ -120,96 +118,100 @@ def define_run_flags(values: flags.FlagValues = flags.FLAGS) -> None:
 
 
 def define_attack_flags(values: flags.FlagValues = flags.FLAGS) -> None:
-    """What a model is attacked with; perturbation sizes on the 0-255 scale."""
+    """Define the flags for attacks; perturbation sizes are on the 0-255 scale."""
     count = functools.partial(flags.DEFINE_integer, flag_values=values)
     switch = functools.partial(flags.DEFINE_boolean, flag_values=values)
     choice = functools.partial(flags.DEFINE_enum, flag_values=values)
     flags.DEFINE_multi_string(
         "attack",
         [],
-        "One column of the attack grid, repeatable: METHOD[,KEY=VALUE...] with METHOD and its KEYs "
-        f"{'; '.join(f'{name}: ' + ', '.join(attack_keys(name)) for name in ATTACKS)}; or "
-        f"{', '.join(PRESETS)}, with eps, restarts and dtype; {', '.join(sorted(SIZES))} on the "
-        "0-255 scale. "
-        "Example: pgd,eps=76.5,eps_iter=50,nb_iter=200,restarts=10",
+        "An attack, METHOD[,KEY=VALUE...], as in pgd,eps=76.5,eps_iter=50,nb_iter=200,restarts=10; "
+        "may be repeated. Methods and their keys are "
+        f"{'; '.join(f'{name}: ' + ', '.join(attack_keys(name)) for name in ATTACKS)}; and "
+        f"{', '.join(PRESETS)}, with eps, restarts and dtype. {', '.join(sorted(SIZES))} are on "
+        "the 0-255 scale.",
         flag_values=values,
     )
     flags.DEFINE_string(
         "grid",
         None,
-        "Name of an attack grid, flags/attacks/<grid>.cfg, before any --attack.",
+        "Name of an attack grid, flags/attacks/<grid>.cfg, whose attacks come before any --attack.",
         flag_values=values,
     )
-    choice("loss", "cross_entropy", get_args(Loss), "What attacks maximise.")
+    choice("loss", "cross_entropy", get_args(Loss), "Loss that attacks maximise.")
     choice("step_schedule", "constant", get_args(StepSchedule), "Step sizes of PGD.")
-    choice("success", "last", get_args(Success), "Iterate that is judged.")
-    choice("attack_dtype", "float32", DTYPES, "Dtype of crafting; the verdict is always float32.")
-    choice("attack_engine", "loop", get_args(Engine), "Our loop, or Cleverhans' own.")
+    choice("success", "last", get_args(Success), "Iterates that can break an image.")
+    choice(
+        "attack_dtype",
+        "float32",
+        DTYPES,
+        "Dtype in which attacks are crafted; images are always judged in float32.",
+    )
+    choice("attack_engine", "loop", get_args(Engine), "Our PGD loop, or that of Cleverhans.")
     define_num_images(values, 1000)
     count(
         "max_restarts",
         None,
-        "Upper bound on every attack's restarts (a scale sets it).",
+        "Upper bound on the restarts of every attack (a scale sets it).",
         lower_bound=1,
     )
     count(
         "eval_batch_size",
         None,
-        "Work items in a batch (default: by data set).",
+        "Images per batch, each at one restart (default: depends on the data set).",
         lower_bound=1,
         upper_bound=_LARGEST_BATCH,
     )
-    switch("record_losses", False, "Note the loss after every restart of every image.")
-    switch("save_adversarial", False, "Keep the images that broke.")
+    switch("record_losses", False, "Record the loss after every restart of every image.")
+    switch("save_adversarial", False, "Save the adversarial images.")
 
 
 def define_scale_flags(values: flags.FlagValues = flags.FLAGS) -> None:
-    """What only a scale's flagfile sets."""
+    """Define the flags that only a scale's flagfile sets."""
     flags.DEFINE_boolean(
         "estimate",
         True,
-        "Time a few steps and tell how long everything will take, first.",
+        "First time a few steps and print an estimate of the total time.",
         flag_values=values,
     )
 
 
 def define_table(values: flags.FlagValues = flags.FLAGS) -> None:
-    """Which table."""
+    """Define the flag that names a table."""
     flags.DEFINE(
         _TableParser(),
         "table",
         1,
-        f"Number of the table in the paper, or {FOLLOWUPS}: ours of what came after it.",
+        f"Number of the table in the paper, or {FOLLOWUPS}: our table of later methods.",
         flag_values=values,
         serializer=flags.ArgumentSerializer(),
     )
 
 
 def define_table_flags(values: flags.FlagValues = flags.FLAGS) -> None:
-    """Which table, rows, columns and scale."""
+    """Define the flags for a table, its rows, its columns, and the scale."""
     flags.DEFINE_enum("dataset", "mnist", list(DATASETS), "Data set.", flag_values=values)
     define = functools.partial(flags.DEFINE_string, flag_values=values)
-    define("data_dir", None, "Folder of the TFDS datasets (default: see README).")
+    define("data_dir", None, "Folder of the TFDS data sets (default: see README).")
     define("runs_dir", "runs", "Folder of all runs: <runs_dir>/<scale>/<dataset>/<row>.")
-    define(
-        "flags_dir", str(default_flags_dir()), "Folder of the rows', grids' and scales' flagfiles."
-    )
+    define("flags_dir", str(default_flags_dir()), "Folder of the flagfiles.")
     define_table(values)
     rows = functools.partial(flags.DEFINE_list, flag_values=values)
     rows("rows", [], "Rows of the table.")
-    rows("only", [], "Rows to work on; the others are shown as they are. Default: all.")
+    rows("only", [], "Rows to compute; the others are shown as they are. Default: all.")
     flags.DEFINE_enum(
         "scale",
         "quick",
         SCALES,
-        "smoke: everything runs, numbers mean nothing; quick: two CPU cores; seeds: for several "
-        "--training_seed; followups: the same CPU time for each row; paper: the full protocol.",
+        "smoke: a quick test, whose numbers are meaningless; quick: for two CPU cores; seeds: for "
+        "several values of --training_seed; followups: the same time for each row; published: the "
+        "shipped models; paper: the full protocol.",
         flag_values=values,
     )
     flags.DEFINE_integer(
         "training_seed",
         None,
-        "Of a training of its own and its attacks, in <runs_dir>/<scale>/seed<n>; see "
+        "Seed of a separate training and its attacks, in <runs_dir>/<scale>/seed<n>; see "
         "experiments.seeds.",
         lower_bound=0,
         upper_bound=LARGEST_SEED,
@@ -220,19 +222,19 @@ def define_table_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     flags.DEFINE_multi_string(
         "attack",
         [],
-        "A further column: METHOD[,KEY=VALUE...] as in experiments.evaluate.",
+        "An additional column: METHOD[,KEY=VALUE...] as in experiments.evaluate; may be repeated.",
         flag_values=values,
     )
     flags.DEFINE_boolean(
-        "strong", False, "A last column with our attack `strong`.", flag_values=values
+        "strong", False, "Add a last column with our attack `strong`.", flag_values=values
     )
     flags.DEFINE_boolean(
-        "show", False, "Only print what is there; write nothing.", flag_values=values
+        "show", False, "Only print the results on disk; write nothing.", flag_values=values
     )
 
 
 def fill_in_table(values: flags.FlagValues = flags.FLAGS) -> None:
-    """Takes what was not given of data set, rows and grid from the flagfile of --table.
+    """Fill in --dataset, --rows and --grid, where not given, from the flagfile of --table.
 
     Raises:
       InputError: there is no such table.
@@ -254,15 +256,15 @@ def fill_in_table(values: flags.FlagValues = flags.FLAGS) -> None:
 
 
 def default_flags_dir() -> Path:
-    """The flagfiles that come with the program."""
+    """Return the folder of the flagfiles that come with the program."""
     return shipped.folder("flags")
 
 
 def check_finite(values: flags.FlagValues) -> None:
-    """Refuse flags that are NaN or infinite: a comparison with one passes, or fails, in silence.
+    """Refuse flags that are NaN or infinite, which range checks would let pass.
 
     Raises:
-      InputError: a flag is; there is none where it would make sense.
+      InputError: a flag is NaN or infinite, which makes sense for none of ours.
     """
     for name in values:
         value = values[name].value
@@ -272,10 +274,10 @@ def check_finite(values: flags.FlagValues) -> None:
 
 
 def parse(arguments: list[str]) -> flags.FlagValues:
-    """Flag values of their own, from arguments such as `--flagfile=…`.
+    """Parse arguments such as `--flagfile=…` into new flag values.
 
     Raises:
-      InputError: an unknown flag or a value that does not fit.
+      InputError: an unknown flag, or a value that is not valid.
     """
     values = flags.FlagValues()
     define_run_flags(values)

@@ -1,6 +1,6 @@
-"""Flagfiles: found in the current folder or among those that come with the program, read, expanded.
+"""Flagfiles: found in the current folder or among those that come with the program, and expanded.
 
-absl would do it, but in the locale's encoding, without an end to what it reads, and only from the
+absl does this too, but in the locale's encoding, without a limit on the size, and only from the
 current folder.
 """
 
@@ -19,21 +19,21 @@ _MOST_LINES = 10_000
 
 
 def expand(arguments: list[str]) -> list[str]:
-    """Arguments with each `--flagfile=FILE` (or `--flagfile FILE`) replaced by the file's flags.
+    """Replace each `--flagfile=FILE` (or `--flagfile FILE`) by the flags in the file.
 
-    In a file, empty lines and those that begin with # or // say nothing, and a line may name a
-    further flagfile.
+    Empty lines in a file, and those that begin with # or //, are ignored. A file may include
+    another flagfile.
 
     Raises:
-      InputError: a file that is not there, is no UTF-8 text, or includes itself.
+      InputError: a file does not exist, is not UTF-8 text, or includes itself.
     """
     return _expand(arguments, ())
 
 
 def one_of(names: Iterable[str], folder: Path) -> str:
-    """What there is to choose from in a folder of flagfiles, as the end of a message."""
+    """Return the end of a message with the names to choose from in a folder of flagfiles."""
     known = ", ".join(names)
-    return f"one of {known}" if known else f"there are none in {folder}; see --flags_dir"
+    return f"expected one of {known}" if known else f"{folder} has none; see --flags_dir"
 
 
 def _expand(arguments: list[str], inside: tuple[Path, ...]) -> list[str]:
@@ -49,7 +49,7 @@ def _expand(arguments: list[str], inside: tuple[Path, ...]) -> list[str]:
             continue
         if not separator:
             if not waiting:
-                raise InputError("--flagfile: the name of a file is needed")
+                raise InputError("--flagfile: expected the name of a file")
             value = waiting.pop(0)
         path = _find(value.strip())
         if path in inside:
@@ -57,12 +57,12 @@ def _expand(arguments: list[str], inside: tuple[Path, ...]) -> list[str]:
             raise InputError(f"--flagfile: {path} includes itself ({chain})")
         expanded += _expand(_lines(path), (*inside, path))
         if len(expanded) > _MOST_LINES:
-            raise InputError(f"--flagfile={value}: more than {_MOST_LINES} flags in all")
+            raise InputError(f"--flagfile={value}: more than {_MOST_LINES} flags in total")
     return expanded
 
 
 def _find(name: str) -> Path:
-    """The file in the current folder, else the one of that name beside our own flagfiles."""
+    """Return the file in the current folder, or else the one of this name among our flagfiles."""
     try:
         given = expanded(name)
         candidates = [given, shipped.folder("flags").parent / given]
@@ -70,7 +70,7 @@ def _find(name: str) -> Path:
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(f"--flagfile={name}: {error}") from None
     if found is None:
-        raise InputError(f"--flagfile={name}: there is no such file")
+        raise InputError(f"--flagfile={name}: the file does not exist")
     return found
 
 
@@ -80,11 +80,11 @@ def _lines(path: Path) -> list[str]:
         # A device or a FIFO might never end.
         if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST_FILE:
             raise InputError(
-                f"--flagfile={path}: a regular file of at most {_LARGEST_FILE} bytes is needed"
+                f"--flagfile={path}: expected a regular file of at most {_LARGEST_FILE} bytes"
             )
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"--flagfile={path}: it is no UTF-8 text ({error.reason})") from None
+        raise InputError(f"--flagfile={path}: not UTF-8 text ({error.reason})") from None
     except OSError as error:
         raise InputError(f"--flagfile={path}: {error.strerror}") from None
     lines = (line.strip() for line in text.splitlines())

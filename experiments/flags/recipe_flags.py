@@ -13,30 +13,30 @@ from alp_repro.models import MODELS
 from alp_repro.system.dtypes import Dtype
 from alp_repro.training.objective import Crafting
 
-# What is defined here counts as the binary's own, so that --help lists it.
+# Flags that are defined here count as the binary's own, so that --help lists them.
 flags.disclaim_key_flags()
 
 DTYPES = ("auto", *get_args(Dtype))
-# A target that turns with the restarts is none of a training attack, which has one.
+# A target that changes with the restart does not suit a training attack, which has one restart.
 _TARGETS = [name for name in get_args(Target) if name != "each"]
 
 
 def define_recipe_flags(values: flags.FlagValues = flags.FLAGS) -> None:
-    """How a model is trained; perturbation sizes on the 0-255 scale."""
+    """Define the flags for a training; perturbation sizes are on the 0-255 scale."""
     number = functools.partial(flags.DEFINE_float, flag_values=values)
     count = functools.partial(flags.DEFINE_integer, flag_values=values)
     switch = functools.partial(flags.DEFINE_boolean, flag_values=values)
     choice = functools.partial(flags.DEFINE_enum, flag_values=values)
     choice("model", None, list(MODELS), "Architecture (default: the paper's for the data set).")
-    count("model_width", None, "Narrower model; default: the paper's width.")
+    count("model_width", None, "Width of the model (default: the paper's).")
     flags.DEFINE_string(
         "regularizer",
         "none",
-        f"Logit-pairing penalty: none, {', '.join(PENALTIES)}; or several with their weights λ, as "
-        "in alp:0.5,lsq:0.1.",
+        f"Penalty: none, {', '.join(PENALTIES)}; or several with their weights λ, as in "
+        "alp:0.5,lsq:0.1.",
         flag_values=values,
     )
-    number("regularizer_weight", 0.0, "The weight λ of a penalty that is given without one.")
+    number("regularizer_weight", 0.0, "Weight λ of a penalty that is given without one.")
     number(
         "adversarial_fraction",
         0.0,
@@ -44,17 +44,21 @@ def define_recipe_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         lower_bound=0.0,
         upper_bound=1.0,
     )
-    number("noise_stddev", 0.0, "σ of the Gaussian noise on clean images, on the [0, 1] scale.")
+    number(
+        "noise_stddev",
+        0.0,
+        "Standard deviation σ of the Gaussian noise on clean images, on the [0, 1] scale.",
+    )
     switch("clip_noise", True, "Clip noisy images to [0, 1].")
-    number("train_eps", None, "Training attack: ε, 0-255 scale.")
-    number("train_eps_iter", None, "Training attack: step, 0-255 scale.")
-    count("train_nb_iter", None, "Training attack: steps.")
-    choice("train_target", "none", _TARGETS, "Training attack: target.")
+    number("train_eps", None, "Training attack: ε on the 0-255 scale.")
+    number("train_eps_iter", None, "Training attack: step size on the 0-255 scale.")
+    count("train_nb_iter", None, "Training attack: number of steps.")
+    choice("train_target", "none", _TARGETS, "Training attack: target class.")
     choice(
         "train_dtype",
         "float32",
         DTYPES,
-        "Dtype of the training's passes; weights, losses and optimizer are always float32.",
+        "Dtype of forward and backward passes; weights, losses and optimizer are always float32.",
     )
     switch("round_weights", False, "Round the finished model's weights to bfloat16.")
     choice("train_attack_dtype", "float32", DTYPES, "Dtype of the training attack's passes.")
@@ -62,29 +66,43 @@ def define_recipe_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         "crafting",
         "attack",
         get_args(Crafting),
-        "How the training attack's sizes are used; fast and n_fgsm are a single step, and trades "
-        "goes with --regularizer=trades.",
+        "How the training's adversarial images are made; fast and n_fgsm take a single step, "
+        "trades goes with --regularizer=trades.",
     )
-    count("attack_warmup_steps", 0, "Training attack: ε and step grow linearly over these steps.")
+    count(
+        "attack_warmup_steps",
+        0,
+        "Training attack: number of training steps over which ε and step size grow linearly.",
+    )
     count(
         "attack_warmup_nb_iter",
         None,
-        "Iterations of the training attack during these steps (default: --train_nb_iter).",
+        "Training attack: steps during --attack_warmup_steps (default: --train_nb_iter).",
         lower_bound=1,
     )
-    switch("attack_batch_statistics", True, "Batch norm uses batch statistics while crafting.")
-    switch("joint_batch", False, "Clean and adversarial images pass the model as one batch.")
+    switch("attack_batch_statistics", True, "Use batch statistics in batch norm while crafting.")
+    switch("joint_batch", False, "Pass clean and adversarial images through the model together.")
     switch(
         "separate_passes",
         False,
-        "A pass of its own for each penalty on clean images, and for the clean batch in any case.",
+        "Use a separate forward pass for each penalty on clean images, and always one for the "
+        "clean batch.",
     )
-    switch("statistics_passes", False, "Move batch norm's averages as the authors' graph does.")
-    count("virtual_replicas", 1, "Batch norm and pairs see the shares of so many replicas.")
-    switch("augment", False, "Random crop, flip and saturation.")
+    switch(
+        "statistics_passes",
+        False,
+        "Update batch norm's moving averages as the authors' graph does.",
+    )
+    count(
+        "virtual_replicas",
+        1,
+        "Number of parts of a batch that batch norm and logit pairs see separately, as on so many "
+        "replicas.",
+    )
+    switch("augment", False, "Augment images by random crops, flips and saturation.")
     number("label_smoothing", 0.0, "Label smoothing.")
-    number("weight_decay", 0.0, "Weight of Σ ½‖w‖².")
-    number("learning_rate", 0.001, "Of Adam.")
+    number("weight_decay", 0.0, "Weight of Σ ½‖w‖² in the loss.")
+    number("learning_rate", 0.001, "Learning rate of Adam.")
     number("adam_epsilon", 1e-6, "Adam's ε.")
     flags.DEFINE_list(
         "learning_rate_drops",
@@ -97,11 +115,11 @@ def define_recipe_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         None,
         "Cyclic learning rate: up from 0 to --learning_rate at this share of the steps, then back.",
     )
-    number("average_decay", 0.0, "Decay of a moving average of the weights; 0: none is kept.")
+    number("average_decay", 0.0, "Decay of a moving average of the weights; 0: no average.")
     count("epochs", 1, "Passes over the training set.")
-    count("max_steps", None, "End after so many steps; default: with the last epoch.")
-    count("batch_size", 200, "Global batch size of the training.")
-    count("train_images", None, "Train on the first so many images; default: all.")
+    count("max_steps", None, "Maximum number of training steps (default: all of --epochs).")
+    count("batch_size", 200, "Global batch size.")
+    count("train_images", None, "Number of training images, from the first (default: all).")
     flags.DEFINE_string(
         "init_from",
         None,
@@ -111,7 +129,8 @@ def define_recipe_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     count(
         "watch_every",
         None,
-        "Log the accuracy on 200 test images, clean and attacked, every so many epochs.",
+        "Number of epochs between measurements of the clean and the adversarial accuracy on 200 "
+        "test images (default: none).",
     )
     flags.DEFINE_string(
         "watch_attack",
@@ -119,4 +138,4 @@ def define_recipe_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         "The attack of --watch_every, written as an --attack.",
         flag_values=values,
     )
-    switch("fine_tuned", False, "Never start from fresh weights: --init_from must be given.")
+    switch("fine_tuned", False, "Require --init_from, rather than start from initial weights.")

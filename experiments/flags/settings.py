@@ -1,8 +1,8 @@
-"""How flags become the library's dataclasses: a row's recipe, its run folder, its scale.
+"""Converts flags to the library's dataclasses: a row's recipe, its run folder, its scale.
 
 A row's flagfile (`flags/<dataset>/<row>.cfg`) holds the paper's full settings; a scale
 (`flags/scale/<scale>/<dataset>/`) overrides some of them: `all.cfg` for every row, `<row>.cfg`
-for one. `row_flags` reads both into flag values of their own, so one process can do many rows.
+for one. `row_flags` reads both into new flag values, so that one process can handle many rows.
 """
 
 from __future__ import annotations
@@ -76,10 +76,10 @@ def row_flags(
     flags_dir: str | Path,
     extra: list[str] | None = None,
 ) -> flags.FlagValues:
-    """Flag values of one row at one scale (None: the paper's settings as the row has them).
+    """Return the flag values of one row at one scale (None: the paper's settings).
 
     Raises:
-      InputError: there is no such row or scale, with those that there are.
+      InputError: there is no such row or scale; the message lists those that exist.
     """
     folder = Path(flags_dir)
     _check_name(row)
@@ -100,44 +100,44 @@ def row_flags(
 
 
 def scales_of(flags_dir: str | Path, dataset: str) -> list[str]:
-    """Names of the scales that a data set has, the smallest first."""
+    """Return the names of the scales that a data set has, the smallest first."""
     folder = Path(flags_dir) / "scale"
     return [scale for scale in SCALES if (folder / scale / dataset / "all.cfg").is_file()]
 
 
 def rows_of(flags_dir: Path, dataset: str) -> list[str]:
-    """Names of the rows that have a flagfile."""
+    """Return the names of the rows that have a flagfile."""
     return sorted(file.stem for file in (flags_dir / dataset).glob("*.cfg"))
 
 
 def run_dir(values: flags.FlagValues) -> RunDir:
-    """The run folder that --runs_dir, --dataset and --row name."""
+    """Return the run folder of --runs_dir, --dataset and --row."""
     _check_name(values.row or "")
     return RunDir(Path(values.runs_dir) / values.dataset / values.row)
 
 
 def scale_folder(table: flags.FlagValues) -> Path:
-    """The folder of --scale's runs and tables, and in it that of --training_seed where given."""
+    """Return the folder of --scale's runs and tables, or that of --training_seed inside it."""
     folder = Path(table.runs_dir) / table.scale
     return folder if table.training_seed is None else folder / f"{SEED_FOLDER}{table.training_seed}"
 
 
 def _check_name(row: str) -> None:
-    """Refuses what cannot be the name of a folder on every system."""
+    """Refuse names that cannot be a folder's name on every system."""
     if len(row.encode()) > _LONGEST_NAME:
         raise InputError(
-            f"--row={row[:20]}…: a name of at most {_LONGEST_NAME} bytes is needed, not "
+            f"--row={row[:20]}…: expected a name of at most {_LONGEST_NAME} bytes, got "
             f"{len(row.encode())}"
         )
     if not row.isprintable() or not row or row[0] == "." or any(mark in row for mark in "/\\"):
-        raise InputError(f"--row={row}: the name of the run is needed, as in --row=clp")
+        raise InputError(f"--row={row}: expected the name of a run, as in --row=clp")
 
 
 def recipe(values: flags.FlagValues) -> Recipe:
-    """The recipe that the flags describe.
+    """Return the recipe that the flags describe.
 
     Raises:
-      InputError: flags that contradict each other.
+      InputError: flags contradict each other.
     """
     penalties = _penalties(values)
     fraction = values.adversarial_fraction
@@ -147,7 +147,9 @@ def recipe(values: flags.FlagValues) -> Recipe:
     try:
         drops = tuple(int(epoch) for epoch in values.learning_rate_drops)
     except ValueError as error:
-        raise InputError(f"--learning_rate_drops: epochs are whole numbers ({error})") from None
+        raise InputError(
+            f"--learning_rate_drops: expected epochs as whole numbers ({error})"
+        ) from None
     named_alike = {field.name for field in dataclasses.fields(Recipe)} & set(values)
     settings: dict[str, Any] = {name: values[name].value for name in named_alike}
     settings |= {
@@ -165,10 +167,10 @@ def recipe(values: flags.FlagValues) -> Recipe:
 
 
 def _penalties(values: flags.FlagValues) -> dict[str, float]:
-    """The penalties of --regularizer with their weights.
+    """Return the penalties of --regularizer with their weights.
 
     Raises:
-      InputError: an unknown penalty, or one that has no weight or two.
+      InputError: a penalty is unknown or given twice, or its weight is missing.
     """
     text, weight = values.regularizer, values.regularizer_weight
     several = ":" in text
@@ -177,46 +179,48 @@ def _penalties(values: flags.FlagValues) -> dict[str, float]:
         name, _, number = part.partition(":")
         if name not in PENALTIES:
             known = ", ".join(["none", *PENALTIES])
-            raise InputError(f"--regularizer={text}: {name!r} is none of {known}")
+            raise InputError(
+                f"--regularizer={text}: unknown penalty {name!r}; expected one of {known}"
+            )
         if name in found:
-            raise InputError(f"--regularizer={text}: {name} is there twice")
+            raise InputError(f"--regularizer={text}: {name} is given twice")
         try:
             found[name] = float(number)
         except ValueError:
             raise InputError(
-                f"--regularizer={text}: {name} needs a weight, as in {name}:0.5, not {number!r}"
+                f"--regularizer={text}: expected a weight, as in {name}:0.5, got {number!r}"
             ) from None
     if several and weight:
         raise InputError(
-            f"--regularizer={text} --regularizer_weight={weight}: the penalties have weights of "
-            "their own"
+            f"--regularizer={text} --regularizer_weight={weight}: the penalties already have "
+            "weights; leave --regularizer_weight out"
         )
     if not several and (text == "none") != (weight == 0):
         raise InputError(
-            f"--regularizer={text} --regularizer_weight={weight}: a penalty and a weight above "
-            "0 go together"
+            f"--regularizer={text} --regularizer_weight={weight}: expected both a penalty and a "
+            "weight other than 0, or neither"
         )
     return found
 
 
 def _training_attack(values: flags.FlagValues, *, needed: bool) -> Attack | None:
-    """The attack of the --train flags.
+    """Return the attack of the --train flags; None if no adversarial images are needed.
 
     Raises:
-      InputError: one is missing, or one is given of a row that needs no adversarial images. The
-        steps alone may be given then, since a scale gives them to all rows.
+      InputError: a flag is missing; or no adversarial images are needed and one is given, other
+        than the steps and step sizes, which a scale gives to all rows.
     """
     if not needed:
         for name in ("train_eps", "train_target", "joint_batch", "crafting"):
             if values[name].value != values[name].default:
                 raise InputError(
-                    f"--{name}={values[name].value}: nothing here uses adversarial images; "
-                    "--adversarial_fraction or --regularizer=alp does"
+                    f"--{name}={values[name].value}: this recipe does not use adversarial images; "
+                    "expected --adversarial_fraction or --regularizer=alp with it"
                 )
         return None
     for name in ("train_eps", "train_eps_iter", "train_nb_iter"):
         if values[name].value is None:
-            raise InputError(f"--{name} is needed: this recipe trains on adversarial images")
+            raise InputError(f"--{name} is required: this recipe trains on adversarial images")
     return PGD(
         eps=values.train_eps / 255,
         eps_iter=values.train_eps_iter / 255,
@@ -227,14 +231,14 @@ def _training_attack(values: flags.FlagValues, *, needed: bool) -> Attack | None
 
 
 def eval_batch_size(values: flags.FlagValues, *, gpu: bool) -> int:
-    """--eval_batch_size, or what suits the data set and the device."""
+    """Return --eval_batch_size, or a default for the data set and the device."""
     if values.eval_batch_size is not None:
         return values.eval_batch_size
     return dataset_spec(values.dataset).eval_batch_size * (20 if gpu else 1)
 
 
 def changes(paper: Recipe, scaled: Recipe) -> dict[str, tuple[Any, Any]]:
-    """What a scale changes in a recipe: setting -> (paper's, this scale's); sizes 0-255."""
+    """Return what a scale changes in a recipe: setting -> (paper's, this scale's); sizes 0-255."""
     return {
         key: (before, after)
         for key, after in _flat(scaled).items()
@@ -244,7 +248,7 @@ def changes(paper: Recipe, scaled: Recipe) -> dict[str, tuple[Any, Any]]:
 
 def _flat(settings: Recipe) -> dict[str, Any]:
     found = settings.to_json()
-    for field in dataclasses.fields(Recipe):  # those that are left out while they are default
+    for field in dataclasses.fields(Recipe):  # `to_json` leaves some defaults out
         if field.name != "penalties":
             found.setdefault(field.name, getattr(settings, field.name))
     found["train_dtype"] = found.pop("dtype")

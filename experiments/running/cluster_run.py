@@ -1,4 +1,4 @@
-"""--ray: the same work on the machines of a Ray cluster."""
+"""--ray: runs trainings and attacks on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ if TYPE_CHECKING:
 
     from .rows import Job
 
-# What is defined here counts as the binary's own, so that --help lists it.
+# Flags that are defined here count as the binary's own, so that --help lists them.
 flags.disclaim_key_flags()
 
 
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
-    """Defines --ray, --cpus_per_task and --gpus_per_task."""
+    """Define --ray, --cpus_per_task and --gpus_per_task."""
     flags.DEFINE_string(
         "ray",
         None,
-        "Work on a Ray cluster: local (this machine), auto (the one that this machine belongs to), "
-        "or its HOST:PORT.",
+        "Run on a Ray cluster: local (a new one on this machine), auto (the cluster that this "
+        "machine belongs to), or its HOST:PORT.",
         flag_values=values,
     )
     flags.DEFINE_integer(
         "cpus_per_task",
         1,
-        "With --ray: CPU cores that one task computes with.",
+        "With --ray: CPU cores per task.",
         lower_bound=1,
         flag_values=values,
     )
     flags.DEFINE_float(
         "gpus_per_task",
         0.0,
-        "With --ray: GPUs of a task; 0.5 lets two share one.",
+        "With --ray: GPUs per task; with 0.5, two tasks share one.",
         lower_bound=0.0,
         flag_values=values,
     )
@@ -60,14 +60,14 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Compute:
-    """What the work runs on: this process and its devices, or workers of a cluster."""
+    """What the work runs on: this process and its devices, or the workers of a cluster."""
 
     devices: Devices
     cluster: Cluster | None = None
     workers: Workers | None = None
 
     def executor(self, idle: Callable[[], None] = lambda: None) -> Executor:
-        """For `evaluation.evaluate`; `idle` is called about once a second."""
+        """Return an executor for `evaluation.evaluate`; `idle` is called about once a second."""
         if self.workers is None:
             return in_this_process
         from alp_repro.tasks.attack import batches_on_workers
@@ -75,7 +75,7 @@ class Compute:
         return batches_on_workers(self.workers, idle=idle)
 
     def run_columns(self) -> RunColumns:
-        """For `heat_map`."""
+        """Return the function that computes columns for `heat_map`."""
         if self.workers is None:
             from alp_repro.evaluation.heat_maps import run_columns_here
 
@@ -87,7 +87,7 @@ class Compute:
 
 @contextlib.contextmanager
 def computing(values: flags.FlagValues, *, threads: int | None = None) -> Iterator[Compute]:
-    """The devices of the flags, or the cluster of --ray; before anything touches a device.
+    """Yield the devices of the flags, or the cluster of --ray; call it before a device is used.
 
     Raises:
       InputError: see `devices.choose` and `tasks.cluster.joined`; or Ray is not installed.
@@ -100,30 +100,31 @@ def computing(values: flags.FlagValues, *, threads: int | None = None) -> Iterat
     for name in ("device", "strategy", "jobs", "threads"):
         if name in values and values[name].value != values[name].default:
             raise InputError(
-                f"--ray={values.ray} --{name}={values[name].value}: Ray alone places the work; "
-                "--cpus_per_task and --gpus_per_task say what a task gets"
+                f"--ray={values.ray} --{name}={values[name].value}: Ray places the work by itself; "
+                "use --cpus_per_task and --gpus_per_task instead"
             )
     try:
         from alp_repro.tasks import cluster, workers
     except ImportError as error:
         raise InputError(
-            f"--ray={values.ray}: Ray cannot be imported ({error}): pip install '.[cluster]'"
+            f"--ray={values.ray}: Ray could not be imported ({error}): install it with pip install "
+            "'.[cluster]'"
         ) from None
     tf.config.set_visible_devices([], "GPU")  # those of this machine are the workers'
-    share = cluster.Share(values.cpus_per_task, values.gpus_per_task)
+    share = cluster.TaskResources(values.cpus_per_task, values.gpus_per_task)
     cluster.use_threads(share)
     with cluster.joined(values.ray, share) as found:
         words = f"{share.cpus} CPU" + (f", {share.gpus:g} GPU" if share.gpus else "")
-        print(f"device: Ray, room for {found.slots} tasks of {words}", flush=True)
-        chosen = Devices(f"Ray, tasks of {words}", share.gpus > 0, None)
+        print(f"device: Ray, {found.slots} tasks at a time with {words} each", flush=True)
+        chosen = Devices(f"Ray, {words} per task", share.gpus > 0, None)
         yield Compute(chosen, found, workers.Workers(found))
 
 
 def train_on(compute: Compute, values: flags.FlagValues) -> None:
-    """Trains one run on the cluster.
+    """Train one run on the cluster.
 
     Raises:
-      InputError: it failed.
+      InputError: the training failed.
     """
     running = _trainings(compute, [(values, {})])
     with Display() as display:
@@ -137,7 +138,7 @@ def train_on(compute: Compute, values: flags.FlagValues) -> None:
 def _trainings(
     compute: Compute, several: list[tuple[flags.FlagValues, dict[str, Any]]]
 ) -> ClusterTasks:
-    """Hands trainings to Ray: flag values of one data set, and further provenance."""
+    """Submit trainings to Ray: flag values of one data set, with additional provenance."""
     from alp_repro.tasks.on_cluster import ClusterTasks, Shared
 
     assert compute.cluster is not None
@@ -163,9 +164,9 @@ def _show(running: ClusterTasks, display: Display) -> None:
 
 
 def rows_on(compute: Compute, todo: list[Job], display: Display) -> Generator[Ended, None, None]:
-    """Trains rows beside each other, attacks each as it is trained, and yields them as they end.
+    """Train rows in parallel, attack each once it is trained, and yield them as they end.
 
-    The seconds of a row are those of all that worked on it.
+    The seconds of a row are summed over all workers that worked on it.
     """
     assert compute.workers is not None
     running = _trainings(

@@ -1,4 +1,4 @@
-"""--device and --strategy: what the work runs on, said aloud."""
+"""--device, --strategy and --threads: chooses what the work runs on, and prints it."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from alp_repro.training import is_chief
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# What is defined here counts as the binary's own, so that --help lists it.
+# Flags that are defined here count as the binary's own, so that --help lists them.
 flags.disclaim_key_flags()
 
 
-_MOST_THREADS = 4096  # more than any machine has cores; TensorFlow would begin them all
+_MOST_THREADS = 4096  # more than any machine has cores; TensorFlow would start them all
 _RESOLVE_SECONDS = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Devices:
-    """What was chosen: XLA is on for GPUs, where it helps, and off for CPUs, where it does not."""
+    """The chosen devices; XLA is used on GPUs, where it helps, but not on CPUs."""
 
     description: str
     gpu: bool
@@ -35,37 +35,37 @@ class Devices:
 
     @property
     def writes(self) -> bool:
-        """Whether this process, of those that train together, is the one that writes."""
+        """Return whether this process writes the files, of all processes that train together."""
         return self.strategy is None or is_chief(self.strategy)
 
     @property
     def jit_compile(self) -> bool:
-        """Whether to compile with XLA."""
+        """Return whether to compile with XLA."""
         return self.gpu
 
 
 def define_flags(values: flags.FlagValues = flags.FLAGS, *, several_machines: bool = False) -> None:
-    """Defines --device and --strategy; only a training can use several machines."""
+    """Define --device, --strategy and --threads; only a training can use several machines."""
     flags.DEFINE_enum(
         "device",
         "auto",
         ["auto", "cpu", "gpu"],
-        "Device; auto: the GPUs if there are any.",
+        "Device to use; auto: GPUs if there are any.",
         flag_values=values,
     )
     flags.DEFINE_enum(
         "strategy",
         "none",
         ["none", "mirrored", *(["multi_worker"] if several_machines else [])],
-        "Several devices: all GPUs of this machine"
-        + (", or the machines of TF_CONFIG." if several_machines else "."),
+        "Distribution strategy; mirrored: all GPUs of this machine"
+        + ("; multi_worker: the machines of TF_CONFIG." if several_machines else "."),
         flag_values=values,
     )
     flags.DEFINE_integer(
         "threads",
         None,
-        "CPU cores that one computation uses; default: all there are, or each row's share. Float32 "
-        "sums round otherwise with another number.",
+        "CPU cores per computation (default: all, or each row's share of them). Another number "
+        "changes how sums in float32 are rounded.",
         lower_bound=1,
         upper_bound=_MOST_THREADS,
         flag_values=values,
@@ -73,12 +73,12 @@ def define_flags(values: flags.FlagValues = flags.FLAGS, *, several_machines: bo
 
 
 def cores() -> int:
-    """CPU cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def uses_gpu(values: flags.FlagValues) -> bool:
-    """Whether the work that these flags describe goes to a GPU."""
+    """Return whether these flags select a GPU."""
     import tensorflow as tf
 
     return values.device != "cpu" and bool(tf.config.list_physical_devices("GPU"))
@@ -87,20 +87,23 @@ def uses_gpu(values: flags.FlagValues) -> bool:
 def choose(
     values: flags.FlagValues = flags.FLAGS, *, threads: int | None = None, aloud: bool = True
 ) -> Devices:
-    """Takes the devices that the flags ask for and, aloud, prints them.
+    """Select the devices of the flags and, unless `aloud` is False, print them.
 
-    `threads` is what is meant where --threads is not given; None: all cores.
+    Args:
+      values: the flags.
+      threads: the default of --threads; None: all cores.
+      aloud: print the devices.
 
     Raises:
-      InputError: a GPU is asked for and there is none, or TF_CONFIG does not parse.
+      InputError: a GPU is requested and there is none, or TF_CONFIG is not valid.
     """
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")
     if values.device == "gpu" and not gpus:
         raise InputError(
-            "--device=gpu: TensorFlow sees no GPU here; --device=cpu works, or install the GPU "
-            "libraries (pip install '.[gpu]')"
+            "--device=gpu: TensorFlow finds no GPU; use --device=cpu, or install the GPU libraries "
+            "(pip install '.[gpu]')"
         )
     if values.device == "cpu":
         tf.config.set_visible_devices([], "GPU")
@@ -128,9 +131,9 @@ def _strategy(name: str) -> tf.distribute.Strategy | None:
     if name == "none":
         return None
     if name == "mirrored":
-        # TensorFlow would look for other machines there, and this is one machine alone.
+        # TensorFlow would look for other machines there, but this strategy uses a single one.
         if os.environ.pop("TF_CONFIG", None) is not None:
-            print("--strategy=mirrored: TF_CONFIG is not read", file=sys.stderr)
+            print("--strategy=mirrored: TF_CONFIG is ignored", file=sys.stderr)
         kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
         return tf.distribute.MirroredStrategy(
             [device.name for device in tf.config.list_logical_devices(kind)]
@@ -140,26 +143,27 @@ def _strategy(name: str) -> tf.distribute.Strategy | None:
         _check_cluster(json.loads(text))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
-            f"TF_CONFIG={text[:200]!r} ({error}): --strategy=multi_worker needs JSON as in "
+            f"TF_CONFIG={text[:200]!r} ({error}): --strategy=multi_worker expects JSON as in "
             '{"cluster": {"worker": ["host:port", …]}, "task": {"type": "worker", "index": 0}}'
         ) from None
     return tf.distribute.MultiWorkerMirroredStrategy()
 
 
 def _check_cluster(config: dict[str, Any]) -> None:
-    """Checks what TF_CONFIG says, since TensorFlow waits for ever, or aborts, where it is wrong."""
+    """Check TF_CONFIG, since TensorFlow waits for ever, or aborts, when it is wrong."""
     task = config["task"]
     if task["type"] not in ("chief", "worker"):
-        raise ValueError(f"task type {task['type']!r}: chief or worker")
-    if not 0 <= int(task["index"]) < len(config["cluster"][task["type"]]):
-        raise ValueError(f"task index {task['index']}: there are fewer tasks")
+        raise ValueError(f"task type {task['type']!r}: expected chief or worker")
+    count = len(config["cluster"][task["type"]])
+    if not 0 <= int(task["index"]) < count:
+        raise ValueError(f"task index {task['index']}: expected a number from 0 to {count - 1}")
     addresses = [address for kind in config["cluster"].values() for address in kind]
     for address in addresses:
         host, _, port = str(address).rpartition(":")
         if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-            raise ValueError(f"address {address!r}: it is no host:port")
+            raise ValueError(f"address {address!r}: expected host:port")
     if len(set(addresses)) < len(addresses):
-        raise ValueError("an address is there twice")
+        raise ValueError("an address is given twice")
     for address in addresses:
         host = str(address).rpartition(":")[0]
         machine.resolve(host.strip("[]"), seconds=_RESOLVE_SECONDS)

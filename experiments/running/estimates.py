@@ -1,4 +1,4 @@
-"""How long a table will take on this machine, from a few timed steps."""
+"""Estimates how long a table will take on this machine, from a few timed steps."""
 
 from __future__ import annotations
 
@@ -36,29 +36,29 @@ _TIMED_ITERATIONS = 5
 _TIMED_BATCHES = 3
 
 
-class Clock:
-    """How long a table's rows take: estimates first, corrected by the rows that are done."""
+class TimeLeft:
+    """The remaining time of a table's rows: estimates, corrected by the rows that are done."""
 
     def __init__(self, seconds: Mapping[str, float], at_a_time: int) -> None:
-        """Takes each row's estimate (none: nothing is foretold), and starts."""
+        """Start with an estimate for each row; without any, no time is predicted."""
         self._estimates, self._at_a_time = seconds, at_a_time
         self._spent: dict[str, float] = {}
         self._rows: set[str] = set(seconds)
         self._started = time.monotonic()
 
     def order(self, jobs: Mapping[str, Job]) -> list[Job]:
-        """Rows in the order to begin them: the longest first where several run at a time."""
+        """Return the rows in the order to start them: longest first if several run at a time."""
         self._rows = set(jobs)
         if self._at_a_time == 1:
             return list(jobs.values())
         return sorted(jobs.values(), key=lambda job: -self._estimates.get(job.row, 0.0))
 
     def ended(self, row: str, seconds: float) -> None:
-        """Notes that a row is over."""
+        """Record that a row has ended, and how long it took."""
         self._spent[row] = seconds
 
     def left(self, running: float = 0.0) -> str:
-        """Rows and time that are left; no less than what the rows at work say of themselves."""
+        """Return the remaining rows and time, at least `running` seconds, in words."""
         rows = self._rows - set(self._spent)
         if not rows:
             return "no rows left"
@@ -72,27 +72,27 @@ class Clock:
         )
 
     def seconds_left(self, elapsed: float) -> float | None:
-        """What is left so many seconds after the start; None where nothing was estimated."""
+        """Return the remaining seconds, `elapsed` seconds after the start; None: no estimates."""
         if not self._estimates:
             return None
-        foretold = sum(self._estimates[row] for row in self._spent)
-        ratio = sum(self._spent.values()) / foretold if foretold else 1.0
+        estimated = sum(self._estimates[row] for row in self._spent)
+        ratio = sum(self._spent.values()) / estimated if estimated else 1.0
         left = [ratio * s for row, s in self._estimates.items() if row not in self._spent]
         work = sum(self._spent.values()) + sum(left)
-        # No row ends sooner than if it had begun at the start.
+        # No row ends sooner than if it had been started first.
         return max(max([work / self._at_a_time, *left]) - elapsed, 0.0)
 
 
-def announce(jobs: list[Job], devices: Devices, *, at_a_time: int) -> Clock:
-    """Prints an estimate for each row, and of all with so many at a time.
+def announce(jobs: list[Job], devices: Devices, *, at_a_time: int) -> TimeLeft:
+    """Print an estimate for each row, and for all rows with `at_a_time` running in parallel.
 
-    The evaluation's part assumes that no image breaks: it is an upper bound.
+    That of the evaluation assumes that no image breaks: it is an upper bound.
     """
     seconds: dict[str, float] = {}
-    # Rows that differ in what costs nothing are timed once.
+    # Rows that differ only in settings without effect on the time are timed once.
     steps: dict[Hashable, float] = {}
     evaluations: dict[Hashable, dict[Attack | Ensemble, float]] = {}
-    print("estimate (evaluation: if no image breaks):", flush=True)
+    print("estimated time (evaluation: at most, if no image breaks):", flush=True)
     for job in jobs:
         values, recipe = job.values, settings.recipe(job.values)
         train = 0.0
@@ -110,18 +110,18 @@ def announce(jobs: list[Job], devices: Devices, *, at_a_time: int) -> Clock:
         print(
             f"  {job.row}: {duration(train)} training, {duration(evaluate)} evaluation", flush=True
         )
-    clock = Clock(seconds, at_a_time)
+    clock = TimeLeft(seconds, at_a_time)
     together = clock.seconds_left(0.0) or 0.0
     rows = f", {at_a_time} rows at a time" if at_a_time > 1 else ""
     print(
-        f"  together: {duration(together)}{rows}; it can be stopped and resumed at any time",
+        f"  total: {duration(together)}{rows}; you can stop and resume at any time",
         flush=True,
     )
     return clock
 
 
 def _kind(recipe: Recipe) -> Hashable:
-    """What the duration of a training step depends on."""
+    """Return the settings that the duration of a training step depends on."""
     return (
         recipe.model,
         recipe.model_width,
@@ -133,7 +133,7 @@ def _kind(recipe: Recipe) -> Hashable:
 
 
 def _parts_left(job: Job, recipe: Recipe) -> list[tuple[Recipe, int]]:
-    """Recipes whose steps all cost the same, each with how many are still to do."""
+    """Return recipes whose steps all cost the same, each with its number of remaining steps."""
     whole, iterations = _steps_left(job, recipe), recipe.attack_warmup_nb_iter
     if iterations is None or not isinstance(recipe.attack, PGD):
         return [(recipe, whole.left)]
@@ -149,7 +149,7 @@ class _Steps(NamedTuple):
 
 
 def _steps_left(job: Job, recipe: Recipe) -> _Steps:
-    """Steps of a training that are done and still to do."""
+    """Return how many steps of a training are done, and how many remain."""
     images = recipe.train_images or len(training_set(recipe.dataset, job.values.data_dir).labels)
     log = job.run.log
     epochs = (
@@ -162,14 +162,14 @@ def _steps_left(job: Job, recipe: Recipe) -> _Steps:
 
 
 def steps_of(recipe: Recipe, images: int) -> int:
-    """Steps of a whole training on so many images."""
+    """Return the number of steps of a whole training on `images` images."""
     return training.steps_of(recipe, steps_per_epoch=-(-images // recipe.batch_size))
 
 
 def attacks_of(columns: list[Column]) -> list[Attack | Ensemble]:
-    """The attacks of some columns, each with all the restarts that it is run to.
+    """Return the attacks of some columns, each with the most restarts of any column.
 
-    A column with more restarts goes on where the one with fewer ended.
+    A column with more restarts continues the result of the one with fewer.
     """
     found: dict[Attack | Ensemble, Attack | Ensemble] = {}
     for attack in sorted((column.attack for column in columns), key=lambda a: a.restarts):
@@ -178,7 +178,7 @@ def attacks_of(columns: list[Column]) -> list[Attack | Ensemble]:
 
 
 def share_left(job: Job, attack: Attack | Ensemble) -> float:
-    """How much of an attack on a row is still to do, if no further image breaks."""
+    """Return the share of an attack on a row that remains, if no further image breaks."""
     values = job.values
     try:
         record = evaluation.find_record(
@@ -188,7 +188,7 @@ def share_left(job: Job, attack: Attack | Ensemble) -> float:
             seed=values.seed,
             record_losses=values.record_losses,
         )
-    except InputError:  # a damaged result: the row itself tells, and the others go on
+    except InputError:  # a damaged result: the row itself reports it, and the others continue
         record = None
     if record is None:
         return 1.0
@@ -197,7 +197,7 @@ def share_left(job: Job, attack: Attack | Ensemble) -> float:
 
 
 def step_seconds(values: flags.FlagValues, recipe: Recipe, devices: Devices) -> float:
-    """Duration of one training step."""
+    """Return the duration of one training step."""
     one = dataclasses.replace(recipe, epochs=1, train_images=recipe.batch_size)
     return training.estimate_seconds(
         one, training_set(values.dataset, values.data_dir), jit_compile=devices.jit_compile
@@ -207,7 +207,7 @@ def step_seconds(values: flags.FlagValues, recipe: Recipe, devices: Devices) -> 
 def attack_seconds(
     values: flags.FlagValues, columns: list[Column], devices: Devices
 ) -> dict[Attack | Ensemble, float]:
-    """Duration of each attack of a row, at the rate of a short one on an untrained model."""
+    """Return the duration of each attack of a row, from a short one on an untrained model."""
     model = training.compiled_model(settings.recipe(values)).classifier
     batch = settings.eval_batch_size(values, gpu=devices.gpu)
     count = image_count(values)
@@ -234,7 +234,7 @@ def attack_seconds(
             record_losses=True,  # so that broken images are attacked again
             report=stamp,
         )
-        # From the end of the first batch, which was traced and compiled, to that of the last.
+        # From the end of the first batch, which includes tracing and compiling, to the last's.
         per_batch = (stamps[-1] - stamps[0]) / (len(stamps) - 1)
         runs = attack.gradients / _of_one_run(first)
         per_run = per_batch * _of_one_run(first) / _of_one_run(timed)

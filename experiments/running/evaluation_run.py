@@ -11,7 +11,7 @@ from alp_repro.data import Images, dataset_spec, load, prepare, store
 from alp_repro.evaluation.restarts import Executor, in_this_process
 from alp_repro.tasks import Status
 
-from ..console.display import duration, shown
+from ..console.display import attack_progress, duration, status_callback
 from ..flags import settings
 
 if TYPE_CHECKING:
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 @functools.lru_cache(maxsize=2)
 def evaluation_set(dataset: str, num_images: ImageCount, data_dir: str | None) -> Images:
-    """The paper's evaluation images; read once for all rows of a table."""
+    """Return the paper's evaluation images; read once for all rows of a table."""
     return load.load_evaluation_set(dataset, num_images=num_images, data_dir=data_dir)
 
 
 def image_count(values: flags.FlagValues) -> int:
-    """How many evaluation images --num_images means.
+    """Return the number of evaluation images of --num_images.
 
-    A reader of results prepares no data: where there are none, the official split is counted.
+    Reading results prepares no data set: if it is not prepared, the official split is counted.
     """
     if values.num_images != "all":
         return values.num_images
@@ -47,12 +47,12 @@ def image_count(values: flags.FlagValues) -> int:
 def evaluation_digest(
     dataset: str, data_dir: str | None, whole_split: bool, num_images: int
 ) -> str | None:
-    """What results of these evaluation images carry; None where the data set is not prepared.
+    """Return the digest of evaluation images; None if the data set is not prepared.
 
     Args:
-      dataset, data_dir: which data set, and where it lies.
-      whole_split: results of the whole split are meant where it has so many images.
-      num_images: how many images the results are of.
+      dataset, data_dir: the data set, and its location.
+      whole_split: return the digest of the whole split if it has `num_images` images.
+      num_images: number of images.
     """
     if not _is_prepared(dataset, data_dir):
         return None
@@ -79,14 +79,14 @@ def attack_run(
     tell: Callable[[Status], None] | None = None,
     executor: Executor = in_this_process,
 ) -> AttackRecord:
-    """The result of one attack on a run's model, computed as far as it is not on disk.
+    """Return the result of one attack on a run's model; only what is not on disk is computed.
 
-    The images are the paper's evaluation images unless others are given; losses are recorded where
-    the values or the caller ask for it. Progress is told, or shown where nobody is to be told;
-    `executor` is that of `evaluate`.
+    The images are the paper's evaluation images unless others are given; losses are recorded if
+    the values or the caller ask for it. Progress is passed to `tell`, or else displayed; `executor`
+    is that of `evaluate`.
     """
     data = data or evaluation_set(values.dataset, values.num_images, values.data_dir)
-    with shown(run.path.name, tell) as tell:
+    with status_callback(run.path.name, tell) as tell:
         return evaluation.evaluate(
             model,
             data.unit_scale,
@@ -100,7 +100,7 @@ def attack_run(
             save_adversarial=values.save_adversarial,
             strategy=devices.strategy,
             jit_compile=devices.jit_compile,
-            report=lambda progress: tell(Status(told(attack, progress), progress.seconds_left)),
+            report=lambda progress: tell(_status(attack, progress)),
             executor=executor,
             details={
                 "device": devices.description,
@@ -111,11 +111,10 @@ def attack_run(
         )
 
 
-def told(attack: Attack | Ensemble, progress: Progress) -> str:
-    """Where an attack is, in a few words."""
-    return (
-        f"{attack}, restart {progress.restarts_done} of {progress.restarts}, "
-        f"{progress.standing} of {progress.images} images standing, "
+def _status(attack: Attack | Ensemble, progress: Progress) -> Status:
+    return Status(
+        f"{attack}, {attack_progress(progress)}, "
         f"{progress.gradients_per_second:,.0f} gradients/s, "
-        f"at most {duration(progress.seconds_left)} left"
+        f"at most {duration(progress.seconds_left)} left",
+        progress.seconds_left,
     )

@@ -1,4 +1,4 @@
-"""What the figures' binaries share: their flags, the runs that they draw, and how they end."""
+"""Shared by the figures' binaries: their flags, the runs to draw, and writing the figure."""
 
 from __future__ import annotations
 
@@ -39,17 +39,19 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    """Those of a table, whose rows are drawn, and where the figure goes."""
+    """Define the flags of a table, whose rows are drawn, and of the figure's location."""
     settings.define_table_flags()
     devices.define_flags()
-    flags.DEFINE_string("name", None, "Name of the figure (default: from what it shows).")
+    flags.DEFINE_string("name", None, "Name of the figure (default: from its content).")
     flags.DEFINE_string(
         "figures_dir", None, "Folder of the figure (default: figures in the scale's folder)."
     )
 
 
 def fill_in_scale(kind: str, define: Callable[[flags.FlagValues], None]) -> None:
-    """Takes what was not given of a kind of figure from flags/scale/<scale>/figures/<kind>.cfg.
+    """Fill in flags of a kind of figure that are not given, from its flagfile at this scale.
+
+    The file is flags/scale/<scale>/figures/<kind>.cfg.
 
     Args:
       kind: the file's name.
@@ -62,7 +64,7 @@ def fill_in_scale(kind: str, define: Callable[[flags.FlagValues], None]) -> None
     file = folder / FLAGS.scale / "figures" / f"{kind}.cfg"
     if not file.is_file():
         known = [f.parts[-3] for f in sorted(folder.glob(f"*/figures/{kind}.cfg"))]
-        raise InputError(f"--scale={FLAGS.scale} has no {kind}: {one_of(known, folder)}")
+        raise InputError(f"--scale={FLAGS.scale} has no {kind}: scale {one_of(known, folder)}")
     values = flags.FlagValues()
     define(values)
     try:
@@ -75,13 +77,13 @@ def fill_in_scale(kind: str, define: Callable[[flags.FlagValues], None]) -> None
 
 
 def finished_runs(rows: list[str]) -> tuple[dict[str, RunDir], list[Missing]]:
-    """The runs of rows that may be drawn, and the others with what makes them.
+    """Return the runs of rows that can be drawn, and the missing ones with their commands.
 
     Raises:
-      InputError: there is none, or none was named.
+      InputError: no row can be drawn, or none is given.
     """
     if not rows:
-        raise InputError("no row named: give --rows=clp or another of the table's")
+        raise InputError("no row given: expected rows of the table, as in --rows=clp")
     folder = settings.scale_folder(FLAGS) / FLAGS.dataset
     found, missing = {}, []
     for row in rows:
@@ -103,20 +105,20 @@ def title(row: str) -> str:
 
 
 def in_words(attack: Attack | Ensemble) -> str:
-    """Say an attack as a caption does: the paper's symbols, sizes on the 0–255 scale."""
-    said = [f"{_IN_CAPTIONS[name]} {value}" for name, value in attack.varied.items()]
+    """Describe an attack for a caption: the paper's symbols, sizes on the 0–255 scale."""
+    parts = [f"{_IN_CAPTIONS[name]} {value}" for name, value in attack.varied.items()]
     if attack.dtype != "float32":
-        said.append(f"crafted in {attack.dtype} and judged in float32")
-    others = attack.departures_text(leaving_out=("method", *EXECUTION))
+        parts.append(f"crafted in {attack.dtype} and judged in float32")
+    others = attack.non_default_text(leaving_out=("method", *EXECUTION))
     rest = f", and {others}" if others else ""
-    return f"{attack.name.upper()} with {', '.join(said)}{rest} (sizes on the 0–255 scale)"
+    return f"{attack.name.upper()} with {', '.join(parts)}{rest} (sizes on the 0–255 scale)"
 
 
 def data_and_scale() -> str:
-    """What a caption says of where models and images come from."""
+    """Describe the origin of models and images for a caption."""
     data = unverified_source(FLAGS.dataset, data_dir=FLAGS.data_dir)
-    told = f" ({data})" if data else ""
-    return f"{dataset_spec(FLAGS.dataset).title}{told}, scale {FLAGS.scale}"
+    source = f" ({data})" if data else ""
+    return f"{dataset_spec(FLAGS.dataset).title}{source}, scale {FLAGS.scale}"
 
 
 def finish(
@@ -128,14 +130,14 @@ def finish(
     missing: list[Missing],
     details: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes a figure and tells where, and what is missing in it.
+    """Write a figure, and print its path and what is missing in it.
 
     Args:
-      figure, caption: what is shown.
-      name: unless --name gives another.
-      drawn: the runs that it shows; a report compares their models with those there are then.
-      missing: what a complete figure would show.
-      details: more that the figure's JSON keeps.
+      figure, caption: the figure and its caption.
+      name: the default of --name.
+      drawn: the runs that it shows; a report checks that their models have not changed.
+      missing: what a complete figure would show too.
+      details: additional content of the figure's JSON.
     """
     folder = Path(FLAGS.figures_dir or settings.scale_folder(FLAGS) / "figures")
     path = figures.save_figure(

@@ -1,4 +1,4 @@
-"""The task that makes a row of a table: trains its model and runs its attacks, where missing."""
+"""The task that computes a row of a table: its training and its attacks, where missing."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class RowTask:
-    """Trains a row's model unless it is there, and runs the attacks that are not.
+    """Trains a row's model and runs its attacks, where they are not on disk, in its own process.
 
     Attributes:
       row: its name.
-      arguments: the table's flags, as a command line has them.
-      threads: the row's share of the cores.
+      arguments: the table's flags, as arguments of a command.
+      threads: the row's share of the CPU cores.
     """
 
     row: str
@@ -43,7 +43,7 @@ class RowTask:
         return self.row
 
     def run(self, tell: Callable[[Status], None]) -> None:
-        """Makes the row in a process of its own, on its share of the cores."""
+        """Compute the row on its share of the CPU cores."""
         table = _table_flags()
         table(["table", *self.arguments])
         chosen = devices.choose(table, threads=self.threads, aloud=False)
@@ -52,7 +52,7 @@ class RowTask:
 
 @dataclasses.dataclass(frozen=True)
 class RowHere:
-    """The same in a process that has chosen its devices."""
+    """Does the same in this process, whose devices are chosen already."""
 
     job: Job
     devices: Devices
@@ -64,12 +64,12 @@ class RowHere:
         return self.job.row
 
     def run(self, tell: Callable[[Status], None]) -> None:
-        """Makes the row."""
+        """Compute the row."""
         make_row(self.job, self.devices, tell=tell, executor=self.executor)
 
 
 def table_arguments(values: flags.FlagValues) -> tuple[str, ...]:
-    """The table's flags as arguments, from those of a binary that defines them."""
+    """Return the table's flags as arguments, from those of a binary that defines them."""
     given = (values[name] for name in _table_flags() if name in values)
     texts = [flag.serialize() for flag in given if flag.value is not None]
     return tuple(line for text in texts for line in text.splitlines())
@@ -89,7 +89,7 @@ def make_row(
     tell: Callable[[Status], None],
     executor: Executor = in_this_process,
 ) -> None:
-    """Trains the row's model unless it is there, and runs the attacks that are not."""
+    """Train the row's model and run its attacks, where they are not on disk."""
     import keras
 
     details: dict[str, Any] = {"scale": job.scale}
@@ -113,5 +113,5 @@ def make_row(
 
 
 def is_imported(run: runs.RunDir) -> bool:
-    """Whether the run came from a published checkpoint rather than from a recipe."""
+    """Return whether the run was imported from a published checkpoint, not trained."""
     return run.finished and "imported" in files.read_json(run.recipe)

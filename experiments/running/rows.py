@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from alp_repro.errors import InputError
 from alp_repro.reporting import tables
-from alp_repro.reporting.results import Wanted
+from alp_repro.reporting.results import ResultQuery
 from alp_repro.reporting.table_names import table_title
 
 from ..flags import settings
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A row of the table with all that is needed to make it."""
+    """A row of a table with everything that is needed to compute it."""
 
     row: str
     scale: str
@@ -32,27 +32,27 @@ class Job:
 
     @property
     def run(self) -> runs.RunDir:
-        """Its run folder."""
+        """The row's run folder."""
         return settings.run_dir(self.values)
 
 
 def table_of(table: flags.FlagValues) -> PaperTable:
-    """The table of --table.
+    """Return the paper's table of --table.
 
     Raises:
-      InputError: it has other models than those of the data set.
+      InputError: it is of another data set than --dataset.
     """
     paper = tables.load_paper_table(table.table)
     if paper.dataset != table.dataset:
         raise InputError(
-            f"--table={paper.number} --dataset={table.dataset}: {table_title(paper.number)} has "
-            f"models of {paper.dataset}; give --table={paper.number} alone"
+            f"--table={paper.number} --dataset={table.dataset}: {table_title(paper.number)} is of "
+            f"{paper.dataset}; leave --dataset out"
         )
     return paper
 
 
 def make_job(table: flags.FlagValues, row: str) -> Job:
-    """Reads a row's flagfile and the scale's, and bounds the grid's restarts."""
+    """Read a row's flagfile and the scale's, and limit the grid's restarts."""
     values = settings.row_flags(
         dataset=table.dataset,
         row=row,
@@ -69,7 +69,7 @@ def make_job(table: flags.FlagValues, row: str) -> Job:
     )
     if values.fine_tuned:
         values.init_from = table.init_from
-    settings.recipe(values)  # contradictions are told before any work begins
+    settings.recipe(values)  # reports contradictions before any work starts
     paper, images = table_of(table), image_count(values)
     columns = [
         paper.column(settings.capped(attack, values), attack.restarts, images=images)
@@ -81,10 +81,10 @@ def make_job(table: flags.FlagValues, row: str) -> Job:
     return Job(row, table.scale, values, columns)
 
 
-def wanted_of(job: Job) -> Wanted:
-    """Which results the row shows: those of its recipe, and of the images as they are now."""
+def result_query(job: Job) -> ResultQuery:
+    """Return which results the row shows: those of its recipe and of today's images."""
     values = job.values
-    return Wanted(
+    return ResultQuery(
         num_images=image_count(values),
         seed=values.seed,
         digest_of=functools.partial(

@@ -1,4 +1,4 @@
-"""--jobs: how many rows of a table at a time, each in a process of its own."""
+"""--jobs: the number of rows of a table to compute in parallel, each in its own process."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from alp_repro.errors import InputError
 
 from .devices import cores, uses_gpu
 
-# What is defined here counts as the binary's own, so that --help lists it.
+# Flags that are defined here count as the binary's own, so that --help lists them.
 flags.disclaim_key_flags()
 
 
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
-    """Defines --jobs."""
+    """Define --jobs."""
     flags.DEFINE_string(
         "jobs",
         "auto",
-        "Rows at a time, each in a process of its own with its share of the cores; auto: as many "
-        "as there are cores, one with a GPU.",
+        "Number of rows to compute in parallel, each in its own process with its share of the CPU "
+        "cores; auto: one for each core, or a single one with a GPU.",
         flag_values=values,
     )
 
 
 @dataclasses.dataclass(frozen=True)
-class Share:
-    """Rows at a time, and CPU cores for each; None: all there are."""
+class RowParallelism:
+    """The number of rows to compute in parallel, and the CPU cores of each (None: all)."""
 
     jobs: int
     threads: int | None
 
 
-def share_of(values: flags.FlagValues, count: int) -> Share:
-    """What --jobs says for so many rows, and each row's share of the cores.
+def row_parallelism(values: flags.FlagValues, count: int) -> RowParallelism:
+    """Return how many of `count` rows run in parallel, and each row's share of the CPU cores.
 
-    auto is a row a core, since a step of a small model cannot keep several busy, and one row at a
-    time on a GPU.
+    auto is one row for each core, since a step of a small model cannot keep several cores busy, or
+    a single row at a time on a GPU.
 
     Raises:
-      InputError: --jobs is neither auto nor a number of 1 to the rows.
+      InputError: --jobs is neither auto nor a number from 1 to `count`.
     """
     alone = uses_gpu(values) or values.strategy != "none"
     if values.jobs == "auto":
@@ -49,10 +49,11 @@ def share_of(values: flags.FlagValues, count: int) -> Share:
         jobs = int(values.jobs)
     else:
         raise InputError(
-            f"--jobs={values.jobs}: auto, or a number of 1 to {count}, the rows to make"
+            f"--jobs={values.jobs}: expected auto, or a number from 1 to {count}, the number of "
+            "rows to compute"
         )
     if jobs > 1 and values.strategy != "none":
         raise InputError(
-            f"--jobs={jobs} --strategy={values.strategy}: one row at a time can use several devices"
+            f"--jobs={jobs} --strategy={values.strategy}: expected --jobs=1 with several devices"
         )
-    return Share(jobs, values.threads or (max(1, cores() // jobs) if jobs > 1 else None))
+    return RowParallelism(jobs, values.threads or (max(1, cores() // jobs) if jobs > 1 else None))

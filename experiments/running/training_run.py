@@ -1,4 +1,4 @@
-"""Trains the row that flag values describe: shared by `train` and `table`."""
+"""Trains the model that flag values describe: shared by `train` and `table`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from alp_repro.errors import InputError
 from alp_repro.evaluation.published import SCALE as PUBLISHED
 from alp_repro.training import TrainingProgress, Watch
 
-from ..console.display import duration, shown
+from ..console.commands import command
+from ..console.display import duration, status_callback
 from ..flags import settings
 from .evaluation_run import evaluation_set
 
@@ -32,12 +33,12 @@ _WATCHED_IMAGES = 200
 
 @functools.lru_cache(maxsize=1)
 def training_set(dataset: str, data_dir: str | None) -> Images:
-    """The training images; read once for all rows of a table."""
+    """Return the training images; read once for all rows of a table."""
     return load.load_split(dataset, "train", data_dir=data_dir)
 
 
 def lacks_start(values: flags.FlagValues, run: runs.RunDir) -> bool:
-    """Whether the row is fine-tuned and nothing tells from what."""
+    """Return whether the row is fine-tuned, but no model to start from is given."""
     return values.fine_tuned and not values.init_from and not run.finished
 
 
@@ -49,12 +50,12 @@ def train_row(
     tell: Callable[[Status], None] | None = None,
     details: dict[str, Any] | None = None,
 ) -> keras.Model:
-    """Trains, resumes or loads the model of --row, as its flags say.
+    """Train, resume or load the model of --row.
 
-    Progress is told, or shown where nobody is to be told.
+    Progress is passed to `tell`, or else displayed.
     """
     task = training_of(values, devices, details=details)
-    with shown(task.name, tell) as tell:
+    with status_callback(task.name, tell) as tell:
         return task.train(
             tell,
             jit_compile=devices.jit_compile,
@@ -70,7 +71,7 @@ def training_of(
     data: Callable[[], Images] | None = None,
     details: dict[str, Any] | None = None,
 ) -> Training:
-    """The training of --row; its data are read from disk unless something else gives them."""
+    """Return the training of --row; by default, its data are read from disk."""
     from alp_repro.tasks.training import Training
 
     run = settings.run_dir(values)
@@ -84,25 +85,25 @@ def training_of(
         init_from=start_of(values, run),
         watch=watch_of(values),
         details={"device": devices.description, **(details or {})},
-        words=told,
+        words=training_progress,
     )
 
 
 def check_revision(revision: str) -> None:
-    """Refuse to train a published model with code that no revision has.
+    """Refuse to train a published model with code that is not committed.
 
     Raises:
-      InputError: the checkout has changes that are not committed.
+      InputError: the checkout has uncommitted changes.
     """
     if revision.endswith("+changes"):
         raise InputError(
-            f"scale {PUBLISHED} trains from committed code only, and this checkout is {revision}: "
-            "commit the changes first"
+            f"scale {PUBLISHED} trains with committed code only, but this checkout is {revision}: "
+            "commit your changes first"
         )
 
 
-def told(progress: TrainingProgress) -> str:
-    """Where a training is, in a few words."""
+def training_progress(progress: TrainingProgress) -> str:
+    """Format the state of a training in a few words."""
     words = f"training, epoch {progress.epoch} of {progress.epochs}, loss {progress.loss:.4f}"
     if progress.images_per_second is None or progress.seconds_left is None:
         return words
@@ -111,7 +112,7 @@ def told(progress: TrainingProgress) -> str:
 
 
 def watch_of(values: flags.FlagValues) -> Watch | None:
-    """What --watch_every and --watch_attack ask for, on the first evaluation images."""
+    """Return what --watch_every and --watch_attack measure on the first evaluation images."""
     if values.watch_every is None:
         return None
     attack = settings.watch_attack(values)
@@ -120,11 +121,11 @@ def watch_of(values: flags.FlagValues) -> Watch | None:
 
 
 def start_of(values: flags.FlagValues, run: runs.RunDir) -> ModelFile | None:
-    """The model of --init_from, if the training is still to begin or to end."""
+    """Return the model of --init_from, unless the training is finished."""
     if lacks_start(values, run):
         raise InputError(
-            f"{values.row} is fine-tuned: --init_from=RUN_FOLDER_OR_KERAS_FILE is needed, or "
-            f"experiments.import_checkpoint with --run_dir={run.path}"
+            f"{values.row} is fine-tuned: expected --init_from=RUN_FOLDER_OR_KERAS_FILE, or a "
+            f"model imported by {command('import_checkpoint')} with --run_dir={run.path}"
         )
     if not values.init_from or run.finished:
         return None

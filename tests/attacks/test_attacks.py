@@ -18,7 +18,7 @@ from alp_repro import attacks
 from alp_repro.attacks import PGD, Attack
 from alp_repro.errors import InputError
 from alp_repro.models import build_model
-from alp_repro.models.copies import copy_weights, crafting_copy, logits_function
+from alp_repro.models.copies import copy_in_dtype, copy_weights, logits_function
 from tests.attack_factory import attack_of
 from tests.small_model import CLASSES, IMAGE_SHAPE, small_model
 
@@ -597,7 +597,7 @@ def test_a_crafting_copy_computes_in_its_dtype_and_follows_the_weights(
     source = small_model()
     if nested:
         source = keras.Sequential([keras.Input(IMAGE_SHAPE), source])
-    copy = crafting_copy(source, "bfloat16")
+    copy = copy_in_dtype(source, "bfloat16")
     copy_weights(source, copy)
     assert {weight.dtype for weight in copy.weights} == {"bfloat16"}
     reference, found = source(images).numpy(), logits_function(copy)(images)
@@ -614,7 +614,7 @@ def test_a_copy_takes_its_own_policy_and_leaves_the_callers(images: np.ndarray) 
     source = small_model()
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        copy = crafting_copy(source, "float32")
+        copy = copy_in_dtype(source, "float32")
         assert keras.config.dtype_policy().name == "mixed_bfloat16"
     finally:
         keras.config.set_dtype_policy("float32")
@@ -627,8 +627,8 @@ def test_a_model_that_cannot_be_copied_is_refused_in_one_line() -> None:
         def call(self, inputs: tf.Tensor) -> tf.Tensor:
             return inputs
 
-    with pytest.raises(InputError, match="cannot be copied in bfloat16") as caught:
-        crafting_copy(Subclassed(), "bfloat16")
+    with pytest.raises(InputError, match="cannot be copied to bfloat16") as caught:
+        copy_in_dtype(Subclassed(), "bfloat16")
     assert "\n" not in str(caught.value)
 
 
@@ -696,7 +696,7 @@ def test_no_ball_at_all_is_an_attack() -> None:
 
 def test_the_papers_pgd_departs_in_nothing() -> None:
     found = attack(eps=0.1, eps_iter=0.01, nb_iter=7, restarts=9)
-    assert found.departures() == {} and found.departures_text() == ""
+    assert found.non_default_settings() == {} and found.non_default_text() == ""
     assert str(attack(eps=0.3, eps_iter=0.01, restarts=2)) == "pgd eps=76.5 eps_iter=2.55 n=4 r=2"
 
 
@@ -712,8 +712,8 @@ def test_the_papers_pgd_departs_in_nothing() -> None:
 )
 def test_every_other_setting_is_told(changes: dict[str, Any], text: str) -> None:
     found = attack(**changes)
-    assert found.departures() == changes
-    assert found.departures_text() == text
+    assert found.non_default_settings() == changes
+    assert found.non_default_text() == text
     assert str(found) == f"pgd eps=76.5 eps_iter=12.75 n=4 r=1 {text}"
 
 

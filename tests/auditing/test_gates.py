@@ -19,7 +19,7 @@ import tensorflow as tf
 import alp_repro
 from alp_repro.attacks import PGD, QUERY_COST, Square, strong_attack
 from alp_repro.auditing import Audit, Stage, looks, stages
-from alp_repro.auditing.folder import own_folder
+from alp_repro.auditing.folder import own_folder, read_stage, write_stage
 from alp_repro.auditing.work import Work
 from alp_repro.errors import InputError
 from alp_repro.evaluation.record_file import load_record
@@ -222,6 +222,24 @@ def test_a_folder_where_nothing_was_attacked_yet_is_free(tmp_path: Path) -> None
         folder=tmp_path,
     )
     assert found.attacks
+
+
+def test_a_kept_stage_is_refused_where_it_is_not_as_it_was_written(tmp_path: Path) -> None:
+    """A wrong digit is no wrong number: it would be judged like the right one."""
+    file = tmp_path / "way.json"
+    result = {"forgotten": 0.25, "standing": 3, "broken": [True, None, "x"]}
+    write_stage(file, result, audit="this")
+    assert read_stage(file, audit="this") == result
+    assert read_stage(file, audit="another") is None
+    text = file.read_text(encoding="utf-8")
+    for right, wrong in (("0.25", "0.35"), ("standing", "standinf"), ('"result"', '"resulu"')):
+        file.write_text(text.replace(right, wrong), encoding="utf-8")
+        with pytest.raises(InputError, match=r"way\.json is damaged"):
+            read_stage(file, audit="this")
+    told = json.loads(text)
+    del told["digest"]  # as files of before
+    file.write_text(json.dumps(told), encoding="utf-8")
+    assert read_stage(file, audit="this") == result
 
 
 def test_two_at_once(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from alp_repro.classifiers import as_classifier, pixel_range, standardized_pixels
 from alp_repro.errors import InputError
-from alp_repro.models.copies import crafting_copy
+from alp_repro.models.copies import copy_in_dtype
 
 SHAPE = (8, 8, 1)
 WEIGHTS = np.random.default_rng(3).normal(size=(64, 3)).astype(np.float32)
@@ -102,7 +102,7 @@ def test_probabilities_become_logits_of_the_same_prediction(name: str, pixels) -
     assert any("taken off" in note for note in found.notes)
     for was, now in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(was, now)
-    assert crafting_copy(found.model, "bfloat16").output_shape == (None, found.classes)
+    assert copy_in_dtype(found.model, "bfloat16").output_shape == (None, found.classes)
 
 
 class Scaled(keras.layers.Layer):

@@ -404,7 +404,7 @@ def test_what_may_not_be_read_or_locked_is_one_line(data_dir: Path):
 
 
 def test_a_home_that_nobody_has_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    with pytest.raises(InputError, match=r"^~nobody_of_this_name/data: nobody has this home"):
+    with pytest.raises(InputError, match=r"^~nobody_of_this_name/data: no user has this home"):
         load_split("mnist", "test", data_dir="~nobody_of_this_name/data")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert store.chosen_data_dir("~/data") == tmp_path / "data"

@@ -304,7 +304,7 @@ def test_a_second_process_is_refused_while_a_first_works(
     started = time.monotonic()
     with (
         filelock.FileLock(lock),
-        pytest.raises(InputError, match="being worked on by another process") as caught,
+        pytest.raises(InputError, match="another process is working on") as caught,
     ):
         evaluated()
     assert "\n" not in str(caught.value)
@@ -477,7 +477,7 @@ def test_sigterm_saves_and_ends_cleanly(processes: Any, tmp_path: Path) -> None:
     for _ in range(2):
         worker, reports = start(processes, evaluation_worker.work_as_a_binary, tmp_path, pause=0.1)
         reports.recv()
-        with pytest.raises(InputError, match="being worked on by another process"):
+        with pytest.raises(InputError, match="another process is working on"):
             evaluation_worker.real_work(str(tmp_path))
         os.kill(worker.pid, signal.SIGTERM)
         worker.join()

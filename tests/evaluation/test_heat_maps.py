@@ -183,7 +183,7 @@ def test_a_damaged_map_is_named(tmp_path: Path):
         ({"eps_iters": []}, "one step size"),
         ({"eps_iters": [0.4]}, "eps_iter 102"),
         ({"nb_iters": [5, 3]}, "iterations 5, 3"),
-        ({"nb_iters": [0, 3]}, "iterations 0: a whole number"),
+        ({"nb_iters": [0, 3]}, "iterations 0: expected a whole number"),
         ({"attack": APGD(eps=_ATTACK.eps)}, "apgd chooses its step sizes"),
     ],
 )

@@ -146,7 +146,7 @@ def test_surfaces_are_kept_beside_the_model(
         ({"radius": 0.1, "resolution": 1}, "resolution 1"),
         ({"radius": 0.0}, "radius 0"),
         ({"radius": float("nan")}, "radius nan"),
-        ({"radius": 0.1, "resolution": 5.5}, "resolution 5.5: a whole number"),
+        ({"radius": 0.1, "resolution": 5.5}, "resolution 5.5: expected a whole number"),
         ({"radius": 0.1, "resolution": 10**9}, "a whole number from 2 to 10000"),
         ({"radius": 0.1, "seed": -1}, "seed -1"),
     ],

@@ -75,18 +75,27 @@ def test_a_record_comes_back_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"first_break": np.full(3, -1, np.int32)}, r"first_break is int32 \[3\]; int32 \[6\]"),
+        (
+            {"first_break": np.full(3, -1, np.int32)},
+            r"first_break is int32 \[3\]; expected int32 \[6\]",
+        ),
         ({"first_break": np.full(N, np.nan)}, r"first_break is float64"),
-        ({"labels": np.arange(N, dtype=np.float32)}, r"labels is float32 \[6\]; int32 \[n\]"),
+        (
+            {"labels": np.arange(N, dtype=np.float32)},
+            r"labels is float32 \[6\]; expected int32 \[n\]",
+        ),
         ({"labels": np.arange(N, dtype=np.int32) - 1}, "labels has a negative entry"),
-        ({"labels": np.zeros((N, 1), np.int32)}, r"int32 \[n\] is right"),
+        ({"labels": np.zeros((N, 1), np.int32)}, r"expected int32 \[n\]"),
         ({"clean_predictions": np.zeros(N, bool)}, "clean_predictions is bool"),
-        ({"indices": np.zeros(N, np.int32)}, r"indices is int32 \[6\]; int64 \[6\]"),
+        ({"indices": np.zeros(N, np.int32)}, r"indices is int32 \[6\]; expected int64 \[6\]"),
         ({"next_restart": np.zeros(N, np.int32)}, "restarts that were not run"),
         ({"next_restart": np.full(N, -4, np.int32)}, "next_restart has a negative"),
         ({"first_break": changed("first_break", 0, -2)}, "first_break"),
         ({"first_break": changed("first_break", 0, 1)}, "not the first restart"),
-        ({"losses": np.ones((N, 2), np.float32)}, r"broken is bool \[6, 3\]; bool \[6, 2\]"),
+        (
+            {"losses": np.ones((N, 2), np.float32)},
+            r"broken is bool \[6, 3\]; expected bool \[6, 2\]",
+        ),
         ({"losses": np.ones((N, 3))}, "losses is float64"),
         ({"losses": changed("losses", (2, 1), np.nan)}, "losses is not finite"),
         ({"losses": changed("losses", (2, 1), np.inf)}, "losses is not finite"),
@@ -98,7 +107,7 @@ def test_a_record_comes_back_whole(tmp_path: Path) -> None:
         ({"settings": {"num_images": N + 1}}, "another num_images"),
         ({"settings": {"losses": False}}, "another losses"),
         ({"settings": {"seed": "0"}}, "the settings: seed: input should be a valid integer"),
-        ({"settings": {"attack": {"eps": 0.1}}}, "no attack result .*eps_iter: missing"),
+        ({"settings": {"attack": {"eps": 0.1}}}, "not a valid attack result .*eps_iter: missing"),
         ({"settings": {"attack": {"eps": 7, "eps_iter": 1, "nb_iter": 1}}}, r"attack eps 1785"),
         ({"settings": []}, "the note settings: input should be an object"),
         ({"sessions": {}}, "the note sessions"),
@@ -126,7 +135,9 @@ def test_foreign_zip_files_are_one_line(tmp_path: Path) -> None:
 
     def refused(content: bytes) -> None:
         path.write_bytes(content)
-        with pytest.raises(InputError, match=r"a\.npz is truncated or no attack result") as caught:
+        with pytest.raises(
+            InputError, match=r"a\.npz is truncated or not a valid attack result"
+        ) as caught:
             load_record(path)
         assert "\n" not in str(caught.value)
 

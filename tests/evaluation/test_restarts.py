@@ -656,7 +656,9 @@ def test_a_damaged_file_is_refused_in_one_line_wherever_it_is_cut(
     whole = path.read_bytes()
     for size in [0, 1, 10, *range(50, len(whole) - 1, len(whole) // 40)]:
         path.write_bytes(whole[:size])
-        with pytest.raises(InputError, match=r"record\.npz is truncated or no attack") as caught:
+        with pytest.raises(
+            InputError, match=r"record\.npz is truncated or not a valid attack"
+        ) as caught:
             load_record(path)
         assert "\n" not in str(caught.value)
         assert path.read_bytes() == whole[:size]
@@ -695,7 +697,7 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
     ]
     for write in contents:
         write()
-        with pytest.raises(InputError, match="truncated or no attack result"):
+        with pytest.raises(InputError, match="truncated or not a valid attack result"):
             load_record(path)
     with pytest.raises(InputError):
         load_record(tmp_path)

@@ -23,7 +23,7 @@ PLANE = landscape.Plane(radius=38.25 / 255, resolution=5)
     ("changes", "told"),
     [
         ({"eps_iters": np.array([np.nan, 0.1])}, "step sizes that are no sizes"),
-        ({"eps_iters": np.array([0.1])}, r"eps_iters is float64 \[1\]; float64 \[2\]"),
+        ({"eps_iters": np.array([0.1])}, r"eps_iters is float64 \[1\]; expected float64 \[2\]"),
         ({"nb_iters": np.array([4, 2])}, "do not ascend"),
         ({"columns": 7}, "7 of 2 step sizes"),
         ({"columns": 0}, "0 of 2 step sizes"),
@@ -49,8 +49,8 @@ def test_parts_of_a_map_that_do_not_fit_are_one_line(
     ("changes", "told"),
     [
         ({"losses": np.full((2, 5, 5), np.nan, np.float32)}, "not finite"),
-        ({"losses": np.zeros((2, 5, 4), np.float32)}, r"float32 \[n, 5, 5\] is right"),
-        ({"labels": np.zeros(3, np.int32)}, r"labels is int32 \[3\]; int32 \[2\]"),
+        ({"losses": np.zeros((2, 5, 4), np.float32)}, r"expected float32 \[n, 5, 5\]"),
+        ({"labels": np.zeros(3, np.int32)}, r"labels is int32 \[3\]; expected int32 \[2\]"),
         ({"indices": np.array([7, 8])}, "other indices"),
         ({"settings": 3}, "the note settings: input should be an object"),
     ],
@@ -79,7 +79,7 @@ def test_surfaces_are_locked_while_they_are_computed(
     original = landscape.loss_surfaces
 
     def meanwhile(*args: Any, **options: Any) -> landscape.Surfaces:
-        with pytest.raises(InputError, match="being worked on by another process") as caught:
+        with pytest.raises(InputError, match="another process is working on") as caught:
             landscape.surfaces_of_run(*asked, plane=plane)
         refused.append(str(caught.value))
         return original(*args, **options)

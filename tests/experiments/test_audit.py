@@ -145,7 +145,7 @@ def test_help_tells_the_exit_codes() -> None:
         (2, "bad input"),
         (3, "could not be judged"),
     ):
-        assert f"{code} {meaning}" in told
+        assert f"{code}: {meaning}" in told
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,7 +204,7 @@ def test_the_adversarial_images_are_verified_against_the_data(folder: Path) -> N
         [*command, file, f"--data={folder}/d.npz"], capture_output=True, text=True, check=False
     )
     assert (right.returncode, right.stderr) == (0, "")
-    assert "right: 16 images within eps 200 of 255" in right.stdout
+    assert "valid: 16 images within eps 200 of 255" in right.stdout
     with np.load(file) as arrays:
         changed = {name: arrays[name] for name in arrays.files}
     changed["eps"] = np.float64(1 / 255)
@@ -213,7 +213,7 @@ def test_the_adversarial_images_are_verified_against_the_data(folder: Path) -> N
         [*command, str(folder / "wrong.npz")], capture_output=True, text=True, check=False
     )
     assert wrong.returncode == verify_adversarial.EXIT_BAD
-    assert "leave the ball" in wrong.stdout
+    assert "outside the ball" in wrong.stdout
     none = subprocess.run([*command, "none.npz"], capture_output=True, text=True, check=False)
     assert none.returncode == verify_adversarial.EXIT_BAD_INPUT
     assert none.stderr.count("\n") == 1
@@ -272,9 +272,9 @@ def test_pixel_flags() -> None:
     ("arguments", "what"),
     [
         (["--pixel_range=0"], "LOW,HIGH"),
-        (["--pixel_range=a,b"], "numbers are needed"),
+        (["--pixel_range=a,b"], "--pixel_range=a,b: expected numbers"),
         (["--pixel_range=255,0"], "low < high"),
-        (["--pixel_range=0,1", "--pixel_mean=0", "--pixel_deviation=1"], "not all of them"),
+        (["--pixel_range=0,1", "--pixel_mean=0", "--pixel_deviation=1"], "not both"),
         (["--pixel_mean=0.5"], "as many of one as of the other"),
         (["--pixel_mean=0.5", "--pixel_deviation=0"], "above 0"),
     ],
@@ -302,4 +302,4 @@ def test_alp_evaluate_takes_any_classifier_too(folder: Path, ended: command_runn
     assert len(list((folder / "results").glob("*.npz"))) == 1
     code, output = ended["without eps"]
     assert code == 2
-    assert "every attack needs its eps" in output
+    assert "--model requires eps" in output

@@ -22,18 +22,18 @@ BAD = {
         "a step in (0, eps]",
     ),
     "no such model": (["evaluate", "--row=x", "--grid=table1"], 2, "train the model first"),
-    "foreign weights": (["evaluate", "--row=foreign", "--grid=table1"], 2, "no .keras file"),
+    "foreign weights": (["evaluate", "--row=foreign", "--grid=table1"], 2, "model.keras"),
     "no GPU": (
         ["train", "--device=gpu", "--dataset=mnist", "--row=y", "--epochs=1"],
         2,
-        "no GPU here",
+        "no GPU",
     ),
     "TF_CONFIG": (
         ["train", "--strategy=multi_worker", "--dataset=mnist", "--row=z", "--epochs=1"],
         2,
         "TF_CONFIG",
     ),
-    "no runs": (["report", "--scale=smoke"], 2, "is not there"),
+    "no runs": (["report", "--scale=smoke"], 2, "smoke does not exist"),
 }
 
 

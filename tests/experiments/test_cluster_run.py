@@ -26,7 +26,7 @@ def test_without_ray_it_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delattr(tasks, name, raising=False)
     monkeypatch.setitem(sys.modules, "ray", None)  # importing it fails
     with (
-        pytest.raises(InputError, match=r"Ray cannot be imported .*: pip install '\.\[cluster\]'$"),
+        pytest.raises(InputError, match=r"Ray .*: .*pip install '\.\[cluster\]'$"),
         cluster_run.computing(flags_of("--ray=local")),
     ):
         pass
@@ -35,7 +35,7 @@ def test_without_ray_it_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("flag", ["--jobs=2", "--threads=1", "--strategy=mirrored", "--device=cpu"])
 def test_ray_alone_places_the_work(flag: str) -> None:
     with (
-        pytest.raises(InputError, match=f"--ray=local {flag}: Ray alone places the work"),
+        pytest.raises(InputError, match=f"--ray=local {flag}: .*--cpus_per_task"),
         cluster_run.computing(flags_of("--ray=local", flag)),
     ):
         pass

@@ -7,7 +7,7 @@ import pytest
 from alp_repro.tasks import Status
 from experiments.console import display
 from experiments.console.display import Display, duration
-from experiments.running.estimates import Clock
+from experiments.running.estimates import TimeLeft
 
 
 def test_without_a_terminal_a_line_a_minute_tells_of_all_tasks(
@@ -45,7 +45,7 @@ def test_durations_are_in_the_unit_that_fits() -> None:
 
 
 def test_what_is_left_is_corrected_by_the_rows_that_are_done() -> None:
-    clock = Clock({"a": 100.0, "b": 200.0, "c": 50.0}, at_a_time=1)
+    clock = TimeLeft({"a": 100.0, "b": 200.0, "c": 50.0}, at_a_time=1)
     assert clock.seconds_left(0) == 350
     assert clock.seconds_left(30) == 320
     clock.ended("a", 50.0)  # half of what was foretold
@@ -53,13 +53,13 @@ def test_what_is_left_is_corrected_by_the_rows_that_are_done() -> None:
 
 
 def test_rows_beside_each_other_halve_what_is_left() -> None:
-    clock = Clock({"a": 100.0, "b": 150.0, "c": 150.0}, at_a_time=2)
+    clock = TimeLeft({"a": 100.0, "b": 150.0, "c": 150.0}, at_a_time=2)
     assert clock.seconds_left(0) == 200
-    assert Clock({}, at_a_time=2).seconds_left(0) is None
+    assert TimeLeft({}, at_a_time=2).seconds_left(0) is None
 
 
 def test_a_row_alone_is_not_halved() -> None:
-    clock = Clock({"a": 100.0, "b": 300.0}, at_a_time=2)
+    clock = TimeLeft({"a": 100.0, "b": 300.0}, at_a_time=2)
     assert clock.seconds_left(0) == 300
     clock.ended("a", 50.0)
     assert clock.seconds_left(60) == 90
@@ -69,7 +69,7 @@ def test_what_is_left_is_no_less_than_a_row_at_work_says(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(display, "LINE_SECONDS", -1.0)
-    clock = Clock({"a": 60.0, "b": 60.0}, at_a_time=2)
+    clock = TimeLeft({"a": 60.0, "b": 60.0}, at_a_time=2)
     with Display(clock.left) as shown:
         shown.tell("a", Status("trains", 240.0))
         shown.tell("b", Status("attacks", 30.0))

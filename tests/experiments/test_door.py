@@ -39,13 +39,13 @@ def handlers_are_put_back(monkeypatch: pytest.MonkeyPatch):
     ("error", "code", "words"),
     [
         (InputError("no such\nrow"), 2, "error: no such row"),
-        (ZeroDivisionError("by zero"), 70, "error: ZeroDivisionError: by zero (unexpected;"),
-        (MemoryError(), 70, "error: MemoryError (unexpected;"),
+        (ZeroDivisionError("by zero"), 70, "error: ZeroDivisionError: by zero (unexpected error;"),
+        (MemoryError(), 70, "error: MemoryError (unexpected error;"),
         (OSError(28, "No space left on device", "/x/y"), 2, "/x/y: No space left on device: free"),
-        (PermissionError(13, "Permission denied", "/x"), 2, "error: /x: Permission denied: name"),
-        (OSError(5, "Input/output error"), 70, "Input/output error (unexpected;"),
+        (PermissionError(13, "Permission denied", "/x"), 2, "error: /x: Permission denied: choose"),
+        (OSError(5, "Input/output error"), 70, "Input/output error (unexpected error;"),
         (tf.errors.ResourceExhaustedError(None, None, "OOM\nwhen"), 70, "ExhaustedError: OOM when"),
-        (KeyboardInterrupt(), 130, "interrupted: what was done is saved"),
+        (KeyboardInterrupt(), 130, "interrupted: progress is saved"),
     ],
 )
 def test_an_error_is_one_line(

@@ -36,7 +36,7 @@ def test_a_row_of_another_data_set_is_not_labelled_as_the_tables(tmp_path: Path)
         f"--runs_dir={tmp_path}",
     )
     assert done.returncode == 2
-    assert "--table=2 --dataset=mnist: Table 2 has models of cifar10" in done.stderr
+    assert "--table=2 --dataset=mnist: Table 2 is of cifar10" in done.stderr
     assert not list(tmp_path.iterdir())
 
 

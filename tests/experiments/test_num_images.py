@@ -15,7 +15,7 @@ from alp_repro.reporting import results
 from experiments.flags import settings
 from experiments.running.devices import Devices
 from experiments.running.evaluation_run import attack_run, image_count
-from experiments.running.rows import Job, wanted_of
+from experiments.running.rows import Job, result_query
 from tests import data_factory
 
 ATTACK = PGD(eps=16 / 255, eps_iter=4 / 255, nb_iter=1)
@@ -45,13 +45,13 @@ def test_all_is_the_whole_split_and_its_results_are_found(job: Job) -> None:
     assert image_count(job.values) == 20
     record = attack_run(job.values, job.run, model, ATTACK, devices, tell=print)
     assert record.indices.tolist() == list(range(20))
-    found = results.find_result(job.run, ATTACK, wanted_of(job))
+    found = results.find_result(job.run, ATTACK, result_query(job))
     assert found.record is not None and found.problem == ""
     # As many images that are drawn with replacement are others.
     job.values.num_images = 20
     again = attack_run(job.values, job.run, model, ATTACK, devices, tell=print)
     assert again.settings["images"] != record.settings["images"]
-    drawn = results.find_result(job.run, ATTACK, wanted_of(job))
+    drawn = results.find_result(job.run, ATTACK, result_query(job))
     assert drawn.record is not None
     assert drawn.record.indices.tolist() == again.indices.tolist()
 
@@ -66,5 +66,5 @@ def test_without_data_the_official_split_is_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("given", ["some", "1.5", ""])
 def test_what_is_neither_a_number_nor_all_is_named(given: str) -> None:
-    with pytest.raises(InputError, match="neither a whole number nor all"):
+    with pytest.raises(InputError, match="a whole number or all"):
         settings.parse([f"--num_images={given}"])

@@ -53,13 +53,13 @@ def make(kind: str, path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("not UTF-8", "no UTF-8 text"),
+        ("not UTF-8", "UTF-8"),
         ("a FIFO", "a regular file"),
         ("a folder", "a regular file"),
         ("too large", "at most 1000000 bytes"),
         ("includes itself", "includes itself"),
         ("grows without end", "more than 10000 flags"),
-        ("absent", "no such file"),
+        ("absent", "does not exist"),
     ],
 )
 def test_what_is_no_flagfile_is_one_line(kind: str, words: str, tmp_path: Path) -> None:

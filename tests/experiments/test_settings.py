@@ -38,8 +38,8 @@ def test_what_a_spec_leaves_out_is_the_data_sets() -> None:
     ("spec", "complaint"),
     [
         ("fgsm", "unknown method 'fgsm'"),
-        ("pgd,eps", "'eps' is no KEY=VALUE"),
-        ("pgd,steps=3", "unknown 'steps'"),
+        ("pgd,eps", "KEY=VALUE, got 'eps'"),
+        ("pgd,steps=3", "unknown key 'steps'"),
         ("pgd,eps=big", "eps='big'"),
         ("pgd,eps=10,eps_iter=20", "a step in"),
         ("pgd,nb_iter=0", "nb_iter 0"),
@@ -48,7 +48,7 @@ def test_what_a_spec_leaves_out_is_the_data_sets() -> None:
         ("pgd,eps=1e-300", "eps=1e-300: too small for float32"),
         ("pgd,loss=hinge", "loss='hinge'"),
         ("pgd,random_start=maybe", "random_start='maybe'"),
-        ("pgd,eps=10,nb_iter=4,eps=20", "eps is there twice"),
+        ("pgd,eps=10,nb_iter=4,eps=20", "eps is given twice"),
         ("pgd,nb_iter=3e9", "nb_iter='3e9'"),
         ("pgd,restarts=1e30", "restarts='1e30'"),
     ],
@@ -62,16 +62,16 @@ def test_a_bad_spec_is_named(spec: str, complaint: str) -> None:
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [
-        (["--regularizer=clp"], "go together"),
-        (["--regularizer_weight=0.5"], "go together"),
-        (["--adversarial_fraction=0.5"], "--train_eps is needed"),
-        (["--regularizer=alp", "--regularizer_weight=1"], "--train_eps is needed"),
-        (["--regularizer=clq"], "'clq' is none of none, clp, lsq, alp"),
-        (["--regularizer=clp:0.5,lsq"], "lsq needs a weight, as in lsq:0.5"),
-        (["--regularizer=clp:0.5,clp:1"], "clp is there twice"),
-        (["--regularizer=clp:0.5", "--regularizer_weight=1"], "weights of their own"),
+        (["--regularizer=clp"], "--regularizer=clp --regularizer_weight=0"),
+        (["--regularizer_weight=0.5"], "--regularizer=none --regularizer_weight=0.5"),
+        (["--adversarial_fraction=0.5"], "--train_eps is required"),
+        (["--regularizer=alp", "--regularizer_weight=1"], "--train_eps is required"),
+        (["--regularizer=clq"], "'clq'; expected one of none, clp, lsq, alp"),
+        (["--regularizer=clp:0.5,lsq"], "a weight, as in lsq:0.5"),
+        (["--regularizer=clp:0.5,clp:1"], "clp is given twice"),
+        (["--regularizer=clp:0.5", "--regularizer_weight=1"], "leave --regularizer_weight out"),
         (["--regularizer=clp:-0.5"], "clp -0.5"),
-        (["--regularizer=alp:0.5,lsq:0.1"], "--train_eps is needed"),
+        (["--regularizer=alp:0.5,lsq:0.1"], "--train_eps is required"),
         (["--epochs=0"], "epochs 0"),
         (["--batch_size=-5"], "batch_size -5"),
         (["--noise_stddev=-1"], "noise_stddev"),
@@ -111,18 +111,18 @@ def test_several_penalties_have_a_weight_each() -> None:
 
 
 def test_unknown_rows_scales_and_grids_are_named_with_what_there_is() -> None:
-    with pytest.raises(InputError, match=r"unknown row 'cpl' of mnist: one of .*clp"):
+    with pytest.raises(InputError, match=r"unknown row 'cpl' of mnist: .*one of .*clp"):
         settings.row_flags(dataset="mnist", row="cpl", scale=None, flags_dir=FLAGS_DIR)
-    with pytest.raises(InputError, match=r"unknown scale 'fast' of mnist: one of smoke"):
+    with pytest.raises(InputError, match=r"unknown scale 'fast' of mnist: .*one of smoke"):
         settings.row_flags(dataset="mnist", row="clp", scale="fast", flags_dir=FLAGS_DIR)
-    with pytest.raises(InputError, match=r"unknown --grid=table9: one of table1"):
+    with pytest.raises(InputError, match=r"unknown --grid=table9: .*one of table1"):
         settings.attack_grid(settings.parse(["--grid=table9"]))
-    with pytest.raises(InputError, match="no attack named"):
+    with pytest.raises(InputError, match=r"no attack .*--grid=table1 or --attack="):
         settings.attack_grid(settings.parse([]))
 
 
 def test_a_folder_without_flagfiles_is_named(tmp_path: Path) -> None:
-    nowhere = f"there are none in {re.escape(str(tmp_path))}.*--flags_dir"
+    nowhere = f"{re.escape(str(tmp_path))}.*--flags_dir"
     with pytest.raises(InputError, match=nowhere):
         settings.row_flags(dataset="mnist", row="clp", scale=None, flags_dir=tmp_path)
     with pytest.raises(InputError, match=nowhere):
@@ -159,10 +159,10 @@ def test_a_number_out_of_range_is_named(flag: str) -> None:
 
 @pytest.mark.parametrize("row", [None, "a/b", "..", ".x", "a\\b", "a\0b", "λ" * 51, "x" * 300])
 def test_a_run_needs_a_name(row: str | None) -> None:
-    with pytest.raises(InputError, match=r"a name|the name") as caught:
+    with pytest.raises(InputError, match=r"expected .*name") as caught:
         settings.run_dir(settings.parse([f"--row={row}"] if row else []))
     assert len(str(caught.value)) < 200
-    with pytest.raises(InputError, match=r"a name|the name"):
+    with pytest.raises(InputError, match=r"expected .*name"):
         settings.row_flags(dataset="mnist", row=row or "", scale=None, flags_dir=FLAGS_DIR)
 
 

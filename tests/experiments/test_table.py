@@ -113,7 +113,7 @@ def serial(flags_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
 
 def test_the_time_is_told_before_and_after_each_row(serial: tuple[Path, str]) -> None:
     lines = serial[1].splitlines()
-    told = [i for i, line in enumerate(lines) if "together:" in line]
+    told = [i for i, line in enumerate(lines) if "total:" in line]
     first = [i for i, line in enumerate(lines) if line.startswith("| Plain")]
     assert len(told) == 1 and told[0] < first[0]
     assert any(line.startswith("(plain: ") and "1 of 2 rows left" in line for line in lines)
@@ -137,7 +137,7 @@ def test_two_rows_at_a_time_that_are_stopped_and_go_on_make_the_same_table(
         time.sleep(0.05)
     started.send_signal(signal.SIGINT)
     _, errors = started.communicate(timeout=120)
-    assert started.returncode == 130 and "interrupted: what was done is saved" in errors
+    assert started.returncode == 130 and "interrupted: progress is saved" in errors
     assert "Traceback" not in errors
     made(flags_dir, tmp_path, *TWO)
     assert_same_results(tmp_path / "quick", serial[0] / "smoke")

@@ -13,7 +13,7 @@ from alp_repro.attacks import PGD
 from alp_repro.errors import InputError
 from alp_repro.evaluation import evaluate
 from alp_repro.models import MODELS, build_model
-from alp_repro.models.copies import copy_weights, crafting_copy, float32_model, logits_function
+from alp_repro.models.copies import copy_in_dtype, copy_weights, float32_model, logits_function
 from tests.small_model import IMAGE_SHAPE, small_images, small_model
 
 ATTACK = {"eps": 0.05, "eps_iter": 0.02, "nb_iter": 3, "restarts": 2}
@@ -52,13 +52,13 @@ def logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_an_adapted_normalization_is_copied(images: np.ndarray, dtype: Any) -> None:
     model = normalised(images)
-    found, expected = logits(crafting_copy(model, dtype), images), logits(model, images)
+    found, expected = logits(copy_in_dtype(model, dtype), images), logits(model, images)
     assert np.abs(found - expected).mean() < (1e-5 if dtype == "float32" else 0.1)
 
 
 def test_copied_weights_bring_an_adapted_normalization_along(images: np.ndarray) -> None:
     model = normalised(images)
-    copy = crafting_copy(model, "float32")
+    copy = copy_in_dtype(model, "float32")
     model.layers[0].adapt(0.1 * images)
     copy_weights(model, copy)
     np.testing.assert_allclose(logits(copy, images), logits(model, images), atol=1e-4)
@@ -75,7 +75,7 @@ def test_the_judge_of_a_mixed_model_is_its_function(images: np.ndarray) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_the_papers_models_have_copies(name: str, dtype: Any) -> None:
     """Those of bfloat16 are within their tolerance too."""
-    crafting_copy(build_model(name, image_shape=(32, 32, 3), num_classes=10, width=2), dtype)
+    copy_in_dtype(build_model(name, image_shape=(32, 32, 3), num_classes=10, width=2), dtype)
 
 
 def test_a_bfloat16_attack_on_a_normalised_model_is_as_strong(images: np.ndarray) -> None:
@@ -103,7 +103,7 @@ def test_replicas_of_a_normalised_model_are_the_model(
     [
         ("crafting", "craft or train in float32"),
         ("judge", "build it with the dtype policy float32"),
-        ("replica", "work on one device"),
+        ("replica", "use one device"),
     ],
 )
 @pytest.mark.parametrize("kind", ["hidden state", "no clone"])
@@ -124,7 +124,7 @@ def test_a_copy_that_is_not_the_model_is_refused_with_what_helps(
             strategy=strategy,
         )
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
-    assert ("gives other logits" in str(caught.value)) == (kind == "hidden state")
+    assert ("gives different logits" in str(caught.value)) == (kind == "hidden state")
 
 
 class Subclass(keras.Model):
@@ -152,7 +152,7 @@ class WithoutKernel(keras.layers.Layer):
 
 def test_a_dtype_that_the_machine_has_no_kernels_for_is_told_in_one_line() -> None:
     model = keras.Sequential([keras.Input(IMAGE_SHAPE), WithoutKernel(), small_model()])
-    crafting_copy(model, "float32")
-    with pytest.raises(InputError, match=r"cannot compute .* in bfloat16 .*float32 is right") as e:
-        crafting_copy(model, "bfloat16")
+    copy_in_dtype(model, "float32")
+    with pytest.raises(InputError, match=r"cannot compute .* in bfloat16 .*use float32") as e:
+        copy_in_dtype(model, "bfloat16")
     assert "\n" not in str(e.value)

@@ -241,7 +241,7 @@ def test_numbers_that_do_not_bear_on_a_claim_are_not_taken_for_it() -> None:
     for new, row, why in (
         (cell(40, restarts=999), {}, "999 restarts, fewer than 1000"),
         (cell(4, images=99), {}, "99 images, fewer than 100"),
-        (cell(4), {"mark": "its training stood at chance"}, "stood at chance"),
+        (cell(4), {"mark": "training never got above chance"}, "never got above chance"),
         (cell(4), {"clean": cell(89.0)}, "clean accuracy of 89.0%"),
         (Cell(), {}, "no number in column 3"),
     ):
@@ -258,7 +258,9 @@ def test_a_table_that_is_not_there_is_named_with_its_command() -> None:
     judged = [judged_on(CLAIMS["masking"], Made({}, {}))]
     text = claims.to_markdown(judged, {"masking": ["make it so"]}, ["a cost"])
     assert "**not yet tested**" in text and "Table 1 has no CLP yet" in text
-    assert "about 6 hours on two cores" in text and "    make it so" in text and "- a cost" in text
+    assert (
+        "about 6 hours on two CPU cores" in text and "    make it so" in text and "- a cost" in text
+    )
 
 
 def test_a_figures_number_counts_images_and_says_what_it_is() -> None:
@@ -282,7 +284,7 @@ def test_the_difference_that_is_told_is_that_of_the_numbers_told() -> None:
 
 
 def test_a_condition_says_one_thing() -> None:
-    with pytest.raises(ValueError, match="one of above"):
+    with pytest.raises(ValueError, match="one of above, below and near"):
         Condition(left=Number(table=1, row="clp", column=1))
 
 

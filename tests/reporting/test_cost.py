@@ -43,17 +43,17 @@ def test_all_sessions_count(tmp_path: Path) -> None:
     found = cost_of(trained, [record(session(0.5), session(1, machine="b")), record(session(4))])
     assert (found.training_hours, found.attack_hours) == (3, 5.5)
     assert found.machines == ("a machine", "b") and found.noted == 1
-    assert str(found) == "3.00 CPU hours training, 5.50 CPU hours attacks (a machine; b)"
+    assert str(found) == "3.00 CPU hours of training, 5.50 CPU hours of attacks (a machine; b)"
 
 
 def test_epochs_that_were_not_noted_are_taken_to_have_cost_as_much(tmp_path: Path) -> None:
     found = cost_of(run(tmp_path, 500, [session(3, epochs=300)]), [])
     assert found.training_hours == pytest.approx(5) and found.noted == pytest.approx(0.6)
-    assert "5.00 CPU hours training (from 60% of its epochs)" in str(found)
+    assert "5.00 CPU hours of training (from 60% of its epochs)" in str(found)
 
 
 @pytest.mark.parametrize("sessions", [[], [session(1), {"machine": "of before", "seconds": 3.0}]])
 def test_what_was_not_noted_is_not_known(tmp_path: Path, sessions: list[dict[str, Any]]) -> None:
     found = cost_of(run(tmp_path, 5, []), [record(*sessions)])
     assert found.training_hours is None and found.attack_hours is None
-    assert str(found).startswith("? CPU hours training, ? CPU hours attacks")
+    assert str(found).startswith("? CPU hours of training, ? CPU hours of attacks")

@@ -82,10 +82,10 @@ def test_typical_cases_follow_the_stated_rule():
 
 
 def test_losses_that_were_not_recorded_are_told():
-    with pytest.raises(InputError, match="no recorded losses"):
+    with pytest.raises(InputError, match="record_losses"):
         figures.recorded_losses(_record([0, 1], reached=2), 2)
     record = _record([0, -1], reached=2, losses=True)
-    with pytest.raises(InputError, match="losses of 1 restarts, 2 are needed"):
+    with pytest.raises(InputError, match=r"losses of 1 restarts, .* 2"):
         figures.recorded_losses(record, 2)
 
 
@@ -286,7 +286,7 @@ def test_a_training_log_that_is_none_is_told(tmp_path: Path, text: str):
     path.write_text(text)
     with pytest.raises(InputError, match=r"training\.csv"):
         read_log(path)
-    with pytest.raises(InputError, match="not there: train"):
+    with pytest.raises(InputError, match=r"other\.csv .*: train"):
         read_log(tmp_path / "other.csv")
 
 
@@ -298,7 +298,7 @@ def test_positions_are_parsed_and_bounded():
             figures.parse_positions(text)
     data = Images(np.arange(5), np.arange(5) * 10, np.arange(5), "made")
     assert figures.pick_images(data, [4, 0]).labels.tolist() == [40, 0]
-    with pytest.raises(InputError, match="image 5: the test set has 5 images, 0 to 4"):
+    with pytest.raises(InputError, match=r"image 5: .*from 0 to 4"):
         figures.pick_images(data, [1, 5])
 
 

@@ -167,10 +167,10 @@ def test_what_is_of_a_model_that_was_replaced_is_not_shown(folder: Path):
     assert found.figures == () and table.compared == 0
     missing = {part.what: part.command for part in found.missing}
     (figure7,) = (what for what in missing if what.startswith("Figure 7"))
-    assert "drawn from another model of CLP than is there now" in figure7
+    assert "drawn from an outdated model of CLP" in figure7
     assert missing[figure7].endswith("--name=figure7")
     text = " ".join(_Page(report.render(found)).text.split())
-    assert "Not shown of CLP (λ = 0.5): the table is of another model than is there now" in text
+    assert "Not shown for CLP (λ = 0.5): its model has changed since the table was made" in text
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_a_figure_without_its_picture_is_told(folder: Path):
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path):
-    with pytest.raises(InputError, match="nothing is not there"):
+    with pytest.raises(InputError, match="nothing does not exist"):
         report.collect(tmp_path / "nothing")
 
 
@@ -224,5 +224,5 @@ def test_the_binary_writes_the_page_with_the_deviations(folder: Path):
     assert not re.search(
         r"\b(at50|nb_iter|eps_iter|train_dtype)\b", text.split("What is missing")[0]
     )
-    assert "MNIST, evaluation: 200 images (paper 1000), at most 3 restarts of an attack" in text
+    assert "MNIST, evaluation: 200 images (paper 1000), at most 3 restarts of each attack" in text
     assert json.loads((folder / "mnist/clp/recipe.json").read_text())["date"][:10] in text

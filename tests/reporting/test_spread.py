@@ -6,7 +6,9 @@ import dataclasses
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from absl import flags
@@ -89,7 +91,7 @@ def test_where_all_collapsed_there_is_no_number(tables: dict[int, StoredTable]) 
 def test_tables_of_other_columns_are_not_averaged(tables: dict[int, StoredTable]) -> None:
     other = dataclasses.replace(tables[1].columns[0], title="another")
     tables[1] = dataclasses.replace(tables[1], columns=(other,))
-    with pytest.raises(InputError, match="seeds 0 and 1 have other columns"):
+    with pytest.raises(InputError, match="seeds 0 and 1 have different columns"):
         spread.spread_rows(tables)
 
 
@@ -108,7 +110,7 @@ def test_the_summary_is_written_and_shown_beside_the_tables(folder: Path) -> Non
     text = (folder / "seed0/tables/table1.json").read_text()
     (published / "table1.json").write_text(text)
     page = report.render(report.collect(published.parent))
-    assert "Between trainings" in page and "3 of 30 epochs, 1 at chance" in page
+    assert "Variation between trainings" in page and "3 of 30 epochs, 1 at chance" in page
 
 
 def test_without_a_seed_the_command_says_what_makes_one(tmp_path: Path) -> None:
@@ -140,5 +142,40 @@ def test_a_damaged_summary_is_told_in_a_line(folder: Path) -> None:
     file = spread.spread_file(folder, 1)
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps({"table": 1}))
-    with pytest.raises(InputError, match="remove it to have it made again"):
+    with pytest.raises(InputError, match="remove it to make it again"):
         spread.spread_beside(folder.parent, 1)
+
+
+def put(**numbers: float | None) -> Callable[[dict[str, Any]], None]:
+    """Change numbers of the second row's first adversarial column."""
+    return lambda told: told["rows"][1]["cells"][1].update(numbers)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "what"),
+    [
+        (put(mean=20.0), "row lsq, .*: 20 is no mean of 3 numbers from 30 to 37.2"),
+        (put(mean=36.0), "36 is no mean of 3 numbers"),
+        (put(low=50.0), "is no mean of 3 numbers from 50 to 37.2"),
+        (put(high=500.0), "high is 500: a percentage"),
+        (put(mean=-5.0), "mean is -5"),
+        (put(low=None), "of no training or of all"),
+        (lambda told: told["rows"][1]["seeds"].append(2), "each once"),
+        (lambda told: told["rows"][1]["collapsed"].append(9), "of those that were trained"),
+        (lambda told: told["rows"][1]["cells"].pop(), "has 3 cells for 4 columns"),
+        (lambda told: told["rows"].append(told["rows"][0]), "row clp is there 2 times"),
+        (lambda told: told.update(table=2), "it says that it is of Table 2"),
+    ],
+)
+def test_numbers_that_no_trainings_have_are_refused_in_a_line(
+    spoil: Callable[[dict[str, Any]], None], what: str, tmp_path: Path
+) -> None:
+    told = files.read_json(spread.spread_file(ROOT / "results" / "seeds", 1))
+    file = spread.spread_file(tmp_path, 1)
+    files.write_json(file, told)
+    assert spread.read_spread(file).rows
+    spoil(told)
+    files.write_json(file, told)
+    with pytest.raises(InputError, match=f"is damaged .*{what}") as caught:
+        spread.read_spread(file)
+    assert "\n" not in str(caught.value)

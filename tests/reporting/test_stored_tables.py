@@ -49,19 +49,19 @@ def of_another_number(table: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (put(1, ours=73.8), "does not lie in its interval"),
-        (put(1, ours=-5.0), "ours is -5: a percentage from 0 to 100 is needed"),
+        (put(1, ours=73.8), "is outside its interval"),
+        (put(1, ours=-5.0), "ours is -5: expected a percentage from 0 to 100"),
         (put(1, ours=500.0), "ours is 500"),
-        (put(1, low=60.0, high=50.0), "does not lie in its interval"),
+        (put(1, low=60.0, high=50.0), "is outside its interval"),
         (put(1, low=53.0, high=54.0), "is not the interval of 53.8% of 1000 images"),
-        (put(1, ours=53.84), "no whole number"),
-        (put(1, low=None), "belong together"),
+        (put(1, ours=53.84), "not a whole number"),
+        (put(1, low=None), "all or none of ours, low and high"),
         (put(1, images=0), "images is 0"),
         (put(1, by_paper=624.0), "by_paper is 624"),
-        (twice, "row plain is there 2 times"),
-        (without_columns, "it has no columns"),
-        (without_a_column, "has 4 cells for 3 columns"),
-        (of_another_number, "it says that it is Table 2"),
+        (twice, "row plain is given 2 times"),
+        (without_columns, "no columns"),
+        (without_a_column, "has 4 cells, expected 3"),
+        (of_another_number, "is of Table 2"),
     ],
 )
 def test_numbers_that_no_table_has_are_refused_in_a_line(
@@ -128,7 +128,7 @@ def test_numbers_that_no_result_says_are_refused(
     for row in table["rows"]:
         row["model"] = row["model"] if noted else None  # as tables of before models were noted
     files.write_json(file, table)
-    with pytest.raises(InputError, match=r"of which results must be there: |as the paper's"):
+    with pytest.raises(InputError, match=r"expected results with this number|as the paper's"):
         check_supported(read_table(file), tmp_path)
 
 

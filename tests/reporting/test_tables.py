@@ -17,7 +17,7 @@ from alp_repro.attacks import PGD, Attack
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, attack_name, save_record
 from alp_repro.reporting import stored_tables, table_files, tables
-from alp_repro.reporting.results import Wanted
+from alp_repro.reporting.results import ResultQuery
 from alp_repro.reporting.tables import Cell, Column, TableRow
 from alp_repro.runs import RunDir
 from alp_repro.training import Recipe
@@ -57,7 +57,7 @@ def row_of(run: RunDir, columns: list[Column], *, table: int = 1, **wanted: Any)
         "clp",
         run,
         columns,
-        wanted=Wanted(**{"num_images": 4, "digest_of": lambda _: DIGEST, **wanted}),
+        wanted=ResultQuery(**{"num_images": 4, "digest_of": lambda _: DIGEST, **wanted}),
     )
 
 
@@ -129,7 +129,7 @@ def test_numbers_of_a_model_that_was_replaced_are_not_shown(run: RunDir) -> None
     runs.save_model(run.model, other)
     row = row_of(run, COLUMNS)
     assert [row.clean.ours, *(cell.ours for cell in row.cells)] == [None, None, None]
-    assert "not the model that recipe.json tells of" in row.problems[0]
+    assert "not the model of recipe.json" in row.problems[0]
     # Trained anew, with the old results still there:
     files.write_json(run.recipe, {"weights": runs.weights_hash(other), "recipe": RECIPE.to_json()})
     row = row_of(run, COLUMNS)
@@ -143,7 +143,8 @@ def test_numbers_of_other_images_of_the_same_count_are_not_shown(run: RunDir) ->
     put_record(run, WEAK, [0, -1, -1, -1], done=1)
     row = row_of(run, COLUMNS, digest_of=lambda _: "e" * 16)
     assert row.cells[0].ours is None and row.clean.ours is None
-    assert row.problems == ("its result is of other images than the data set has now",)
+    (problem,) = row.problems
+    assert "of other images" in problem
     # Where the data set is not at hand, nothing can be compared.
     assert row_of(run, COLUMNS, digest_of=lambda _: None).cells[0].ours == 75.0
 
@@ -161,7 +162,7 @@ def test_a_model_at_chance_is_marked(run: RunDir) -> None:
     put_record(run, WEAK, [0, -1, -1, -1], done=1)
     files.write_json(run.recipe, {**files.read_json(run.recipe), "at_chance": True})
     line = table_files.markdown_line(row_of(run, COLUMNS), COLUMNS)
-    assert line.startswith("| CLP (λ = 0.5) + N(0, 0.5) (its training stood at chance) | 75.0%")
+    assert line.startswith("| CLP (λ = 0.5) + N(0, 0.5) (training never got above chance) | 75.0%")
 
 
 def test_a_cell_says_its_images_and_restarts_where_they_are_not_the_columns(run: RunDir) -> None:
@@ -255,7 +256,7 @@ def test_markdown_csv_and_json_agree(run: RunDir, tmp_path: Path) -> None:
 
 
 def test_an_unknown_table_is_named() -> None:
-    with pytest.raises(InputError, match="table 6: one of 1, 2"):
+    with pytest.raises(InputError, match=r"table 6: .*one of 1, 2"):
         tables.load_paper_table(6)
 
 

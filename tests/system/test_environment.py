@@ -41,7 +41,7 @@ def test_a_binary_tells_it_in_one_line() -> None:
     ended = imported(["-m", "experiments.audit", "--model=m", "--data=d"], KERAS_BACKEND="jax")
     assert ended.returncode == 2, ended.stderr
     (line,) = ended.stderr.splitlines()
-    assert "KERAS_BACKEND" in line and "tensorflow is needed" in line
+    assert "KERAS_BACKEND" in line and "expected tensorflow" in line
 
 
 @pytest.mark.parametrize("name", SETTINGS)

@@ -25,7 +25,7 @@ from ray.cluster_utils import Cluster as RayCluster  # noqa: E402
 from alp_repro.tasks import cluster  # noqa: E402
 from alp_repro.tasks import workers as workers_module  # noqa: E402
 from alp_repro.tasks.attack import batches_on_workers, columns_on_workers  # noqa: E402
-from alp_repro.tasks.cluster import Share  # noqa: E402
+from alp_repro.tasks.cluster import TaskResources  # noqa: E402
 from alp_repro.tasks.on_cluster import ClusterTasks  # noqa: E402
 from alp_repro.tasks.workers import Workers  # noqa: E402
 from tests.tasks.small_tasks import Count, Write  # noqa: E402
@@ -51,7 +51,7 @@ def machines() -> Iterator[RayCluster]:
 @pytest.fixture(scope="module")
 def joined(machines: RayCluster) -> Iterator[cluster.Cluster]:
     before = signal.signal(signal.SIGTERM, raise_terminated)
-    with cluster.joined(machines.address, Share()) as found:
+    with cluster.joined(machines.address, TaskResources()) as found:
         yield found
     signal.signal(signal.SIGTERM, before)
 
@@ -214,7 +214,7 @@ def test_tasks_end_as_on_this_machine_and_one_that_dies_goes_on(
     """The rest of what test_processes.py says of the executors here, for that of the cluster."""
     hows = {"a": "well", "b": "refused", "c": "broken"}
     tasks = [Write(tmp_path / name, name, how) for name, how in hows.items()]
-    ours = cluster.Cluster(Share())
+    ours = cluster.Cluster(TaskResources())
     running = ClusterTasks(ours, [*tasks, Count(tmp_path / "count", "count")])
     assert ours.tasks == len(running) == 4
     ended = {}
@@ -271,15 +271,15 @@ def test_a_machine_that_cannot_do_the_work_is_told(
         raise ModuleNotFoundError("No module named 'tensorflow'")
 
     monkeypatch.setattr(cluster, "versions", versions)
-    with pytest.raises(InputError, match=r"cannot do the work .*No module named 'tensorf"):
+    with pytest.raises(InputError, match=r"failed .*No module named 'tensorf"):
         cluster.check_versions()
 
 
 def test_more_than_there_is_is_told(machines: RayCluster, joined: cluster.Cluster) -> None:
     with pytest.raises(InputError, match="has 0 GPUs and 1 CPUs"):
-        cluster.check_room(cluster.Cluster(Share(cpus=1, gpus=2)))
+        cluster.check_room(cluster.Cluster(TaskResources(cpus=1, gpus=2)))
     with pytest.raises(InputError, match="cpus_per_task=5: no machine"):
-        cluster.check_room(cluster.Cluster(Share(cpus=5)))
+        cluster.check_room(cluster.Cluster(TaskResources(cpus=5)))
 
 
 @pytest.mark.parametrize("name", ["alp_repro", "tensorflow", "python"])
@@ -289,7 +289,7 @@ def test_other_versions_are_told(
     ours = cluster.versions()
     monkeypatch.setattr(cluster, "versions", lambda: ours)
     monkeypatch.setattr(cluster, "our_versions", lambda: {**ours, name: "other"})
-    with pytest.raises(InputError, match=rf"machine .* has {name} .*, this one other"):
+    with pytest.raises(InputError, match=rf"machine .* has {name} .*, .*this one has other"):
         cluster.check_versions()
 
 
@@ -304,5 +304,5 @@ def test_other_versions_are_told(
     ],
 )
 def test_an_address_that_does_not_answer_is_told(address: str, complaint: str) -> None:
-    with pytest.raises(InputError, match=complaint), cluster.joined(address, Share()):
+    with pytest.raises(InputError, match=complaint), cluster.joined(address, TaskResources()):
         pass

@@ -79,7 +79,7 @@ def test_each_process_is_its_own_and_two_run_at_a_time(tmp_path: Path) -> None:
 def test_a_process_that_is_killed_is_told(tmp_path: Path) -> None:
     tasks = [Write(tmp_path, "a", "killed"), Write(tmp_path, "b")]
     ended = {e.task.name: e.error for e in processes(tasks, Heard())}
-    assert ended == {"a": "its process ended with SIGKILL (too little memory?)", "b": None}
+    assert ended == {"a": "the process ended with SIGKILL (out of memory?)", "b": None}
 
 
 def test_when_the_iterator_is_closed_the_children_save_and_end(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def refused(recipe: Recipe, run: runs.RunDir) -> str:
 
 def test_a_run_that_another_process_trains_is_refused(stopped: runs.RunDir) -> None:
     with stopped.exclusive():
-        assert "is being worked on by another process" in refused(RECIPE, stopped)
+        assert "another process is working on" in refused(RECIPE, stopped)
     train(RECIPE, stopped, some_images(), verbose=0)
 
 

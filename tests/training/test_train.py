@@ -480,7 +480,7 @@ def test_a_finished_run_holds_everything(undisturbed: runs.RunDir) -> None:
         "training.csv",
     }
     told = files.read_json(undisturbed.recipe)
-    assert told["recipe"] == files.plain(RECIPE.to_json())
+    assert told["recipe"] == files.as_json_data(RECIPE.to_json())
     assert told["weights"] == runs.weights_hash(runs.load_model(undisturbed.model))
     assert told["scale"] == "tiny" and told["data_source"] == "test"
     assert {"date", "revision", "versions"} <= set(told)

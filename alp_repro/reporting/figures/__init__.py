@@ -1,7 +1,7 @@
 """Figures 1–7, heat maps, restart and training curves, drawn from numbers.
 
-Every function takes results and gives a matplotlib `Figure`; `save_figure` writes it with its
-caption. What they share is in `figures.mplstyle`. Perturbation sizes are drawn on the 0–255 scale.
+Each function takes results and returns a matplotlib `Figure`; `save_figure` writes it with its
+caption. Their common style is in `figures.mplstyle`. Perturbation sizes are on the 0–255 scale.
 """
 
 from typing import TYPE_CHECKING

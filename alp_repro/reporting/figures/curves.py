@@ -22,14 +22,14 @@ _CLOSE = 0.05  # accuracies: closer curves overlap on an axis from 0 to 1
 
 @figure_style()
 def restart_curves(records: Mapping[str, AttackRecord], *, restarts: int) -> Figure:
-    """Draw adversarial accuracy against restarts with its 95% Wilson band, one line a model.
+    """Draw adversarial accuracy against restarts with its 95% Wilson band, a line for each model.
 
-    Three lines or more that lie within a few points of each other are drawn once more, larger, in
-    an inset.
+    Three or more lines that end within a few points of each other are drawn again, larger, in an
+    inset.
 
     Args:
       records: label -> result of the attack.
-      restarts: how far the lines go; one whose record reaches less ends there.
+      restarts: the number of restarts to draw; a line ends earlier if its record has fewer.
     """
     figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
     axes = figure.subplots()
@@ -110,7 +110,7 @@ def _inset(
 
 
 def _reach(record: AttackRecord, restarts: int) -> int:
-    """How many restarts a record is complete to, `restarts` at the most."""
+    """Return the number of restarts that a record is complete to, at most `restarts`."""
     if record.complete_to(restarts):
         return restarts
     counted = record.standing if record.losses is None else np.ones_like(record.standing)
@@ -126,7 +126,7 @@ _ACCURACIES = {
 
 
 def term_labels() -> dict[str, str]:
-    """Names in legends of the terms of the training loss, by their columns in training.csv."""
+    """Return legends of the terms of the training loss, by their columns in training.csv."""
     return {
         "clean_ce": "CE clean",
         "adversarial_ce": "CE adversarial",
@@ -137,12 +137,12 @@ def term_labels() -> dict[str, str]:
 
 @figure_style()
 def training_curves(logs: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
-    """Accuracies (above) and weighted loss terms (below) by epoch, one column a model.
+    """Draw accuracies (above) and weighted loss terms (below) by epoch, a column for each model.
 
-    Test accuracies are drawn where a log has them; epochs without a look at them have no point.
+    Test accuracies are drawn if a log has them, with points at the epochs of measurements.
 
     Args:
-      logs: title -> what `training.log.read_log` gives.
+      logs: title -> result of `training.log.read_log`.
     """
     columns = min(4, len(logs))
     bands = -(-len(logs) // columns)
@@ -175,7 +175,7 @@ def training_curves(logs: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
 def _lines(
     axes: Axes, log: Mapping[str, np.ndarray], names: Mapping[str, str]
 ) -> dict[str, Line2D]:
-    """Draws the columns that a log has; each name keeps its colour and dashes in every panel."""
+    """Draw the columns that a log has; each has the same colour and dashes in every panel."""
     axes.set_visible(True)
     drawn = {}
     for i, (name, label) in enumerate(names.items()):
@@ -190,7 +190,7 @@ def _lines(
             label=label,
             marker="o" if known.sum() < 15 else None,
         )
-    if len(log["epoch"]) == 1:  # whole epochs alone have a tick
+    if len(log["epoch"]) == 1:  # only whole epochs have a tick
         axes.set_xlim(log["epoch"][0] + 0.5, log["epoch"][0] + 1.5)
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
     return drawn

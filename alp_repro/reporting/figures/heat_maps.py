@@ -1,4 +1,4 @@
-"""Adversarial accuracy over step size × iterations."""
+"""Draws adversarial accuracy by step size and iterations."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @figure_style()
 def heat_map_panels(maps: Mapping[str, HeatMap]) -> Figure:
-    """Adversarial accuracy over step size × iterations, one panel a model, a colour scale each.
+    """Draw adversarial accuracy by step size and iterations, a panel for each model.
 
-    One scale for all would hide where a robust model is weakest. Crosses mark a panel's lowest
-    accuracy, all cells that share it; small grids have the numbers in their cells.
+    Each panel has its own colour scale: a common one would hide where a robust model is weakest.
+    Crosses mark the cells with a panel's lowest accuracy; small grids have numbers in their cells.
 
     Args:
       maps: title -> complete map.
@@ -36,7 +36,7 @@ def heat_map_panels(maps: Mapping[str, HeatMap]) -> Figure:
     for axes in panels[len(maps) :]:
         axes.set_visible(False)
     steps = "step size εᵢ (0–255 scale)"
-    if len(maps) == 1:  # beside its own axis: below everything it would name the colour bar
+    if len(maps) == 1:  # next to its axis: below the figure it would seem to label the colour bar
         panels[0].set_xlabel(steps)
     else:
         figure.supxlabel(steps, fontsize=8)
@@ -80,7 +80,7 @@ def lowest_cells(accuracy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def colour_range(accuracy: np.ndarray) -> tuple[float, float]:
-    """The lowest and highest accuracy, at least one point apart: noise is not to look like more."""
+    """Return the lowest and highest accuracy, at least one point apart, to not amplify noise."""
     low, high = float(np.nanmin(accuracy)), float(np.nanmax(accuracy))
     return (low, high) if high - low >= 0.01 else (max(0.0, high - 0.01), max(high, 0.01))
 

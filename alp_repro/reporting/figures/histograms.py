@@ -1,4 +1,4 @@
-"""The losses that restarts end with (Figures 2 and 7), and the choice of typical images."""
+"""Draws the final losses of restarts (Figures 2 and 7), and selects typical images."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ CASES = {
 def loss_histograms(
     losses: np.ndarray, titles: Sequence[str], *, broken: np.ndarray | None = None
 ) -> Figure:
-    """Histograms of the losses that restarts end with, one panel an image (Figures 2 and 7).
+    """Draw histograms of the final losses of restarts, a panel for each image (Figures 2 and 7).
 
-    Each panel has axes and bins of its own. The red line is at −ln 0.1, unless that is so far from
-    all losses that they would show as one bar. A title's last line tells which share of the
-    restarts ended right of it and, if `broken` is given, which share broke the image.
+    Each panel has its own axes and bins. The red line is at −ln 0.1, unless that is so far from all
+    losses that they would show as one bar. A title's last line has the share of restarts that end
+    right of it and, if `broken` is given, the share that broke the image.
 
     Args:
       losses: float [images, restarts], in nats.
-      titles: one an image.
+      titles: of the images.
       broken: bool [images, restarts].
     """
     columns = min(4, len(losses))
@@ -63,7 +63,7 @@ def loss_histograms(
 
 
 def _bins(losses: np.ndarray) -> np.ndarray:
-    """Edges of 40 bins from the smallest loss to the largest, and on to a line that is near."""
+    """Return the edges of 40 bins over all losses, extended to the red line if it is close."""
     low, high = float(losses.min()), float(losses.max())
     width = max(high - low, 0.01)
     if high < CERTAIN_LOSS <= high + 3 * width:
@@ -81,27 +81,27 @@ def _shares(losses: np.ndarray, broken: np.ndarray | None) -> str:
 
 
 def recorded_losses(record: AttackRecord, restarts: int) -> tuple[np.ndarray, np.ndarray]:
-    """Losses and verdicts, [images, restarts] each, of a record that has them.
+    """Return losses and outcomes, [images, restarts] each, of a record that has them.
 
     Raises:
-      InputError: none were recorded, or not of so many restarts.
+      InputError: none were recorded, or of too few restarts.
     """
     if record.losses is None or record.broken is None:
         raise InputError(
-            "this attack result has no recorded losses: attack again with record_losses"
+            "this attack result has no losses: run the attack again with record_losses"
         )
     if not record.complete_to(restarts):
         raise InputError(
-            f"this attack result has losses of {int(record.next_restart.min())} restarts, "
-            f"{restarts} are needed: run the attack on"
+            f"this attack result has losses of {int(record.next_restart.min())} restarts, but "
+            f"expected {restarts}: continue the attack"
         )
     return record.losses[:, :restarts], record.broken[:, :restarts]
 
 
 def typical_cases(losses: np.ndarray, broken: np.ndarray) -> dict[str, int]:
-    """The images of Figure 2, one of each of the four `CASES`, where there is one.
+    """Select the images of Figure 2, one for each of the four `CASES`, if there is one.
 
-    It is the first of its kind whose restarts end on both sides of the red line, else the first.
+    It is the first image whose restarts end on both sides of the red line, or else the first.
 
     Args:
       losses, broken: float and bool, [images, restarts].

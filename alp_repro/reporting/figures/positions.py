@@ -1,4 +1,4 @@
-"""Which images a figure shows."""
+"""Selects the images of a figure."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from alp_repro.errors import InputError
 
 
 def parse_positions(text: str) -> list[int]:
-    """Positions of images in their split: "0-7" or "0,4,9" or both mixed, each named once.
+    """Parse positions of images in their split: "0-7" or "0,4,9" or both, each given once.
 
     Raises:
-      InputError: something else is written there.
+      InputError: the text has another form.
     """
     spans = [part.strip().partition("-") for part in text.split(",")]
     positions: list[int] = []
@@ -22,20 +22,20 @@ def parse_positions(text: str) -> list[int]:
         for first, _, last in spans:
             positions += range(int(first), int(last or first) + 1)
     if not positions or len(set(positions)) < len(positions):
-        raise InputError(f"images {text!r}: positions as in 0-7 or 0,4,9 are needed, each once")
+        raise InputError(f"images {text!r}: expected positions as in 0-7 or 0,4,9, each once")
     return positions
 
 
 def pick_images(data: Images, positions: Sequence[int]) -> Images:
-    """The images at these positions.
+    """Return the images at these positions.
 
     Raises:
-      InputError: a position beyond the last image.
+      InputError: a position is beyond the last image.
     """
     if max(positions) >= len(data.labels):
         raise InputError(
-            f"image {max(positions)}: the test set has {len(data.labels)} images, 0 to "
-            f"{len(data.labels) - 1}"
+            f"image {max(positions)}: expected positions from 0 to {len(data.labels) - 1}, as the "
+            f"test set has {len(data.labels)} images"
         )
     chosen = np.asarray(positions)
     return Images(

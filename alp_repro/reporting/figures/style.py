@@ -1,4 +1,4 @@
-"""How figures look and how they are written."""
+"""The style of figures, and writing them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from alp_repro.errors import InputError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Embedding a font in a PDF needs no telling.
+# Embedding fonts in a PDF would be logged.
 logging.getLogger("fontTools").setLevel(logging.WARNING)
 
 WIDTH = 7.0  # inches, a page's text width
@@ -29,7 +29,7 @@ DASHES = ("-", "--", "-.", ":")
 
 @contextlib.contextmanager
 def figure_style() -> Iterator[None]:
-    """The look of every figure, whatever a matplotlibrc says, while a block or a function runs."""
+    """Apply the style of our figures in a block or function, whatever matplotlibrc says."""
     file = resources.files("alp_repro.reporting").joinpath("figures.mplstyle")
     with resources.as_file(file) as path, matplotlib.style.context(path, after_reset=True):
         yield
@@ -37,7 +37,7 @@ def figure_style() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_epoch() -> Iterator[None]:
-    """Hides a date that Matplotlib would read, which may be none, though no date is written."""
+    """Hide SOURCE_DATE_EPOCH, which Matplotlib reads and which may not be a date."""
     epoch = os.environ.pop("SOURCE_DATE_EPOCH", None)
     try:
         yield
@@ -47,7 +47,7 @@ def _without_epoch() -> Iterator[None]:
 
 
 def percent(share: float) -> str:
-    """A share in percent that calls nothing 0% or 100% that is not."""
+    """Format a share in percent, without rounding to 0% or 100%."""
     if 0 < share < 0.001:
         return "<0.1%"
     if 0.999 < share < 1:
@@ -58,7 +58,7 @@ def percent(share: float) -> str:
 def save_figure(
     figure: Figure, folder: Path, name: str, *, caption: str, details: Mapping[str, Any]
 ) -> Path:
-    """Writes <name>.png, .pdf and .json (caption, details, provenance), each atomically.
+    """Write <name>.png, .pdf and .json (caption, details, provenance), each atomically.
 
     Returns:
       The path of the PNG.
@@ -67,7 +67,7 @@ def save_figure(
       InputError: the name is a path, the disk is full or the folder not writable.
     """
     if not name or name.startswith(".") or "/" in name or "\\" in name:
-        raise InputError(f"figure name {name!r}: a file's name without folders is needed")
+        raise InputError(f"figure name {name!r}: expected a file's name without folders")
     # Without its date, the same numbers give the same PDF.
     metadata: dict[str, Any] = {"pdf": {"CreationDate": None}, "png": None}
     with figure_style(), _without_epoch():

@@ -1,4 +1,4 @@
-"""Loss surfaces (Figures 1 and 3–6)."""
+"""Draws loss surfaces (Figures 1 and 3–6)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from mpl_toolkits.mplot3d import Axes3D
 
 _SURFACE_LINES = 110  # a panel of some centimetres shows no more
-# Degrees around the loss axis, one view over each corner, the first where all show the same; and
-# where Matplotlib's ticks have to be for the loss axis to stand on the right.
+# Degrees around the loss axis, one view over each corner (the first if all show the same), and the
+# position of Matplotlib's ticks that puts the loss axis on the right.
 _AZIMUTHS = {-58: "upper", 32: "upper", 122: "lower", -148: "lower"}
 
 
@@ -30,17 +30,17 @@ def surface_panels(
     share_loss_axis: bool = False,
     marked: Sequence[bool] = (),
 ) -> Figure:
-    """Draw loss surfaces in 3-D with contour lines below, one panel each (Figures 1 and 3–6).
+    """Draw loss surfaces in 3-D with contour lines below, a panel for each (Figures 1 and 3–6).
 
-    Each is seen over the corner where it is lowest, so that it hides as little as it can.
+    Each is seen from the corner where it is lowest, so that it hides as little as possible.
 
     Args:
       losses: float [panels, resolution, resolution]; see `landscape.Surfaces`.
       offsets: float [resolution], on the [0, 1] scale.
-      titles: one a panel.
-      share_loss_axis: all panels have one loss axis; otherwise each has its own, so that the shape
-        shows, unless it varies by less than `landscape.FLAT`.
-      marked: which titles are red, as those of misclassified images; (): none.
+      titles: of the panels.
+      share_loss_axis: use the same loss axis in all panels, rather than one that shows the shape of
+        each surface that varies by at least `landscape.FLAT`.
+      marked: which titles are red, as for misclassified images; (): none.
     """
     columns = min(4, len(losses))
     rows = -(-len(losses) // columns)
@@ -138,7 +138,7 @@ def _surface(
 
 
 def _tick_labels(ticks: Sequence[float]) -> list[str]:
-    """Labels of few characters, all with the same number of decimals."""
+    """Return short labels, all with the same number of decimals."""
     if max(ticks) < 0.001:
         return [f"{tick:.1e}".replace("e-0", "e−") for tick in ticks]
     decimals = max(len(f"{tick:.3g}".partition(".")[2]) for tick in ticks)
