@@ -258,7 +258,7 @@ def test_a_training_with_a_cyclic_rate_goes_on_where_it_was(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("schedule", "message"),
     [
-        ({"cyclic_peak": 1.0}, r"cyclic_peak 1.0: a number in \(0, 1\) is needed"),
+        ({"cyclic_peak": 1.0}, r"cyclic_peak 1.0: .*\(0, 1\)"),
         ({"cyclic_peak": 0.4, "learning_rate_drops": (2,)}, "contradict each other"),
     ],
 )
