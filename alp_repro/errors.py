@@ -42,7 +42,7 @@ class NoGradientError(InputError):
 
 
 @contextlib.contextmanager
-def exits_refused(what: str) -> Iterator[None]:
+def sys_exit_refused(what: str) -> Iterator[None]:
     """Refuse a `sys.exit()` in user code, which would end the program silently.
 
     Args:

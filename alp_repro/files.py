@@ -191,6 +191,7 @@ def open_arrays(path: Path, *, what: str) -> Iterator[np.lib.npyio.NpzFile]:
     Raises:
       InputError: the file is truncated, or contains something other than `what`.
     """
+    path = expanded(path)
     try:
         with path.open("rb") as content, np.load(content) as file:
             for member in file.zip.infolist():

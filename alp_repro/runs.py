@@ -211,7 +211,7 @@ def _without_checkout(argument: str) -> str:
     return argument if root is None else argument.replace(f"{root}{os.sep}", "")
 
 
-def is_kept(path: Path, content: dict[str, Any]) -> bool:
+def is_stored(path: Path, content: dict[str, Any]) -> bool:
     """Return whether a JSON file has this content already, apart from its provenance."""
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))

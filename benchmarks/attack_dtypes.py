@@ -32,7 +32,7 @@ ATTACKS: dict[str, Attack | Ensemble] = {
 def in_bfloat16(attack: Attack | Ensemble) -> Attack | Ensemble:
     """Return the same, crafted in bfloat16."""
     if isinstance(attack, Ensemble):
-        return attack.crafted_in("bfloat16")
+        return attack.with_dtype("bfloat16")
     return dataclasses.replace(attack, dtype="bfloat16")
 
 

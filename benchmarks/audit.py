@@ -156,7 +156,7 @@ def main(_: list[str]) -> None:
         if FLAGS.torch_python and not name.startswith("CIFAR"):
             beside += [beside_autoattack(name, model, data, eps=eps, run=run)]
     print(f"\n{machine.describe()}\n")
-    heads = ["clean", "default", "worst case", "raised", "s", "peak GB", "stages left out"]
+    heads = ["clean", "default", "worst case", "raised", "s", "peak GB", "attacks left out"]
     print(table(["model", "images", *heads], found))
     if any(beside):
         heads = ["APGD-CE", "APGD-T", "Square", "all three", "our audit"]

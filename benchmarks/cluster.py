@@ -23,7 +23,7 @@ import numpy as np
 from absl import app, flags
 from ray.cluster_utils import Cluster as RayCluster
 
-from alp_repro.attacks import PGD, Attack, ensemble_of
+from alp_repro.attacks import PGD, Attack, as_ensemble
 from alp_repro.attacks.batches import Execution
 from alp_repro.evaluation.record import new_record
 from alp_repro.evaluation.restarts import attack_with_restarts
@@ -134,7 +134,7 @@ def seconds_inside(
 ) -> float:
     """Time that the blocks of all items take inside the workers, added, when all is compiled."""
     plan = AttackPlan(
-        ModelFile.of(model), images, labels, ensemble_of(attack), 0, _BATCH, keep_adversarial=False
+        ModelFile.of(model), images, labels, as_ensemble(attack), 0, _BATCH, keep_adversarial=False
     )
     blocks = [(np.arange(_BATCH), np.full(_BATCH, restart)) for restart in range(FLAGS.blocks)]
     waiting: list[Any] = []

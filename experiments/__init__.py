@@ -6,13 +6,13 @@ not take a name as common as the first. So its modules import each other relativ
 
 import os
 
-from .console import door, quiet_imports
+from .console import error_exit, quiet_imports
 
 # An explicit setting wins.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-if door.starting():
-    door.guard_imports()
+if error_exit.starting():
+    error_exit.guard_imports()
 
 from alp_repro.system import environment as environment  # before TensorFlow is imported
 

@@ -25,7 +25,7 @@ from absl import flags
 from alp_repro import files
 from alp_repro.errors import InputError
 
-from .console import app, door
+from .console import app, error_exit
 from .flags.attack_flags import parse_attack, unit_size
 from .flags.classifier_flags import define_classifier_flags, own_images, pixels
 from .flags.definitions import define_num_images, parse
@@ -147,7 +147,7 @@ def main(_: list[str]) -> int:
         found.save(card)
     if FLAGS.save_adversarial:
         found.save(folder / "adversarial.npz")
-    door.flush_output()
+    error_exit.flush_output()
     found.save(folder / "audit.html")  # last: drawing its pictures may fail
     print(f"page: {folder / 'audit.html'}")
     return _gate(found, FLAGS.fail_below)

@@ -67,7 +67,7 @@ def main(_: list[str]) -> None:
         **runs.provenance(),  # before a file of the checkout changes
     }
     files.write_text(out / "claims.md", text)
-    if not runs.is_kept(out / "claims.json", content):
+    if not runs.is_stored(out / "claims.json", content):
         files.write_json(out / "claims.json", content)
     for one in judged:
         print(f"{one.claim.name}: {one.verdict}")

@@ -70,7 +70,7 @@ def main(_: list[str]) -> None:
     # The revision is that of before its files are written.
     content = {"claims": [dataclasses.asdict(one) for one in judged], **runs.provenance()}
     files.write_text(out.with_suffix(".md"), to_markdown(judged))
-    if not runs.is_kept(out.with_suffix(".json"), content):
+    if not runs.is_stored(out.with_suffix(".json"), content):
         files.write_json(out.with_suffix(".json"), content)
     print(f"written: {out}.md, .json")
 

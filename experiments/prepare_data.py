@@ -36,7 +36,7 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the data set if it e
 def main(_: list[str]) -> None:
     """Prepare the data set and print what was found."""
     spec = dataset_spec(_DATASET.value)
-    data_dir = store.chosen_data_dir(_DATA_DIR.value)
+    data_dir = store.resolve_data_dir(_DATA_DIR.value)
     record = prepare.prepare_from_source(
         spec,
         files.expanded(_SOURCE.value),

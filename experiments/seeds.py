@@ -49,7 +49,7 @@ def main(_: list[str]) -> None:
     file = spread.spread_file(folder, FLAGS.table)
     text = spread.to_markdown(found)
     content = dataclasses.asdict(found)
-    if not runs.is_kept(file, content):
+    if not runs.is_stored(file, content):
         files.write_text(file.with_suffix(".md"), text)
         files.write_text(file.with_suffix(".csv"), spread.to_csv(found))
         files.write_json(file, content)

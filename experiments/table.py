@@ -40,7 +40,7 @@ from .running.cluster_run import Compute, computing, rows_on
 from .running.row_tasks import RowHere, RowTask, table_arguments
 from .running.rows import Job, make_job, result_query, table_of
 from .running.shares import row_parallelism
-from .running.training_run import lacks_start
+from .running.training_run import lacks_initial_model
 
 if TYPE_CHECKING:
     from alp_repro.reporting.spread import Spread
@@ -60,13 +60,17 @@ def main(_: list[str]) -> None:
     wanted = chosen_rows()
     with contextlib.ExitStack() as stack:
         # Devices are chosen before one is used.
-        work = None if FLAGS.show else stack.enter_context(working(len(wanted)))
+        execution = None if FLAGS.show else stack.enter_context(row_execution(len(wanted)))
         jobs = [make_job(FLAGS, row) for row in FLAGS.rows]
         heading = scale_heading(paper, jobs)
         print(heading, flush=True)
-        if work:
-            to_keep(paper, jobs)  # raises its errors before the work
-        failed = make(paper, [job for job in jobs if job.row in wanted], work) if work else []
+        if execution:
+            table_to_keep(paper, jobs)  # raises its errors before the work
+        failed = (
+            compute_missing(paper, [job for job in jobs if job.row in wanted], execution)
+            if execution
+            else []
+        )
     found = [row_of(paper, job) for job in jobs]
     seeds = spread_of(paper)
     text = table_files.to_markdown(
@@ -93,7 +97,7 @@ class RowExecution:
 
 
 @contextlib.contextmanager
-def working(count: int) -> Iterator[RowExecution]:
+def row_execution(count: int) -> Iterator[RowExecution]:
     """Yield how to compute `count` rows, by --jobs or --ray."""
     if FLAGS.ray is not None:
         with computing(FLAGS) as compute:
@@ -114,7 +118,7 @@ def write(paper: PaperTable, found: list[TableRow], jobs: list[Job], seeds: Spre
     """Write the table's files; return a line about them."""
     folder = settings.scale_folder(FLAGS) / "tables"
     wanted = result_query(jobs[0])
-    columns, stored, kept = columns_of(jobs), to_keep(paper, jobs), ""
+    columns, stored, kept = columns_of(jobs), table_to_keep(paper, jobs), ""
     if stored is not None:
         made = [row.row for row in found]
         found, columns = with_kept_rows(found, columns, stored, paper)
@@ -137,7 +141,7 @@ def write(paper: PaperTable, found: list[TableRow], jobs: list[Job], seeds: Spre
     return f"written: {folder}/table{paper.number}.md, .csv, .json{kept}"
 
 
-def to_keep(paper: PaperTable, jobs: list[Job]) -> StoredTable | None:
+def table_to_keep(paper: PaperTable, jobs: list[Job]) -> StoredTable | None:
     """Return the stored table if it has rows to keep, which are not requested now.
 
     Raises:
@@ -221,26 +225,26 @@ def _by_row(counts: list[int | None], jobs: list[Job]) -> str:
     return ", ".join(f"{count or 'all'} ({', '.join(names)})" for count, names in rows.items())
 
 
-def make(paper: PaperTable, jobs: list[Job], work: RowExecution) -> list[str]:
+def compute_missing(paper: PaperTable, jobs: list[Job], execution: RowExecution) -> list[str]:
     """Compute what is missing, and print each row as it ends; return the rows that failed."""
     for job in jobs:
-        if lacks_start(job.values, job.run):
+        if lacks_initial_model(job.values, job.run):
             print(
                 f"{job.row}: skipped, since it is fine-tuned: expected "
                 "--init_from=RUN_FOLDER_OR_MODEL, or a model imported by "
                 f"{command('import_checkpoint')} with --run_dir={job.run.path}"
             )
-    jobs = [job for job in jobs if not lacks_start(job.values, job.run)]
+    jobs = [job for job in jobs if not lacks_initial_model(job.values, job.run)]
     missing = {job.row: job for job in jobs if not row_of(paper, job).complete}
-    clock = estimates.TimeLeft({}, work.at_a_time)
+    clock = estimates.TimeLeft({}, execution.at_a_time)
     # GPUs that this process does not use cannot be timed.
     if missing and jobs[0].values.estimate and not FLAGS.gpus_per_task:
         todo = list(missing.values())
-        clock = estimates.announce(todo, work.compute.devices, at_a_time=work.at_a_time)
+        clock = estimates.announce(todo, execution.compute.devices, at_a_time=execution.at_a_time)
     failed = []
     with (
         Display(clock.left) as display,
-        contextlib.closing(ends(clock.order(missing), work, display)) as all_ends,
+        contextlib.closing(run_rows(clock.order(missing), execution, display)) as all_ends,
     ):
         for ended in all_ends:
             row, job = ended.task.name, missing[ended.task.name]
@@ -260,8 +264,8 @@ def make(paper: PaperTable, jobs: list[Job], work: RowExecution) -> list[str]:
     return failed
 
 
-def ends(
-    todo: list[Job], work: RowExecution, display: Display
+def run_rows(
+    todo: list[Job], execution: RowExecution, display: Display
 ) -> Generator[tasks.Ended, None, None]:
     """Compute rows, several in parallel, and yield them as they end.
 
@@ -274,35 +278,39 @@ def ends(
         if job.values.init_from and Path(job.values.init_from).resolve() in folders
     ]
     for several in ([job for job in todo if job not in later], later):
-        if work.compute.cluster is not None:
-            yield from rows_on(work.compute, several, display)
+        if execution.compute.cluster is not None:
+            yield from rows_on(execution.compute, several, display)
         else:
-            yield from rows_here(several, work, display)
+            yield from run_rows_here(several, execution, display)
 
 
 # Modules that each row's process would otherwise import again, after the kernels are chosen.
 _HEAVY = ("tensorflow", "alp_repro.training.train")
 
 
-def rows_here(several: list[Job], work: RowExecution, display: Display) -> Iterator[tasks.Ended]:
+def run_rows_here(
+    several: list[Job], execution: RowExecution, display: Display
+) -> Iterator[tasks.Ended]:
     """Compute rows on this machine."""
 
-    def tell(task: tasks.Task, status: tasks.Status) -> None:
-        display.tell(task.name, status)
+    def report_status(task: tasks.Task, status: tasks.Status) -> None:
+        display.report_status(task.name, status)
 
-    def say(task: tasks.Task, text: str) -> None:
+    def report_line(task: tasks.Task, text: str) -> None:
         display.print(f"{task.name}: {text}")
 
-    chosen = work.compute.devices
-    if work.at_a_time == 1:
-        return tasks.here([RowHere(job, chosen) for job in several], tell=tell)
-    assert work.threads is not None
+    chosen = execution.compute.devices
+    if execution.at_a_time == 1:
+        return tasks.run_here(
+            [RowHere(job, chosen) for job in several], report_status=report_status
+        )
+    assert execution.threads is not None
     arguments = table_arguments(FLAGS)
-    return tasks.in_processes(
-        [RowTask(job.row, arguments, work.threads) for job in several],
-        jobs=work.at_a_time,
-        tell=tell,
-        say=say,
+    return tasks.run_in_processes(
+        [RowTask(job.row, arguments, execution.threads) for job in several],
+        jobs=execution.at_a_time,
+        report_status=report_status,
+        report_line=report_line,
         preload=None if chosen.gpu else (RowTask.__module__, *_HEAVY),
     )
 

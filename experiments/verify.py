@@ -33,8 +33,9 @@ from alp_repro.reporting import stored_tables
 from alp_repro.tasks import Status
 
 from .console import app
-from .console.display import Display, attack_progress, duration
+from .console.display import Display, attack_progress
 from .running import devices
+from .running.estimates import VerificationTimeLeft
 
 if TYPE_CHECKING:
     from alp_repro.attacks import Dtype
@@ -101,39 +102,6 @@ def main(_: list[str]) -> int:
     return 0
 
 
-class VerificationTimeLeft:
-    """The remaining time, from the gradients that the published records took."""
-
-    def __init__(self, gradients: int) -> None:
-        """Start with the number of gradients of all results."""
-        self._left = gradients
-        self._done, self._seconds, self._started = 0, 0.0, time.monotonic()
-        self._now: Progress | None = None
-
-    def report(self, progress: Progress) -> None:
-        """Record the progress of the running attack."""
-        self._now = progress
-
-    def ended(self, gradients: int) -> None:
-        """Record that a result of this many gradients has been compared."""
-        self._left, self._done = self._left - gradients, self._done + gradients
-        self._seconds = time.monotonic() - self._started
-
-    def left(self, _running: float = 0.0) -> str:
-        """Return the remaining time in words; "" before the first batch.
-
-        Small last batches of one attack are slow, so it is the speed of all results so far that
-        counts, as soon as there is one.
-        """
-        if self._now is None or not self._now.gradients_per_second:
-            return ""
-        if not self._done:
-            return f"about {duration(self._left / self._now.gradients_per_second)} left"
-        since = time.monotonic() - self._started - self._seconds
-        seconds = self._left * self._seconds / self._done - since
-        return f"about {duration(max(seconds, 1.0))} left"
-
-
 def rows_of(results: Path) -> list[str]:
     """Return the published rows of --dataset.
 
@@ -173,12 +141,12 @@ def checked(
 
         def report(progress: Progress) -> None:
             clock.report(progress)
-            display.tell(name, Status(attack_progress(progress)))
+            display.report_status(name, Status(attack_progress(progress)))
 
         # Attacks in float32 stay so everywhere.
-        crafted_as = dtype if record.settings["attack"]["dtype"] != "float32" else None
-        yield published.attack_again(
-            model, test, record, **extent(record), dtype=crafted_as, report=report
+        crafting_dtype = dtype if record.settings["attack"]["dtype"] != "float32" else None
+        yield published.rerun_attack(
+            model, test, record, **extent(record), dtype=crafting_dtype, report=report
         )
         clock.ended(gradients_of(record))
     display.ended(name)
@@ -186,7 +154,7 @@ def checked(
 
 def gradients_of(record: AttackRecord) -> int:
     """Return the number of gradients that repeating a result takes, if the same images break."""
-    return published.gradients_again(record, **extent(record))
+    return published.rerun_gradients(record, **extent(record))
 
 
 def extent(record: AttackRecord) -> dict[str, int]:

@@ -118,10 +118,10 @@ def same_data(file: dict[str, np.ndarray], images: np.ndarray, labels: np.ndarra
     Raises:
       InputError: images or labels that the audit does not accept.
     """
-    from alp_repro.data.own_arrays import class_numbers, evenly, unit_images
+    from alp_repro.data.own_arrays import balanced_indices, class_indices, unit_images
 
     images, _ = unit_images(images)
-    labels, _ = class_numbers(labels, len(images))
+    labels, _ = class_indices(labels, len(images))
     n = len(file["labels"])
     if len(labels) < n or images.shape[1:] != file["images"].shape[1:]:
         return [
@@ -129,7 +129,7 @@ def same_data(file: dict[str, np.ndarray], images: np.ndarray, labels: np.ndarra
             f"{len(labels)} of shape {images.shape[1:]}"
         ]
     first = _differences(file, images[:n], labels[:n])
-    drawn = evenly(labels, n)
+    drawn = balanced_indices(labels, n)
     return first and _differences(file, images[drawn], labels[drawn])
 
 

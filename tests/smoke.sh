@@ -39,7 +39,7 @@ prepare tiny_imagenet
   table some4 4 --only=plain_alp,at50,at50_alp,at100
 ) &
 table first3 3
-grep -q 'fine-tuned, from --init_from' "$folder/first3"
+grep -q 'fine-tuned: expected --init_from' "$folder/first3"
 wait $!
 # With a model to start from, the fine-tuned row is made too.
 table first4 4 --init_from="$folder/runs/smoke/tiny_imagenet/plain"

@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from alp_repro.attacks.hopping import BasinHopping
     from alp_repro.attacks.losses import LOSSES, attack_loss, loss_and_gradient
     from alp_repro.attacks.pgd import PGD, pgd_step
-    from alp_repro.attacks.phases import Ensemble, Phase, attack_of, ensemble_of
+    from alp_repro.attacks.phases import Ensemble, Phase, as_ensemble, attack_of
     from alp_repro.attacks.presets import PRESETS, attack_named, strong_attack
     from alp_repro.attacks.programs import AttackProgram, attack_program, grid_program
+    from alp_repro.attacks.random_points import RandomPoints
     from alp_repro.attacks.registry import ATTACKS, attack_class, attack_from_json, register
     from alp_repro.attacks.spsa import SPSA
     from alp_repro.attacks.square import Square
@@ -63,9 +64,11 @@ __all__ = [
     "GradientAttack",
     "GridOutcome",
     "Phase",
+    "RandomPoints",
     "Square",
     "Turns",
     "WorkItems",
+    "as_ensemble",
     "attack_class",
     "attack_from_json",
     "attack_loss",
@@ -75,7 +78,6 @@ __all__ = [
     "autoattack",
     "autoattack_parts",
     "choose_targets",
-    "ensemble_of",
     "exact_bounds",
     "grid_program",
     "item_noise",
@@ -128,13 +130,14 @@ export(
             "PGD",
             "pgd_step",
         ),
-        "alp_repro.attacks.phases": ("Ensemble", "Phase", "attack_of", "ensemble_of"),
+        "alp_repro.attacks.phases": ("Ensemble", "Phase", "attack_of", "as_ensemble"),
         "alp_repro.attacks.turns": ("Turns",),
         "alp_repro.attacks.programs": (
             "AttackProgram",
             "attack_program",
             "grid_program",
         ),
+        "alp_repro.attacks.random_points": ("RandomPoints",),
         "alp_repro.attacks.registry": (
             "ATTACKS",
             "attack_class",

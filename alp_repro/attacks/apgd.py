@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from alp_repro.attacks.ascent import GradientAttack
-from alp_repro.attacks.base import FIRST_FORM, STEPS, Cost, Crafted
+from alp_repro.attacks.base import ALWAYS_STORED, STEPS, Cost, Crafted
 from alp_repro.attacks.draws import Draws
 from alp_repro.attacks.losses import finite_gradient, loss_and_gradient, misclassified
 from alp_repro.errors import InputError
@@ -47,12 +47,12 @@ class APGD(GradientAttack):
 
     @property
     def cost(self) -> Cost:
-        """Its steps."""
+        """One gradient for each step."""
         return Cost(gradients=self.nb_iter)
 
-    def told_besides(self) -> Mapping[str, Any]:
-        """What results have said since they were first kept, the first step among it."""
-        return {**FIRST_FORM, "eps_iter": 2 * self.eps}
+    def extra_stored_settings(self) -> Mapping[str, Any]:
+        """Return the settings that every stored result has, with `eps_iter` for the first step."""
+        return {**ALWAYS_STORED, "eps_iter": 2 * self.eps}
 
     def ascend(
         self, logits: LogitsFunction, images: tf.Tensor, labels: tf.Tensor, draws: Draws
@@ -70,7 +70,7 @@ class APGD(GradientAttack):
 
 
 class ApgdResult(NamedTuple):
-    """What a run of ``auto_pgd`` found, for each image of the batch.
+    """The result of a run of ``auto_pgd``, for each image of the batch.
 
     best_images float32 like the images and best_loss float32 ``[b]``: the point of the highest
     loss among all that were visited, the start included. broken bool ``[b]``: some visited point
@@ -106,10 +106,10 @@ class _State(NamedTuple):
 
 
 def checkpoints(nb_iter: int) -> list[int]:
-    """Iterations at which step sizes are reviewed, 0 first: ``ceil(p_j · nb_iter)``.
+    """Return the iterations at which step sizes are reviewed, 0 first: ``ceil(p_j · nb_iter)``.
 
     p_0 = 0, p_1 = 0.22, p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06), up to 1. Croce & Hein
-    2020, section 3.2. In whole hundredths, where rounding cannot move a checkpoint.
+    2020, section 3.2. Computed in whole hundredths, so that rounding cannot move a checkpoint.
     """
     percent, gap = 22, 22
     found = {0}
@@ -123,7 +123,7 @@ def checkpoints(nb_iter: int) -> list[int]:
 def linf_bounds(
     images: tf.Tensor, *, eps: float | tf.Tensor, clip_min: float = 0.0, clip_max: float = 1.0
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The lowest and highest pixels inside both the ε-ball and the pixel range, to the last bit.
+    """Return the lowest and highest pixels in both the ε-ball and the pixel range, to the last bit.
 
     Any ``x`` with ``lower <= x <= upper`` has ``abs(x - images) <= eps`` in float32 arithmetic:
     where ``images ± eps`` was rounded outwards, the bound is the next number inwards. images:
@@ -153,19 +153,19 @@ def auto_pgd(
     must treat the images of a batch independently. images: float32 ``[b, ...]``; starts: like
     images, projected first; eps: on the model's input scale, a scalar tensor may be given; labels:
     true classes, int ``[b]``, without which nothing counts as broken. InputError for a negative
-    ε, no step, or starts of another shape.
+    ε, fewer than one step, or starts of another shape.
 
     Each checkpoint is reviewed as soon as its own point is known, which is the last one that
     Condition 1 counts; the momentum after a return to the best point is the difference to the
     point before, as Algorithm 1 has it.
     """
     if nb_iter < 1:
-        raise InputError(f"APGD: nb_iter {nb_iter}; a count of 1 or more is right")
+        raise InputError(f"APGD nb_iter {nb_iter}: expected 1 or more")
     if isinstance(eps, float) and eps < 0:
-        raise InputError(f"APGD: eps {eps}; 0 or more is right")
+        raise InputError(f"APGD eps {eps}: expected 0 or more")
     if not images.shape.is_compatible_with(starts.shape):
         raise InputError(
-            f"APGD: images {images.shape} but starts {starts.shape}; the same is right"
+            f"APGD starts of shape {starts.shape}: expected the images' shape {images.shape}"
         )
     lower, upper = linf_bounds(images, eps=eps, clip_min=clip_min, clip_max=clip_max)
     windows = _windows(nb_iter)
@@ -189,7 +189,7 @@ def auto_pgd(
 
 
 def _windows(nb_iter: int) -> tf.Tensor:
-    """Steps since the checkpoint before, at each checkpoint's iteration, and 0 elsewhere."""
+    """Return the steps since the previous checkpoint at each checkpoint, and 0 in between."""
     windows = [0] * (nb_iter + 1)
     reviewed = checkpoints(nb_iter)
     for before, now in itertools.pairwise(reviewed):
@@ -226,7 +226,7 @@ def _first_state(
 def _made_finite(
     logits: tf.Tensor, loss: tf.Tensor, gradient: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The visit with a finite gradient, whether it was not; a loss that is no number is -∞."""
+    """Return the visit with a finite gradient, and whether it was not finite; a NaN loss is -∞."""
     loss = tf.cast(loss, tf.float32)
     gradient, nonfinite = finite_gradient(gradient)
     loss = tf.where(tf.math.is_nan(loss), -np.inf, loss)
@@ -234,7 +234,7 @@ def _made_finite(
 
 
 def _next_points(state: _State, lower: tf.Tensor, upper: tf.Tensor) -> tf.Tensor:
-    """The next iterate of Algorithm 1; the first step has no momentum."""
+    """Return the next iterate of Algorithm 1; the first step has no momentum."""
     share = tf.where(state.iteration == 0, 1.0, _MOMENTUM)
     steps = _per_image(state.steps, state.images)
     direction = tf.cast(tf.sign(state.gradient), tf.float32)
@@ -249,7 +249,7 @@ def _visited(
     visit: tuple[tf.Tensor, tf.Tensor, tf.Tensor],
     labels: tf.Tensor | None,
 ) -> _State:
-    """The state at the new points: the best ones kept, the first misclassified ones too."""
+    """Return the state at the new points, with the best and the first misclassified ones so far."""
     logits, loss, gradient, nonfinite = _made_finite(*visit)
     better = loss > state.best_loss
     better_image = _per_image(better, points)
@@ -272,7 +272,7 @@ def _visited(
 
 
 def _reviewed(state: _State, window: tf.Tensor) -> _State:
-    """Conditions 1 and 2 and what follows; no change where ``window`` is 0, off a checkpoint."""
+    """Apply Conditions 1 and 2; nothing changes where ``window`` is 0, between checkpoints."""
     at_checkpoint = window > 0
     rises_seldom = tf.cast(state.rises, tf.float32) < _RHO * tf.cast(window, tf.float32)
     stands_still = ~state.halved & (state.best_loss == state.checkpoint_loss)
@@ -296,5 +296,5 @@ def _misclassified(logits: tf.Tensor, labels: tf.Tensor | None) -> tf.Tensor:
 
 
 def _per_image(values: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
-    """``[b]`` reshaped to broadcast over the pixels of ``images``."""
+    """Reshape ``[b]`` to broadcast over the pixels of ``images``."""
     return tf.reshape(values, [-1] + [1] * (images.shape.rank - 1))

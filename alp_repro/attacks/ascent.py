@@ -1,4 +1,4 @@
-"""What attacks that climb a loss from a starting point have in common."""
+"""The base class of attacks that climb a loss from a starting point."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from alp_repro.attacks.base import Attack, Crafted
 from alp_repro.attacks.draws import Draws, Target, choose_targets, random_starts
-from alp_repro.attacks.losses import Loss, least_classes
+from alp_repro.attacks.losses import Loss, min_classes
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GradientAttack(Attack):
-    """What attacks that climb a loss from a starting point have in common.
+    """The base class of attacks that climb a loss from a starting point.
 
     Attributes:
-      loss: what is maximised; see `losses`.
+      loss: the loss to maximise; see `losses`.
       target: `none` (the true label's loss grows); `random`: drawn once for an image and kept over
         its restarts, may equal the true class; `least_likely` of the clean prediction; `each`:
         restart r aims at the wrong class of rank r (modulo their number) of the clean prediction.
@@ -35,13 +35,13 @@ class GradientAttack(Attack):
     random_start: bool = True
 
     @property
-    def least_classes(self) -> int:
-        """What the loss needs."""
-        return least_classes(self.loss, targeted=self.target != "none")
+    def min_classes(self) -> int:
+        """The number of classes that the loss needs."""
+        return min_classes(self.loss, targeted=self.target != "none")
 
     @property
     def draws_noise(self) -> bool:
-        """Whether it needs `Draws.noise`."""
+        """True if the attack needs `Draws.noise`."""
         return False
 
     def craft(self, logits: LogitsFunction, items: CraftItems) -> Crafted:
@@ -52,7 +52,7 @@ class GradientAttack(Attack):
     def ascend(
         self, logits: LogitsFunction, images: tf.Tensor, labels: tf.Tensor, draws: Draws
     ) -> Crafted:
-        """Return the end of one run from what was drawn, with no gradient through the crafting.
+        """Run once from the given draws, with no gradient through the crafting.
 
         Args:
           logits: the crafting model.
@@ -65,14 +65,14 @@ class GradientAttack(Attack):
         """
 
     def draw(self, items: CraftItems) -> Draws:
-        """Draw what a run needs, for each item."""
-        starts, of_items = items.images, items.what_draws_depend_on
+        """Draw the start and the target of each item."""
+        starts, of_items = items.images, items.random_keys
         if self.random_start:
             starts = random_starts(items.images, eps=self.eps, **of_items)
-        return Draws(starts, aims(self.target, items))
+        return Draws(starts, item_targets(self.target, items))
 
 
-def aims(target: Target, items: CraftItems) -> tf.Tensor | None:
+def item_targets(target: Target, items: CraftItems) -> tf.Tensor | None:
     """Return the class that each item aims at; see `choose_targets`."""
     if target == "none":
         return None
@@ -80,5 +80,5 @@ def aims(target: Target, items: CraftItems) -> tf.Tensor | None:
         target,
         clean_logits=items.clean_logits(items.images),
         labels=items.labels,
-        **items.what_draws_depend_on,
+        **items.random_keys,
     )

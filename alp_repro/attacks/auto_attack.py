@@ -16,18 +16,18 @@ from alp_repro.system.dtypes import Dtype
 from alp_repro.validation.plain_numbers import quoted
 
 Version = Literal["standard", "plus", "rand"]
-_MOST_TARGETS = 9
+_MAX_TARGETS = 9
 _QUERIES = 5000
 
 
 def autoattack(
     eps: float, *, version: Version = "standard", classes: int = 10, dtype: Dtype = "float32"
 ) -> Ensemble:
-    """Return AutoAttack (Croce & Hein 2020), each part on the images that those before it left.
+    """Return AutoAttack (Croce & Hein 2020), each part on the images that earlier parts left.
 
     Args:
       eps, version, classes: see `autoattack_parts`.
-      dtype: of the crafting.
+      dtype: the dtype of the crafting.
     """
     parts = autoattack_parts(eps, version=version, classes=classes).values()
     name = "autoattack" if version == "standard" else f"autoattack-{version}"
@@ -40,23 +40,23 @@ def autoattack_parts(
     """Return the parts of AutoAttack by name, in their order.
 
     `standard`: APGD on the cross-entropy, APGD on the DLR and FAB aimed at nine wrong classes each,
-    Square with 5,000 queries. `plus`: APGD on both losses with five restarts before these; FAB
-    without a target, which the authors have too, is left out, since it takes a gradient of each
-    class for a step of the aimed one's. `rand`: APGD on both losses, for a random model whose
+    Square with 5,000 queries. `plus`: APGD on both losses with five restarts before these; the
+    authors' untargeted FAB is left out, since each of its steps takes a gradient of every class.
+    `rand`: APGD on both losses, for a random model whose
     logits and gradients are means over passes (`classifiers.voting`, the authors' 20).
 
     Args:
       eps: radius of the ball, on the model's input scale.
-      version: which.
-      classes: of the model. With fewer than the DLR needs, the margin stands for it; with fewer
+      version: `standard`, `plus` or `rand`.
+      classes: of the model. With fewer than the DLR needs, the margin replaces it; with fewer
         than ten, there are as many targets as there are wrong classes.
 
     Raises:
-      InputError: another version, or fewer than two classes.
+      InputError: an unknown version, or fewer than two classes.
     """
     if classes < 2:
         raise InputError(f"autoattack classes {quoted(classes)}: expected 2 or more")
-    targets = min(_MOST_TARGETS, classes - 1)
+    targets = min(_MAX_TARGETS, classes - 1)
     plain: Loss = "dlr" if classes >= 3 else "margin"
     aimed: Loss = "dlr" if classes >= 4 else "margin"
     standard: dict[str, Attack] = {
@@ -78,4 +78,4 @@ def autoattack_parts(
             "APGD-CE": APGD(eps=eps),
             "APGD-DLR": APGD(eps=eps, loss=plain),
         }
-    raise InputError(f"autoattack version={quoted(version)}: one of standard, plus, rand")
+    raise InputError(f"autoattack version={quoted(version)}: expected one of standard, plus, rand")

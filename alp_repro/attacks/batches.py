@@ -1,4 +1,4 @@
-"""A batch of work items, how it is computed, and what came of it."""
+"""A batch of work items, how it is computed, and its outcome."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class WorkItems(NamedTuple):
     """A batch of (image, restart) pairs, as a program takes them.
 
     images: float32 [b, height, width, channels] in [0, 1]; labels: int32 [b]; image_index: int64
-    [b], what an image's random numbers depend on; restart: int32 [b]; lower, upper: like the
-    images, the pixels that a final image may have (`exact_bounds`).
+    [b], which seeds an image's random numbers; restart: int32 [b]; lower, upper: like the images,
+    the smallest and largest pixels of the final image (`exact_bounds`).
     """
 
     images: Any
@@ -34,7 +34,7 @@ class WorkItems(NamedTuple):
 class CraftItems(NamedTuple):
     """A batch of work items, as an attack crafts them: see `WorkItems`.
 
-    seed: int scalar below 2³¹; clean_logits: the model that judges, of which targets are chosen.
+    seed: int scalar below 2³¹; clean_logits: the model under attack, which ranks the targets.
     """
 
     images: tf.Tensor
@@ -45,18 +45,18 @@ class CraftItems(NamedTuple):
     clean_logits: LogitsFunction
 
     @property
-    def what_draws_depend_on(self) -> dict[str, tf.Tensor]:
-        """An item's own numbers, as `draws` takes them."""
+    def random_keys(self) -> dict[str, tf.Tensor]:
+        """The arguments of the functions in `draws` that seed an item's random numbers."""
         return {"image_index": self.image_index, "restart": self.restart, "seed": self.seed}
 
 
 class BatchOutcome(NamedTuple):
-    """What an attack did to one batch: NumPy arrays, one entry an item.
+    """The outcome of an attack on one batch: NumPy arrays, one entry per item.
 
     broken: bool, the final image is not predicted as its label; losses: float32, its
     cross-entropy; adversarial: float32 like the images, inside the given bounds; finite: bool, the
-    crafted image and its logits are, and otherwise there is no verdict; nonfinite_gradients: int32,
-    steps whose gradient had entries that are not finite, which counted as 0.
+    crafted image and its logits are finite, otherwise there is no verdict; nonfinite_gradients:
+    int32, steps whose gradient had entries that are not finite, which counted as 0.
     """
 
     broken: np.ndarray
@@ -79,12 +79,12 @@ class GridOutcome(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Execution:
-    """How batches are computed; results depend on it only as far as float32 kernels do.
+    """Settings for computing batches; results depend on them only as far as float32 kernels do.
 
     Attributes:
       batch_size: items in a batch of one replica.
-      strategy: of `tf.distribute`: each replica takes a share of the items.
-      jit_compile: XLA; None: where there is a GPU (its kernels are slower on a CPU).
+      strategy: a `tf.distribute.Strategy`; each replica takes a share of the items.
+      jit_compile: compile with XLA; None: only with a GPU, since it is slower on a CPU.
     """
 
     batch_size: int = DEFAULT_BATCH
@@ -93,7 +93,7 @@ class Execution:
 
     @property
     def xla(self) -> bool:
-        """Whether XLA compiles: this is decided here alone."""
+        """True if XLA compiles the batches; nothing else decides this."""
         import tensorflow as tf
 
         if self.jit_compile is None:
@@ -102,7 +102,7 @@ class Execution:
 
     @property
     def replicas(self) -> int:
-        """How many share a batch."""
+        """The number of replicas that share a batch."""
         return self.strategy.num_replicas_in_sync if self.strategy else 1
 
     @property
@@ -110,8 +110,8 @@ class Execution:
         """Items in a batch of all replicas."""
         return self.batch_size * self.replicas
 
-    def no_larger_than(self, work: int) -> Execution:
-        """The same with batches that so many items fill."""
+    def capped_at(self, work: int) -> Execution:
+        """Return the same with batches no larger than this many items of work."""
         enough = max(1, -(-work // self.replicas))
         return dataclasses.replace(self, batch_size=min(self.batch_size, enough))
 
@@ -128,11 +128,11 @@ def work_items(
     """Return a batch of items.
 
     Args:
-      images: float32 [n, height, width, channels], all that there are.
+      images: float32 [n, height, width, channels], all images.
       labels: int32 [n].
       image, restart: int [batch], of each item.
       eps: radius of the ball.
-      image_index: int [n], what an image's random numbers depend on; None: its place.
+      image_index: int [n], which seeds an image's random numbers; None: its position.
     """
     chosen = images[image]
     index = image if image_index is None else image_index[image]
@@ -146,14 +146,14 @@ def work_items(
 
 
 def exact_bounds(images: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray]:
-    """Smallest and largest float32 pixels in the ε-ball and in [0, 1], exactly.
+    """Return the smallest and largest float32 pixels in the ε-ball and in [0, 1], exactly.
 
     "Exactly": the difference to the image, computed without rounding, is at most eps.
     """
     wide = images.astype(np.float64)
     lower = np.maximum(wide - eps, 0.0).astype(np.float32)
     upper = np.minimum(wide + eps, 1.0).astype(np.float32)
-    # Rounding to float32 may have gone outwards by one step at the most.
+    # Rounding to float32 may have moved a bound outwards, by one step at most.
     lower = np.where(wide - lower > eps, np.nextafter(lower, np.float32(2)), lower)
     upper = np.where(upper - wide > eps, np.nextafter(upper, np.float32(-1)), upper)
     return lower, upper

@@ -10,7 +10,7 @@ import tensorflow as tf
 from cleverhans.tf2.attacks.projected_gradient_descent import projected_gradient_descent
 from cleverhans.tf2.attacks.spsa import SPSAAdam, margin_logit_loss, projected_optimization
 
-from alp_repro.attacks.ascent import aims
+from alp_repro.attacks.ascent import item_targets
 from alp_repro.attacks.base import Crafted
 from alp_repro.attacks.losses import finite_gradient
 from alp_repro.attacks.spsa import SAMPLES
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from alp_repro.attacks.spsa import SPSA
     from alp_repro.models.copies import LogitsFunction
 
-# The protocol's SPSA: what the attack has no name for.
+# The protocol's SPSA: constants that are not settings of the attack.
 SPSA_SAMPLES = SAMPLES
 SPSA_DELTA = 0.01
 
 
 def cleverhans_pgd(attack: PGD, logits: LogitsFunction, items: CraftItems) -> Crafted:
-    """Cleverhans' own call; its starts come from TensorFlow's global generator, seeded by batch."""
+    """Call Cleverhans' PGD, whose starts come from TensorFlow's global generator, seeded here."""
     tf.random.set_seed(
         mixed_seed(int(items.seed), int(items.image_index[0]), int(items.restart[0]))
     )
-    targets = aims(attack.target, items)
+    targets = item_targets(attack.target, items)
     found = projected_gradient_descent(
         logits,
         items.images,
@@ -64,7 +64,10 @@ class SpsaAdam(SPSAAdam):
     def _compute_gradients(
         self, loss_fn: Callable[[tf.Tensor], tf.Tensor], x: list[tf.Tensor]
     ) -> list[tf.Tensor]:
-        """Cleverhans', but 0 where it is not finite, which would spoil all steps after."""
+        """Compute Cleverhans' gradient, with 0 for entries that are not finite.
+
+        They would spoil all later steps.
+        """
         (gradient,) = super()._compute_gradients(loss_fn, x)
         gradient, nonfinite = finite_gradient(gradient)
         self.nonfinite += int(tf.reduce_any(nonfinite))
@@ -72,8 +75,8 @@ class SpsaAdam(SPSAAdam):
 
 
 def cleverhans_spsa(attack: SPSA, logits: LogitsFunction, items: CraftItems) -> Crafted:
-    """Cleverhans' `spsa`, one image at a time as it demands (Uesato et al. 2018)."""
-    targets = aims(attack.target, items)
+    """Call Cleverhans' SPSA, one image at a time as it requires (Uesato et al. 2018)."""
+    targets = item_targets(attack.target, items)
     sign, classes = (-1.0, items.labels) if targets is None else (1.0, targets)
 
     def loss(points: tf.Tensor, aim: tf.Tensor) -> tf.Tensor:

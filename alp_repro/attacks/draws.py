@@ -1,6 +1,6 @@
-"""What an attack draws at random or chooses for each work item: starts, noise, targets.
+"""Random starts, noise and targets of work items.
 
-Each depends on (seed, restart, image index) alone, whatever the batch.
+They depend only on (seed, restart, image index), not on the batch.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ NoiseFunction = Callable[["tf.Tensor"], "tf.Tensor"]
 
 
 class Draws(NamedTuple):
-    """What an attack drew or chose for a batch.
+    """The starts, targets and noise of a batch.
 
-    starts: like the images, inside the ball; targets: int [batch], -1: this item has none, or None;
-    noise: needed by an attack with `gradient_noise`; step_share, smoothing: float32 [batch], what
-    an item takes of the attack's step size, and of its noise and momentum; None: all of it.
+    starts: like the images, inside the ball; targets: int [batch], -1 for an item without one, or
+    None; noise: needed by an attack with `gradient_noise`; step_share, smoothing: float32 [batch],
+    factors of an item's step size, and of its noise and momentum; None: 1.
     """
 
     starts: tf.Tensor
@@ -44,7 +44,7 @@ def random_starts(
     seed: tf.Tensor,
     eps: tf.Tensor,
 ) -> tf.Tensor:
-    """Uniform points in the ε-ball, clipped to [0, 1]; each depends on its own indices alone.
+    """Draw uniform points in the ε-ball, clipped to [0, 1]; each depends only on its own indices.
 
     Args:
       images: float32 [batch, height, width, channels].
@@ -61,7 +61,7 @@ def random_starts(
 
 
 def item_seed(seed: tf.Tensor, image_index: tf.Tensor, restart: tf.Tensor) -> tf.Tensor:
-    """The stateless seeds of work items, distinct for each (seed, image, restart).
+    """Return the stateless seeds of work items, distinct for each (seed, image, restart).
 
     Args:
       seed: int scalar below 2³¹.
@@ -78,7 +78,9 @@ def item_seed(seed: tf.Tensor, image_index: tf.Tensor, restart: tf.Tensor) -> tf
 def item_noise(
     shape: tuple[int, ...], *, image_index: tf.Tensor, restart: tf.Tensor, seed: tf.Tensor
 ) -> NoiseFunction:
-    """Fresh uniform noise in [-1, 1] for each step, which depends on an item's own indices alone.
+    """Return a function that draws new uniform noise in [-1, 1] for each step.
+
+    The noise of an item depends only on its own indices.
 
     Args:
       shape: of one image.
@@ -92,7 +94,7 @@ def item_noise(
     of_items = stateless_random.bits_of_each(seeds, shape)
 
     def noise(step: tf.Tensor) -> tf.Tensor:
-        # One draw an image would take longer than the gradient. Words of an item and words of a
+        # One draw per image would take longer than the gradient. Words of an item and words of a
         # step, combined by XOR, are uniform and independent between items and between steps.
         of_step = stateless_random.bits(shape, item_seed(seed, step, tf.constant(-2)))
         words = tf.bitwise.bitwise_xor(of_items, of_step)
@@ -110,13 +112,13 @@ def choose_targets(
     restart: tf.Tensor,
     seed: tf.Tensor,
 ) -> tf.Tensor | None:
-    """The class each work item aims at, int32 [batch], -1: none; None for an untargeted attack.
+    """Return the target class of each item, int32 [batch], -1: none; None if untargeted.
 
     Args:
       target: see `GradientAttack`.
       clean_logits: float32 [batch, classes] on the clean images.
       labels, image_index, restart: int [batch].
-      seed: int scalar; the random target depends on it and the image's index alone.
+      seed: int scalar; the random target depends only on it and the image's index.
     """
     classes = clean_logits.shape[-1]
     if target == "none":
@@ -124,7 +126,7 @@ def choose_targets(
     if target == "least_likely":
         return tf.argmin(clean_logits, axis=1, output_type=tf.int32)
     if target == "random":
-        # Restart -1 is no restart's: the draw shares no random numbers with a starting point.
+        # No restart has the number -1, so the draw shares no random numbers with a starting point.
         seeds = item_seed(seed, image_index, tf.constant(-1))
         uniform = stateless_random.uniform_from_bits(stateless_random.bits_of_each(seeds, []))
         return tf.cast(uniform * classes, tf.int32)
@@ -133,7 +135,7 @@ def choose_targets(
 
 
 def wrong_classes(clean_logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Return each item's wrong classes by their logit, the largest first: int32 [batch, k - 1].
+    """Return each item's wrong classes in descending order of logit, int32 [batch, k - 1].
 
     Args:
       clean_logits: float32 [batch, k] on the clean images.

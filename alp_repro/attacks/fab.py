@@ -2,8 +2,8 @@
 
 Croce & Hein 2020, "Minimally distorted adversarial examples with a fast adaptive boundary attack",
 ICML, Algorithm 1 with the boundary towards one class. A step goes to the plane on which the
-linearised classifier is undecided, biased towards the image, and a little beyond; a point that is
-misclassified is noted if it is the closest, and pulled back to the image.
+linearised classifier is undecided, biased towards the image, and a little beyond; a misclassified
+point is recorded if it is the closest so far, and pulled back towards the image.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 else:
     from alp_repro.lazy_tensorflow import tf
 
-_MOST_BIAS = 0.1  # α_max: the largest share of the step that starts at the image
+_MAX_BIAS = 0.1  # α_max: the largest share of the step that starts at the image
 _OVERSHOOT = 1.05  # η: beyond the plane
 _KEPT = 0.9  # β: the share of the way from the image that a misclassified point keeps
 _FINAL_STEPS = 3  # of the final search
@@ -46,11 +46,11 @@ class FAB(Attack):
     nb_iter: int = dataclasses.field(default=100, metadata=STEPS)
 
     name: ClassVar[str] = "fab"
-    numbers: ClassVar[tuple[str, ...]] = ("eps", "nb_iter")
+    tensor_settings: ClassVar[tuple[str, ...]] = ("eps", "nb_iter")
 
     @property
     def cost(self) -> Cost:
-        """Its steps, and after each a look at where it led."""
+        """A gradient for each step, and a query after it."""
         return Cost(gradients=self.nb_iter, queries=self.nb_iter + _FINAL_STEPS + 2)
 
     def craft(self, logits: LogitsFunction, items: CraftItems) -> Crafted:
@@ -62,7 +62,7 @@ class FAB(Attack):
             images,
             eps=self.eps,
             from_image=items.restart < ranking.shape[1],
-            **items.what_draws_depend_on,
+            **items.random_keys,
         )
         targets = tf.gather(ranking, turn, axis=1, batch_dims=1)
         found = fab_attack(
@@ -78,7 +78,7 @@ class FAB(Attack):
 
 
 class FabResult(NamedTuple):
-    """What a run of `fab_attack` found, for each image of the batch.
+    """The result of a run of `fab_attack`, for each image of the batch.
 
     adversarial: float32 like the images, the closest misclassified point, or the last point where
     there was none; distance: float32 [batch], its L∞ distance from the image, ∞ where there was
@@ -112,22 +112,22 @@ def fab_attack(
     """Return the closest misclassified points that `nb_iter` steps of FAB find.
 
     Args:
-      logits: asked `nb_iter` + 5 times.
+      logits: called `nb_iter` + 5 times.
       value_and_gradient: maps points to (logits, value [batch], gradient like the points), where
         the value is a target's logit minus the true one (`loss_and_gradient` of the margin with
-        targets); asked `nb_iter` times. Must treat the images of a batch independently.
+        targets); called `nb_iter` times. Must treat the images of a batch independently.
       images: float32 [batch, ...] in [0, 1].
       labels: int [batch].
       starts: like the images; the images themselves, or `fab_starts`.
       nb_iter: steps.
-      enough: an image is left alone once a misclassified point is within this distance, on the
-        model's input scale; 0: the search for a closer one goes on to the end.
+      enough: the search for an image stops once a misclassified point is within this distance, on
+        the model's input scale; 0: it never stops early.
 
     Raises:
-      InputError: no step.
+      InputError: fewer than one step.
     """
     if isinstance(nb_iter, int) and nb_iter < 1:
-        raise InputError(f"FAB: nb_iter {nb_iter}; a count of 1 or more is right")
+        raise InputError(f"FAB nb_iter {nb_iter}: expected 1 or more")
 
     def unfinished(state: _State) -> tf.Tensor:
         return (state.iteration < nb_iter) & tf.reduce_any(state.distance > enough)
@@ -159,7 +159,7 @@ def fab_attack(
     )
     (last,) = tf.while_loop(unfinished, step, (first,), parallel_iterations=1)
     found = tf.math.is_finite(last.distance)
-    # What is close enough stays well behind the boundary, where rounding cannot change its class.
+    # A point that is close enough stays beyond the boundary, so that rounding keeps its class.
     searched = _final_search(logits, images, labels, last.closest, clean_margin)
     closest = tf.where(_per_image(last.distance > enough, images), searched, last.closest)
     return FabResult(
@@ -178,10 +178,10 @@ def fab_starts(
     eps: tf.Tensor | float,
     from_image: tf.Tensor,
 ) -> tf.Tensor:
-    """Return the images where `from_image` says so, else points at a distance of ε/2 from them.
+    """Return the images where `from_image` is True, else random points at distance ε/2 from them.
 
     The paper's first restart begins at the image and a further one within half the radius that is
-    of interest; what is drawn depends on (seed, restart, image index) alone.
+    of interest; the points depend only on (seed, restart, image index).
 
     Args:
       images: float32 [batch, ...] in [0, 1].
@@ -218,8 +218,8 @@ def linf_projection(points: tf.Tensor, weights: tf.Tensor, values: tf.Tensor) ->
     rooms = tf.where(directions > 0, 1.0 - flat, flat)
     weights, needed = tf.abs(weights), tf.abs(values)
 
-    # The gain, Σ |w| · min(length, room), rises and is concave in the length: Newton's steps come
-    # from below, each takes further pixels out of play, and after few of them none is left.
+    # The gain, Σ |w| · min(length, room), rises and is concave in the length: Newton's method
+    # converges from below, and in a few steps, since each one saturates further pixels.
     def longer(length: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         moving = rooms > length[:, None]
         gained = tf.reduce_sum(tf.where(moving, 0.0, weights * rooms), axis=1)
@@ -245,7 +245,7 @@ def linf_distance(points: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
 def _step(
     points: tf.Tensor, images: tf.Tensor, *, value: tf.Tensor, gradient: tf.Tensor
 ) -> tf.Tensor:
-    """The next point of Algorithm 1, before it is known what it is classified as."""
+    """Return the next point of Algorithm 1, before it is classified."""
     at_image = value + tf.reduce_sum(gradient * (images - points), axis=_pixels(images))
     both = linf_projection(
         tf.concat([points, images], 0),
@@ -255,7 +255,7 @@ def _step(
     change, change_of_image = tf.split(both, 2)
     length = _per_image(linf_distance(change, 0.0 * change), images)
     of_image = _per_image(linf_distance(change_of_image, 0.0 * change), images)
-    bias = tf.minimum(tf.math.divide_no_nan(length, length + of_image), _MOST_BIAS)
+    bias = tf.minimum(tf.math.divide_no_nan(length, length + of_image), _MAX_BIAS)
     moved = (1.0 - bias) * (points + _OVERSHOOT * change)
     moved += bias * (images + _OVERSHOOT * change_of_image)
     return tf.clip_by_value(moved, 0.0, 1.0)
@@ -268,9 +268,9 @@ def _final_search(
     closest: tf.Tensor,
     clean_margin: tf.Tensor,
 ) -> tf.Tensor:
-    """Misclassified points between `closest` and the images, where the margin is nearly 0.
+    """Return misclassified points between `closest` and the images, where the margin is nearly 0.
 
-    Three steps of the false position method along the line; points that are still the image stay.
+    Three steps of the false position method along the line; points equal to the image stay.
     """
     inside, outside, margin_in = images, closest, clean_margin
     margin_out = margin(labels=labels, logits=logits(outside))
@@ -288,7 +288,7 @@ def _final_search(
 
 
 def _unless(finished: tf.Tensor, old: _State, new: _State) -> _State:
-    """The new state, but for the images that are finished; the iteration is counted on."""
+    """Return the new state, but the old one of finished images; the iteration always counts."""
     kept = [
         tf.where(_per_image(finished, after) if after.shape.rank > 1 else finished, before, after)
         for before, after in zip(old[1:], new[1:], strict=True)
@@ -301,5 +301,5 @@ def _pixels(images: tf.Tensor) -> list[int]:
 
 
 def _per_image(values: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
-    """[batch] reshaped to broadcast over the pixels of `images`."""
+    """Reshape [batch] to broadcast over the pixels of `images`."""
     return tf.reshape(values, [-1] + [1] * (images.shape.rank - 1))

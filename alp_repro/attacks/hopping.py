@@ -1,9 +1,9 @@
-"""Basin hopping in the L∞ ball: short climbs, each from a shaken copy of the best point so far.
+"""Basin hopping in the L∞ ball: short climbs, each from a perturbed copy of the best point so far.
 
 An iterated local search (Lourenço, Martin & Stützle 2003; basin hopping: Wales & Doye 1997) whose
-local search is PGD on the margin. Where a network has thousands of nearly equal local maxima,
-independent restarts end in one of them each; a climb that keeps most of a good point ends in a
-better one more often than a climb from nowhere.
+local search is PGD on the margin. Where a network has thousands of nearly equal local maxima, each
+independent restart ends in one of them; a climb that starts near a good point ends in a better one
+more often than a climb from a random point.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ else:
 
 _FIRST_STEP = 0.25  # of a climb, of ε; the steps fall linearly
 _MOMENTUM = 0.75
-_LEAST_SHAKE, _MOST_SHAKE = 0.05, 0.3  # of the pixels
-_MOST_AIMED = 9  # climbs towards one class each
+_LEAST_SHAKE, _MAX_SHAKE = 0.05, 0.3  # of the pixels
+_MAX_AIMED = 9  # climbs towards one class each
 _LEAST_SUM = 1e-12  # keeps a gradient of zeros from being divided by zero
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BasinHopping(Attack):
-    """Short climbs, each from a shaken copy of the best point so far (iterated local search).
+    """Short climbs, each from a perturbed copy of the best point so far (iterated local search).
 
     For the images that other attacks leave close to the boundary: eight restarts of the defaults
     take 20,000 gradients.
@@ -50,11 +50,11 @@ class BasinHopping(Attack):
     climbs: int = dataclasses.field(default=83, metadata=STEPS)
 
     name: ClassVar[str] = "hopping"
-    numbers: ClassVar[tuple[str, ...]] = ("eps", "nb_iter", "climbs")
+    tensor_settings: ClassVar[tuple[str, ...]] = ("eps", "nb_iter", "climbs")
 
     @property
     def cost(self) -> Cost:
-        """The steps of all climbs."""
+        """One gradient for each step of each climb."""
         return Cost(gradients=self.nb_iter * self.climbs)
 
     def craft(self, logits: LogitsFunction, items: CraftItems) -> Crafted:
@@ -67,13 +67,13 @@ class BasinHopping(Attack):
             eps=self.eps,
             nb_iter=self.nb_iter,
             climbs=self.climbs,
-            **items.what_draws_depend_on,
+            **items.random_keys,
         )
         return Crafted(tf.stop_gradient(found.adversarial), found.nonfinite_gradients)
 
 
 class HoppingResult(NamedTuple):
-    """What a run of `basin_hopping` found, for each image of the batch.
+    """The result of a run of `basin_hopping`, for each image of the batch.
 
     adversarial: float32 like the images, the first misclassified point, or the one of the largest
     margin where there was none; margin: float32 [batch], of that point; nonfinite_gradients: int32
@@ -86,7 +86,7 @@ class HoppingResult(NamedTuple):
 
 
 class _Best(NamedTuple):
-    """The point that an image has come to."""
+    """The best points so far."""
 
     points: tf.Tensor
     margin: tf.Tensor
@@ -113,12 +113,13 @@ def basin_hopping(
     restart: tf.Tensor,
     seed: tf.Tensor,
 ) -> HoppingResult:
-    """Climb towards each wrong class, then up the margin from shaken copies of the best point.
+    """Climb towards each wrong class, then up the margin from perturbed copies of the best point.
 
-    The first climbs begin anywhere in the ball, each aimed at one of the first nine classes of
-    `ranking`; the others aim at none. Shaking sets 5 to 30% of the pixels to an end of the ball
-    each. A climb is sign steps with momentum, from ε/4 down to nothing. An image whose point is
-    misclassified is left alone. What is drawn depends on (seed, restart, image index) alone.
+    The first climbs begin at random points in the ball, each aimed at one of the first nine classes
+    of `ranking`; the others have no target. A perturbation sets 5 to 30% of the pixels to a bound
+    of the ball. A climb takes sign steps with momentum, whose size falls from ε/4 to 0. The search
+    for an image stops at a misclassified point. Random numbers depend only on (seed, restart, image
+    index).
 
     Args:
       logits: the crafting model; `climbs · nb_iter` gradients are taken. Must treat the images of a
@@ -128,17 +129,17 @@ def basin_hopping(
       ranking: int [batch, classes], wrong classes (`wrong_classes`).
       eps: input scale.
       nb_iter: gradients of one climb.
-      climbs: those that are aimed at a class included.
+      climbs: including those that are aimed at a class.
       seed: int scalar below 2³¹.
 
     Raises:
-      InputError: no climb or no step.
+      InputError: fewer than one climb or step.
     """
     for name, count in (("nb_iter", nb_iter), ("climbs", climbs)):
         if isinstance(count, int) and count < 1:
-            raise InputError(f"basin hopping: {name} {count}; a count of 1 or more is right")
+            raise InputError(f"basin hopping {name} {count}: expected 1 or more")
     lower, upper = linf_bounds(images, eps=eps)
-    ranking = ranking[:, :_MOST_AIMED]
+    ranking = ranking[:, :_MAX_AIMED]
     aimed = ranking.shape[1]
     pixels = images.shape[1:].num_elements()
     noise = item_noise((pixels + 1,), image_index=image_index, restart=restart, seed=seed)
@@ -146,7 +147,7 @@ def basin_hopping(
     def start(climb: tf.Tensor, best: _Best) -> tf.Tensor:
         drawn = noise(climb)
         of_pixels, of_item = tf.reshape(drawn[:, :pixels], tf.shape(images)), drawn[:, pixels]
-        share = _LEAST_SHAKE + (_MOST_SHAKE - _LEAST_SHAKE) * 0.5 * (of_item + 1.0)
+        share = _LEAST_SHAKE + (_MAX_SHAKE - _LEAST_SHAKE) * 0.5 * (of_item + 1.0)
         shaken = tf.abs(of_pixels) < _per_image(share, images)
         ends = tf.where(of_pixels > 0, upper, lower)
         anywhere = tf.clip_by_value(images + eps * of_pixels, lower, upper)
@@ -187,7 +188,7 @@ def basin_hopping(
 def _visited(
     best: _Best, points: tf.Tensor, outputs: tf.Tensor, labels: tf.Tensor, nonfinite: tf.Tensor
 ) -> _Best:
-    """The best point after these, of images that are not broken yet."""
+    """Return the best points after a visit, of images that are not broken yet."""
     found = margin(labels=labels, logits=outputs)
     wrong = misclassified(outputs, labels)
     better = ~best.broken & (wrong | (found > best.margin))
@@ -200,11 +201,11 @@ def _visited(
 
 
 def _of_sum_one(gradient: tf.Tensor) -> tf.Tensor:
-    """Gradients over the sum of their entries' sizes, so that steep places do not outweigh."""
+    """Divide each gradient by its L1 norm, so that steep regions do not dominate the momentum."""
     axes = list(range(1, gradient.shape.rank))
     return gradient / (tf.reduce_sum(tf.abs(gradient), axis=axes, keepdims=True) + _LEAST_SUM)
 
 
 def _per_image(values: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
-    """[batch] reshaped to broadcast over the pixels of `images`."""
+    """Reshape [batch] to broadcast over the pixels of `images`."""
     return tf.reshape(values, [-1] + [1] * (images.shape.rank - 1))

@@ -1,7 +1,7 @@
 """Per-example losses that a gradient attack maximises.
 
 Every untargeted loss is a function of ``labels`` (int32 ``[b]``) and ``logits`` (``[b, k]``) that
-returns float32 ``[b]``: Cleverhans' ``loss_fn(labels=, logits=)`` takes them as they are. The
+returns float32 ``[b]``, as Cleverhans' ``loss_fn(labels=, logits=)`` expects. The
 targeted forms also take ``targets`` (int32 ``[b]``) and are *maximised* too. Where a target is
 the true class, the targeted margin and the targeted DLR are zero and so is their gradient.
 """
@@ -30,7 +30,7 @@ class AttackLoss(NamedTuple):
 
 
 def cross_entropy(*, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Cross-entropy of the true class: ``-log softmax(z)[y]``.
+    """Compute the cross-entropy of the true class: ``-log softmax(z)[y]``.
 
     The loss of the paper's evaluation attack (Madry et al. 2018). labels: int32 ``[b]``;
     logits: ``[b, k]``; returns float32 ``[b]``.
@@ -43,7 +43,9 @@ def cross_entropy(*, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 
 
 def margin(*, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Best other logit minus the true one: ``max_{i≠y} z_i - z_y``, positive when misclassified.
+    """Compute the best other logit minus the true one: ``max_{i≠y} z_i - z_y``.
+
+    Positive when misclassified.
 
     Carlini & Wagner 2017, f6 without its threshold, for the true class and maximised. labels:
     int32 ``[b]``; logits: ``[b, k]``; returns float32 ``[b]``.
@@ -57,9 +59,10 @@ def margin(*, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 
 
 def dlr(*, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Difference of logits ratio: ``(max_{i≠y} z_i - z_y) / (z_π1 - z_π3)``, π falling order.
+    """Compute the difference of logits ratio: ``(max_{i≠y} z_i - z_y) / (z_π1 - z_π3)``.
 
-    The margin freed of the logits' scale, which logit squeezing shrinks. Croce & Hein 2020, eq. 6.
+    π sorts the logits in descending order. The ratio is the margin without the scale of the logits,
+    which logit squeezing shrinks. Croce & Hein 2020, eq. 6.
     labels: int32 ``[b]``; logits: ``[b, k]``, k ≥ 3, InputError otherwise; returns float32 ``[b]``.
     """
     import tensorflow as tf
@@ -73,7 +76,7 @@ def dlr(*, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 def targeted_cross_entropy(
     *, labels: tf.Tensor, logits: tf.Tensor, targets: tf.Tensor
 ) -> tf.Tensor:
-    """Log-probability of the target: ``log softmax(z)[t]``, minus its cross-entropy.
+    """Compute the log-probability of the target: ``log softmax(z)[t]``, minus its cross-entropy.
 
     Kurakin et al. 2017, "Adversarial machine learning at scale", the target class methods. labels
     are not used; targets: int32 ``[b]``; logits: ``[b, k]``; returns float32 ``[b]``.
@@ -83,7 +86,7 @@ def targeted_cross_entropy(
 
 
 def targeted_margin(*, labels: tf.Tensor, logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-    """Target logit minus the true one: ``z_t - z_y``.
+    """Compute the target logit minus the true one: ``z_t - z_y``.
 
     The numerator of Croce & Hein 2020, eq. 7. labels, targets: int32 ``[b]``; logits: ``[b, k]``;
     returns float32 ``[b]``.
@@ -95,7 +98,7 @@ def targeted_margin(*, labels: tf.Tensor, logits: tf.Tensor, targets: tf.Tensor)
 
 
 def dlr_targeted(*, labels: tf.Tensor, logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-    """Targeted difference of logits ratio: ``(z_t - z_y) / (z_π1 - (z_π3 + z_π4) / 2)``.
+    """Compute the targeted DLR: ``(z_t - z_y) / (z_π1 - (z_π3 + z_π4) / 2)``.
 
     Croce & Hein 2020, eq. 7. labels, targets: int32 ``[b]``; logits: ``[b, k]``, k ≥ 4, InputError
     otherwise; returns float32 ``[b]``.
@@ -113,8 +116,8 @@ LOSSES: dict[str, AttackLoss] = {
     "cross_entropy": AttackLoss(cross_entropy, targeted_cross_entropy),
     "margin": AttackLoss(margin, targeted_margin),
     "dlr": AttackLoss(dlr, dlr_targeted),
-    # For an attack some of whose restarts have a target: each form is the stronger of its kind on
-    # adversarially trained models (docs/performance.md).
+    # For an attack that has a target in some restarts: on adversarially trained models each form is
+    # the stronger of its kind (docs/performance.md).
     "mixed": AttackLoss(cross_entropy, targeted_margin),
 }
 
@@ -122,41 +125,41 @@ LOSSES: dict[str, AttackLoss] = {
 def attack_loss(
     name: str, *, labels: tf.Tensor, logits: tf.Tensor, targets: tf.Tensor | None = None
 ) -> tf.Tensor:
-    """The loss of that name, to be maximised: off the true class, or towards ``targets`` if given.
+    """Compute the named loss to maximise: off the true class, or towards ``targets`` if given.
 
-    name: a key of ``LOSSES``, InputError otherwise; labels, targets: int32 ``[b]``, a target of -1
-    is none; logits: ``[b, k]``; returns float32 ``[b]``.
+    name: a key of ``LOSSES``, InputError otherwise; labels, targets: int32 ``[b]``, where a target
+    of -1 means none; logits: ``[b, k]``; returns float32 ``[b]``.
     """
     import tensorflow as tf
 
     if name not in LOSSES:
-        raise InputError(f"attack loss {name!r}: not one of {', '.join(LOSSES)}")
+        raise InputError(f"attack loss {name!r}: expected one of {', '.join(LOSSES)}")
     if targets is None:
         return LOSSES[name].untargeted(labels=labels, logits=logits)
     towards = LOSSES[name].targeted(labels=labels, logits=logits, targets=tf.maximum(targets, 0))
     return tf.where(targets < 0, LOSSES[name].untargeted(labels=labels, logits=logits), towards)
 
 
-def least_classes(name: Loss, *, targeted: bool) -> int:
-    """How many classes a loss needs to be defined."""
+def min_classes(name: Loss, *, targeted: bool) -> int:
+    """Return the fewest classes for which a loss is defined."""
     return {"dlr": 4 if targeted else 3}.get(name, 2)
 
 
 def loss_and_gradient(
     logits: LogitsFunction, labels: tf.Tensor, *, loss: Loss, targets: tf.Tensor | None = None
 ) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
-    """A function of images: their logits, each one's attack loss, the gradient of their sum.
+    """Return a function of images that computes logits, attack losses and their gradients.
 
-    In a graph it stays a function of its own. Where it is inlined in a loop, TensorFlow's oneDNN
-    pass may meet a max-pool's gradient before the max-pool, by the memory addresses of the loop's
-    edges, and then leaves it to a far slower kernel: in two processes of three, seen with
-    TensorFlow 2.21 (docs/performance.md).
+    In a graph the function is not inlined. Where it is inlined in a loop, TensorFlow's oneDNN pass
+    may visit a max-pool's gradient before the max-pool, depending on memory addresses, and then
+    leaves it to a far slower kernel: in two processes of three, seen with TensorFlow 2.21
+    (docs/performance.md).
 
     Args:
       logits: the crafting model.
       labels: int [batch].
       loss: a key of `LOSSES`.
-      targets: int [batch] for a targeted attack, -1: this item has no target.
+      targets: int [batch] for a targeted attack, -1 for an item without a target.
     """
     import tensorflow as tf
 
@@ -175,10 +178,10 @@ def loss_and_gradient(
 
 
 def finite_gradient(gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """A gradient whose entries that are not finite are 0, and which items had such entries.
+    """Return a gradient with 0 in place of non-finite entries, and which items had any.
 
     One branch of a model may have no gradient at a point (√0) where the rest has one. gradient:
-    ``[b, ...]``; returns the like of it and bool ``[b]``.
+    ``[b, ...]``; returns the same shape and bool ``[b]``.
     """
     import tensorflow as tf
 
@@ -188,7 +191,7 @@ def finite_gradient(gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def misclassified(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Bool ``[b]``, another class has the largest logit; never where a logit is not finite."""
+    """Return bool ``[b]``: a wrong class has the largest logit, and all logits are finite."""
     import tensorflow as tf
 
     wrong = tf.argmax(logits, axis=-1, output_type=tf.int32) != tf.cast(labels, tf.int32)
@@ -206,5 +209,5 @@ def _largest(count: int, logits: tf.Tensor, *, loss: str) -> tf.Tensor:
 
     classes = logits.shape[-1]
     if classes < count:
-        raise InputError(f"attack loss {loss}: {classes} classes; it needs {count} or more")
+        raise InputError(f"attack loss {loss}: expected {count} or more classes, got {classes}")
     return tf.math.top_k(logits, k=count).values

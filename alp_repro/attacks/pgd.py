@@ -1,8 +1,8 @@
-"""PGD in the L∞ ball (Madry et al. 2017), with what others have added to it.
+"""PGD in the L∞ ball (Madry et al. 2017), with momentum, noise and other options.
 
-The loop is Cleverhans' `projected_gradient_descent` step for step (`optimize_linear`, `clip_eta`)
-from a given starting point and as one `tf.while_loop`, so that it compiles and resumes; a test
-holds it to Cleverhans' exact bits. Everything here is on the model's input scale, [0, 1].
+The loop takes the steps of Cleverhans' `projected_gradient_descent` (`optimize_linear`, `clip_eta`)
+from a given starting point and in one `tf.while_loop`, so that it compiles and resumes; a test
+compares it with Cleverhans bit by bit. Everything here is on the model's input scale, [0, 1].
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ _LARGEST_NOISE = 10.0
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PGD(GradientAttack):
-    """Sign steps up a loss, each back into the ball: the paper's attack (Madry et al. 2017).
+    """Sign steps up a loss, each projected into the ball: the paper's attack (Madry et al. 2017).
 
     Attributes:
       eps_iter: size of a sign step (of the first one under the linear schedule).
       nb_iter: steps of one restart.
       step_schedule: `constant`, or `linear`: step i of n is eps_iter · (1 - i/n).
-      momentum: a step follows the sign of the gradient plus this share of the direction before
+      momentum: a step follows the sign of the gradient plus this fraction of the previous direction
         (Dong et al. 2018, without their scaling of the gradient); 0: the paper.
       gradient_noise: the gradient of a step is taken at the point plus uniform noise of this
-        half-width, which falls linearly to 0 half way through a run: a loss that is flat or bumpy
-        at the point itself is climbed as it looks from afar. Averaged by the momentum, it is one
-        sample a step of the expectation of Athalye et al. 2018. 0: the paper.
-      success: `last`: the last iterate is judged (the paper); `any`: the iterate with the largest
-        margin of a wrong class over the true one.
-      engine: `loop` is ours; `cleverhans` calls `projected_gradient_descent` itself (reference:
-        reproducible for equal batches only, since its starts are stateful).
+        half-width, which falls linearly to 0 half way through a run: the attack climbs a smoothed
+        version of a loss that is flat or bumpy at the point itself. Averaged by the momentum, it is
+        one sample per step of the expectation of Athalye et al. 2018. 0: the paper.
+      success: `last`: the last iterate is the result (the paper); `any`: the iterate with the
+        largest margin of a wrong class over the true one.
+      engine: `loop` is this project's; `cleverhans` calls `projected_gradient_descent` (a
+        reference, reproducible only for equal batches, since its starts are stateful).
     """
 
     eps_iter: float = dataclasses.field(metadata=SIZE)
@@ -61,11 +61,11 @@ class PGD(GradientAttack):
     engine: Engine = "loop"
 
     name: ClassVar[str] = "pgd"
-    numbers: ClassVar[tuple[str, ...]] = ("eps", "eps_iter", "nb_iter")
-    of_the_paper: ClassVar[bool] = True
+    tensor_settings: ClassVar[tuple[str, ...]] = ("eps", "eps_iter", "nb_iter")
+    is_paper_attack: ClassVar[bool] = True
 
     def check(self) -> None:
-        """Refuse settings out of range, or that contradict each other."""
+        """Raise InputError on settings out of range or in conflict."""
         super().check()
         smallest = float(np.finfo(np.float32).tiny)
         # A single step may cross the ball from a random start: fast adversarial training has
@@ -73,48 +73,48 @@ class PGD(GradientAttack):
         longest = self.eps * (2 if self.nb_iter == 1 else 1)
         if not (smallest <= self.eps_iter <= longest if self.eps else 0 <= self.eps_iter <= 1):
             raise InputError(
-                f"attack eps_iter {self.eps_iter * 255:g}: a step in (0, eps], or (0, 2 eps] where "
-                f"it is the only one, is needed; eps is {self.eps * 255:g} (0-255 scale)"
+                f"attack eps_iter {self.eps_iter * 255:g}: expected a step in (0, eps], or in "
+                f"(0, 2 eps] for a single step; eps is {self.eps * 255:g} (0-255 scale)"
             )
         if not (0 <= self.momentum < 1 and 0 <= self.gradient_noise <= _LARGEST_NOISE):
             raise InputError(
                 f"attack momentum {self.momentum:g}, gradient_noise {self.gradient_noise * 255:g}: "
-                f"a share in [0, 1) and a size of 0 to {_LARGEST_NOISE * 255:g} are needed"
+                f"expected momentum in [0, 1) and gradient_noise in [0, {_LARGEST_NOISE * 255:g}] "
+                "(0-255 scale)"
             )
         if self.gradient_noise and self.success == "any":
             raise InputError(
-                "attack success=any: an iterate's own logits are needed, and with gradient_noise "
-                "they are never computed; success=last works"
+                "attack success=any needs the logits of each iterate, which are not computed with "
+                "gradient_noise: use success=last"
             )
         known = ("engine", "target", "random_start")
         if not self.compiled and (ours := self.non_default_text(leaving_out=known)):
             raise InputError(
-                f"attack engine=cleverhans: {ours} is ours alone; its "
-                "projected_gradient_descent knows a constant step, the cross-entropy, the last "
-                "iterate and float32 only"
+                f"attack engine=cleverhans does not support {ours}: Cleverhans has constant steps, "
+                "the cross-entropy, the last iterate and float32 only"
             )
 
     @property
     def compiled(self) -> bool:
-        """Cleverhans' own loop is not."""
+        """True unless Cleverhans' own loop crafts."""
         return self.engine == "loop"
 
     @property
     def draws_noise(self) -> bool:
-        """For its gradients' points."""
+        """True if the gradients are taken at noisy points."""
         return self.gradient_noise > 0
 
     @property
     def cost(self) -> Cost:
-        """Its steps."""
+        """One gradient for each step."""
         return Cost(gradients=self.nb_iter)
 
     @property
     def iterates_are_results(self) -> bool:
-        """Whether the k-th iterate of a longer run is what the attack with nb_iter=k ends with.
+        """True if the k-th iterate of a longer run is the result of the attack with nb_iter=k.
 
-        With gradient_noise or another schedule it is not: they look at the share of the run that is
-        done. A setting that is not known here gets a run for each count.
+        It is not with gradient_noise or another schedule, which depend on the length of the run.
+        With any setting that is not listed here, each count gets its own run.
         """
         harmless = ("loss", "target", "random_start", "dtype", "momentum")
         return not self.non_default_settings(leaving_out=harmless)
@@ -128,11 +128,11 @@ class PGD(GradientAttack):
         return cleverhans_pgd(self, logits, items)
 
     def draw(self, items: CraftItems) -> Draws:
-        """Draw what a run needs, for each item."""
+        """Draw the start, the target and the noise of each item."""
         draws = super().draw(items)
         if not self.gradient_noise:
             return draws
-        noise = item_noise(tuple(items.images.shape[1:]), **items.what_draws_depend_on)
+        noise = item_noise(tuple(items.images.shape[1:]), **items.random_keys)
         return draws._replace(noise=noise)
 
     def ascend(
@@ -141,7 +141,7 @@ class PGD(GradientAttack):
         """Return the end of one run; see `GradientAttack.ascend`.
 
         Raises:
-          InputError: the attack has `gradient_noise` and no noise is drawn.
+          InputError: the attack has `gradient_noise` and `draws` has no noise.
         """
         run = PgdRun(logits, images, labels, self, draws)
         return run.result(run.advance(run.first(), self.nb_iter))
@@ -155,7 +155,7 @@ def pgd_step(
     eps: tf.Tensor | float,
     step_size: tf.Tensor | float,
 ) -> tf.Tensor:
-    """One sign step of Cleverhans' `projected_gradient_descent`, back into the ball and [0, 1].
+    """Take a sign step of Cleverhans' `projected_gradient_descent`, clipped to the ball and [0, 1].
 
     Args:
       points, gradient, images: float32 of one shape; the ball lies around `images`.
@@ -168,7 +168,7 @@ def pgd_step(
 
 
 class Iterate(NamedTuple):
-    """Where a run of PGD is. best: with success=any, the points of the largest margin and it."""
+    """The state of a run. best: with success=any, the points of the largest margin and it."""
 
     iteration: tf.Tensor
     points: tf.Tensor
@@ -178,7 +178,7 @@ class Iterate(NamedTuple):
 
 
 class PgdRun:
-    """One restart of PGD on a batch, which can be advanced piece by piece."""
+    """One restart of PGD on a batch, which can be advanced in parts."""
 
     def __init__(
         self,
@@ -190,7 +190,7 @@ class PgdRun:
     ) -> None:
         if attack.gradient_noise and draws.noise is None:
             raise InputError(
-                "attack gradient_noise: an evaluation knows it, a training attack does not"
+                "attack gradient_noise is for evaluations: expected 0 in a training attack"
             )
         self._logits, self._images, self._labels = logits, images, labels
         self._attack, self._draws = attack, draws
@@ -202,14 +202,14 @@ class PgdRun:
         )
 
     def first(self) -> Iterate:
-        """Before the first step."""
+        """Return the state before the first step."""
         starts, items = self._draws.starts, tf.shape(self._labels)
         best = (starts, tf.fill(items, -np.inf)) if self._attack.success == "any" else ()
         count = tf.zeros(items, tf.int32)
         return Iterate(tf.constant(0), starts, tf.zeros_like(starts), count, best)
 
     def advance(self, iterate: Iterate, until: tf.Tensor | int) -> Iterate:
-        """Steps up to this number of iterations."""
+        """Take steps up to this number of iterations."""
         reached = tf.while_loop(
             lambda *state: state[0] < until,
             lambda *state: tuple(self._step(Iterate(*state))),
@@ -219,7 +219,7 @@ class PgdRun:
         return Iterate(*reached)
 
     def result(self, iterate: Iterate) -> Crafted:
-        """The images that are judged."""
+        """Return the adversarial images."""
         points = iterate.points
         if self._attack.success == "any":
             points = self._better(iterate.best, points, self._logits(points))[0]
@@ -244,7 +244,7 @@ class PgdRun:
         return Iterate(i + 1, points, gradient, count, best)
 
     def _gradient_points(self, iterate: Iterate) -> tf.Tensor:
-        """Where the gradient is taken: at the iterate, or with the noise that the attack adds."""
+        """Return where the gradient is taken: at the iterate, plus the attack's noise."""
         noise, half_width = self._draws.noise, self._attack.gradient_noise
         if noise is None or not half_width:
             return iterate.points
@@ -265,5 +265,5 @@ class PgdRun:
 
 
 def _of_items(value: tf.Tensor | float, share: tf.Tensor | None) -> tf.Tensor | float:
-    """The value, or each item's share of it; broadcast over pixels."""
+    """Return the value, or each item's share of it, to broadcast over pixels."""
     return value if share is None else value * share[:, None, None, None]

@@ -1,4 +1,4 @@
-"""Ensembles: attacks one after the other, each on the images that those before it left.
+"""Ensembles: attacks in sequence, each on the images that the earlier ones did not break.
 
 Runs of an ensemble are numbered through all of its phases, from 0, as the restarts of one attack
 are. An attack counts its own restarts in each phase, and its random numbers depend on these.
@@ -17,7 +17,7 @@ from alp_repro.attacks.registry import attack_from_json
 from alp_repro.errors import InputError
 from alp_repro.system.dtypes import Dtype
 
-On = Literal["standing", "closest", "same"]
+On = Literal["standing", "closest", "same", "all"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,35 +25,49 @@ class Phase:
     """An attack with its restarts, and the images that get it.
 
     Attributes:
-      attack: what is done; an image leaves when it is broken.
-      on: `standing`: all images that are left; `closest`: as many of them as the budget pays for,
-        those first that had the largest loss before the first such phase; where there was one
-        before, of its images alone; `same`: what is left of the images of the phase before, with
-        which these have been paid for.
-      budget: of `closest`: gradients an image, on average over all images, that all phases so far,
+      attack: the attack; it skips images that are broken. Where phases are run one by one, each
+        with a record of its own, as in an audit, this may be an ensemble.
+      on: `standing`: all images that are not broken; `closest`: as many of them as the budget
+        allows, in descending order of their largest loss before the first such phase, and only
+        images of the previous such phase if there was one; `same`: the unbroken images of the
+        previous phase, whose budget includes these restarts. Where phases are run one by one, also
+        `all`: every image, so that the attack has an accuracy of its own.
+      budget: of `closest`: gradients per image, on average over all images, that all phases so far,
         this one and those on the same images may take; a query counts as half a gradient.
-      batch_size: items in a batch at the most, where few images come so far: a batch that fillers
-        fill up costs as much as a full one.
-      first: the number of the attack's first restart here, where it goes on with what it did in an
-        earlier phase.
+      batch_size: the largest batch, for phases that few images reach: a batch that is mostly
+        padding costs as much as a full one.
+      first: the number of the attack's first restart in this phase, if it continues the restarts of
+        an earlier phase.
+      seed: added to the evaluation's seed.
+      name: a short name for files and tables.
+      title: a name for tables and pages.
     """
 
-    attack: Attack
+    attack: Attack | Ensemble
     on: On = "standing"
     budget: int = 0
     batch_size: int | None = None
     first: int = 0
+    seed: int = 0
+    name: str = ""
+    title: str = ""
 
     def __post_init__(self) -> None:
-        """Refuses what is no phase."""
-        if not isinstance(self.attack, Attack) or self.on not in get_args(On):
-            raise InputError(f"phase: an attack on one of {', '.join(get_args(On))} is needed")
+        """Check the settings."""
+        if not isinstance(self.attack, Attack | Ensemble) or self.on not in get_args(On):
+            raise InputError(
+                f"phase: expected an attack and on=one of {', '.join(get_args(On))}, got "
+                f"{type(self.attack).__name__} and on={self.on!r}"
+            )
         if (self.on == "closest") != (self.budget > 0):
-            raise InputError("phase: a budget above 0 and on=closest go together")
+            raise InputError(
+                f"phase on={self.on}: expected a budget above 0 with on=closest, and no budget "
+                f"otherwise, got {self.budget}"
+            )
 
 
-class Reached(Protocol):
-    """How far the runs on each image are, as an `AttackRecord` tells."""
+class RunState(Protocol):
+    """The state of the runs on each image, as in an `AttackRecord`."""
 
     @property
     def first_break(self) -> np.ndarray:
@@ -64,18 +78,18 @@ class Reached(Protocol):
         """Int [n], runs done on each image."""
 
     @property
-    def closest(self) -> np.ndarray | None:
+    def best_early_loss(self) -> np.ndarray | None:
         """Float [n], the largest loss before the first budget; None without one."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Ensemble:
-    """Phases one after the other; read like an attack where both are asked the same.
+    """A sequence of phases, with the properties of an attack that callers need of both.
 
     Attributes:
-      name: that flags and results have.
-      phases: all in one ball.
-      restarts: how many runs are done, from the first; default: all.
+      name: the ensemble's name in flags and results.
+      phases: the phases, all with the same eps.
+      restarts: the number of runs, from the first; default: all.
     """
 
     name: str
@@ -83,25 +97,35 @@ class Ensemble:
     restarts: int = 0
 
     needs_gradient = True
-    of_the_paper = False
+    is_paper_attack = False
 
     def __post_init__(self) -> None:
-        """Counts the runs, and refuses phases that are no ensemble."""
+        """Count the runs and check that the phases fit together."""
         if not self.phases or len({phase.attack.eps for phase in self.phases}) > 1:
-            raise InputError(f"ensemble {self.name}: phases in one and the same ball are needed")
+            raise InputError(f"ensemble {self.name}: expected phases that all have the same eps")
         kinds = [phase.on for phase in self.phases]
+        if "all" in kinds or len(self.attacks) < len(kinds):
+            raise InputError(
+                f"ensemble {self.name}: expected phases of one attack each, none of them on all "
+                "images; a list of such phases can be audited"
+            )
         seen = kinds[kinds.index("closest") :] if "closest" in kinds else kinds
         if kinds[0] != "standing" or ("closest" in kinds and "standing" in seen):
             raise InputError(
-                f"ensemble {self.name}: the first phase is on standing images, and none after one "
-                "on the closest is"
+                f"ensemble {self.name}: expected the first phase on=standing, and none on=standing "
+                "after one on=closest"
             )
         runs = int(self._ends[-1])
         if not 0 <= self.restarts <= runs:
             raise InputError(
-                f"attack restarts {self.restarts}: {self.name} has {runs}, and 1 or more are needed"
+                f"attack restarts {self.restarts}: expected 1 to {runs}, the runs of {self.name}"
             )
         object.__setattr__(self, "restarts", self.restarts or runs)
+
+    @property
+    def attacks(self) -> tuple[Attack, ...]:
+        """The attack of each phase."""
+        return tuple(p.attack for p in self.phases if isinstance(p.attack, Attack))
 
     @property
     def _ends(self) -> np.ndarray:
@@ -123,7 +147,7 @@ class Ensemble:
 
     @property
     def _rounds(self) -> list[tuple[int, int, int]]:
-        """(first run, end, budget) of phases that the same images get; no budget: all get them."""
+        """(first run, end, budget) of consecutive phases on the same images; 0: all images."""
         found: list[tuple[int, int, int]] = []
         begins = [0, *self._ends[:-1].tolist()]
         for phase, begin, end in zip(self.phases, begins, self._ends.tolist(), strict=True):
@@ -134,33 +158,33 @@ class Ensemble:
         return found
 
     @property
-    def judged_by(self) -> int:
-        """After how many runs it is known how close each image came; 0: it is not asked."""
+    def runs_before_budget(self) -> int:
+        """The runs before the first budget, whose losses rank the images; 0: there is no budget."""
         first = self._rounds[0][1]
         return first if len(self._rounds) > 1 else 0
 
     @property
     def eps(self) -> float:
-        """Of the ball."""
+        """The radius of the ball."""
         return self.phases[0].attack.eps
 
     @property
     def dtype(self) -> Dtype:
-        """Of the first phase's crafting."""
+        """The crafting dtype of the first phase."""
         return self.phases[0].attack.dtype
 
     @property
     def compiled(self) -> bool:
-        """Whether all phases may be traced."""
+        """True if all phases can be traced."""
         return all(phase.attack.compiled for phase in self.phases)
 
     @property
-    def least_classes(self) -> int:
-        """How many classes all phases need."""
-        return max(phase.attack.least_classes for phase in self.phases)
+    def min_classes(self) -> int:
+        """The fewest classes for which all phases are defined."""
+        return max(phase.attack.min_classes for phase in self.phases)
 
     def cost_of(self, restarts: np.ndarray | int) -> np.ndarray:
-        """Return what an image's first so many runs take; see `Attack.cost_of`."""
+        """Return the cost of an image's first `restarts` runs; see `Attack.cost_of`."""
         whole, begin = np.asarray(restarts), 0
         cost = np.zeros_like(whole, dtype=np.int64)
         for phase in self.phases:
@@ -170,27 +194,27 @@ class Ensemble:
 
     @property
     def gradients(self) -> int:
-        """What an image costs at the most, on average over the images."""
+        """The most gradients per image, on average over the images."""
         first, most = self.cost_of(np.array([self._rounds[0][1], self.restarts])).tolist()
         budget = max(budget for _, _, budget in self._rounds)
         return min(most, max(budget, first)) if budget else most
 
-    def allowed(self, reached: Reached, restarts: int) -> np.ndarray:
-        """Return how many of so many runs each image gets, int [n], as far as is known now.
+    def allowed(self, reached: RunState, restarts: int) -> np.ndarray:
+        """Return how many of the first `restarts` runs each image gets, int [n], as known so far.
 
-        While the phases before the first budget are not over, no more than theirs; then those of
-        the next round to the images that came closest, in this order, as long as the budget pays
-        for all of them, and what an image that breaks leaves of it goes to the next image; then so
-        those of the last. So an image's share depends on no more than what runs did to it and to
-        those before it, and only grows until all is settled.
+        Until the phases before the first budget are complete, only their runs. Then the runs of the
+        next round for the images that came closest, in this order, as long as the budget suffices;
+        what an image that breaks early does not use goes to the next image. The later rounds
+        follow in the same way. So the runs of an image depend only on the outcomes for it and for
+        the images before it, and their number only grows.
         """
         (_, first, _), *later = self._rounds
-        broke, closest = reached.first_break, reached.closest
-        if closest is None or restarts <= first:
+        broke, best_loss = reached.first_break, reached.best_early_loss
+        if best_loss is None or restarts <= first:
             return np.full(len(broke), restarts)
         allowed = np.full(len(broke), first)
         going_on = (broke < 0) | (broke >= first)
-        order = np.argsort(np.where(going_on, -closest, np.inf), kind="stable")
+        order = np.argsort(np.where(going_on, -best_loss, np.inf), kind="stable")
         order = order[: going_on.sum()]
         spent = int(self.cost_of(np.where(going_on, first, broke + 1)).sum())
         for begin, end, budget in later:
@@ -209,7 +233,7 @@ class Ensemble:
     def _paid_for(
         self, order: np.ndarray, broke: np.ndarray, begin: int, end: int, left: int, settled: bool
     ) -> tuple[np.ndarray, int]:
-        """The first of these images that `left` gradients suffice for, and what they take."""
+        """Return the first of these images for which `left` gradients suffice, and their cost."""
         broke = broke[order]
         before, whole = self.cost_of(np.array([begin, end]))
         early = (broke >= begin) & (broke < end) & settled
@@ -218,68 +242,68 @@ class Ensemble:
         return order[enough], int(taken[enough].sum())
 
     def without_budget(self) -> Ensemble:
-        """Return the same with every phase on all images that are left."""
+        """Return the same with every phase on all unbroken images."""
         phases = [dataclasses.replace(p, on="standing", budget=0) for p in self.phases]
         return dataclasses.replace(self, phases=tuple(phases))
 
-    def crafted_in(self, dtype: Dtype) -> Ensemble:
-        """Return the same, crafted in another dtype where it was crafted in that of `dtype`."""
+    def with_dtype(self, dtype: Dtype) -> Ensemble:
+        """Return the same with another crafting dtype in each phase that has the ensemble's."""
         phases = [
             dataclasses.replace(p, attack=dataclasses.replace(p.attack, dtype=dtype))
-            if p.attack.dtype == self.dtype
+            if isinstance(p.attack, Attack) and p.attack.dtype == self.dtype
             else p
             for p in self.phases
         ]
         return dataclasses.replace(self, phases=tuple(phases))
 
     def non_default_settings(self, *, leaving_out: Collection[str] = ()) -> dict[str, Any]:
-        """How it differs from the paper's PGD; see `Attack.non_default_settings`."""
+        """Return how it differs from the paper's PGD; see `Attack.non_default_settings`."""
         found = {"method": self.name, "dtype": self.dtype}
         plain = [*leaving_out, *(["dtype"] if self.dtype == "float32" else [])]
         return {name: value for name, value in found.items() if name not in plain}
 
     def non_default_text(self, *, leaving_out: Collection[str] = ()) -> str:
-        """`non_default_settings` in one line."""
+        """Format `non_default_settings` in one line."""
         return " ".join(
             f"{k}={v}" for k, v in self.non_default_settings(leaving_out=leaving_out).items()
         )
 
     @property
     def varied(self) -> dict[str, str]:
-        """What a table's columns vary, as text."""
+        """The settings that a table's columns vary, as text."""
         return {"eps": f"{self.eps * 255:g}", "restarts": str(self.restarts)}
 
     def __str__(self) -> str:
-        """One line for captions and progress."""
+        """Describe the ensemble in one line for captions and progress."""
         words = [self.name, f"eps={self.eps * 255:g}", f"r={self.restarts}"]
         return " ".join([*words, self.non_default_text(leaving_out=("method",))]).rstrip()
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data; see `Attack.to_json`."""
+        """Return the settings as results store them; see `Attack.to_json`."""
         defaults = {f.name: f.default for f in dataclasses.fields(Phase)}
         phases = [
             {n: v for n, v in vars(phase).items() if v != defaults[n]}
             | {"attack": phase.attack.to_json()}
             for phase in self.phases
         ]
-        told = {"method": self.name, "eps": self.eps, "dtype": self.dtype}
-        return {**told, "restarts": self.restarts, "phases": phases}
+        stored = {"method": self.name, "eps": self.eps, "dtype": self.dtype}
+        return {**stored, "restarts": self.restarts, "phases": phases}
 
 
-def ensemble_of(attack: Attack | Ensemble) -> Ensemble:
-    """Return an attack as the ensemble of one phase that it is, or an ensemble as it is."""
+def as_ensemble(attack: Attack | Ensemble) -> Ensemble:
+    """Return an attack as an ensemble of one phase, and an ensemble unchanged."""
     return attack if isinstance(attack, Ensemble) else Ensemble(attack.name, (Phase(attack),))
 
 
 def attack_of(described: Mapping[str, Any], *, source: str = "") -> Attack | Ensemble:
-    """Return what a result says of its attack or ensemble.
+    """Return the attack or ensemble of a result's settings; unknown settings are ignored.
 
     Args:
-      described: plain data.
-      source: what it was read from, for the error.
+      described: what `to_json` wrote.
+      source: where it was read from, for the error.
 
     Raises:
-      InputError: it says of none; settings that are not known here are passed over.
+      InputError: the settings do not describe an attack.
     """
     try:
         if "phases" not in described:
@@ -290,6 +314,6 @@ def attack_of(described: Mapping[str, Any], *, source: str = "") -> Attack | Ens
         ]
         return Ensemble(str(described["method"]), tuple(phases), described.get("restarts", 0))
     except (TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{source or 'settings'}: no attack ({error})") from error
+        raise InputError(f"{source or 'settings'}: not a valid attack ({error})") from error
     except InputError as error:
         raise InputError(f"{source}: {error}" if source else str(error)) from error

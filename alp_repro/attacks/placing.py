@@ -1,4 +1,4 @@
-"""How a compiled program gets its batches: filled up to its size, and shared out to replicas."""
+"""Batches for a compiled program: padded to its size, and split over replicas."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import tensorflow as tf
 
 from alp_repro.attacks.batches import WorkItems
 
-# A batch and the attack's sizes to arrays with an entry an item.
+# A batch and the attack's sizes to arrays with one entry per item.
 BatchFunction = Callable[[WorkItems, Any], list[np.ndarray]]
 
 
-def filled_up(run: BatchFunction, *, items: int, rows: int) -> BatchFunction:
-    """Return a program for batches of `items`, of one whose batches have `rows` or more."""
+def padded(run: BatchFunction, *, items: int, rows: int) -> BatchFunction:
+    """Return a program for batches of `items` that pads them to the `rows` of a given one."""
     if rows == items:
         return run
 
@@ -32,7 +32,7 @@ def on_replicas(program: Any, strategy: tf.distribute.Strategy) -> BatchFunction
 
     @tf.function(autograph=False)
     def everywhere(items: WorkItems, sizes: Any) -> tuple[Any, ...]:
-        # Behind a plain function: `run` would bind the signature to all replicas' values at once.
+        # In a plain function: `run` would bind the signature to all replicas' values at once.
         return strategy.run(lambda *share: program(WorkItems(*share), sizes), args=tuple(items))
 
     def distributed(items: WorkItems, sizes: Any) -> list[np.ndarray]:

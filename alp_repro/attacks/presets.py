@@ -1,4 +1,4 @@
-"""Ensembles that have a name, and what a name alone means."""
+"""Named ensembles, and attacks by name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from alp_repro.attacks.auto_attack import autoattack
 from alp_repro.attacks.base import Attack
 from alp_repro.attacks.phases import Ensemble, Phase
-from alp_repro.attacks.registry import attack_class, usual
+from alp_repro.attacks.registry import attack_class, attack_with_default_steps
 from alp_repro.attacks.square import Square
 from alp_repro.attacks.turns import Turns
 from alp_repro.errors import InputError
@@ -18,17 +18,17 @@ BUDGET = 450
 
 
 def strong_attack(eps: float, *, dtype: Dtype = "float32") -> Ensemble:
-    """Our preset `strong`: 450 gradients an image on average (docs/performance.md).
+    """Return the preset `strong`: 450 gradients per image on average (docs/performance.md).
 
-    Two to eighteen runs of 100 steps that fall linearly, in turns of three, and a search. The first
-    of a turn is aimed at another wrong class by gradients at noisy points that momentum averages,
-    with steps from ε: a distorted surface, as of CLP and LSQ, hides its way up from the true
-    label's loss at the point itself, not from these. The second has no target and the third is
-    aimed like the first, both by the point's own gradients and with steps from ε/8: on smooth
-    surfaces, as of adversarially trained models, these find what the first pass over. What two runs
-    have left far from its boundary hardly anything breaks: further runs go to the images that came
-    closest, and after six a Square attack, which finds what no gradient of theirs leads to. The
-    sizes were found on MNIST.
+    Two to eighteen runs of 100 steps whose size falls linearly, in groups of three, and a search.
+    The first run of a group targets a wrong class, another one in each group; its gradients are
+    taken at noisy points and averaged by momentum, with steps from ε: on a distorted loss surface,
+    as of CLP and LSQ, these lead upwards where gradients of the true label's loss at the point
+    itself do not. The second has no target and the third has the target of the first; both follow
+    the gradients at the point itself, with steps from ε/8: on smooth surfaces, as of adversarially
+    trained models, they break images that the first misses. Images that two runs leave far from the
+    boundary hardly ever break: further runs go to the images that came closest, and after six runs
+    a Square attack finds what their gradients do not lead to. The sizes were tuned on MNIST.
     """
     eps = number(eps, name="attack eps", low=0, high=1)
 
@@ -56,7 +56,7 @@ def strong_attack(eps: float, *, dtype: Dtype = "float32") -> Ensemble:
     )
 
 
-# By name: a function of eps and dtype.
+# Functions of eps and dtype, by name.
 PRESETS: dict[str, Callable[..., Ensemble]] = {
     "strong": strong_attack,
     "autoattack": autoattack,
@@ -64,13 +64,13 @@ PRESETS: dict[str, Callable[..., Ensemble]] = {
 
 
 def attack_named(name: str, *, eps: float | None) -> Attack | Ensemble:
-    """Return the ensemble or the attack of that name, with its usual settings.
+    """Return the ensemble or the attack of that name, with its default settings.
 
     Raises:
-      InputError: there is none, or no eps.
+      InputError: an unknown name, or no eps.
     """
     if eps is None:
-        raise InputError(f"attack {name!r}: its eps is needed, a size on the [0, 1] scale")
+        raise InputError(f"attack {name!r}: expected eps=..., a size on the [0, 1] scale")
     if name in PRESETS:
         return PRESETS[name](eps)
-    return usual(attack_class(name), eps)
+    return attack_with_default_steps(attack_class(name), eps)

@@ -1,6 +1,6 @@
-"""One batch of work items, compiled: start, craft, project, judge in float32.
+"""Compiled programs that attack one batch of work items and classify the results in float32.
 
-A program maps a batch of (image, restart) items to `BatchOutcome`s, whatever the attack.
+A program maps a batch of (image, restart) items to a `BatchOutcome`, for any attack.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from alp_repro.attacks.batches import (
 )
 from alp_repro.attacks.pgd import PGD, Iterate, PgdRun
 from alp_repro.attacks.phases import Ensemble, Phase
-from alp_repro.attacks.placing import BatchFunction, filled_up, on_replicas
+from alp_repro.attacks.placing import BatchFunction, on_replicas, padded
 from alp_repro.attacks.rounding import find_rounding
 from alp_repro.models.copies import LogitsFunction, copy_in_dtype, copy_weights, logits_function
-from alp_repro.models.program_cache import kept_for_models
+from alp_repro.models.program_cache import cached_for_models
 from alp_repro.system import kernels
 
 _log = logging.getLogger(__name__)
@@ -46,22 +46,22 @@ def attack_program(
     seed: int,
     execution: Execution,
 ) -> AttackProgram:
-    """A function of `WorkItems`, as many as `execution.items`, that attacks them.
+    """Return a function that attacks a batch of `WorkItems`, `execution.items` of them.
 
-    It is traced once, also for several attacks on a model that differ in their sizes alone.
+    Attacks on a model that differ only in their sizes share one trace.
 
     Args:
       model: float32, images to logits.
-      attack: settings.
+      attack: the attack.
       image_shape: height, width, channels.
-      seed: of starts and random targets.
+      seed: seeds the starts and random targets.
       execution: batch size, replicas, XLA.
     """
     if not attack.compiled:
         return _eager_program(model, attack, image_shape, seed, execution)
     program, update = _compiled(model, image_shape, _shape_of(attack), seed, execution)
     update()
-    numbers = [_as_array(getattr(attack, name)) for name in attack.numbers]
+    numbers = [_as_array(getattr(attack, name)) for name in attack.tensor_settings]
     return lambda items: BatchOutcome(*program(items, numbers))
 
 
@@ -75,18 +75,17 @@ def phases_program(
     execution: Execution,
     image_index: np.ndarray | None = None,
 ) -> Callable[[np.ndarray, np.ndarray], BatchOutcome]:
-    """A function of a batch's places among the images and numbers of runs, all of one phase.
+    """Return a function of image positions and run numbers that attacks a batch of one phase.
 
-    It takes as many as `execution_of` the phase says. Each phase is compiled when its first batch
-    comes.
+    The batch size is that of `execution_of` the phase. A phase is compiled at its first batch.
 
     Args:
       model: float32, images to logits.
       images: float32 [n, height, width, channels] in [0, 1].
       labels: int32 [n].
-      attack: phases.
+      attack: the ensemble.
       seed, execution: see `attack_program`.
-      image_index: int [n], what an image's random numbers depend on; None: its place.
+      image_index: int [n], which seeds an image's random numbers; None: its position.
     """
 
     @functools.cache
@@ -94,9 +93,9 @@ def phases_program(
         phase = attack.phases[place]
         return attack_program(
             model,
-            attack=phase.attack,
+            attack=attack.attacks[place],
             image_shape=images.shape[1:],
-            seed=seed,
+            seed=seed + phase.seed,
             execution=execution_of(phase, execution),
         )
 
@@ -111,7 +110,7 @@ def phases_program(
 
 
 def execution_of(phase: Phase, execution: Execution) -> Execution:
-    """How a phase's batches are computed; one device does for a few items."""
+    """Return how a phase's batches are computed; small ones run on one device."""
     if phase.batch_size is None:
         return execution
     return dataclasses.replace(execution, batch_size=phase.batch_size, strategy=None)
@@ -126,28 +125,30 @@ def grid_program(
     execution: Execution,
     counts: Sequence[int],
 ) -> Callable[[WorkItems, float], GridOutcome]:
-    """A function of `WorkItems` and a step size that judges an attack after several iterations.
+    """Return a function of `WorkItems` and a step size with the outcomes at several iterations.
 
     Args:
       model, image_shape, seed, execution: see `attack_program`.
-      attack: one with `iterates_are_results`; the step size and the counts stand for its own.
+      attack: one with `iterates_are_results`; the step size and the counts replace its own.
       counts: numbers of iterations, ascending.
     """
     shape = _shape_of(attack)
     program, update = _compiled(model, image_shape, shape, seed, execution, len(counts))
     update()
 
-    def judged(items: WorkItems, eps_iter: float) -> GridOutcome:
+    def outcome(items: WorkItems, eps_iter: float) -> GridOutcome:
         numbers = {"eps": attack.eps, "eps_iter": eps_iter, "nb_iter": counts}
-        return GridOutcome(*program(items, [_as_array(numbers[name]) for name in attack.numbers]))
+        return GridOutcome(
+            *program(items, [_as_array(numbers[name]) for name in attack.tensor_settings])
+        )
 
-    return judged
+    return outcome
 
 
 def _shape_of(attack: Attack) -> Attack:
-    """What is left of an attack without what a program takes as tensors, and restarts."""
-    ones = {name: type(getattr(attack, name))(1) for name in attack.numbers}
-    return attack.holding(**ones, restarts=1)
+    """Return an attack with 1 for the restarts and the settings that a program takes as tensors."""
+    ones = {name: type(getattr(attack, name))(1) for name in attack.tensor_settings}
+    return attack.replace_unchecked(**ones, restarts=1)
 
 
 def _as_array(number: Any) -> np.ndarray:
@@ -167,7 +168,7 @@ def _signature(image_shape: tuple[int, ...], batch_size: int) -> WorkItems:
     )
 
 
-@kept_for_models(maxsize=4)
+@cached_for_models(maxsize=4)
 def _compiled(
     model: keras.Model,
     image_shape: tuple[int, ...],
@@ -176,11 +177,11 @@ def _compiled(
     execution: Execution,
     counts: int | None = None,
 ) -> tuple[BatchFunction, Callable[[], None]]:
-    """One compiled program for all attacks on a model that differ in their sizes alone.
+    """Return one compiled program for all attacks on a model that differ only in their sizes.
 
-    With it a function that brings up to date what it holds of the model's weights. The last few
-    are kept, since the columns of a table follow each other on one model. `counts` is how many
-    iteration counts are judged; None: the last iterate alone.
+    The second function returned updates the program's copies of the model's weights. The last few
+    programs are cached, since the columns of a table follow each other on one model. `counts` is
+    the number of iteration counts with an outcome; None: the last iterate only.
     """
     source, strategy = model, execution.strategy
     if strategy is not None:
@@ -188,13 +189,13 @@ def _compiled(
             model = copy_in_dtype(source, "float32")
     if attack.dtype == "bfloat16" and not (execution.xla or kernels.multiply_bfloat16()):
         _log.warning(
-            "this processor has no instructions that multiply bfloat16 and emulates it, about five "
-            "times more slowly than float32; an attack crafted in float32 is a result of its own, "
-            "and its accuracy differs by chance alone"
+            "this processor has no bfloat16 instructions and emulates them, about five times "
+            "slower than float32; crafting in float32 gives a separate result, whose accuracy "
+            "differs only by chance"
         )
     with strategy.scope() if strategy else nullcontext():
         crafter = copy_in_dtype(model, attack.dtype) if attack.dtype != "float32" else model
-    judge = judge_of(model)
+    classify = verdict_function(model)
     crafting_logits, clean_logits = logits_function(crafter), logits_function(model)
     rows = find_rounding(
         source,
@@ -209,7 +210,7 @@ def _compiled(
             if theirs is not ours:
                 copy_weights(theirs, ours)
 
-    spec = {name: _as_array(getattr(attack, name)).dtype for name in attack.numbers}
+    spec = {name: _as_array(getattr(attack, name)).dtype for name in attack.tensor_settings}
     shapes = {"nb_iter": [] if counts is None else [counts]}
 
     @tf.function(
@@ -221,18 +222,18 @@ def _compiled(
         jit_compile=execution.xla,
     )
     def program(items: WorkItems, numbers: list[tf.Tensor]) -> tuple[tf.Tensor, ...]:
-        held = attack.holding(**dict(zip(spec, numbers, strict=True)))
+        held = attack.replace_unchecked(**dict(zip(spec, numbers, strict=True)))
         given = CraftItems(*items[:4], tf.constant(seed), clean_logits)
         if counts is None or not isinstance(held, PGD):
             crafted = held.craft(crafting_logits, given)
-            return (*judge(crafted.adversarial, items), crafted.nonfinite_gradients)
-        return _judged_at_counts(held, crafting_logits, given, lambda x: judge(x, items))
+            return (*classify(crafted.adversarial, items), crafted.nonfinite_gradients)
+        return _outcomes_at_counts(held, crafting_logits, given, lambda x: classify(x, items))
 
     def on_one_device(items: WorkItems, sizes: Any) -> list[np.ndarray]:
         return [value.numpy() for value in program(items, list(sizes))]
 
     run = on_one_device if strategy is None else on_replicas(program, strategy)
-    return filled_up(run, items=execution.items, rows=rows * execution.replicas), update
+    return padded(run, items=execution.items, rows=rows * execution.replicas), update
 
 
 def _eager_program(
@@ -242,12 +243,12 @@ def _eager_program(
     seed: int,
     execution: Execution,
 ) -> AttackProgram:
-    """Crafting that is not compiled, as by Cleverhans' own functions, and our compiled verdict.
+    """Return a program whose crafting is not compiled, as by Cleverhans, with a compiled verdict.
 
-    A gradient of theirs that is not finite ends in an image that is not, which has no verdict.
+    A non-finite gradient of Cleverhans' leads to a non-finite image, which has no verdict.
     """
     logits = logits_function(model)
-    judge = tf.function(judge_of(model), jit_compile=execution.xla, autograph=False)
+    classify = tf.function(verdict_function(model), jit_compile=execution.xla, autograph=False)
     signature = _signature(image_shape, execution.batch_size)
 
     def program(items: WorkItems) -> BatchOutcome:
@@ -255,42 +256,42 @@ def _eager_program(
             *(tf.constant(v, s.dtype) for v, s in zip(items, signature, strict=True))
         )
         crafted = attack.craft(logits, CraftItems(*tensors[:4], tf.constant(seed), logits))
-        verdict = (*judge(crafted.adversarial, tensors), crafted.nonfinite_gradients)
-        return BatchOutcome(*(value.numpy() for value in verdict))
+        outcome = (*classify(crafted.adversarial, tensors), crafted.nonfinite_gradients)
+        return BatchOutcome(*(value.numpy() for value in outcome))
 
     return program
 
 
-_Judge = Callable[[tf.Tensor, WorkItems], tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]]
+_Classify = Callable[[tf.Tensor, WorkItems], tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]]
 
 
-def judge_of(model: keras.Model) -> _Judge:
-    """Return the verdict: float32, on the image as it would be stored, not the crafting model's."""
+def verdict_function(model: keras.Model) -> _Classify:
+    """Return a function that clips crafted images to their bounds and classifies them, float32."""
     logits = logits_function(model)
 
-    def judge(
+    def classify(
         crafted: tf.Tensor, items: WorkItems
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
         labels = items.labels
         final = tf.clip_by_value(crafted, items.lower, items.upper)
         outputs = logits(final)
-        # Of the image before clipping: a minimum may turn what is no number into a bound.
+        # Of the image before clipping: a minimum may turn NaN into a bound.
         finite = tf.reduce_all(tf.math.is_finite(crafted), axis=[1, 2, 3])
         finite &= tf.reduce_all(tf.math.is_finite(outputs), axis=1)
         broken = finite & (tf.argmax(outputs, axis=1, output_type=tf.int32) != labels)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=outputs)
         return broken, losses, final, finite
 
-    return judge
+    return classify
 
 
-def _judged_at_counts(
+def _outcomes_at_counts(
     attack: PGD,
     logits: LogitsFunction,
     items: CraftItems,
-    judge: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]],
+    classify: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]],
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The verdicts on one run after each of the attack's counts `nb_iter`; see `GridOutcome`."""
+    """Return the outcomes of one run after each of the counts in `nb_iter`; see `GridOutcome`."""
     run = PgdRun(logits, items.images, items.labels, attack, attack.draw(items))
     counts = tf.convert_to_tensor(attack.nb_iter)
     batch = items.labels.shape[0]
@@ -298,7 +299,7 @@ def _judged_at_counts(
 
     def to_next_count(j: tf.Tensor, iterate: Iterate, *verdicts: tf.TensorArray) -> tuple:
         iterate = run.advance(iterate, counts[j])
-        broken, _, _, finite = judge(run.result(iterate).adversarial)
+        broken, _, _, finite = classify(run.result(iterate).adversarial)
         return j + 1, iterate, verdicts[0].write(j, broken), verdicts[1].write(j, finite)
 
     _, last, *verdicts = tf.while_loop(

@@ -1,4 +1,4 @@
-"""The attacks by name: what flags may name, and what results are read as.
+"""The attacks by name, for flags and for stored results.
 
     @registry.register
     @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -6,8 +6,8 @@
         name = "mine"
         ...
 
-makes an attack of one's own known. A package whose attacks are to be known without being imported
-first names them in its entry points, in the group `alp_repro.attacks`.
+registers your own attack. A package can also list its attacks in its entry points, in the group
+`alp_repro.attacks`; they are then found without an import.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from alp_repro.attacks.base import Attack
 from alp_repro.attacks.fab import FAB
 from alp_repro.attacks.hopping import BasinHopping
 from alp_repro.attacks.pgd import PGD
+from alp_repro.attacks.random_points import RandomPoints
 from alp_repro.attacks.spsa import SPSA
 from alp_repro.attacks.square import Square
 from alp_repro.attacks.turns import Turns
@@ -31,45 +32,52 @@ from alp_repro.validation.plain_numbers import quoted
 
 ENTRY_POINTS = "alp_repro.attacks"
 ATTACKS: dict[str, type[Attack]] = {
-    one.name: one for one in (PGD, APGD, FAB, SPSA, Square, BasinHopping, Turns)
+    one.name: one for one in (PGD, APGD, FAB, SPSA, Square, BasinHopping, Turns, RandomPoints)
 }
 
 A = TypeVar("A", bound=type[Attack])
 
 
 def register(attack: A) -> A:
-    """Make an attack known by its name, and return it.
+    """Register an attack under its name, and return it.
 
     Raises:
-      InputError: it is no frozen dataclass that inherits from `Attack`, or its name is taken.
+      InputError: not a frozen dataclass that inherits from `Attack`, or the name is taken.
     """
     frozen = dataclasses.is_dataclass(attack) and attack.__dataclass_params__.frozen  # type: ignore[attr-defined]
     if not (frozen and issubclass(attack, Attack) and "__dataclass_fields__" in vars(attack)):
-        raise InputError(f"attack {attack.__name__}: expected a frozen dataclass, an Attack")
+        raise InputError(
+            f"attack {attack.__name__}: expected a frozen dataclass that inherits from Attack"
+        )
     known = ATTACKS.setdefault(attack.name, attack)
     if (known.__module__, known.__qualname__) != (attack.__module__, attack.__qualname__):
-        raise InputError(f"attack {attack.name}: expected another name, {known.__name__} has it")
-    ATTACKS[attack.name] = attack  # a module that is imported afresh
+        raise InputError(
+            f"attack {attack.__name__}: its name {attack.name!r} is already taken by "
+            f"{known.__name__}"
+        )
+    ATTACKS[attack.name] = attack  # its module may have been reloaded
     return attack
 
 
 def attack_class(name: str) -> type[Attack]:
-    """Return the attack of that name.
+    """Return the attack class of that name.
 
     Raises:
-      InputError: there is none; with those that there are.
+      InputError: an unknown name; the message lists the known ones.
     """
     if name not in ATTACKS:
         for entry in metadata.entry_points(group=ENTRY_POINTS):
             if entry.name == name:
                 register(entry.load())
     if name not in ATTACKS:
-        raise InputError(f"attack: unknown method {quoted(name)}; one of {', '.join(ATTACKS)}")
+        raise InputError(
+            f"attack: unknown method {quoted(name)}, expected one of {', '.join(ATTACKS)}"
+        )
     return ATTACKS[name]
 
 
-def usual(attack: type[Attack], eps: float, **settings: Any) -> Attack:
-    """Return an attack with 40 steps of eps/4 where it has such settings and no default for them.
+def attack_with_default_steps(attack: type[Attack], eps: float, **settings: Any) -> Attack:
+    """Return an attack, with 40 steps of eps/4 if these settings have no default of their own.
 
     Args:
       attack: its class.
@@ -84,24 +92,24 @@ def usual(attack: type[Attack], eps: float, **settings: Any) -> Attack:
 
 
 def attack_from_json(described: Any, *, extra_keys: bool = False) -> Attack:
-    """Return the attack of what `Attack.to_json` wrote, in this version or before.
+    """Return the attack of settings that `Attack.to_json` wrote, in this version or earlier.
 
     Args:
-      described: plain data.
-      extra_keys: pass over settings that are not known here, as a later version's may be.
+      described: the settings.
+      extra_keys: ignore unknown settings, which a later version may have added.
 
     Raises:
-      InputError: it is no attack.
+      InputError: the settings do not describe an attack.
     """
     if not isinstance(described, Mapping):
-        raise InputError(f"an attack's settings are needed, not {quoted(described)}")
+        raise InputError(f"expected the settings of an attack, got {quoted(described)}")
     settings = dict(described)
     attack = attack_class(settings.pop("method", PGD.name))
     if extra_keys:
-        settings = {name: value for name, value in settings.items() if attack.knows(name)}
+        settings = {name: value for name, value in settings.items() if attack.accepts_setting(name)}
     return attack.from_stored(settings)
 
 
 def size_settings() -> frozenset[str]:
-    """Return the settings of all attacks that flags and tables have on the 0-255 scale."""
+    """Return the names of all attacks' settings that flags and tables have on the 0-255 scale."""
     return frozenset().union(*(base.size_settings(attack) for attack in ATTACKS.values()))

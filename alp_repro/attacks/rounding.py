@@ -1,12 +1,12 @@
-"""Whether an image's last bits depend on its place in a batch here, and what can be done about it.
+"""Batch sizes at which an image's result does not depend on its position in the batch.
 
-A matrix product adds up each row in the order of the kernel that computes it. On x86 processors
-with AVX2 and without AVX-512, oneDNN's kernel takes six rows at a time and rounds a rest of one to
-three rows in another way, and vectorised functions such as `exp` compute the last numbers of an
-array by another formula. An image then depends on its place in the batch, by 1e-7 relative. A
-batch with a few rows more has no such rest, so every program is probed when it is made and its
-batches are filled up to the next size at which all rows are rounded alike. docs/exactness.md has
-the measurements.
+A matrix product sums each row in the order of the kernel that computes it. On x86 processors with
+AVX2 and without AVX-512, oneDNN's kernel takes six rows at a time and rounds a remainder of one to
+three rows differently, and vectorised functions such as `exp` compute the last numbers of an array
+by another formula. The result for an image then depends on its position in the batch, by 1e-7
+relative. A batch with a few more rows has no such remainder, so every program is probed when it is
+made, and its batches are padded to the next size at which all rows are rounded alike.
+docs/exactness.md has the measurements.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ _BLOCKS = (12, 24, 48, 96)
 
 @dataclasses.dataclass(frozen=True)
 class Rounding:
-    """How a model's logits and gradients are rounded in batches of one size.
+    """The rounding of a model's logits and gradients in batches of one size.
 
     Attributes:
-      rows: the batch size that programs use: what was asked for, or somewhat more.
+      rows: the batch size that programs use: the requested one, or slightly more.
       exact: every row of such a batch is rounded alike, so that the outcome of an item does not
-        depend on its place and its neighbours in the batch.
-      fingerprint: eight hex digits of the bits of a fixed image's logits and gradient. Two results
-        of one model are comparable bit by bit where it is the same: other kernels, threads or batch
-        sizes may change it.
+        depend on its position or its neighbours in the batch.
+      fingerprint: eight hex digits of a hash of a fixed image's logits and gradient. Two results of
+        one model are comparable bit by bit if their fingerprints agree: other kernels, threads or
+        batch sizes may change it.
     """
 
     rows: int
@@ -61,14 +61,14 @@ def find_rounding(
 ) -> Rounding:
     """Return the smallest batch of at least `batch_size` rows that are all rounded alike.
 
-    Where there is none among those that are tried, `batch_size` itself with `exact` False.
+    If none of the sizes tried has this property, `batch_size` itself with `exact` False.
 
     Args:
-      model: float32, gives the verdict.
+      model: the float32 model under attack.
       crafter: the model or its copy in the crafting dtype.
       image_shape: height, width, channels.
       batch_size: items of a batch.
-      jit_compile: with XLA.
+      jit_compile: compile with XLA.
     """
     key = (crafter.compute_dtype, image_shape, batch_size, jit_compile)
     known = _noted.setdefault(model, {})
@@ -78,15 +78,15 @@ def find_rounding(
 
 
 def rounding_notes(model: keras.Model, *, batch_size: int) -> dict[str, Any]:
-    """Return for a result's provenance how the programs of this process round a model.
+    """Return how this process's programs round a model, for a result's provenance.
 
     Args:
-      model: the one that gave the verdicts.
-      batch_size: that was asked for.
+      model: the float32 model under attack.
+      batch_size: the requested one.
 
     Returns:
-      `rounding`: a dict of `Rounding`'s fields for each crafting dtype; empty before a program was
-      made in this process.
+      `rounding`: a dict of `Rounding`'s fields for each crafting dtype; empty if this process has
+      not made a program yet.
     """
     found = {
         dtype: dataclasses.asdict(rounding)
@@ -105,18 +105,18 @@ def _probed(
 ) -> Rounding:
     import tensorflow as tf
 
-    judge, crafting = logits_function(model), logits_function(crafter)
+    model_logits, crafter_logits = logits_function(model), logits_function(crafter)
     image = tf.constant(probe_images(image_shape)[:1])
 
-    # Of any number of rows: traced once.
+    # One trace for any number of rows.
     @tf.function(
         autograph=False,
         input_signature=[tf.TensorSpec([None, *image_shape], tf.float32)],
         jit_compile=jit_compile,
     )
     def values(images: tf.Tensor) -> list[tf.Tensor]:
-        logits, gradient = _logits_and_gradient(crafting, images)
-        return [judge(images), logits, gradient]
+        logits, gradient = _logits_and_gradient(crafter_logits, images)
+        return [model_logits(images), logits, gradient]
 
     first: Rounding | None = None
     for rows in _sizes(batch_size):
@@ -153,5 +153,5 @@ def _logits_and_gradient(
         loss = tf.reduce_sum(tf.reduce_logsumexp(logits, axis=1) - logits[:, 0])
     try:
         return logits, tape.gradient(loss, images, unconnected_gradients="zero")
-    except LookupError:  # an operation that has none: attacks that ask for it are refused before
+    except LookupError:  # an operation without a gradient; attacks that need one were refused
         return logits, tf.zeros_like(images)

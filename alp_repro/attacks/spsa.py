@@ -1,4 +1,4 @@
-"""SPSA in the L∞ ball (Uesato et al. 2018), as Cleverhans has it: gradients guessed from logits."""
+"""SPSA in the L∞ ball (Uesato et al. 2018), by Cleverhans: gradients estimated from logits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from alp_repro.attacks.base import FIRST_FORM, STEPS, Attack, Cost, Crafted
+from alp_repro.attacks.base import ALWAYS_STORED, STEPS, Attack, Cost, Crafted
 from alp_repro.attacks.draws import Target
 from alp_repro.errors import InputError
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from alp_repro.attacks.batches import CraftItems
     from alp_repro.models.copies import LogitsFunction
 
-SAMPLES = 8192  # the protocol's, and queries of a step
+SAMPLES = 8192  # queries of a step, as in the protocol
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SPSA(Attack):
-    """Adam on gradients that are guessed from many queries around a point (Uesato et al. 2018).
+    """Adam on gradients estimated from many queries around a point (Uesato et al. 2018).
 
-    The defaults are the protocol's.
+    The defaults are those of the protocol.
 
     Attributes:
       learning_rate: of Adam.
@@ -40,35 +40,35 @@ class SPSA(Attack):
     needs_gradient: ClassVar[bool] = False
 
     def check(self) -> None:
-        """Refuse settings out of range."""
+        """Raise InputError on settings out of range."""
         super().check()
         if not np.isfinite(self.learning_rate):
             raise InputError(f"attack learning_rate {self.learning_rate}: expected a finite number")
 
     @property
     def compiled(self) -> bool:
-        """Cleverhans' loop is not."""
+        """False: Cleverhans' loop is not compiled."""
         return False
 
     @property
     def cost(self) -> Cost:
-        """The queries of its steps."""
+        """The queries of all steps."""
         return Cost(queries=self.nb_iter * SAMPLES)
 
     def to_json(self) -> dict[str, Any]:
-        """See `Attack.to_json`; results have always called the learning rate a step."""
-        told = super().to_json()
-        return {**told, "eps_iter": told.pop("learning_rate")}
+        """Return the stored settings, in which the learning rate is called `eps_iter`."""
+        stored = super().to_json()
+        return {**stored, "eps_iter": stored.pop("learning_rate")}
 
-    def told_besides(self) -> Mapping[str, Any]:
-        """What results have said since they were first kept."""
-        return FIRST_FORM
+    def extra_stored_settings(self) -> Mapping[str, Any]:
+        """Return the settings that every stored result has."""
+        return ALWAYS_STORED
 
     @classmethod
-    def from_stored(cls, told: Mapping[str, Any]) -> SPSA:
-        """See `Attack.from_stored`."""
-        rate = {"learning_rate": told["eps_iter"]} if "eps_iter" in told else {}
-        return super().from_stored({**told, **rate})
+    def from_stored(cls, stored: Mapping[str, Any]) -> SPSA:
+        """Return the attack of stored settings; see `Attack.from_stored`."""
+        rate = {"learning_rate": stored["eps_iter"]} if "eps_iter" in stored else {}
+        return super().from_stored({**stored, **rate})
 
     def craft(self, logits: LogitsFunction, items: CraftItems) -> Crafted:
         """Craft a batch; see `Attack.craft`."""

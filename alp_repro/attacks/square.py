@@ -1,8 +1,8 @@
-"""The Square attack in the L∞ ball: random search over squares, from logits alone.
+"""The Square attack in the L∞ ball: random search over squares that needs only logits.
 
 Andriushchenko, Croce, Flammarion & Hein 2020, "Square Attack: a query-efficient black-box
-adversarial attack via random search", Algorithms 1 and 2. It asks for no gradient, so that a model
-whose gradients say nothing is attacked as well as any other.
+adversarial attack via random search", Algorithms 1 and 2. It needs no gradient, so that masked
+gradients do not weaken it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import numpy as np
 
 from alp_repro import stateless_random
 from alp_repro.attacks.apgd import linf_bounds
-from alp_repro.attacks.ascent import aims
-from alp_repro.attacks.base import FIRST_FORM, STEPS, Attack, Cost, Crafted
+from alp_repro.attacks.ascent import item_targets
+from alp_repro.attacks.base import ALWAYS_STORED, STEPS, Attack, Cost, Crafted
 from alp_repro.attacks.draws import Target, item_seed
-from alp_repro.attacks.losses import Loss, attack_loss, least_classes, misclassified
+from alp_repro.attacks.losses import Loss, attack_loss, min_classes, misclassified
 from alp_repro.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 else:
     from alp_repro.lazy_tensorflow import tf
 
-# Share of the pixels in the first square (the authors' for L∞ on small images), and the iterations,
-# of 10,000, at which it is halved; other numbers of iterations scale them.
+# The share of the pixels in the first square (the authors' for L∞ on small images), and the
+# iterations, of 10,000, at which it is halved; they are scaled to other numbers of iterations.
 FIRST_SHARE = 0.8
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 _REFERENCE_ITERATIONS = 10_000
@@ -38,11 +38,11 @@ _REFERENCE_ITERATIONS = 10_000
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Square(Attack):
-    """Random search over squares, which asks for no gradient (Andriushchenko et al. 2020).
+    """Random search over squares, which needs no gradient (Andriushchenko et al. 2020).
 
     Attributes:
-      nb_iter: queries of one restart, the start included.
-      loss: that is to rise; the margin is its authors'.
+      nb_iter: queries of one restart, including the start.
+      loss: the loss to maximise; the authors use the margin.
       target: see `GradientAttack`.
     """
 
@@ -51,22 +51,22 @@ class Square(Attack):
     target: Target = "none"
 
     name: ClassVar[str] = "square"
-    numbers: ClassVar[tuple[str, ...]] = ("eps", "nb_iter")
+    tensor_settings: ClassVar[tuple[str, ...]] = ("eps", "nb_iter")
     needs_gradient: ClassVar[bool] = False
 
     @property
     def cost(self) -> Cost:
-        """Its queries."""
+        """The queries of one restart."""
         return Cost(queries=self.nb_iter)
 
     @property
-    def least_classes(self) -> int:
-        """What the loss needs."""
-        return least_classes(self.loss, targeted=self.target != "none")
+    def min_classes(self) -> int:
+        """The number of classes that the loss needs."""
+        return min_classes(self.loss, targeted=self.target != "none")
 
-    def told_besides(self) -> Mapping[str, Any]:
-        """What results have said since they were first kept, how far a query goes among it."""
-        return {**FIRST_FORM, "eps_iter": self.eps}
+    def extra_stored_settings(self) -> Mapping[str, Any]:
+        """Return the settings that every stored result has, `eps_iter` among them."""
+        return {**ALWAYS_STORED, "eps_iter": self.eps}
 
     def craft(self, logits: LogitsFunction, items: CraftItems) -> Crafted:
         """Craft a batch; see `Attack.craft`."""
@@ -77,8 +77,8 @@ class Square(Attack):
             eps=self.eps,
             nb_iter=self.nb_iter,
             loss=self.loss,
-            targets=aims(self.target, items),
-            **items.what_draws_depend_on,
+            targets=item_targets(self.target, items),
+            **items.random_keys,
         )
         return Crafted(found, tf.zeros_like(items.labels))
 
@@ -93,7 +93,7 @@ class _State(NamedTuple):
 def square_side(
     iteration: tf.Tensor | int, nb_iter: tf.Tensor | int, *, height: int, width: int
 ) -> tf.Tensor:
-    """The side of the square of an iteration, int32: √(share · height · width), at least 1."""
+    """Return the side of an iteration's square, int32: √(share · height · width), at least 1."""
     of_reference = iteration * _REFERENCE_ITERATIONS // nb_iter
     halved = tf.reduce_sum(tf.cast(of_reference > tf.constant(HALVINGS), tf.float32))
     side = tf.round(tf.sqrt(FIRST_SHARE * 0.5**halved * height * width))
@@ -113,18 +113,18 @@ def square_attack(
     loss: str = "margin",
     targets: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """Adversarial images from `nb_iter` queries an image; the paper's loss is the margin.
+    """Return adversarial images from `nb_iter` queries per image; the paper's loss is the margin.
 
-    Starts from vertical stripes of ±ε; each further query sets one random square, each channel of
-    it by a random sign, to +ε or -ε, and is kept if the loss is higher. An image that is broken is
-    kept as it is. What is drawn depends on (seed, restart, image index) alone.
+    The start has vertical stripes of ±ε; each further query sets one random square to +ε or -ε, by
+    a random sign for each channel, and is accepted if the loss is higher. The search for an image
+    stops when it is broken. Random numbers depend only on (seed, restart, image index).
 
     Args:
-      logits: float32 images to logits; asked `nb_iter` times.
+      logits: float32 images to logits; called `nb_iter` times.
       images: float32 [batch, height, width, channels] in [0, 1].
       labels, image_index, restart: int [batch].
       eps: input scale.
-      nb_iter: queries, the start included.
+      nb_iter: queries, including the start.
       seed: int scalar below 2³¹.
       loss: a key of `losses.LOSSES`.
       targets: int [batch], -1: none.
@@ -136,7 +136,7 @@ def square_attack(
       InputError: fewer than one query.
     """
     if isinstance(nb_iter, int) and nb_iter < 1:
-        raise InputError(f"Square: nb_iter {nb_iter}; a count of 1 or more is right")
+        raise InputError(f"Square nb_iter {nb_iter}: expected 1 or more")
     height, width, channels = images.shape[1:]
     lower, upper = linf_bounds(images, eps=eps)
     nb_iter = tf.convert_to_tensor(nb_iter, tf.int32)
@@ -185,7 +185,7 @@ def square_attack(
 def _item_words(
     count: int, image_index: tf.Tensor, restart: tf.Tensor, seed: tf.Tensor
 ) -> tf.Tensor:
-    """Uniform uint32 words [batch, count], each row a function of an item's own indices."""
+    """Return uniform uint32 words [batch, count]; each row depends only on its item's indices."""
     return stateless_random.bits_of_each(item_seed(seed, image_index, restart), [count])
 
 
@@ -194,7 +194,7 @@ def _signs(words: tf.Tensor) -> tf.Tensor:
 
 
 def _squares(words: tf.Tensor, side: tf.Tensor, *, height: int, width: int) -> tf.Tensor:
-    """Bool [batch, height, width], True inside each item's square of this side."""
+    """Return bool [batch, height, width], True inside each item's square of this side."""
     places = stateless_random.uniform_from_bits(words)
     room = tf.cast(tf.stack([height - side + 1, width - side + 1]), tf.float32)
     corner = tf.cast(tf.floor(places * room), tf.int32)

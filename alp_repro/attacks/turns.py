@@ -1,4 +1,4 @@
-"""PGD whose restarts take turns of three: what each finds, the others pass over."""
+"""PGD with restarts in groups of three that complement each other."""
 
 from __future__ import annotations
 
@@ -21,37 +21,39 @@ _TURN = 3
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Turns(PGD):
-    """PGD in turns of three restarts.
+    """PGD with restarts in groups of three.
 
-    The first of a turn is aimed at another wrong class, from the closest on. The second has no
-    target, the third is aimed like the first; both take steps of their own size, and neither
-    gradient_noise nor momentum.
+    The first restart of a group targets a wrong class, the most likely one in the first group, the
+    next in the second, and so on. The second has no target and the third has the target of the
+    first; both take smaller steps, without gradient_noise and momentum.
 
     Attributes:
-      own_step: what the steps of the second and third are, as a share of eps_iter.
+      own_step: the step size of the second and the third restart, as a fraction of eps_iter.
     """
 
     own_step: float = 0.125
 
     name: ClassVar[str] = "turns"
-    of_the_paper: ClassVar[bool] = False
+    is_paper_attack: ClassVar[bool] = False
 
     def check(self) -> None:
-        """Refuse settings out of range, or that contradict each other."""
+        """Raise InputError on settings out of range or in conflict."""
         super().check()
         if not 0 < self.own_step <= 1:
-            raise InputError(f"attack own_step {self.own_step:g}: a share in (0, 1] is needed")
+            raise InputError(f"attack own_step {self.own_step:g}: expected a number in (0, 1]")
         if self.target != "none":
-            raise InputError(f"attack turns: target={self.target} is not its own: it has targets")
+            raise InputError(
+                f"attack turns: expected no target, since it chooses its own, got {self.target}"
+            )
 
     def draw(self, items: CraftItems) -> Draws:
-        """Draw what a run needs, for each item."""
+        """Draw the start, the target and the noise of each item."""
         turn, place = items.restart // _TURN, items.restart % _TURN
         aims = choose_targets(
             "each",
             clean_logits=items.clean_logits(items.images),
             labels=items.labels,
-            **{**items.what_draws_depend_on, "restart": turn},
+            **{**items.random_keys, "restart": turn},
         )
         first = place == 0
         return (

@@ -5,34 +5,28 @@ from typing import TYPE_CHECKING
 from alp_repro.lazy_exports import export
 
 if TYPE_CHECKING:
+    from alp_repro.auditing.attack_result import AttackResult
     from alp_repro.auditing.audit import audit
-    from alp_repro.auditing.kinds import Indicator
-    from alp_repro.auditing.result import AttackResult, Audit
-    from alp_repro.auditing.stages import Stage, attack_stages, default_attack
+    from alp_repro.auditing.plan import audit_phases, default_attack
+    from alp_repro.auditing.result import Audit
+    from alp_repro.auditing.specs import Indicator
 
 __all__ = [
     "AttackResult",
     "Audit",
     "Indicator",
-    "Stage",
-    "attack_stages",
     "audit",
+    "audit_phases",
     "default_attack",
 ]
 
 export(
     __name__,
     {
+        "alp_repro.auditing.attack_result": ("AttackResult",),
         "alp_repro.auditing.audit": ("audit",),
-        "alp_repro.auditing.kinds": ("Indicator",),
-        "alp_repro.auditing.result": (
-            "AttackResult",
-            "Audit",
-        ),
-        "alp_repro.auditing.stages": (
-            "Stage",
-            "attack_stages",
-            "default_attack",
-        ),
+        "alp_repro.auditing.specs": ("Indicator",),
+        "alp_repro.auditing.plan": ("audit_phases", "default_attack"),
+        "alp_repro.auditing.result": ("Audit",),
     },
 )

@@ -6,9 +6,9 @@ import contextlib
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -17,9 +17,12 @@ from alp_repro import files, runs
 from alp_repro.attacks import Attack, Ensemble
 from alp_repro.data.images import images_digest
 from alp_repro.errors import InputError
+from alp_repro.validation.decoding import from_plain
 
-# What binaries and users save beside the stages.
+_STEPS = "stages"
+# What binaries and users save beside the results of steps.
 _RESULTS = ("audit.json", "audit.html", "images.csv", "adversarial.npz")
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -34,7 +37,7 @@ def own_folder(folder: str | Path | None) -> Iterator[Path]:
             yield Path(temporary)
         return
     path = files.expanded(folder)
-    with files.exclusive(path / "stages"):
+    with files.exclusive(path / _STEPS):
         yield path
 
 
@@ -57,23 +60,20 @@ def subject(
     return dict(files.as_json_data(what))
 
 
-def claim(folder: Path, subject: dict[str, Any], *, ours: bool) -> None:
+def claim(folder: Path, subject: dict[str, Any]) -> None:
     """Note whose folder it is, so that no other audit replaces what lies there.
 
     Args:
       folder: of the audit.
       subject: see `subject`.
-      ours: a stage of this audit lies there; for folders of a time before there was a note.
 
     Raises:
       InputError: results there are those of another audit, or no audit's at all.
     """
-    note = folder / "stages" / "audit.json"
+    note = folder / _STEPS / "audit.json"
     found = files.read_json(note) if note.exists() else None
     differing = [] if found is None else [key for key in subject if found.get(key) != subject[key]]
-    if found is None and ours:
-        pass
-    elif (found is None or differing) and (there := _results(folder)):
+    if (found is None or differing) and (there := _results(folder)):
         whose = f"another audit (of another {' and '.join(differing)})" if differing else "others"
         raise InputError(
             f"{folder} holds results of {whose}, such as {there[0]}: name another folder, or move "
@@ -83,40 +83,67 @@ def claim(folder: Path, subject: dict[str, Any], *, ours: bool) -> None:
         files.write_json(note, subject)
 
 
-def _results(folder: Path) -> list[str]:
-    found = [name for name in _RESULTS if (folder / name).exists()]
-    # Names with a dot are what a process that was killed while writing left behind.
-    attacks = sorted(folder.glob("attacks/[!.]*.npz"))
-    return found + [str(path.relative_to(folder)) for path in attacks]
+class SavedResults:
+    """The results of the steps of one audit, each a file of plain data in its folder."""
 
+    def __init__(self, folder: Path, subject: dict[str, Any], logits: np.ndarray | None) -> None:
+        """Tell this audit's results from those of others.
 
-def write_stage(file: Path, result: Any, *, audit: str) -> None:
-    """Keep the result of a stage, plain data, with whose it is and a digest of it."""
-    files.write_json(file, {"audit": audit, "result": result, "digest": _digest(result)})
+        Args:
+          folder: of the audit.
+          subject: see `subject`.
+          logits: of the clean images: a function has no weights that could tell; None: the model
+            is random.
+        """
+        digest = hashlib.sha256(json.dumps(subject, sort_keys=True).encode())
+        if logits is not None:
+            digest.update(np.ascontiguousarray(logits).tobytes())
+        self._folder, self._audit = folder / _STEPS, digest.hexdigest()[:16]
 
+    def load(self, name: str) -> Any | None:
+        """Return the result of a step; None: there is none, or it is another audit's.
 
-def read_stage(file: Path, *, audit: str) -> Any | None:
-    """Return what a stage was kept as; None when it was not, or was of another audit.
+        Raises:
+          InputError: the file is not as it was written.
+        """
+        path = self._folder / f"{name}.json"
+        if not path.exists():
+            return None
+        found = files.read_json(path)
+        if found.get("audit") != self._audit:
+            return None
+        result = found.get("result")
+        if found.get("digest") != _digest(result):
+            raise InputError(
+                f"{path} is damaged (its digest is not that of its result): remove it to have it "
+                "computed again"
+            )
+        return result
 
-    Raises:
-      InputError: the file is not as it was written.
-    """
-    if not file.exists():
-        return None
-    found = files.read_json(file)
-    if found.get("audit") != audit:
-        return None
-    result = found.get("result")
-    # Files of a time before there was a digest have none.
-    if found.get("digest") not in (None, _digest(result)):
-        raise InputError(
-            f"{file} is damaged (its digest is not that of its result): remove it to have it made "
-            "again"
-        )
-    return result
+    def save(self, name: str, result: Any) -> None:
+        """Save the result of a step, plain data."""
+        value = {"audit": self._audit, "result": result, "digest": _digest(result)}
+        files.write_json(self._folder / f"{name}.json", value)
+
+    def once(self, name: str, kind: type[T], compute: Callable[[], T]) -> T:
+        """Return the result of a step, of this type: loaded, or computed and saved."""
+        found = self.load(name)
+        if found is not None:
+            source = str(self._folder / f"{name}.json")
+            return from_plain(found, kind, source=source, advice="remove it")
+        result = compute()
+        self.save(name, result)
+        return result
 
 
 def _digest(result: Any) -> str:
     """Return sixteen hex digits that change with anything in plain data."""
     text = json.dumps(files.as_json_data(result), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _results(folder: Path) -> list[str]:
+    found = [name for name in _RESULTS if (folder / name).exists()]
+    # Names with a dot are what a process that was killed while writing left behind.
+    attacks = sorted(folder.glob("attacks/[!.]*.npz"))
+    return found + [str(path.relative_to(folder)) for path in attacks]

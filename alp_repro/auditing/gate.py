@@ -1,4 +1,4 @@
-"""What an audit says to a bound on the robust accuracy, the same wherever it is told."""
+"""Whether an audit passes a bound on the robust accuracy: one answer for every output."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def outcome(audit: Audit, *, fail_below: float | None) -> Outcome:
     """Return whether an audit passes a bound.
 
     Args:
-      audit: what is judged; one that could not measure the robustness passes no bound, nor none.
+      audit: one that could not measure robustness is "not judged", whatever the bound.
       fail_below: the least share that must survive, in percent; None: any will do.
     """
     worst = audit.worst_accuracy

@@ -32,9 +32,9 @@ COLUMNS = (
 
 
 def image_rows(audit: Audit) -> list[dict[str, Any]]:
-    """Return one row an image, with a value for each of `COLUMNS`; None: there is none.
+    """Return one row per image, with a value for each of `COLUMNS`, None where there is none.
 
-    What an image cost is what the attacks up to the one that broke it spent on it, or all of them
+    The cost of an image is what the attacks up to the one that broke it spent on it, or all of them
     where none did. Distances are on the 0-255 scale, restarts are counted from 1.
     """
     spent = _spent(audit)
@@ -97,5 +97,5 @@ def to_dataframe(audit: Audit) -> pandas.DataFrame:
     try:
         import pandas as pd
     except ImportError:
-        raise InputError("to_dataframe: pandas is needed (pip install pandas)") from None
+        raise InputError("to_dataframe needs pandas: pip install pandas") from None
     return pd.DataFrame(image_rows(audit), columns=COLUMNS).convert_dtypes().set_index("image")

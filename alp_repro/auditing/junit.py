@@ -1,4 +1,4 @@
-"""An audit as JUnit XML, which the servers of continuous integration show."""
+"""An audit as JUnit XML, which continuous integration servers display."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 from alp_repro.auditing import gate
 
 if TYPE_CHECKING:
-    from alp_repro.auditing.kinds import Indicator
     from alp_repro.auditing.result import Audit
+    from alp_repro.auditing.specs import Indicator
 
 # What XML 1.0 has no way to write, not even escaped.
 _NOT_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -19,13 +19,13 @@ _BOUND = "robust_accuracy"
 
 
 def to_junit(audit: Audit, *, fail_below: float | None = None) -> str:
-    """Return the XML: the bound and every indicator are a test case each.
+    """Return the XML, in which the bound and every indicator are a test case each.
 
-    A raised indicator is a failure, and one that could not be judged is skipped. The bound fails
-    below `fail_below`, and is an error where the robustness could not be measured.
+    A raised indicator is a failure, and one that is not judged is skipped. The bound fails below
+    `fail_below`, and is an error where robustness could not be measured.
 
     Args:
-      audit: what is told.
+      audit: what is written.
       fail_below: the least share that must survive, in percent; None: any will do.
     """
     cases = [_bound(audit, fail_below), *map(_indicator, audit.indicators)]
@@ -41,8 +41,8 @@ def to_junit(audit: Audit, *, fail_below: float | None = None) -> str:
     if "date" in audit.provenance:  # without the offset, which is UTC's
         suite.set("timestamp", str(audit.provenance["date"])[:19])
     suite.extend(cases)
-    told = [audit.verdict, *(f"left out: {line}" for line in audit.left_out), *audit.notes]
-    ElementTree.SubElement(suite, "system-out").text = _text("\n".join(told))
+    lines = [audit.verdict, *(f"left out: {line}" for line in audit.left_out), *audit.notes]
+    ElementTree.SubElement(suite, "system-out").text = _text("\n".join(lines))
     ElementTree.indent(root)
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{ElementTree.tostring(root, "unicode")}\n'
 

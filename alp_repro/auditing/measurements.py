@@ -1,7 +1,6 @@
 """What a few passes over a model tell of it: the measurements behind the indicators.
 
-Everything here is on the model's input scale, [0, 1]; each function says what it counts and over
-what. Nothing is judged here: see `indicators`.
+Sizes are on the model's input scale, [0, 1]. The thresholds are in `specs`.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from alp_repro.attacks import PGD, Attack, CraftItems, Ensemble, ensemble_of, random_starts
+from alp_repro.attacks import PGD, CraftItems, random_starts
 from alp_repro.attacks.losses import attack_loss
 from alp_repro.attacks.pgd import Iterate, PgdRun
 from alp_repro.evaluation.clean import batched
@@ -21,7 +20,7 @@ Numbers = dict[str, float]
 
 STABILITY_RADIUS = 1e-3
 STABILITY_POINTS = 20
-# A loss still rises where its last so many iterates gain more than this share of its range: both
+# A loss still rises where its last iterates gain more than this share of its range: numbers
 # of Pintor et al.'s code (`incomplete_optimization_indicator`).
 LAST_ITERATES = 10
 RISING_SHARE = 0.05
@@ -55,10 +54,10 @@ def gradients_at_starts(
     seed: int,
     batch_size: int,
 ) -> Numbers:
-    """Shares of random starts in the ball at which a loss has a gradient that is zero everywhere.
+    """Measure at how many random starts in the ball a loss has a gradient that is zero everywhere.
 
-    `cross_entropy` and `margin` are such shares; `unavailable` is 1 where TensorFlow gives no
-    gradient at all; `not_finite` is the share of starts with an infinity or NaN in it.
+    `cross_entropy` and `margin` are the shares of such starts; `unavailable` is 1 where TensorFlow
+    gives no gradient at all.
     """
     logits = logits_function(model)
 
@@ -81,25 +80,18 @@ def gradients_at_starts(
             except LookupError:  # of an operation that TensorFlow has none for
                 gradient = None
             if gradient is None:
-                nothing = tf.fill(tf.shape(y), True)
-                found += [nothing, tf.fill(tf.shape(y), False), nothing]
+                found += 2 * [tf.fill(tf.shape(y), True)]
                 continue
-            finite = tf.reduce_all(tf.math.is_finite(gradient), axis=[1, 2, 3])
-            found += [
-                tf.reduce_all(gradient == 0, axis=[1, 2, 3]),
-                ~finite,
-                tf.fill(tf.shape(y), False),
-            ]
+            zeros = tf.reduce_all(gradient == 0, axis=[1, 2, 3])
+            found += [zeros, tf.fill(tf.shape(y), False)]
         return found
 
-    ce, ce_bad, absent, margin, margin_bad, _ = batched(
-        zero, batch_size, images, labels, np.arange(len(images))
-    )
+    index = np.arange(len(images))
+    cross_entropy, absent, margin, _ = batched(zero, batch_size, images, labels, index)
     return {
-        "cross_entropy": float(ce.mean()),
+        "cross_entropy": float(cross_entropy.mean()),
         "margin": float(margin.mean()),
         "unavailable": float(absent.mean()),
-        "not_finite": float((ce_bad | margin_bad).mean()),
     }
 
 
@@ -112,7 +104,7 @@ def instability(
     batch_size: int,
     radius: float = STABILITY_RADIUS,
 ) -> Numbers:
-    """Mean relative change of the cross-entropy at random points very near the images.
+    """Measure the mean relative change of the cross-entropy at random points near the images.
 
     The mean over images and over `STABILITY_POINTS` points within `radius` of each, of
     min(1, |loss at the point - loss at the image| / |loss at the image|).
@@ -144,7 +136,7 @@ def instability(
     return {"mean_change": float(changes.mean())}
 
 
-def way_of_an_attack(
+def trajectory(
     model: keras.Model,
     images: np.ndarray,
     labels: np.ndarray,
@@ -153,7 +145,7 @@ def way_of_an_attack(
     seed: int,
     batch_size: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The losses and verdicts along the first restart of a constant-step PGD.
+    """Follow the first restart of a PGD, iterate by iterate.
 
     Returns:
       losses float32 and broken bool, each [nb_iter + 1, n]: at the start and after every step.
@@ -161,7 +153,7 @@ def way_of_an_attack(
     logits, steps = logits_function(model), attack.nb_iter
 
     @tf.function(autograph=False)
-    def way(x: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> list[tf.Tensor]:
+    def follow(x: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> list[tf.Tensor]:
         items = CraftItems(x, y, index, tf.zeros_like(index), tf.constant(seed), logits)
         run = PgdRun(logits, x, y, attack, attack.draw(items))
         losses = tf.TensorArray(tf.float32, size=steps + 1, element_shape=y.shape)
@@ -184,12 +176,12 @@ def way_of_an_attack(
         )
         return [tf.transpose(losses.stack()), tf.transpose(wrong.stack())]
 
-    losses, broken = batched(way, batch_size, images, labels, np.arange(len(images)))
+    losses, broken = batched(follow, batch_size, images, labels, np.arange(len(images)))
     return losses.T, broken.T
 
 
-def of_way(losses: np.ndarray, broken: np.ndarray) -> Numbers:
-    """What the way of an attack says.
+def trajectory_summary(losses: np.ndarray, broken: np.ndarray) -> Numbers:
+    """Summarise a trajectory.
 
     `forgotten`: the share of images with a misclassified iterate whose last one is not;
     `still_rising`: of the images that no iterate breaks, the share whose best loss so far rises by
@@ -206,43 +198,3 @@ def of_way(losses: np.ndarray, broken: np.ndarray) -> Numbers:
         "still_rising": float(rising[standing].mean()) if standing.any() else 0.0,
         "standing": float(standing.sum()),
     }
-
-
-def broken_by_starts(
-    model: keras.Model,
-    images: np.ndarray,
-    labels: np.ndarray,
-    *,
-    attack: Attack | Ensemble,
-    seed: int,
-    batch_size: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """What an attack does that has no gradient to follow: it stays at its random starts.
-
-    Returns:
-      first_break int [n], the first restart whose start is misclassified, -1: none; and those
-      starts, float32 like the images, zeros where there is none.
-    """
-    logits = logits_function(model)
-
-    @tf.function(autograph=False)
-    def starts(x: tf.Tensor, index: tf.Tensor, restart: tf.Tensor) -> list[tf.Tensor]:
-        points = random_starts(
-            x,
-            image_index=index,
-            restart=restart,
-            seed=tf.constant(seed),
-            eps=tf.constant(attack.eps, tf.float32),
-        )
-        return [points, tf.argmax(logits(points), axis=1, output_type=tf.int32)]
-
-    first, found = np.full(len(images), -1), np.zeros_like(images)
-    starts_anew = getattr(ensemble_of(attack).phases[0].attack, "random_start", False)
-    for restart in range(attack.restarts if starts_anew else 0):
-        index = np.arange(len(images))
-        points, predicted = batched(
-            starts, batch_size, images, index, np.full(len(images), restart, np.int32)
-        )
-        new = (predicted != labels) & (first < 0)
-        first[new], found[new] = restart, points[new]
-    return first, found

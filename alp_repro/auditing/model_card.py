@@ -11,7 +11,7 @@ from alp_repro.errors import InputError
 if TYPE_CHECKING:
     from alp_repro.auditing.result import Audit
 
-# By this line a card of ours is known, so that no other README is replaced by one.
+# Marks our cards, so that no other README is replaced by one.
 MARK = "<!-- Model card written by alp_repro's audit. -->"
 
 
@@ -49,8 +49,8 @@ def check_replaceable(path: Path) -> None:
         raise InputError(f"{path} is a folder: expected the name of a file for the model card")
     if path.exists() and MARK not in path.read_text(encoding="utf-8", errors="replace"):
         raise InputError(
-            f"{path} was not written by an audit, and is left as it is: name another file for the "
-            "model card, and copy what you need from there"
+            f"{path} was not written by an audit and is left as it is: name another file for the "
+            "model card, and copy from it what you need"
         )
 
 
@@ -112,7 +112,7 @@ def _result(audit: Audit) -> dict[str, Any]:
 
 
 def _facts(audit: Audit) -> dict[str, str]:
-    """What the table says, in its order."""
+    """Return the lines of the table, in order."""
     facts = {
         "Threat model": f"L∞, ε = {_eps(audit):g} of 255",
         "Images": f"{len(audit.labels)} of {_data(audit)}",
@@ -120,7 +120,7 @@ def _facts(audit: Audit) -> dict[str, str]:
     }
     if audit.attacks and audit.default_accuracy is not None:
         facts |= {
-            "Evaluation under audit": str(audit.attacks[0].attack),
+            "Evaluation under audit": audit.settings.get("attack", str(audit.attacks[0].attack)),
             "Accuracy under it": _with_interval(audit, audit.default_accuracy),
         }
     worst = audit.worst_accuracy

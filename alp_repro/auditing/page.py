@@ -17,7 +17,7 @@ _EXAMPLES = 6
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A line of the table of attacks; accuracies in percent."""
+    """One line of the table of attacks, formatted."""
 
     title: str
     settings: str
@@ -44,14 +44,14 @@ class Example:
 
 
 def render(audit: Audit) -> str:
-    """The page as one HTML text that needs no other file and no network."""
+    """Return the page as one HTML text that needs no other file and no network."""
     return render_page(
         "alp_repro.auditing",
         TEMPLATE,
         audit=audit,
         picture=pictures.data_uri(pictures.accuracies(audit)) if audit.attacks else None,
         narrow=pictures.data_uri(pictures.accuracies(audit, narrow=True)) if audit.attacks else "",
-        looks=pictures.closer_looks(audit),
+        closer_looks=pictures.closer_looks(audit),
         rows=[_row(audit, i) for i in range(len(audit.attacks))],
         indicators=sorted(audit.indicators, key=_order),
         examples=_examples(audit),
@@ -60,7 +60,7 @@ def render(audit: Audit) -> str:
 
 
 def render_summary(audit: Audit) -> str:
-    """Return the verdict, the picture, the attacks and what is raised, as a part of a page."""
+    """Return the verdict, the picture, the attacks and the raised indicators, as part of a page."""
     return render_page(
         "alp_repro.auditing",
         SUMMARY,
@@ -76,14 +76,14 @@ def _order(one: object) -> int:
 
 def _row(audit: Audit, place: int) -> Row:
     one = audit.attacks[place]
-    so_far = audit.worst_after(place + 1)
+    so_far, alone = audit.worst_after(place + 1), audit.accuracy_alone(one)
     low, high = audit.interval(so_far)
     return Row(
         title=one.title,
         settings=str(one.attack),
         attacked=len(one.attacked),
         broken=int(one.broken.sum()),
-        alone=f"{audit.accuracy_of(one):.1%}" if one.scope == "correct" else "–",
+        alone="–" if alone is None else f"{alone:.1%}",
         so_far=f"{so_far:.1%}",
         interval=f"{low * 100:.1f} – {high * 100:.1f}",
         spent=f"{one.spent:,} {one.unit}",
@@ -92,7 +92,7 @@ def _row(audit: Audit, place: int) -> Row:
 
 
 def _misled(audit: Audit) -> bool:
-    """Whether the examples are such that the evaluation under audit had called robust."""
+    """Return whether a later attack broke what the evaluation under audit left."""
     return bool((audit.broken_by > 0).any())
 
 

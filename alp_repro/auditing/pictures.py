@@ -1,4 +1,4 @@
-"""The pictures of an audit's page, as data URIs: PNG of figures, PNG of single images."""
+"""The pictures of an audit's page: figures, and single images as data URIs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NARROW = 3.9  # inches: about a phone's width at the resolution of all figures
 
 
 def data_uri(figure: Figure) -> str:
-    """A figure as a PNG that stands inside the page."""
+    """Return a figure as a data URI, a PNG that stands inside the page."""
     buffer = io.BytesIO()
     with figure_style():
         figure.savefig(buffer, format="png")
@@ -32,7 +32,7 @@ def data_uri(figure: Figure) -> str:
 
 
 def image_uri(image: np.ndarray) -> str:
-    """One image, float [height, width, channels] in [0, 1], as a PNG."""
+    """Return one image, float [height, width, channels] in [0, 1], as a data URI, a PNG."""
     pixels = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
     if pixels.shape[-1] not in (1, 3, 4):
         pixels = pixels[..., :1]
@@ -42,16 +42,15 @@ def image_uri(image: np.ndarray) -> str:
 
 @figure_style()
 def accuracies(audit: Audit, *, narrow: bool = False) -> Figure:
-    """What is left after each attack in turn, and what the evaluation under audit says.
+    """Draw the accuracy left after each attack in turn, and under the evaluation under audit.
 
     `narrow`: for a phone's screen.
     """
     titles = ["clean", *(attack.title.partition(":")[0] for attack in audit.attacks)]
     left = [audit.worst_after(count) for count in range(len(titles))]
-    alone = [audit.clean_accuracy] + [
-        audit.accuracy_of(attack) if attack.scope == "correct" else np.nan
-        for attack in audit.attacks
-    ]
+    alone = np.array(
+        [audit.clean_accuracy, *(audit.accuracy_alone(attack) for attack in audit.attacks)], float
+    )
     if narrow:
         titles = [textwrap.fill(title, 20, break_on_hyphens=False) for title in titles]
     height = 1.1 + 0.36 * len(titles) if narrow else 0.75 + 0.27 * len(titles)
@@ -70,7 +69,7 @@ def accuracies(audit: Audit, *, narrow: bool = False) -> Figure:
         error_kw={"elinewidth": 0.8, "ecolor": "#444444"},
     )
     axes.plot(
-        np.array(alone)[2:] * 100,
+        alone[2:] * 100,
         places[2:],
         "D",
         color="#222222",
@@ -109,49 +108,38 @@ def accuracies(audit: Audit, *, narrow: bool = False) -> Figure:
 
 
 def closer_looks(audit: Audit) -> list[tuple[str, str, str]]:
-    """Heading, picture and caption of each thing that was looked at closely."""
+    """Return heading, picture and caption of each closer look that the audit has."""
     found = []
     if audit.heat_map is not None:
         title = f"steps and iterations, {audit.heat_map.broken.shape[2]} images"
-        found.append(
-            (
-                "Step size and iterations",
-                data_uri(heat_map_panels({title: audit.heat_map})),
-                "Accuracy (percent of correctly classified images) under PGD with one restart for "
-                "each step size and number of iterations. The default evaluation is one cell; an "
-                "honest one has no much darker cell beside it.",
-            )
+        caption = (
+            "Accuracy (percent of correctly classified images) under PGD with one restart for each "
+            "step size and number of iterations. The evaluation under audit is one cell; if it is "
+            "reliable, no cell beside it is much darker."
         )
-    if audit.restarts is not None:
-        titles = [f"image {place}" for place in audit.restarts.images]
-        found.append(
-            (
-                "Restarts",
-                data_uri(
-                    loss_histograms(audit.restarts.losses, titles, broken=audit.restarts.broken)
-                ),
-                "Final cross-entropy of restarts of the default evaluation on images that it left "
-                "standing, where there are any. Losses that differ widely from one start to "
-                "another mean that one restart tells little.",
-            )
+        figure = heat_map_panels({title: audit.heat_map})
+        found.append(("Step size and iterations", figure, caption))
+    if audit.restarts is not None and audit.restarts.losses is not None:
+        titles = [f"image {place}" for place in audit.restarts.indices]
+        caption = (
+            "Final cross-entropy of restarts of the default evaluation on images that it left "
+            "standing, where there are any. Where losses differ widely from one start to another, "
+            "one restart tells little."
         )
+        figure = loss_histograms(audit.restarts.losses, titles, broken=audit.restarts.broken)
+        found.append(("Restarts", figure, caption))
     if audit.surface is not None:
-        offsets = np.linspace(
-            -audit.surface.radius, audit.surface.radius, audit.surface.losses.shape[1]
+        titles = [f"image {place}" for place in audit.surface.indices]
+        caption = (
+            "Cross-entropy on a plane through each image, spanned by two random sign vectors. Many "
+            "hills, or a plain with one narrow hill, mislead gradient steps."
         )
-        titles = [f"image {place}" for place in audit.surface.images]
-        found.append(
-            (
-                "Loss surfaces",
-                data_uri(surface_panels(audit.surface.losses, offsets, titles)),
-                "Cross-entropy on a plane through each image, spanned by two random sign vectors. "
-                "Many hills, or a plain with one narrow hill, mislead gradient steps.",
-            )
-        )
-    return found
+        figure = surface_panels(audit.surface.losses, audit.surface.plane.offsets, titles)
+        found.append(("Loss surfaces", figure, caption))
+    return [(heading, data_uri(figure), caption) for heading, figure, caption in found]
 
 
 def perturbation(audit: Audit, place: int) -> np.ndarray:
-    """What was added to an image: grey is nothing, white +ε, black -ε."""
+    """Return what was added to an image, as an image: grey is nothing, white +ε, black -ε."""
     difference = audit.adversarial[place] - audit.images[place]
     return 0.5 + 0.5 * difference / audit.eps

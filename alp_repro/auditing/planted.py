@@ -14,13 +14,14 @@ code, random corners of a trained LeNet's ball cross the threshold as often as a
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from alp_repro.attacks import PGD, Draws, GradientAttack, random_starts
+from alp_repro.attacks import PGD, Attack, CraftItems, GradientAttack, RandomPoints
 from alp_repro.classifiers.heads import is_graph, last_operation
 from alp_repro.evaluation.clean import batched
 
@@ -38,8 +39,8 @@ class PlantedResult:
     Attributes:
       images: with a head that tells the planted point from all others.
       found: by the attack of the evaluation under audit.
-      by_strongest: by the strongest that there is, see `strongest_attack`.
-      by_chance: by as many random points as the strongest attack takes gradients.
+      by_strongest: by `strongest_attack`.
+      by_chance: by as many random corners as the strongest attack takes gradients.
     """
 
     images: int
@@ -49,9 +50,10 @@ class PlantedResult:
 
 
 def strongest_attack(eps: float) -> PGD:
-    """What of `strong` two classes leave: runs without target of a step that falls from eps.
+    """Return what is left of `strong` with two classes: runs whose step falls from eps.
 
-    Gradients are the point's own: a new last layer has no saturated loss to get around.
+    They have no target, and their gradients are the point's own: a new last layer has no saturated
+    loss to get around.
     """
     return PGD(
         eps=eps,
@@ -63,8 +65,8 @@ def strongest_attack(eps: float) -> PGD:
     )
 
 
-def gradients(attack: GradientAttack) -> int:
-    """What a planted example costs at most, random points counted as gradients."""
+def cost(attack: GradientAttack) -> int:
+    """Return what a planted example costs at most in gradients; a random point counts as one."""
     return (
         dataclasses.replace(attack, restarts=1).gradients
         + 2 * strongest_attack(attack.eps).gradients
@@ -72,7 +74,7 @@ def gradients(attack: GradientAttack) -> int:
 
 
 def features_of(model: keras.Model) -> keras.Model | None:
-    """The model up to the input of its last layer, where that is a vector; None: there is none."""
+    """Return the model up to the input of its last layer; None: that is not a vector."""
     if not is_graph(model):
         return None
     images = keras.Input(model.inputs[0].shape[1:], dtype=model.inputs[0].dtype)
@@ -96,7 +98,7 @@ def planted_examples(
     seed: int,
     batch_size: int,
 ) -> PlantedResult:
-    """Plants one adversarial example near each image and lets attacks and chance look for it.
+    """Plant one adversarial example near each image, and count how many attacks find.
 
     Args:
       features: float32 images in [0, 1] to vectors; see `features_of`.
@@ -121,14 +123,11 @@ def planted_examples(
         attack, loss="margin" if attack.loss == "dlr" else attack.loss, target="none", restarts=1
     )
     strongest = strongest_attack(attack.eps)
+    chance = RandomPoints(eps=attack.eps, restarts=strongest.gradients, corners=True)
     given = (batch_size, images[fitted], weights, biases, np.asarray(fitted, np.int64))
     counts = [
-        int(batched(look, *given)[0].sum())
-        for look in (
-            _search(features, binary, seed),
-            _search(features, strongest, seed),
-            _chance(features, strongest, seed),
-        )
+        int(batched(_search(features, one, seed), *given)[0].sum())
+        for one in (binary, strongest, chance)
     ]
     return PlantedResult(len(fitted), *counts)
 
@@ -166,7 +165,9 @@ def _head(
     return weights.astype(np.float32), float(-threshold - centre @ weights)
 
 
-def _search(features: keras.Model, attack: GradientAttack, seed: int):  # type: ignore[no-untyped-def]
+def _search(features: keras.Model, attack: Attack, seed: int) -> Callable[..., tf.Tensor]:
+    """A compiled function of images, their heads and indices: bool, a restart finds the example."""
+
     @tf.function(autograph=False)
     def found(x: tf.Tensor, w: tf.Tensor, b: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         def logits(points: tf.Tensor) -> tf.Tensor:
@@ -174,46 +175,15 @@ def _search(features: keras.Model, attack: GradientAttack, seed: int):  # type: 
             value = tf.reduce_sum(vectors * w, axis=1) + b
             return tf.stack([tf.zeros_like(value), value], axis=1)
 
-        labels = tf.zeros_like(index, tf.int32)
-
         def attacked(restart: tf.Tensor, broken: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            starts = random_starts(
-                x,
-                image_index=index,
-                restart=tf.fill(tf.shape(index), restart),
-                seed=tf.constant(seed),
-                eps=tf.constant(attack.eps, tf.float32),
-            )
-            crafted = attack.ascend(logits, x, labels, Draws(starts)).adversarial
+            restarts, labels = tf.fill(tf.shape(index), restart), tf.zeros_like(index, tf.int32)
+            items = CraftItems(x, labels, index, restarts, tf.constant(seed), logits)
+            crafted = attack.craft(logits, items).adversarial
             return restart + 1, broken | (logits(crafted)[:, 1] > 0)
 
         return tf.while_loop(
             lambda restart, _: restart < attack.restarts,
             attacked,
-            (tf.constant(0), tf.fill(tf.shape(b), False)),
-        )[1]
-
-    return found
-
-
-def _chance(features: keras.Model, attack: GradientAttack, seed: int):  # type: ignore[no-untyped-def]
-    @tf.function(autograph=False)
-    def found(x: tf.Tensor, w: tf.Tensor, b: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-        def drawn(draw: tf.Tensor, lucky: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            points = random_starts(
-                x,
-                image_index=index,
-                restart=tf.fill(tf.shape(index), draw + 1),
-                seed=tf.constant(seed),
-                eps=tf.constant(attack.eps, tf.float32),
-            )
-            points = tf.clip_by_value(x + attack.eps * tf.sign(points - x), 0.0, 1.0)
-            vectors = tf.cast(features(points, training=False), tf.float32)
-            return draw + 1, lucky | (tf.reduce_sum(vectors * w, axis=1) + b > 0)
-
-        return tf.while_loop(
-            lambda draw, _: draw < attack.gradients,
-            drawn,
             (tf.constant(0), tf.fill(tf.shape(b), False)),
         )[1]
 

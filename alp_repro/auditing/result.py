@@ -4,77 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from alp_repro import files
-from alp_repro.attacks import Attack, Ensemble
 from alp_repro.auditing import image_table, junit, model_card
-from alp_repro.auditing.kinds import Indicator
-from alp_repro.auditing.planted import PlantedResult
 from alp_repro.auditing.schema import SCHEMA_VERSION
-from alp_repro.auditing.votes import Votes
 from alp_repro.errors import InputError
 from alp_repro.evaluation import wilson_interval
-from alp_repro.evaluation.heat_maps import HeatMap
 
 if TYPE_CHECKING:
     import pandas
 
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class AttackResult:
-    """What one attack of an audit did.
-
-    Attributes:
-      name, title, attack, scope: of its stage.
-      attacked: int [k], places of the images that it was run on.
-      broken: bool [k].
-      first_break: int [k], restart that broke each, -1: none.
-      spent: what its record counts, all images together: gradients, a query being half a one.
-      seconds: that the attack itself took, in all sessions.
-      costs: int [k], what each image took of `spent`.
-    """
-
-    name: str
-    title: str
-    attack: Attack | Ensemble
-    scope: str
-    attacked: np.ndarray
-    broken: np.ndarray
-    first_break: np.ndarray
-    spent: int
-    seconds: float
-    costs: np.ndarray
-
-    @property
-    def unit(self) -> Literal["gradients", "queries"]:
-        """What `spent` and `costs` count."""
-        return "gradients" if self.attack.needs_gradient else "queries"
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Surface:
-    """The loss on planes through `images`: `losses` [k, side, side] in nats within ±`radius`."""
-
-    losses: np.ndarray
-    radius: float
-    images: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Restarts:
-    """Losses [images, restarts] of the default attack, `broken` beside them, and which images."""
-
-    losses: np.ndarray
-    broken: np.ndarray
-    images: np.ndarray
+    from alp_repro.auditing.attack_result import AttackResult
+    from alp_repro.auditing.planted import PlantedResult
+    from alp_repro.auditing.specs import Indicator
+    from alp_repro.auditing.votes import Votes
+    from alp_repro.evaluation import AttackRecord
+    from alp_repro.evaluation.heat_maps import HeatMap
+    from alp_repro.evaluation.landscape import Surfaces
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Audit:
-    """A verdict on an evaluation, and everything it rests on.
+    """A verdict on an evaluation, with everything it is based on.
 
     Attributes:
       eps: radius on the [0, 1] scale.
@@ -87,12 +41,12 @@ class Audit:
         -1: none.
       adversarial: float32 like the images: what broke each; zeros where nothing did.
       found: int32 [n], the prediction on `adversarial`, -1 where there is none.
-      not_measured: why nothing can be said about the robustness, where attacks would have meant
-        nothing or none was run; None: it was measured.
+      not_measured: why robustness was not measured: attacks would have meant nothing, or none was
+        run; None: it was measured.
       left_out: what did not fit into the time, one line each.
       notes: what was done to model and data, one line each.
       votes: of a random model, the passes behind each image's verdict; None: it is not random.
-      heat_map, surface, restarts, planted: what was looked at closely; None: it was not.
+      heat_map, surface, restarts, planted: closer looks; None: they were left out.
       settings: model, data, time and seed as they were given.
       provenance: see `runs.provenance`.
     """
@@ -111,8 +65,8 @@ class Audit:
     notes: tuple[str, ...] = ()
     votes: Votes | None = None
     heat_map: HeatMap | None = None
-    surface: Surface | None = None
-    restarts: Restarts | None = None
+    surface: Surfaces | None = None
+    restarts: AttackRecord | None = None
     planted: PlantedResult | None = None
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -142,10 +96,10 @@ class Audit:
 
     @property
     def chance_interval(self) -> tuple[float, float] | None:
-        """What `worst_accuracy` may be for all that the passes over a random model tell.
+        """Range of `worst_accuracy` that the passes over a random model allow.
 
-        An image that they leave open (`Votes.undecided`) counts as broken at the one end, and as
-        left at the other. None: the model is not random, or nothing was measured.
+        An image that they leave undecided (`Votes.undecided`) counts as broken at the lower end,
+        and as standing at the upper. None: the model is not random, or nothing was measured.
         """
         if self.votes is None or self.not_measured:
             return None
@@ -163,21 +117,25 @@ class Audit:
         return tuple(one for one in self.indicators if one.raised)
 
     def accuracy_of(self, attack: AttackResult) -> float:
-        """What one attack alone leaves, of all images; those it was not run on count as left."""
+        """Return the share of images that an attack leaves, those it was not run on included."""
         return (int(self.correct.sum()) - int(attack.broken.sum())) / len(self.labels)
 
+    def accuracy_alone(self, attack: AttackResult) -> float | None:
+        """Return `accuracy_of` an attack; None: only images that still stood were attacked."""
+        return self.accuracy_of(attack) if attack.phase.on == "all" else None
+
     def worst_after(self, count: int) -> float:
-        """What the first so many attacks together leave, of all images."""
+        """Return the share of all images that the first `count` attacks together leave."""
         left = self.correct & ((self.broken_by < 0) | (self.broken_by >= count))
         return float(left.mean())
 
     def interval(self, accuracy: float) -> tuple[float, float]:
-        """The 95% Wilson interval of a share of these images."""
+        """Return the 95% Wilson interval of a share of these images."""
         return wilson_interval(round(accuracy * len(self.labels)), len(self.labels))
 
     @property
     def verdict(self) -> str:
-        """The verdict in a few plain sentences."""
+        """The verdict in a few sentences."""
         worst = self.worst_accuracy
         if worst is None:
             return f"Robustness was not measured: {self.not_measured}. {self._raised_words()}"
@@ -200,13 +158,13 @@ class Audit:
         if ends is None or self.votes is None:
             return []
         return [
-            f"The model is random: each image is judged by what most of {self.votes.passes} passes "
-            f"give; by those that they leave open it may be {ends[0]:.1%} to {ends[1]:.1%}."
+            f"The model is random: a prediction is what most of {self.votes.passes} passes give. "
+            f"Counting undecided images either way, {ends[0]:.1%} to {ends[1]:.1%} survives."
         ]
 
     def _raised_words(self) -> str:
         if not self.raised:
-            bound = "; the number is an upper bound all the same" if not self.not_measured else ""
+            bound = "; the number is still an upper bound" if not self.not_measured else ""
             return f"Nothing raised{bound}."
         # The overestimate has a sentence of its own.
         others = [one for one in self.raised if one.key != "overestimate"]
@@ -245,11 +203,11 @@ class Audit:
             model_card.write_model_card(path, self)
         else:
             raise InputError(
-                f"audit {path}: a file ending in .html, .json, .csv, .npz, .xml or .md is needed"
+                f"audit {path}: expected a name ending in .html, .json, .csv, .npz, .xml or .md"
             )
 
     def to_dataframe(self) -> pandas.DataFrame:
-        """Return one row an image: who was broken by what, at which cost; see `image_table`.
+        """Return a row per image: which attack broke it and at which cost; see `image_table`.
 
         Raises:
           InputError: pandas is not installed.
@@ -262,13 +220,13 @@ class Audit:
         return f"<Audit{of}: {len(self.labels)} images, eps={self.eps * 255:g}. {self.verdict}>"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the verdict, the attacks, and what is raised."""
+        """Return what a notebook displays: the verdict, the attacks and the raised indicators."""
         from alp_repro.auditing.page import render_summary
 
         return render_summary(self)
 
     def adversarial_arrays(self) -> dict[str, np.ndarray]:
-        """Return the images that broke, as leaderboards ask for them.
+        """Return the images before and after the attacks, as leaderboards ask for them.
 
         Where the robustness was not measured, `not_measured` says why and `robust_accuracy` is NaN.
         """
@@ -288,8 +246,8 @@ class Audit:
     def to_json(self) -> dict[str, Any]:
         """Return everything but images and pictures as plain data; see `schema.audit_schema`.
 
-        Sizes are on the 0-255 scale, but for the settings of attacks, which `Attack` takes as they
-        are. Accuracies that were not measured are None.
+        Sizes are on the 0-255 scale, except in the settings of attacks, which are `Attack`'s own.
+        Accuracies that were not measured are None.
         """
         worst = self.worst_accuracy
         return {
@@ -323,7 +281,7 @@ class Audit:
             "settings": one.attack.to_json(),
             "attacked": len(one.attacked),
             "broken": int(one.broken.sum()),
-            "accuracy": self.accuracy_of(one) if one.scope == "correct" else None,
+            "accuracy": self.accuracy_alone(one),
             "worst_so_far": self.worst_after(place + 1),
             "gradients": one.spent if one.unit == "gradients" else 0,
             "queries": one.spent if one.unit == "queries" else 0,

@@ -1,4 +1,4 @@
-"""How the passes over a random model went, and what they leave open."""
+"""The passes over a random model: which class each image got how often."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from alp_repro.evaluation import wilson_interval
 
 @dataclasses.dataclass(frozen=True)
 class Votes:
-    """How the passes over images went, each in the state in which it is judged.
+    """The predictions of many passes over each image, clean or as the strongest attack left it.
 
     Attributes:
       passes: over each image.
@@ -24,23 +24,32 @@ class Votes:
     other: np.ndarray
 
     @property
+    def lead(self) -> np.ndarray:
+        """Int [n]: by how many passes the label leads."""
+        return self.right - self.other
+
+    @property
     def undecided(self) -> np.ndarray:
-        """Bool [n]: which of the two classes more passes give is within the 95% of chance."""
+        """Bool [n]: the 95% interval of the label's share of the two classes contains one half."""
         found = []
         for right, other in zip(self.right.tolist(), self.other.tolist(), strict=True):
             low, high = wilson_interval(right, max(right + other, 1))
             found.append(low <= 0.5 <= high)
         return np.array(found, bool)
 
-    def with_new(self, places: np.ndarray, votes: Votes) -> Votes:
-        """Return the votes with others for the images at these places."""
+    def at(self, places: np.ndarray) -> Votes:
+        """Return the votes over these images alone."""
+        return Votes(self.passes, self.right[places], self.other[places])
+
+    def updated(self, places: np.ndarray, votes: Votes) -> Votes:
+        """Return the votes with those of the images at these places replaced."""
         right, other = self.right.copy(), self.other.copy()
         right[places], other[places] = votes.right, votes.other
         return Votes(self.passes, right, other)
 
 
 def votes_of(counts: np.ndarray, labels: np.ndarray) -> Votes:
-    """Return the votes of passes that were counted, int [n, classes]."""
+    """Return the votes of counted predictions, int [n, classes]."""
     rows = np.arange(len(labels))
     others = counts.copy()
     others[rows, labels] = -1

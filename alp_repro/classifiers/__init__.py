@@ -1,4 +1,4 @@
-"""Classifiers of any kind, made into a Keras model from images in [0, 1] to logits."""
+"""Conversion of any classifier into a Keras model from images in [0, 1] to logits."""
 
 from typing import TYPE_CHECKING
 

@@ -14,7 +14,7 @@ import numpy as np
 from alp_repro.classifiers import heads
 from alp_repro.classifiers.load import load_function_or_model
 from alp_repro.classifiers.pixels import UNIT_PIXELS, PixelScale
-from alp_repro.errors import InputError, exits_refused, reason
+from alp_repro.errors import InputError, reason, sys_exit_refused
 from alp_repro.models.probes import probe_images
 from alp_repro.validation.arguments import checked_instance
 from alp_repro.validation.plain_numbers import quoted, whole_number
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 ImageShape = tuple[int, int, int]
-MOST_PIXELS = 10**8  # of an image: a bound that no honest one reaches
+MAX_PIXELS = 10**8  # of an image: far more than any real one has
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A classifier as everything here takes it.
+    """A classifier in the form that attacks and audits use.
 
     Attributes:
       model: float32 [n, height, width, channels] in [0, 1] to logits [n, classes].
-      classes: how many.
-      notes: what was done to the given model, one line each.
+      classes: the number of classes.
+      notes: the changes to the given model, one line each.
     """
 
     model: keras.Model
@@ -41,7 +41,7 @@ class Classifier:
     notes: tuple[str, ...] = ()
 
 
-@exits_refused("the model's code")
+@sys_exit_refused("the model's code")
 def as_classifier(
     source: str | Path | keras.Model | Callable[..., Any],
     *,
@@ -49,21 +49,21 @@ def as_classifier(
     pixels: PixelScale = UNIT_PIXELS,
     trust_code: bool = False,
 ) -> Classifier:
-    """A model, a function of images, or what `load_function_or_model` reads, as a `Classifier`.
+    """Return a model, a function, or what `load_function_or_model` reads as a `Classifier`.
 
-    The given model is not changed. Its pixels are put on its own scale, its input is reshaped where
-    it wants images without a channel axis or flat, and a softmax or sigmoid at its end is taken off
-    where its layers can be reached; one output becomes two logits. What cannot be taken apart
-    (a subclassed model, a function) is wrapped as it is, and is then crafted on in float32 only.
+    The given model is not changed. The pixels are converted to its scale, images are reshaped if it
+    expects them flat or without a channel axis, and a softmax or sigmoid at its end is removed if
+    its layers are accessible; one output becomes two logits. A subclassed model or a function is
+    wrapped unchanged, and attacks on it are crafted in float32 only.
 
     Args:
       source: the classifier.
       image_shape: height, width, channels of the images.
-      pixels: what the model's pixels are.
+      pixels: the scale of the model's pixels.
       trust_code: see `load_function_or_model`.
 
     Raises:
-      InputError: it cannot be read, does not take such images, or gives no logits.
+      InputError: it cannot be read, does not take such images, or does not return logits.
     """
     image_shape = _checked_shape(image_shape)
     pixels = checked_instance(pixels, PixelScale, name="pixels")
@@ -71,13 +71,13 @@ def as_classifier(
         source = load_function_or_model(source, trust_code=trust_code)
     if type(source).__module__.startswith("tf_keras."):
         raise InputError(
-            "the model belongs to tf_keras, Keras 2: save it as .h5 and give that file, or export "
-            "it as a SavedModel"
+            "the model is a tf_keras model (Keras 2): expected a model of Keras 3; save it as .h5 "
+            "or export it as a SavedModel, and use the path"
         )
     if not pixels.fits(image_shape[2]):
         raise InputError(
-            f"pixels of {pixels.name}: the images have {image_shape[2]} channels, not "
-            f"{max(len(pixels.scale), len(pixels.offset))}"
+            f"pixels {pixels.name}: expected images of "
+            f"{max(len(pixels.scale), len(pixels.offset))} channels, got {image_shape[2]}"
         )
     if heads.is_graph(source):
         return _of_graph(source, image_shape, pixels)
@@ -90,8 +90,8 @@ def as_classifier(
     if callable(source):
         return _of_function(source, image_shape, pixels)
     raise InputError(
-        f"the model is a {type(source).__name__}: a Keras model or a function from images to "
-        "logits is needed"
+        f"the model is a {type(source).__name__}: expected a Keras model or a function from images "
+        "to logits"
     )
 
 
@@ -100,28 +100,28 @@ def _checked_shape(image_shape: Any) -> ImageShape:
         raise InputError(f"image_shape {quoted(image_shape)}: expected (height, width, channels)")
     names = ("height", "width", "number of channels")
     height, width, channels = (
-        whole_number(side, name=f"image_shape: {name}", low=1, high=MOST_PIXELS)
+        whole_number(side, name=f"image_shape: {name}", low=1, high=MAX_PIXELS)
         for side, name in zip(image_shape, names, strict=True)
     )
-    if height * width * channels > MOST_PIXELS:
-        raise InputError(f"image_shape {image_shape}: expected at most {MOST_PIXELS} numbers")
+    if height * width * channels > MAX_PIXELS:
+        raise InputError(f"image_shape {image_shape}: expected at most {MAX_PIXELS:,} numbers")
     return height, width, channels
 
 
 def _of_graph(model: keras.Model, image_shape: ImageShape, pixels: PixelScale) -> Classifier:
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise InputError(
-            f"the model has {len(model.inputs)} inputs and {len(model.outputs)} outputs: one of "
-            "each is needed"
+            f"the model has {len(model.inputs)} inputs and {len(model.outputs)} outputs: expected "
+            "one of each"
         )
     reshaped = _model_shape(tuple(model.inputs[0].shape[1:]), image_shape)
-    notes = [f"pixels put on the model's scale, {pixels.name}"] if not pixels.unchanged else []
+    notes = [_scale_note(pixels)] if not pixels.is_identity else []
     if reshaped:
-        notes.append(f"images reshaped to {reshaped}, as the model wants them")
+        notes.append(f"images reshaped to {reshaped}, the model's input shape")
     of_keras = type(model).__module__.partition(".")[0] == "keras"
     if not of_keras or not (isinstance(model, keras.Sequential) or model.input is model.inputs[0]):
-        # Keras warns at every call of a model whose one input stands in a list, and builds no copy
-        # of a subclass whose constructor takes other arguments.
+        # Keras warns at every call of a model whose one input is in a list, and cannot copy a
+        # subclass whose constructor takes other arguments.
         model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     probes = _probes(image_shape)
     taken = probes * np.array(pixels.scale, np.float32) + np.array(pixels.offset, np.float32)
@@ -129,16 +129,16 @@ def _of_graph(model: keras.Model, image_shape: ImageShape, pixels: PixelScale) -
     outputs = _outputs(model, taken, image_shape)
     core, removed = heads.without_probabilities(model, taken, outputs)
     if removed:
-        notes.append(f"{removed} taken off: attacks need logits")
+        notes.append(f"{removed} removed: attacks need logits")
     one = core.outputs[0].shape[-1] == 1 and len(core.outputs[0].shape) == 2
     if one:
-        notes.append("one output read as the logit of class 1, beside 0 for class 0")
-    if pixels.unchanged and not reshaped and not one:
+        notes.append(_ONE_OUTPUT_NOTE)
+    if pixels.is_identity and not reshaped and not one:
         adapted = core
     else:
         images = keras.Input(image_shape, dtype="float32", name="unit_images")
         x: Any = images
-        if not pixels.unchanged:
+        if not pixels.is_identity:
             x = keras.layers.Rescaling(
                 _number(pixels.scale), _number(pixels.offset), dtype="float32", name="own_pixels"
             )(x)
@@ -151,12 +151,19 @@ def _of_graph(model: keras.Model, image_shape: ImageShape, pixels: PixelScale) -
     return Classifier(adapted, 2 if one else outputs.shape[1], tuple(notes))
 
 
+_ONE_OUTPUT_NOTE = "the one output is taken as the logit of class 1, with 0 for class 0"
+
+
+def _scale_note(pixels: PixelScale) -> str:
+    return f"pixels converted to the model's scale, {pixels.name}"
+
+
 def _number(values: tuple[float, ...]) -> float | list[float]:
     return values[0] if len(values) == 1 else list(values)
 
 
 def _model_shape(wanted: tuple[int | None, ...], image_shape: ImageShape) -> ImageShape | None:
-    """The shape that images must be given for the model; None: their own."""
+    """Return the shape that the model expects of an image; None: the image's own."""
     if len(wanted) == 3 and all(
         w is None or w == have for w, have in zip(wanted, image_shape, strict=True)
     ):
@@ -168,14 +175,14 @@ def _model_shape(wanted: tuple[int | None, ...], image_shape: ImageShape) -> Ima
             return shape  # type: ignore[return-value]
     if wanted == (channels, height, width):
         raise InputError(
-            f"the model takes images of shape {wanted}, channels first: name a function that "
-            "transposes them before it, as module:function"
+            f"the model expects images of shape {wanted}, channels first, got {image_shape}: use a "
+            "function that transposes them, as module:function"
         )
-    raise InputError(f"the model takes images of shape {wanted}, and these are {image_shape}")
+    raise InputError(f"the model expects images of shape {wanted}, got {image_shape}")
 
 
 class FunctionModel(keras.Model):
-    """A function of images, or a model that cannot be taken apart, behind Keras' interface."""
+    """A function of images, or a subclassed model, as a Keras model."""
 
     def __init__(
         self,
@@ -196,12 +203,12 @@ class FunctionModel(keras.Model):
 
     @property
     def output_shape(self) -> tuple[int | None, ...]:
-        """(None, classes), as a functional model says it."""
-        assert self._outputs_shape is not None, "learn_outputs comes first"
+        """(None, classes), as of a functional model."""
+        assert self._outputs_shape is not None, "call learn_outputs first"
         return (None, 2) if self.one_output else self._outputs_shape
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Logits of images in [0, 1]; never in training mode, whatever is asked for."""
+        """Return the logits of images in [0, 1]; `training` is ignored."""
         import tensorflow as tf
 
         x = tf.cast(images, tf.float32) * self._scale + self._offset
@@ -219,11 +226,11 @@ class FunctionModel(keras.Model):
         return np.asarray(self._outputs_of(images), np.float32)
 
     def _outputs_of(self, images: Any) -> Any:
-        with exits_refused("the model's function"):
+        with sys_exit_refused("the model's function"):
             return self._function(images, **self._inference)
 
     def learn_outputs(self, images: np.ndarray) -> None:
-        """Finds out, on a few images, how the function wants to be called and what it returns."""
+        """Find out, on a few images, how to call the function and what it returns."""
         import tensorflow as tf
 
         try:
@@ -237,11 +244,11 @@ class FunctionModel(keras.Model):
             except Exception as other:
                 if reason(other) == reason(error):
                     raise
-                raise ValueError(f"{reason(error)}; of NumPy arrays: {reason(other)}") from error
+                raise ValueError(f"{reason(error)}; with NumPy arrays: {reason(other)}") from error
         if outputs.ndim != 2 or len(outputs) != len(images):
             raise InputError(
-                f"the model gives {outputs.shape} for {len(images)} images: logits [n, classes] "
-                "are needed"
+                f"the model returns {outputs.shape} for {len(images)} images: expected logits "
+                "[n, classes]"
             )
         self._outputs_shape = (None, outputs.shape[1])
         self.one_output = outputs.shape[1] == 1
@@ -255,7 +262,7 @@ class FunctionModel(keras.Model):
 
 def _safe_name(function: Any) -> str:
     name = getattr(function, "name", None) or getattr(function, "__name__", None) or "model"
-    # TensorFlow wants the name of a scope, which "<lambda>" is not.
+    # TensorFlow requires the name of a scope, which "<lambda>" is not.
     return "".join(c for c in str(name) if c.isascii() and c.isalnum()) or "model"
 
 
@@ -271,7 +278,7 @@ def _of_function(
     function: Callable[..., Any], image_shape: ImageShape, pixels: PixelScale
 ) -> Classifier:
     model = FunctionModel(function, pixels=pixels)
-    notes = [f"pixels put on the model's scale, {pixels.name}"] if not pixels.unchanged else []
+    notes = [_scale_note(pixels)] if not pixels.is_identity else []
     probe = _probes(image_shape)
     try:
         model.learn_outputs(probe)
@@ -283,35 +290,34 @@ def _of_function(
     # Behind `two_logits`, class 0 has a logit of 0.
     _check_logits(outputs[:, 1:] if model.one_output else outputs)
     if model.one_output:
-        notes.append("one output read as the logit of class 1, beside 0 for class 0")
+        notes.append(_ONE_OUTPUT_NOTE)
     return Classifier(model, outputs.shape[1], tuple(notes))
 
 
 def _probes(image_shape: ImageShape) -> np.ndarray:
-    """Some images that differ: a function that returns one row for all would else pass."""
+    """Return images that differ, so that a function with one row for all of them is noticed."""
     plain = np.stack([np.zeros(image_shape), np.full(image_shape, 0.5)]).astype(np.float32)
     return np.concatenate([plain, probe_images(image_shape)])
 
 
 def _not_called(image_shape: ImageShape, error: Exception) -> InputError:
     return InputError(
-        f"the model raised an error when it was given float32 images of shape {image_shape}: "
-        f"{reason(error)}"
+        f"the model raised an error on float32 images of shape {image_shape}: {reason(error)}"
     )
 
 
 def _outputs(model: keras.Model, images: np.ndarray, image_shape: ImageShape) -> np.ndarray:
-    """What a model gives for images on its own scale; InputError when this is no [n, classes]."""
+    """Return a model's outputs [n, classes] for images on its own scale; else InputError."""
     try:
         outputs = np.asarray(keras.ops.convert_to_numpy(model(images, training=False)), np.float32)
     except Exception as error:  # whatever its layers raise
         raise _not_called(image_shape, error) from error
     if outputs.ndim != 2:
-        raise InputError(f"the model gives {outputs.shape}: logits [n, classes] are needed")
+        raise InputError(f"the model returns {outputs.shape}: expected logits [n, classes]")
     return outputs
 
 
 def _check_logits(outputs: np.ndarray) -> None:
-    why = heads.why_no_logits(outputs)
+    why = heads.why_not_logits(outputs)
     if why is not None:
         raise InputError(why)

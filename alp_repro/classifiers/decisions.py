@@ -1,12 +1,12 @@
-"""Models whose prediction is one thing and whose gradient another: what crafts, and what judges.
+"""Models whose gradients and whose predictions have different sources.
 
-Each gives logits to follow and to climb, and their largest is the class that was decided. So an
-attack knows at every point whether it has succeeded, and its verdict is that of the decision.
+Each returns logits for an attack to climb, of which the largest is that of the predicted class. So
+an attack knows at every point whether it has succeeded, by the prediction that counts.
 
-- `crafted_on`: a surrogate's logits and gradients, the decisions of a model that may have none
-  (BPDA of Athalye et al. 2018 where the two share all but a step, a transfer attack otherwise).
-- `voting`: of a random model the mean logits of several passes, whose gradient is that of the
-  expectation (Athalye et al. 2018), and the class that most of these passes give.
+- `crafted_on`: a surrogate's logits and gradients, the predictions of a model that may have no
+  gradient (BPDA of Athalye et al. 2018 if the two share all but one step, else a transfer attack).
+- `voting`: the mean logits of several passes over a random model, whose gradient is that of the
+  expectation (Athalye et al. 2018), and the class that most of these passes predict.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from alp_repro.errors import InputError
 from alp_repro.models.copies import float32_model, logits_function
 from alp_repro.models.probes import probe_images
 
-_LEAD = 0.05  # of the logits' range, by which a decision leads that the guide is on the verge of
-_LARGEST_LEAD = 1.0  # a masked class (-1e9) has no part in the range that matters
+_LEAD = 0.05  # the lead of a prediction that the guide is undecided about, of the logits' range
+_LARGEST_LEAD = 1.0  # a masked class (-1e9) must not widen the range
 
 
 def crafted_on(
@@ -31,28 +31,28 @@ def crafted_on(
     """Return a model with the predictions of one model and the gradients of another.
 
     Args:
-      model: float32 images in [0, 1] to logits [n, classes]; nothing needs a gradient.
+      model: float32 images in [0, 1] to logits [n, classes]; needs no gradient.
       surrogate: the same, differentiable.
       image_shape: height, width, channels.
 
     Raises:
-      InputError: they have other numbers of classes, or one cannot be copied in float32.
+      InputError: they have different numbers of classes, or one cannot be copied in float32.
     """
     probes = tf.constant(probe_images(image_shape))
     classes = [logits_function(one)(probes).shape[1] for one in (model, surrogate)]
     if classes[0] != classes[1]:
         raise InputError(
-            f"the surrogate has {classes[1]} classes and the model {classes[0]}: expected as many"
+            f"the surrogate has {classes[1]} classes: expected {classes[0]}, as the model has"
         )
     return CraftedOn(float32_model(model), float32_model(surrogate), classes=classes[0])
 
 
 def voting(model: keras.Model, *, classes: int, passes: int) -> Voting:
-    """Return a model that predicts what most of so many passes over a random model give.
+    """Return a model that predicts the majority class of several passes over a random model.
 
     Args:
-      model: float32 images in [0, 1] to logits [n, classes], others each time.
-      classes: how many.
+      model: float32 images in [0, 1] to random logits [n, classes].
+      classes: the number of classes.
       passes: over each image in each call; the gradient is averaged over them too.
 
     Raises:
@@ -62,7 +62,7 @@ def voting(model: keras.Model, *, classes: int, passes: int) -> Voting:
 
 
 class CraftedOn(keras.Model):
-    """See `crafted_on`."""
+    """The predictions of one model with the gradients of another; see `crafted_on`."""
 
     def __init__(self, judge: keras.Model, surrogate: keras.Model, *, classes: int) -> None:
         super().__init__(name=f"{judge.name}_on_{surrogate.name}", dtype="float32")
@@ -71,11 +71,11 @@ class CraftedOn(keras.Model):
 
     @property
     def output_shape(self) -> tuple[None, int]:
-        """(None, classes), as a functional model says it."""
+        """(None, classes), as of a functional model."""
         return None, self._classes
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Logits of the surrogate, the model's prediction the largest; never in training mode."""
+        """Return the surrogate's logits, with the model's prediction on top; ignore `training`."""
         judged = tf.stop_gradient(logits_function(self.judge)(images))
         finite = tf.reduce_all(tf.math.is_finite(judged), axis=1, keepdims=True)
         guide = tf.where(finite, logits_function(self.surrogate)(images), np.nan)
@@ -83,7 +83,7 @@ class CraftedOn(keras.Model):
 
 
 class Voting(keras.Model):
-    """See `voting`."""
+    """The majority class of several passes over a random model; see `voting`."""
 
     def __init__(self, model: keras.Model, *, classes: int, passes: int) -> None:
         super().__init__(name=model.name, dtype="float32")
@@ -92,29 +92,29 @@ class Voting(keras.Model):
 
     @property
     def output_shape(self) -> tuple[None, int]:
-        """(None, classes), as a functional model says it."""
+        """(None, classes), as of a functional model."""
         return None, self._classes
 
     def get_config(self) -> dict[str, Any]:
-        """Return what makes it another function than its model, for `models.identity`."""
+        """Return what distinguishes this function from its model's, for `models.identity`."""
         return {"passes": self.passes}
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Mean logits of the passes, the class of most of them the largest."""
+        """Return the mean logits of the passes, with the majority class on top."""
         total, counts = self._passed(images)
         mean = total / self.passes
-        # Of classes with as many passes, the mean decides.
+        # The mean decides between classes with equally many passes.
         decision = tf.argmax(counts + 0.5 * tf.nn.softmax(mean), axis=1, output_type=tf.int32)
         return _deciding(mean, decision)
 
     def votes(self, images: tf.Tensor) -> tf.Tensor:
-        """Return how many of the passes give each class, float32 [n, classes]."""
+        """Return how many of the passes predict each class, float32 [n, classes]."""
         return self._passed(images)[1]
 
     def _passed(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The sums of the logits and of the predictions; one pass after the other.
+        """Return the sums of the logits and of the predictions over separate passes.
 
-        Beside each other in a larger batch they may share what is drawn once for a batch.
+        In one larger batch, the passes could share random numbers that are drawn once per batch.
         """
         logits = logits_function(self.drawn)
         images = tf.convert_to_tensor(images)
@@ -137,11 +137,11 @@ class Voting(keras.Model):
 
 
 def _deciding(guide: tf.Tensor, decision: tf.Tensor) -> tf.Tensor:
-    """Return the guide's logits and gradients with the decided class on top.
+    """Return the guide's logits and gradients with the predicted class on top.
 
-    The lead of the decided class falls steadily with the guide's own margin for it, and stays
-    above 0 where the guide would decide otherwise: the more the guide is convinced, the nearer the
-    decision seems to turn, so that losses order points as the guide does.
+    The lead of the predicted class falls with the guide's own margin for it, and stays above 0
+    where the guide would predict another class: the more confident the guide, the closer the
+    prediction seems to flip, so that losses rank points as the guide does.
     """
     guide -= tf.stop_gradient(tf.reduce_max(guide, axis=1, keepdims=True))  # room for the lead
     chosen = tf.one_hot(decision, guide.shape[1], on_value=True, off_value=False)
@@ -157,5 +157,5 @@ def _deciding(guide: tf.Tensor, decision: tf.Tensor) -> tf.Tensor:
 
 @tf.custom_gradient
 def _like(guide: tf.Tensor, values: tf.Tensor) -> Any:
-    """The values, to the last bit, with the gradient of the guide."""
+    """Return exactly these values, with the gradient of the guide."""
     return tf.identity(values), lambda upstream: (upstream, tf.zeros_like(upstream))

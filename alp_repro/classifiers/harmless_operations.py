@@ -1,7 +1,7 @@
 """The operations that a SavedModel may have: none of them reaches a file, a process or Python.
 
-Written out by name, so that what a later TensorFlow adds is refused until somebody has read what it
-does: among those that look like mathematics, ImmutableConst maps a file and
+An explicit list, so that an operation of a later TensorFlow is refused until somebody has checked
+it: among those that look like mathematics, ImmutableConst maps a file and
 FixedUnigramCandidateSampler reads one.
 """
 

@@ -1,7 +1,7 @@
-"""The end of a model: from probabilities back to logits, from one output to two.
+"""The head of a model: from probabilities back to logits, from one output to two.
 
-Softmax and sigmoid are taken off where a model's layers can be reached, and what is left is
-compared with the given model on fixed images; nothing of the given model is changed.
+A softmax or sigmoid is removed if the model's layers are accessible, and the result is compared
+with the given model on fixed images; the given model is not changed.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ import numpy as np
 from alp_repro.errors import InputError, one_line
 from alp_repro.models.copies import computes_in_float32
 
-_OF_A_SUM = 1e-2  # rounding of a row of probabilities, in bfloat16 too
-GIVE_LOGITS = (
-    "give the model without its softmax or sigmoid (logits), as with activation=None in the last "
-    "layer"
+_OF_A_SUM = 1e-2  # rounding of the sum of a row of probabilities, also in bfloat16
+LOGITS_ADVICE = (
+    "remove the softmax or sigmoid so that the model returns logits, e.g. with activation=None in "
+    "the last layer"
 )
 
 _PROBABILITIES = ("softmax", "sigmoid")
-# How far probabilities computed anew may be from the given model's, by rounding.
+# How far recomputed probabilities may be from the given model's, by rounding.
 _FLOAT32_ROUNDING, _ROUGH_ROUNDING = 1e-4, 3e-2
 
 
 def is_graph(model: Any) -> bool:
-    """Return whether a model's layers can be taken apart: functional or Sequential.
+    """Return whether a model is a graph of layers: functional or Sequential.
 
-    A subclass counts too, as long as it does not override `call`: one that does computes something
-    else than its graph of layers.
+    This includes subclasses that do not override `call`: others may compute something else than
+    their graph of layers.
     """
     if not isinstance(model, keras.Model) or not getattr(model, "outputs", None):
         return False
@@ -41,16 +41,16 @@ def is_graph(model: Any) -> bool:
 def without_probabilities(
     model: keras.Model, images: np.ndarray, outputs: np.ndarray
 ) -> tuple[keras.Model, str | None]:
-    """Return a functional model without its last softmax or sigmoid, and what was taken off.
+    """Return a functional model without its last softmax or sigmoid, and what was removed.
 
     Args:
       model: functional or Sequential.
-      images: float32 [n, ...], what the model takes.
-      outputs: what it gives for them, float32 [n, classes]. Where they leave [0, 1], nothing at
-        its end makes probabilities, and the model itself is returned with None.
+      images: float32 [n, ...], the model's inputs.
+      outputs: the model's outputs for them, float32 [n, classes]. If they leave [0, 1], they are
+        not probabilities, and the model itself is returned with None.
 
     Raises:
-      InputError: the last layer cannot be rebuilt without it, or the rebuilt model is another one.
+      InputError: the last layer cannot be rebuilt, or the rebuilt model computes something else.
     """
     found = _last_activation(model) if within_unit(outputs) else None
     if found is None:
@@ -58,8 +58,8 @@ def without_probabilities(
     kind, what = found
     if kind == "softmax" and outputs.shape[1] == 1:
         raise InputError(
-            "the model ends in a softmax of one unit, which is 1 whatever the image: give it a "
-            "sigmoid, or one unit for each class"
+            "the model ends in a softmax of one unit, which is always 1: use a sigmoid, or one "
+            "unit for each class"
         )
     taken = keras.Input(model.inputs[0].shape[1:], dtype=model.inputs[0].dtype)
     try:
@@ -69,17 +69,17 @@ def without_probabilities(
         raise
     except Exception as error:  # Keras and the user's layers raise errors of many kinds
         raise InputError(
-            f"{what} cannot be taken off ({one_line(error)}): {GIVE_LOGITS}"
+            f"{what} cannot be removed automatically ({one_line(error)}): {LOGITS_ADVICE}"
         ) from error
     again = np.asarray(getattr(keras.activations, kind)(logits), np.float32)
     close = _FLOAT32_ROUNDING if computes_in_float32(model) else _ROUGH_ROUNDING
     same = again.shape == outputs.shape and np.abs(again - outputs).max() <= close
-    # A model that is random gives other outputs each time, whatever is taken off.
+    # A random model returns other outputs each time anyway.
     if same or (_is_random(model, images, outputs, close) and _is_of_keras(model)):
         return rebuilt, what
     raise InputError(
-        f"{what} cannot be taken off: what is left gives other predictions than the model (the "
-        f"layer goes on computing behind its {kind}?); {GIVE_LOGITS}"
+        f"{what} cannot be removed automatically: the model without it makes other predictions "
+        f"(does the layer compute something after its {kind}?); {LOGITS_ADVICE}"
     )
 
 
@@ -89,7 +89,7 @@ def _is_random(model: keras.Model, images: np.ndarray, outputs: np.ndarray, clos
 
 
 def _is_of_keras(model: keras.Model) -> bool:
-    """Return whether the last layer is one of Keras that applies its activation last."""
+    """Return whether the last layer is a Keras layer that applies its activation last."""
     last, _ = last_operation(model)
     if is_graph(last):
         return _is_of_keras(last)
@@ -99,10 +99,10 @@ def _is_of_keras(model: keras.Model) -> bool:
 
 
 def last_operation(model: keras.Model) -> tuple[keras.Operation, Any]:
-    """What gives a functional model's output, and the tensor that goes into it.
+    """Return the operation that computes a functional model's output, and its input tensor.
 
-    By Keras' own note on the output tensor: `layer.input` of a model inside a model is that model's
-    own input, not what it is given there.
+    From the history that Keras keeps of the output tensor: `layer.input` of a nested model is that
+    model's own input, not the tensor it is called on.
     """
     history = model.outputs[0]._keras_history  # noqa: SLF001 - no public name for it
     inputs = _inputs_of_last(model)
@@ -116,19 +116,19 @@ def _inputs_of_last(model: keras.Model) -> list[Any]:
 
 
 def _last_activation(model: keras.Model) -> tuple[str, str] | None:
-    """Return "softmax" or "sigmoid" and words for where it is; None: neither ends the model."""
+    """Return "softmax" or "sigmoid" and a description of where it is; None: the end is neither."""
     last, _ = last_operation(model)
     if is_graph(last):
         return _last_activation(last)
     kind = _kind(last)
-    if kind is not None:  # a layer or an operation that is nothing else
+    if kind is not None:  # a separate layer or operation
         return kind, f"the {kind} at the end"
     kind = _kind(getattr(last, "activation", None))
     return None if kind is None else (kind, f"the {kind} of the last layer ({last.name})")
 
 
 def _kind(function: Any) -> str | None:
-    """Return which of the two a function, an operation or a layer is, by its name."""
+    """Return whether a function, an operation or a layer is a softmax or a sigmoid, by its name."""
     if isinstance(function, keras.layers.Activation):
         return _kind(function.activation)
     if isinstance(function, keras.layers.Lambda):
@@ -139,12 +139,12 @@ def _kind(function: Any) -> str | None:
 
 
 def _logits(model: keras.Model, images: Any) -> Any:
-    """The model's logits as a function of another input: its graph up to the last layer, linear."""
+    """Return the logits for another input: the graph with the last layer's activation linear."""
     last, given = last_operation(model)
     if len(model.inputs) != 1 or len(_inputs_of_last(model)) > 1:
         raise InputError(
-            f"the model's last layer ({last.name}) has several inputs, and its softmax or sigmoid "
-            f"cannot be taken off: {GIVE_LOGITS}"
+            f"the model's last layer ({last.name}) has several inputs, so its softmax or sigmoid "
+            f"cannot be removed automatically: {LOGITS_ADVICE}"
         )
     before = images if given is model.inputs[0] else keras.Model(model.inputs[0], given)(images)
     if is_graph(last):
@@ -158,7 +158,7 @@ def _logits(model: keras.Model, images: Any) -> Any:
 
 
 def _config(layer: Any) -> dict[str, Any]:
-    """The layer's configuration, also where Keras cannot write its activation down."""
+    """Return the layer's configuration, even if Keras cannot serialize its activation."""
     try:
         return dict(layer.get_config())
     except ValueError:
@@ -168,7 +168,7 @@ def _config(layer: Any) -> dict[str, Any]:
 
 
 def two_logits(logit: Any) -> Any:
-    """Logits [n, 2] of a model with one, [n, 1]: of class 0, always 0, and of class 1."""
+    """Return logits [n, 2] from a model's one output [n, 1]: 0 for class 0, the output for 1."""
     return keras.ops.concatenate([keras.ops.zeros_like(logit), logit], axis=-1)
 
 
@@ -182,21 +182,22 @@ def sum_to_one(outputs: np.ndarray) -> bool:
     return bool(outputs.min() >= 0 and np.abs(outputs.sum(axis=1) - 1).max() < _OF_A_SUM)
 
 
-def why_no_logits(outputs: np.ndarray) -> str | None:
-    """Return why a model's outputs [n, classes] are no logits, and what to do; None: they may be.
+def why_not_logits(outputs: np.ndarray) -> str | None:
+    """Return why a model's outputs [n, classes] are not logits, and what to do; None: they may be.
 
     Rows of sum 1 are a softmax's. Others that all lie in [0, 1] may be sigmoids' or logits: the
-    message says how to give either.
+    message says what to do in either case.
     """
     several = outputs.shape[1] > 1
     if several and sum_to_one(outputs):
-        return f"the model's outputs are probabilities: {GIVE_LOGITS}"
+        return f"the model's outputs are probabilities: {LOGITS_ADVICE}"
     if within_unit(outputs) and outputs.any():
         return (
             "the model's outputs all lie in [0, 1], as probabilities do: "
-            f"{GIVE_LOGITS}; if they are logits, subtract 1 from each, which changes no prediction"
+            f"{LOGITS_ADVICE}; if they are logits, subtract 1 from each, which does not change "
+            "predictions"
             if several
-            else "the model's one output lies in [0, 1], as a probability does, and the logit of "
-            f"class 1 is needed: {GIVE_LOGITS}"
+            else "the model's one output lies in [0, 1], as a probability does: expected the logit "
+            f"of class 1; {LOGITS_ADVICE}"
         )
     return None

@@ -1,8 +1,8 @@
 """Reading a classifier: `.keras`, legacy `.h5`, a SavedModel folder, or Python's `module:function`.
 
-Nothing is unpickled. Python code that a file carries (a Lambda layer's) and operations with which a
-SavedModel reaches outside itself are run only where `trust_code` is given. `module:function` names
-code of the user's own, which is run.
+Nothing is unpickled. Python code in a file (of a Lambda layer) and operations of a SavedModel that
+can reach outside the model run only with `trust_code`. `module:function` names the user's own code,
+which is run.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 
-from alp_repro.errors import InputError, exits_refused, one_line
+from alp_repro.errors import InputError, one_line, sys_exit_refused
 from alp_repro.files import expanded
 
 if TYPE_CHECKING:
     import keras
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-_WHAT_IS_RIGHT = (
+_EXPECTED = (
     "a .keras or .h5 file, a SavedModel folder, or module:function for Python code of your own"
 )
 
@@ -37,7 +37,7 @@ _WHAT_IS_RIGHT = (
 def load_function_or_model(
     source: str | Path, *, trust_code: bool = False
 ) -> keras.Model | Callable[..., Any]:
-    """A Keras model, or a function of images, from a file, a folder or `module:function`.
+    """Load a Keras model, or a function of images, from a file, a folder or `module:function`.
 
     Args:
       source: a `.keras` or legacy `.h5` file, a SavedModel folder, `package.module:name` or
@@ -46,18 +46,18 @@ def load_function_or_model(
       trust_code: also run the Python code of Lambda layers, and any operation of a SavedModel.
 
     Raises:
-      InputError: there is no such thing, it is damaged, foreign, carries code, or its code calls
-        sys.exit.
+      InputError: not found, damaged, of another kind, with code that is not trusted, or its code
+        calls sys.exit.
     """
     path = expanded(source)
-    with exits_refused(f"model {source}: its code"):
+    with sys_exit_refused(f"model {source}: its code"):
         if path.is_dir():
             return _saved_model(path, trust_code=trust_code)
         if path.is_file():
             return _keras_file(path, trust_code=trust_code)
         if ":" in str(source):
             return _python(str(source))
-    raise InputError(f"model {source} is not there: name {_WHAT_IS_RIGHT}")
+    raise InputError(f"model {source} does not exist: expected {_EXPECTED}")
 
 
 def _keras_file(path: Path, *, trust_code: bool) -> keras.Model:
@@ -69,12 +69,12 @@ def _keras_file(path: Path, *, trust_code: bool) -> keras.Model:
     if head == _HDF5:
         return _legacy_h5(path, trust_code=trust_code)
     if not zipfile.is_zipfile(path):
-        raise InputError(f"model {path} is truncated or no Keras file: name {_WHAT_IS_RIGHT}")
+        raise InputError(f"model {path} is truncated or not a Keras file: expected {_EXPECTED}")
     return _read(path, path, trust_code=trust_code)
 
 
 def _read(file: Path, path: Path, *, trust_code: bool) -> keras.Model:
-    """Reads `file`, which stands for what the user calls `path`."""
+    """Read `file`, which the user knows as `path`."""
     import keras
 
     try:
@@ -82,27 +82,27 @@ def _read(file: Path, path: Path, *, trust_code: bool) -> keras.Model:
     except Exception as error:  # Keras raises errors of many kinds for a damaged or foreign file
         raise InputError(_reason(path, str(error))) from error
     if not isinstance(model, keras.Model):
-        raise InputError(f"model {path} holds a {type(model).__name__}, no Keras model")
+        raise InputError(f"model {path}: expected a Keras model, got a {type(model).__name__}")
     return model
 
 
 def _reason(path: Path, message: str) -> str:
     if "safe_mode" in message or "unsafe" in message.lower():
         return (
-            f"model {path} carries Python code (a Lambda layer), which is not run: rebuild it as "
+            f"model {path} contains Python code (a Lambda layer), which was not run: rebuild it as "
             "module:function, or trust its code (trust_code)"
         )
     short = " ".join(message.split())[:200]
     if "Could not locate" in message or "Unknown layer" in message:
         return (
-            f"model {path} has a class that Keras does not know ({short}): name a function that "
-            "builds it, as module:function"
+            f"model {path} has a class that Keras does not know ({short}): use a function that "
+            "builds the model, as module:function"
         )
     return f"model {path} cannot be read ({short})"
 
 
 def _legacy_h5(path: Path, *, trust_code: bool) -> keras.Model:
-    """Keras 2's whole-model HDF5 file, with what today's Keras does not take set right."""
+    """Read a whole-model HDF5 file of Keras 2, with fixes for what Keras 3 rejects."""
     try:
         with h5py.File(path, "r") as file:
             text = file.attrs.get("model_config")
@@ -110,15 +110,15 @@ def _legacy_h5(path: Path, *, trust_code: bool) -> keras.Model:
         raise InputError(f"model {path} is truncated or damaged ({one_line(error)})") from error
     if text is None:
         raise InputError(
-            f"model {path} holds weights only: save the whole model (model.save), or name a "
-            "function that builds it, as module:function"
+            f"model {path} has weights only: save the whole model (model.save), or use a function "
+            "that builds it, as module:function"
         )
     try:
         config = json.loads(text)
         classes, modernized = _classes(config), _modernize(config)
-    except (ValueError, TypeError, RecursionError) as error:  # TypeError: an array, no text
+    except (ValueError, TypeError, RecursionError) as error:  # TypeError: an array, not text
         raise InputError(
-            f"model {path} has a configuration that is no JSON ({one_line(error)})"
+            f"model {path} has a configuration that is not valid JSON ({one_line(error)})"
         ) from error
     if "Lambda" in classes and not trust_code:
         raise InputError(_reason(path, "safe_mode"))
@@ -133,7 +133,7 @@ def _legacy_h5(path: Path, *, trust_code: bool) -> keras.Model:
 
 
 def _classes(config: Any) -> set[str]:
-    """Every class name in a configuration."""
+    """Return every class name in a configuration."""
     if isinstance(config, list):
         return {name for value in config for name in _classes(value)}
     if not isinstance(config, dict):
@@ -143,7 +143,7 @@ def _classes(config: Any) -> set[str]:
 
 
 def _modernize(config: Any) -> bool:
-    """Sets right, in place, what Keras 2 wrote and Keras 3 refuses; whether anything was."""
+    """Fix, in place, what Keras 2 wrote and Keras 3 rejects; return whether anything changed."""
     if isinstance(config, list):
         return sum(map(_modernize, config)) > 0  # not any(): all of them
     if not isinstance(config, dict):
@@ -162,9 +162,9 @@ def _modernize(config: Any) -> bool:
 
 
 def _saved_model(path: Path, *, trust_code: bool) -> Callable[..., Any]:
-    """The inference function of a SavedModel."""
+    """Return the inference function of a SavedModel."""
     if not (path / "saved_model.pb").is_file():
-        raise InputError(f"model {path} is a folder without saved_model.pb: name {_WHAT_IS_RIGHT}")
+        raise InputError(f"model {path} is a folder without saved_model.pb: expected {_EXPECTED}")
     from alp_repro.classifiers.saved_model import load_saved_model
 
     return load_saved_model(path, trust_code=trust_code)
@@ -183,8 +183,8 @@ def _python(source: str) -> keras.Model | Callable[..., Any]:
         found = found()
     if not callable(found):
         raise InputError(
-            f"model {source} is a {type(found).__name__}: a model, a function of images, or a "
-            "function without arguments that returns one is needed"
+            f"model {source} is a {type(found).__name__}: expected a model, a function of images, "
+            "or a function without arguments that returns one of these"
         )
     return found
 
@@ -194,7 +194,7 @@ def _module(place: str) -> ModuleType:
         if place.endswith(".py"):
             file = expanded(place)
             if not file.is_file():
-                raise InputError(f"model: {file} is not there")
+                raise InputError(f"model: {file} does not exist")
             spec = importlib.util.spec_from_file_location(file.stem, file)
             assert spec is not None and spec.loader is not None
             module = importlib.util.module_from_spec(spec)
@@ -207,13 +207,13 @@ def _module(place: str) -> ModuleType:
         raise
     except Exception as error:  # whatever the user's module raises
         raise InputError(
-            f"model: {place} cannot be imported ({type(error).__name__}: {error}); right is "
-            f"{_WHAT_IS_RIGHT}"
+            f"model: {place} cannot be imported ({type(error).__name__}: {error}); expected "
+            f"{_EXPECTED}"
         ) from error
 
 
 def _needs_nothing(function: Callable[..., Any]) -> bool:
-    """Whether it can be called without arguments: then it makes a model, or else it is one."""
+    """Return whether it can be called without arguments: then it makes a model, else it is one."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):

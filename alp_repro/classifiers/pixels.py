@@ -1,4 +1,4 @@
-"""What a model's pixels are: its own scale and offset over images in [0, 1]."""
+"""The scale of a model's pixels: a scale and an offset over images in [0, 1]."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class PixelScale:
     """A model's pixel is `scale` · pixel + `offset`, with the pixel in [0, 1].
 
     Attributes:
-      name: how a person would say it ("0 to 255").
+      name: for people ("0 to 255").
       scale, offset: one number for all channels, or one for each.
     """
 
@@ -23,12 +23,12 @@ class PixelScale:
     offset: tuple[float, ...] = (0.0,)
 
     def fits(self, channels: int) -> bool:
-        """Whether images of so many channels can be put on this scale."""
+        """Return whether images with this many channels can be converted to this scale."""
         return {len(self.scale), len(self.offset)} <= {1, channels}
 
     @property
-    def unchanged(self) -> bool:
-        """Whether these are the pixels in [0, 1] themselves."""
+    def is_identity(self) -> bool:
+        """True if the model takes pixels in [0, 1]."""
         return set(self.scale) == {1.0} and set(self.offset) == {0.0}
 
 
@@ -36,30 +36,32 @@ UNIT_PIXELS = PixelScale("0 to 1")
 
 
 def pixel_range(low: float, high: float) -> PixelScale:
-    """The pixels of a model that wants them in [low, high], such as (0, 255) or (-1, 1).
+    """Return the scale of a model that takes pixels in [low, high], such as (0, 255) or (-1, 1).
 
-    Raises InputError when the two are not finite and ascending.
+    Raises:
+      InputError: the two are not finite and ascending.
     """
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise InputError(f"pixel range {low:g} to {high:g}: (low, high), finite and low < high")
+        raise InputError(f"pixel range {low:g} to {high:g}: expected finite numbers, low < high")
     return PixelScale(f"{low:g} to {high:g}", (high - low,), (low,))
 
 
 def standardized_pixels(mean: Sequence[float], deviation: Sequence[float]) -> PixelScale:
-    """The pixels of a model that wants (pixel - mean) / deviation.
+    """Return the scale of a model that takes (pixel - mean) / deviation.
 
     Args:
       mean, deviation: on the [0, 1] scale, one number for all channels or one for each.
 
-    Raises InputError when they are not of one length, not finite, or a deviation is not positive.
+    Raises:
+      InputError: they have different lengths, are not finite, or a deviation is not positive.
     """
     if len(mean) != len(deviation) or not mean:
         raise InputError(
-            f"pixel mean of {len(mean)} and deviation of {len(deviation)} numbers: as many of one "
-            "as of the other are needed"
+            f"pixel mean of {len(mean)} and deviation of {len(deviation)} numbers: expected the "
+            "same number of each"
         )
     if not all(map(math.isfinite, (*mean, *deviation))) or min(deviation) <= 0:
-        raise InputError("pixel mean and deviation: finite numbers, deviations above 0, are needed")
+        raise InputError("pixel mean and deviation: expected finite numbers, deviations above 0")
     words = ", ".join(f"{m:g}" for m in mean), ", ".join(f"{d:g}" for d in deviation)
     return PixelScale(
         f"mean {words[0]} and deviation {words[1]}",
@@ -69,7 +71,7 @@ def standardized_pixels(mean: Sequence[float], deviation: Sequence[float]) -> Pi
 
 
 def common_pixel_scales(channels: int) -> tuple[PixelScale, ...]:
-    """The scales that published models want most often, those of so many channels."""
+    """Return the most common pixel scales of published models for this many channels."""
     imagenet = standardized_pixels((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     found = (
         UNIT_PIXELS,

@@ -1,4 +1,4 @@
-"""Reading a SavedModel folder; its graph is looked through before anything of it is loaded.
+"""Reading a SavedModel folder; its graph is checked before anything of it is loaded.
 
 Loading runs a SavedModel's initializers, and calling it runs its signatures: its operations are
 TensorFlow's own, but some of these read and write files, or call Python.
@@ -26,14 +26,14 @@ _Place = tuple[str, str]
 
 
 def load_saved_model(path: Path, *, trust_code: bool) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Return the inference function of a SavedModel: images to what its signature gives.
+    """Return the inference function of a SavedModel: images to the output of its signature.
 
     Args:
-      path: the folder; it holds saved_model.pb.
+      path: the folder, with a saved_model.pb.
       trust_code: also load a graph with operations that are not known to be harmless.
 
     Raises:
-      InputError: it is damaged or foreign, has such an operation, or not one input and one output.
+      InputError: it cannot be read, has such an operation, or not one input and one output.
     """
     if not trust_code:
         check_operations(path)
@@ -41,7 +41,7 @@ def load_saved_model(path: Path, *, trust_code: bool) -> Callable[[tf.Tensor], t
         loaded = tf.saved_model.load(str(path))
     except Exception as error:  # of many kinds, for a damaged or foreign folder
         raise InputError(
-            f"model {path} is no SavedModel that can be read ({one_line(error)})"
+            f"model {path} could not be loaded as a SavedModel ({one_line(error)})"
         ) from error
     signatures = dict(getattr(loaded, "signatures", {}))
     if not signatures:
@@ -52,7 +52,7 @@ def load_saved_model(path: Path, *, trust_code: bool) -> Callable[[tf.Tensor], t
     if len(inputs) != 1 or len(signature.structured_outputs) != 1:
         raise InputError(
             f"model {path}: signature {name} has {len(inputs)} inputs and "
-            f"{len(signature.structured_outputs)} outputs: one of each is needed"
+            f"{len(signature.structured_outputs)} outputs: expected one of each"
         )
     ((argument, spec),) = inputs.items()
 
@@ -60,15 +60,15 @@ def load_saved_model(path: Path, *, trust_code: bool) -> Callable[[tf.Tensor], t
         (values,) = signature(**{argument: tf.cast(images, spec.dtype)}).values()
         return values
 
-    outputs.loaded = loaded  # type: ignore[attr-defined]  # its variables live as long as it does
+    outputs.loaded = loaded  # type: ignore[attr-defined]  # keeps its variables alive
     return outputs
 
 
 def check_operations(path: Path) -> None:
-    """Check that a SavedModel has harmless operations only, without loading it.
+    """Check that a SavedModel has only harmless operations, without loading it.
 
-    What saves and restores its variables may do so, where nothing else leads to it: every
-    SavedModel has such functions, and calling it or loading it runs none of them but the restoring
+    Operations that save and restore its variables are allowed if nothing else leads to them: every
+    SavedModel has them, and neither loading nor calling it runs any of them, except the restoring
     of TensorFlow 1.
 
     Args:
@@ -84,19 +84,19 @@ def check_operations(path: Path) -> None:
         raise InputError(f"model {path} cannot be read ({error.strerror})") from error
     except (DecodeError, ValueError) as error:
         raise InputError(
-            f"model {path} is no SavedModel that can be read (saved_model.pb: {one_line(error)})"
+            f"model {path} could not be loaded as a SavedModel (saved_model.pb: {one_line(error)})"
         ) from error
     for graph in model.meta_graphs:
         for operation, where in _refused(graph):
             raise InputError(
-                f"model {path} has the operation {operation} ({where}), which is not among those "
-                "known to touch nothing outside the model: export the model without it, or, if "
-                "you know who made it, trust its code (trust_code)"
+                f"model {path} has the operation {operation} ({where}), which is not known to be "
+                "harmless: export the model without it, or, if you trust its author, trust its "
+                "code (trust_code)"
             )
 
 
 def _refused(graph: Any) -> Iterator[tuple[str, str]]:
-    """Each operation of a MetaGraphDef that may not be there, and where it is."""
+    """Yield each operation of a MetaGraphDef that is not allowed, and where it is."""
     functions = {f.signature.name: f for f in graph.graph_def.library.function}
     saver = graph.saver_def
     edges = _edges(graph, set(functions))
@@ -107,7 +107,7 @@ def _refused(graph: Any) -> Iterator[tuple[str, str]]:
     )
 
     def harmless(node: Any, place: _Place, prefixes: set[str]) -> bool:
-        if node.op in functions:  # a call; a function that hides a real operation does not count
+        if node.op in functions:  # a call, unless the function has the name of a real operation
             return not hasattr(tf.raw_ops, node.op)
         if node.op in _RESTORING and place in saver_only:
             return bool(node.input) and node.input[0].partition(":")[0] in prefixes
@@ -129,12 +129,12 @@ def _refused(graph: Any) -> Iterator[tuple[str, str]]:
 
 
 def _node(tensor: str) -> _Place:
-    """The node that an input or a tensor's name names: "^a", "a:0" and "a" are a."""
+    """Return the node of an input or a tensor's name: "^a", "a:0" and "a" are a."""
     return "node", tensor.removeprefix("^").partition(":")[0]
 
 
 def _edges(graph: Any, functions: set[str]) -> dict[_Place, set[_Place]]:
-    """What each node and function leads to: a node to its inputs, and both to what they call."""
+    """Return what each node and function leads to: its inputs and the functions it calls."""
     edges: dict[_Place, set[_Place]] = {}
     for node in graph.graph_def.node:
         called = _called(node, functions)
@@ -153,7 +153,7 @@ def _called(node: Any, functions: set[str]) -> set[_Place]:
 
 
 def _named(values: Iterable[Any], functions: set[str]) -> set[_Place]:
-    """The functions that attributes name, as functions or in text."""
+    """Return the functions that attributes name, as functions or in text."""
     found: set[_Place] = set()
     for value in values:
         texts = [value.s, *value.list.s]
@@ -166,7 +166,7 @@ def _named(values: Iterable[Any], functions: set[str]) -> set[_Place]:
 
 
 def _reached(edges: dict[_Place, set[_Place]], roots: Iterable[_Place]) -> set[_Place]:
-    """The places that there is a way to."""
+    """Return the places that can be reached from the roots."""
     found: set[_Place] = set()
     waiting = list(roots)
     while waiting:
@@ -178,13 +178,13 @@ def _reached(edges: dict[_Place, set[_Place]], roots: Iterable[_Place]) -> set[_
 
 
 def _run(graph: Any, places: Iterable[_Place], of_saver: set[_Place]) -> set[_Place]:
-    """The places that may be run for another reason than that the saver leads to them."""
+    """Return the places that may run although the saver does not lead to them."""
     library = graph.graph_def.library
     run = set(places) - of_saver
     run |= {("function", name) for name in graph.object_graph_def.concrete_functions}
     run |= {("function", gradient.gradient_func) for gradient in library.gradient}
     run |= {("function", gradient.gradient_func) for gradient in library.registered_gradients}
-    # The optimizer of graphs puts such functions in the place of each other.
+    # The graph optimizer replaces such functions by each other.
     run |= {("function", f.signature.name) for f in library.function if "api_implements" in f.attr}
     for signature in graph.signature_def.values():
         for tensor in (*signature.inputs.values(), *signature.outputs.values()):
@@ -201,7 +201,7 @@ def _run(graph: Any, places: Iterable[_Place], of_saver: set[_Place]) -> set[_Pl
 
 
 def _of_variable(content: bytes) -> set[_Place]:
-    """The nodes that TensorFlow 1's record of a variable names; none where it is another record."""
+    """Return the nodes that TensorFlow 1's record of a variable names; none for other records."""
     variable = VariableDef()
     try:
         variable.ParseFromString(content)

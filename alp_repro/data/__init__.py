@@ -1,11 +1,11 @@
-"""The images of the paper's three data sets: facts, sources, preparation, loading.
+"""The images of the paper's three data sets: properties, sources, preparation, loading.
 
     from alp_repro.data import load_evaluation_set
 
     data = load_evaluation_set("mnist", num_images=200)
     data.unit_scale, data.labels
 
-TensorFlow Datasets is imported when the first data set is read, not with this package.
+TensorFlow Datasets is imported only when the first data set is read.
 """
 
 from typing import TYPE_CHECKING

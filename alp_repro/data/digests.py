@@ -1,7 +1,7 @@
-"""Digests of a prepared dataset's evaluation images, kept beside it: comparing reads no images.
+"""Stored digests of a prepared dataset's evaluation images, for comparisons without reading images.
 
-Whoever reads the whole test split writes them. They hold while the dataset's files are those of
-which `source_record` has the checksums; a dataset without checksums keeps none.
+They are written when the whole test split is read, and are valid while the dataset's files have the
+checksums in `source_record`; a dataset without checksums has no stored digests.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _FILE = "alp_repro_digests.json"
 
 @dataclasses.dataclass(frozen=True)
 class Digests:
-    """What results of a test split's images carry.
+    """The digests of a test split, which results on its images contain.
 
     Attributes:
-      dataset: tells the dataset that they are of.
-      images: how many the split holds.
+      dataset: identity of the dataset (`source_record.identity`).
+      images: the number of images in the split.
       whole: `images_digest` of all of them, in the published order.
-      first: of the first 1, 2, … of the paper's evaluation images.
+      first: `images_digest` of the first 1, 2, … of the paper's evaluation images.
     """
 
     dataset: str
@@ -39,37 +39,37 @@ class Digests:
     first: tuple[str, ...]
 
 
-def kept(folder: Path, *, split: str) -> Digests | None:
-    """Return the digests kept beside a dataset; None: there are none that hold.
+def load(folder: Path, *, split: str) -> Digests | None:
+    """Return the stored digests of a dataset; None if there are no valid ones.
 
     Args:
       folder: of the dataset.
       split: the test split's name.
 
     Raises:
-      InputError: the files of the split are not those that were written.
+      InputError: the files of the split have changed since they were written.
     """
     found = _read(folder, source_record.identity(folder))
     if found is not None:
-        source_record.require_whole(folder, split=split)
+        source_record.verify_checksums(folder, split=split)
     return found
 
 
-def keep(folder: Path, images: np.ndarray, labels: np.ndarray, indices: np.ndarray) -> None:
-    """Write the digests of a test split beside its dataset, where that can be.
+def save(folder: Path, images: np.ndarray, labels: np.ndarray, indices: np.ndarray) -> None:
+    """Store the digests of a test split in its dataset's folder, if that is possible.
 
     Args:
       folder: of the dataset.
       images: uint8 [n, height, width, channels], all of the split.
       labels: int32 [n].
-      indices: int [count], the evaluation images in the order in which they are drawn.
+      indices: int [count], the evaluation images in the order of the draw.
     """
     dataset = source_record.identity(folder)
     if dataset is None or _read(folder, dataset) is not None:
         return
     whole = images_digest(unit_scale(images), labels)
     found = Digests(dataset, len(labels), whole, _of_beginnings(images[indices], labels[indices]))
-    with contextlib.suppress(InputError):  # a folder that others share may be read only
+    with contextlib.suppress(InputError):  # a shared folder may be read-only
         files.write_json(folder / _FILE, dataclasses.asdict(found))
 
 
@@ -78,13 +78,13 @@ def _read(folder: Path, dataset: str | None) -> Digests | None:
         return None
     try:
         found = read_json(folder / _FILE, Digests)
-    except InputError:  # what is written again by the next reader needs no mending
+    except InputError:  # the next reader writes them again
         return None
     return found if found.dataset == dataset else None
 
 
 def _of_beginnings(images: np.ndarray, labels: np.ndarray) -> tuple[str, ...]:
-    """`images_digest` of the first image, the first two, …"""
+    """Return `images_digest` of the first image, the first two, …"""
     so_far, found = hashlib.sha256(), []
     for count, image in enumerate(unit_scale(images), 1):
         so_far.update(np.ascontiguousarray(image).data)

@@ -1,4 +1,4 @@
-"""A folder with one folder of images a class: which label each is, which images, decoded."""
+"""Reading images from a folder with one subfolder per class."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
-from alp_repro.data.own_arrays import evenly
+from alp_repro.data.own_arrays import balanced_indices
 from alp_repro.errors import InputError
 
 SORTED, NUMBERED = "sorted", "numbered"
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif"}
-# What archivers and network drives add.
+# Folders that archivers and network drives add.
 _FOREIGN = {"__MACOSX", "@eaDir"}
 _NAMED = 12
 
 
 @dataclasses.dataclass(frozen=True)
 class FolderImages:
-    """What a folder holds: images uint8 [n, height, width, channels], labels [n], and notes."""
+    """The images of a folder, uint8 [n, height, width, channels], their labels [n], and notes."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -30,31 +30,31 @@ class FolderImages:
 def read_folder(
     path: Path, *, limit: int | None = None, class_names: Sequence[str] | str | None = None
 ) -> FolderImages:
-    """Read the images of a folder with one folder a class.
+    """Read the images of a folder with one subfolder per class.
 
     Args:
-      path: the folder. Hidden folders, those that archivers add, and those without images take no
+      path: the folder. Hidden subfolders, those that archivers add, and those without images get no
         label.
-      limit: so many, evenly over the classes; None: all.
-      class_names: the folders' names in the order of the labels; "sorted": by name, as Keras and
-        torchvision do; "numbered": the names are the labels; None: numbered where all are numbers,
-        else sorted.
+      limit: the number of images, spread evenly over the classes; None: all.
+      class_names: the subfolders' names in the order of the labels; "sorted": by name, as in Keras
+        and torchvision; "numbered": the names are the labels; None: numbered if all names are
+        numbers, else sorted.
 
     Raises:
-      InputError: no images, or such that do not fit together; an order that does not fit.
+      InputError: no images, images of different shapes, or class names that do not match.
     """
     files, notes = _files_by_folder(path)
     if len(files) < 2 and not class_names:
         raise InputError(
-            f"data {path} has {len(files)} folders of images ({', '.join(sorted(_SUFFIXES))}): one "
-            f"a class, of two or more{_deeper(path)}"
+            f"data {path} has {len(files)} folders of images ({', '.join(sorted(_SUFFIXES))}): "
+            f"expected one for each of two or more classes{_deeper(path)}"
         )
     labels, note = folder_labels(sorted(files), class_names, where=f"data {path}")
     every = [(file, labels[name]) for name in sorted(files) for file in files[name]]
     if not every:
         raise InputError(f"data {path} has no images ({', '.join(sorted(_SUFFIXES))})")
     numbers = np.array([label for _, label in every])
-    chosen = evenly(numbers, limit)
+    chosen = balanced_indices(numbers, limit)
     images, more = _one_shape([every[i][0] for i in chosen])
     return FolderImages(images, numbers[chosen], (note, *notes, *more))
 
@@ -62,10 +62,10 @@ def read_folder(
 def folder_labels(
     names: Sequence[str], class_names: Sequence[str] | str | None, *, where: str
 ) -> tuple[dict[str, int], str]:
-    """Return the label of each folder and a note that shows them; see `read_folder`.
+    """Return the label of each subfolder and a note that lists them; see `read_folder`.
 
     Raises:
-      InputError: the order has a name twice, lacks a folder, or asks for numbers that are none.
+      InputError: a name is given twice or missing, or the names are not numbers as requested.
     """
     order = [class_names] if isinstance(class_names, str) else list(class_names or ())
     by_name = {name: place for place, name in enumerate(sorted(names))}
@@ -73,8 +73,8 @@ def folder_labels(
     numbered = len(by_value) == len(names) and len(set(by_value.values())) == len(names)
     if order == [NUMBERED] and not numbered:
         raise InputError(
-            f"{where}: class_names numbered: every folder's name must be another number, and they "
-            f"are {_shown(sorted(names))}"
+            f"{where}: class_names numbered: expected folder names that are different numbers, got "
+            f"{_shortened(sorted(names))}"
         )
     if order == [SORTED] or not (order or numbered):
         found, why = by_name, "by name"
@@ -84,30 +84,30 @@ def folder_labels(
         twice = sorted({name for name in order if order.count(name) > 1})
         missing = sorted(set(names) - set(order))
         if twice or missing:
-            what = f"has {_shown(twice)} twice" if twice else f"lacks {_shown(missing)}"
+            what = f"{_shortened(twice)} is given twice" if twice else f"no {_shortened(missing)}"
             raise InputError(
-                f"{where}: class_names {what}: each folder's name once, in the order of the labels "
-                f"({_shown(sorted(names))}), or {SORTED} or {NUMBERED}"
+                f"{where}: class_names: {what}; expected each folder's name once, in the order of "
+                f"the labels ({_shortened(sorted(names))}), or {SORTED} or {NUMBERED}"
             )
-        found, why = {name: order.index(name) for name in names}, "in the order that was given"
+        found, why = {name: order.index(name) for name in names}, "in the given order"
     pairs = [f"{found[name]} {name}" for name in sorted(names, key=lambda name: found[name])]
-    note = f"labels of the folders, {why}: {_shown(pairs)}"
+    note = f"labels of the folders, {why}: {_shortened(pairs)}"
     other = next((name for name in sorted(names) if found[name] != by_name[name]), None)
     if not order and other is not None:
         note += (
-            f" (Keras and torchvision sort names, where {other} is label {by_name[other]}: "
-            f"class_names={SORTED} does so)"
+            f" (Keras and torchvision sort by name, so that {other} is label {by_name[other]}: use "
+            f"class_names={SORTED} for that)"
         )
     return found, note
 
 
 def _files_by_folder(path: Path) -> tuple[dict[str, list[Path]], list[str]]:
-    """The image files of each folder that is a class, and notes on what was left out."""
+    """Return the image files of each class folder, and notes on what was left out."""
     found: dict[str, list[Path]] = {}
     left_out, others = [], []
     try:
         for folder in sorted(p for p in path.iterdir() if p.is_dir()):
-            # macOS writes a hidden file beside each of an archive.
+            # macOS adds a hidden file for each file of an archive.
             files = [f for f in sorted(folder.iterdir()) if f.is_file() and f.name[0] != "."]
             images = [f for f in files if f.suffix.lower() in _SUFFIXES]
             if folder.name[0] == "." or folder.name in _FOREIGN or not images:
@@ -119,23 +119,23 @@ def _files_by_folder(path: Path) -> tuple[dict[str, list[Path]], list[str]]:
         raise InputError(f"data {path} cannot be read ({error.strerror or error})") from error
     notes = []
     if left_out:
-        notes.append(f"folders without images, or not of them, take no label: {_shown(left_out)}")
+        notes.append(f"folders that are not classes were left out: {_shortened(left_out)}")
     if others:
         kinds = sorted({f.suffix.lower() or f.name for f in others})
-        notes.append(f"{len(others)} files of other kinds were left out: {_shown(kinds)}")
+        notes.append(f"{len(others)} files of other types were left out: {_shortened(kinds)}")
     return found, notes
 
 
 def _deeper(path: Path) -> str:
-    """A hint where the folders of classes lie one level further down."""
+    """Return a hint if the class folders are one level further down."""
     for file in path.glob("*/*/*"):
         if file.suffix.lower() in _SUFFIXES and file.parent.parent.name not in _FOREIGN:
-            return f"; {file.parent.parent} has some"
+            return f"; did you mean {file.parent.parent}?"
     return ""
 
 
 def _one_shape(files: list[Path]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Decoded images of one shape; gray ones among RGB become RGB, and a note says so."""
+    """Decode images of one shape; grayscale ones among RGB become RGB, with a note."""
     images = [_decoded(file) for file in files]
     notes = []
     channels = [image.shape[-1] for image in images]
@@ -146,7 +146,7 @@ def _one_shape(files: list[Path]) -> tuple[np.ndarray, tuple[str, ...]]:
         if image.shape != images[0].shape:
             raise InputError(
                 f"{file} is an image of shape {image.shape} and {files[0]} of {images[0].shape}: "
-                "one shape for all is needed"
+                "expected the same shape for all"
             )
     return np.stack(images), tuple(notes)
 
@@ -158,11 +158,11 @@ def _decoded(file: Path) -> np.ndarray:
         return tf.io.decode_image(file.read_bytes(), expand_animations=False).numpy()
     except (OSError, tf.errors.OpError) as error:
         message = str(error).splitlines()[0][:120]
-        raise InputError(f"data {file} is no image that can be read ({message})") from error
+        raise InputError(f"data {file} could not be decoded as an image ({message})") from error
 
 
-def _shown(words: Sequence[str]) -> str:
-    """A list in a line; of a long one the beginning and the end."""
+def _shortened(words: Sequence[str]) -> str:
+    """Join words; of a long list only the beginning and the end."""
     if len(words) <= _NAMED:
         return ", ".join(words)
     return f"{', '.join(words[: _NAMED - 2])}, … {words[-1]} ({len(words)} in all)"

@@ -1,4 +1,4 @@
-"""Images with their labels, as every stage hands them on."""
+"""Images with their labels."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ class Images:
 
     @functools.cached_property
     def digest(self) -> str:
-        """What these images and labels are told by: `images_digest` of the [0, 1] scale."""
+        """The `images_digest` of these images, on the [0, 1] scale, and labels."""
         return images_digest(self.unit_scale, self.labels)
 
 
 def unit_scale(images: np.ndarray) -> np.ndarray:
-    """Images as float32 in [0, 1]: uint8 ones are divided by 255, floats are taken as they are."""
+    """Return images as float32 in [0, 1]: uint8 ones are divided by 255, floats are unchanged."""
     floats = images.astype(np.float32)
     return floats / np.float32(255) if images.dtype == np.uint8 else floats
 
 
 def images_digest(images: np.ndarray, labels: np.ndarray) -> str:
-    """16 hexadecimal digits of SHA-256 over images, float32 in [0, 1], and their labels.
+    """Return 16 hexadecimal digits of SHA-256 over images, float32 in [0, 1], and their labels.
 
-    Results store it, so that one of other images, or of other labels, is not taken for theirs.
+    Results store it to identify their images and labels.
     """
     digest = hashlib.sha256(np.ascontiguousarray(images).data)
     digest.update(labels.astype(np.int32).tobytes())

@@ -1,7 +1,7 @@
 """The images of the data sets, read through TensorFlow Datasets (TFDS).
 
 All reading goes through `tfds.load`. The first use of a data set prepares its TFDS dataset in the
-data directory (`store.default_data_dir`); `prepare` tells from what.
+data directory (`store.default_data_dir`); see `prepare` for its sources.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ EVALUATION_IMAGES = 1000
 _EVALUATION_SEED = 123
 _READ_BATCH = 1024
 Split = Literal["train", "test"]
-# Of evaluation images; "all": the whole split that the paper draws them from.
+# The number of evaluation images; "all": the whole split that the paper draws them from.
 ImageCount = int | Literal["all"]
 
 
@@ -36,22 +36,23 @@ def load_split(
 ) -> Images:
     """Read a split, or its first `limit` images, in the published order.
 
-    The TFDS dataset is prepared first when the data directory does not hold it. `split="test"` is
-    the split the paper evaluates on: the validation images for Tiny ImageNet.
+    The TFDS dataset is prepared first if it is not in the data directory. `split="test"` is the
+    split the paper evaluates on: the validation images for Tiny ImageNet.
 
-    Raises InputError for an unknown data set or split, a limit below 1, a data directory that
-    cannot be written to, and data that is not what it should be or was when it was prepared.
+    Raises:
+      InputError: an unknown data set or split, a limit below 1, a data directory that cannot be
+        written to, or data that is damaged or has changed since it was prepared.
     """
     spec = dataset_spec(name)
     if split not in ("train", "test"):
-        raise InputError(f"unknown split {split!r} of {name}: choose train or test")
+        raise InputError(f"unknown split {split!r} of {name}: expected train or test")
     if limit is not None and limit < 1:
-        raise InputError(f"limit of {name} images is {limit}: it must be at least 1")
-    directory = store.chosen_data_dir(data_dir)
+        raise InputError(f"limit {limit} of {name} images: expected 1 or more")
+    directory = store.resolve_data_dir(data_dir)
     tfds_split = spec.test_split if split == "test" else "train"
     record = _checked(spec, directory, tfds_split)
     folder = prepare.prepared_folder(spec, directory)
-    with _told_in_one_line(folder):
+    with _as_input_error(folder):
         dataset, info = _tfds_load(spec, tfds_split, directory)
         available = int(info.splits[tfds_split].num_examples)
         count = available if limit is None else min(limit, available)
@@ -65,18 +66,18 @@ def load_split(
         else:
             raise InputError(
                 f"{name} in {directory} was prepared by TFDS in shuffled order, so the paper's "
-                "evaluation images cannot be told: choose another data directory"
+                "evaluation images cannot be identified: choose another data directory"
             )
     if split == "test" and 0 < count == available:
         drawn = evaluation_indices(name, _drawn(spec, available), available=available)
-        digests.keep(folder, images, labels, drawn)
+        digests.save(folder, images, labels, drawn)
     return Images(images, labels, np.arange(count, dtype=np.int64), record.summary)
 
 
 def split_sizes(name: str, *, data_dir: str | Path | None = None) -> dict[Split, int]:
-    """How many images the prepared train and test splits hold; reads none of them."""
+    """Return the numbers of images in the prepared train and test splits, without reading them."""
     spec = dataset_spec(name)
-    with _prepared_info(spec, store.chosen_data_dir(data_dir)) as info:
+    with _prepared_info(spec, store.resolve_data_dir(data_dir)) as info:
         return {
             "train": int(info.splits["train"].num_examples),
             "test": int(info.splits[spec.test_split].num_examples),
@@ -84,19 +85,18 @@ def split_sizes(name: str, *, data_dir: str | Path | None = None) -> dict[Split,
 
 
 def load_class_names(name: str, *, data_dir: str | Path | None = None) -> tuple[str, ...]:
-    """The names of the classes in the order of the labels, for figures and messages."""
-    with _prepared_info(dataset_spec(name), store.chosen_data_dir(data_dir)) as info:
+    """Return the names of the classes in the order of the labels, for figures and messages."""
+    with _prepared_info(dataset_spec(name), store.resolve_data_dir(data_dir)) as info:
         metadata = info.metadata or {}
         return tuple(metadata.get("class_names", info.features["label"].names))
 
 
 def unverified_source(name: str, *, data_dir: str | Path | None = None) -> str:
-    """What the prepared images are where they are not, verified, the official ones; else "".
+    """Return the source of the prepared images if they are not verified as official; else "".
 
-    Tables and figures say it beside their numbers. Nothing is prepared: "" as well where the data
-    directory does not hold the data set.
+    Tables and figures state it. Also "" if the data set is not prepared.
     """
-    folder = prepare.prepared_folder(dataset_spec(name), store.chosen_data_dir(data_dir))
+    folder = prepare.prepared_folder(dataset_spec(name), store.resolve_data_dir(data_dir))
     if not store.is_prepared(folder):
         return ""
     record = source_record.read(folder)
@@ -106,16 +106,16 @@ def unverified_source(name: str, *, data_dir: str | Path | None = None) -> str:
 def evaluation_indices(
     name: str, num_images: ImageCount = EVALUATION_IMAGES, *, available: int
 ) -> np.ndarray:
-    """The positions, int64 [num_images], of the paper's evaluation images in the test split.
+    """Return the positions, int64 [num_images], of the paper's evaluation images in the test split.
 
     MNIST and CIFAR-10: the first `num_images` of `numpy.random.seed(123);
-    numpy.random.choice(10000, 1000)`, drawn with replacement; where the split holds another number
-    of images (small generated data), the same draw from as many as there are. Tiny ImageNet: the
-    first images of the validation split (protocol, "evaluation set"). "all": the whole split, each
-    image once, in the published order.
+    numpy.random.choice(10000, 1000)`, drawn with replacement; if the split has another number of
+    images (small generated data), the same draw from these. Tiny ImageNet: the first images of the
+    validation split (protocol, "evaluation set"). "all": the whole split, each image once, in the
+    published order.
 
-    Raises InputError when `num_images` is neither in 1 … 1000 nor "all", or the split has too few
-    images.
+    Raises:
+      InputError: `num_images` is neither in 1 … 1000 nor "all", or the split has too few images.
     """
     spec = dataset_spec(name)
     if available < 1:
@@ -124,14 +124,14 @@ def evaluation_indices(
         return np.arange(available, dtype=np.int64)
     if not isinstance(num_images, int) or not 1 <= num_images <= EVALUATION_IMAGES:
         raise InputError(
-            f"{num_images} evaluation images of {name} asked for: the paper's set has 1 to "
-            f'{EVALUATION_IMAGES}; "all" is the whole {spec.test_split} split'
+            f"{num_images} evaluation images of {name}: expected 1 to {EVALUATION_IMAGES}, the "
+            f'size of the paper\'s set, or "all" for the whole {spec.test_split} split'
         )
     if spec.first_images:
         if num_images > available:
             raise InputError(
-                f"{num_images} evaluation images of {name} asked for: its {spec.test_split} split "
-                f"has {available}"
+                f"{num_images} evaluation images of {name}: expected at most {available}, the size "
+                f"of its {spec.test_split} split"
             )
         return np.arange(num_images, dtype=np.int64)
     generator = np.random.RandomState(_EVALUATION_SEED)
@@ -144,12 +144,12 @@ def load_evaluation_set(
     num_images: ImageCount = EVALUATION_IMAGES,
     data_dir: str | Path | None = None,
 ) -> Images:
-    """The paper's evaluation images (`evaluation_indices`), in the order in which it draws them.
+    """Return the paper's evaluation images (`evaluation_indices`), in the order of its draw.
 
-    An image that is drawn twice is there twice, as in the paper's numbers. "all" gives the whole
-    split that the paper draws them from, in order.
+    An image that is drawn twice occurs twice, as in the paper's numbers. "all" gives the whole
+    split that the paper draws from, in order.
     """
-    evaluation_indices(name, num_images, available=EVALUATION_IMAGES)  # refuse before reading
+    evaluation_indices(name, num_images, available=EVALUATION_IMAGES)  # check before reading
     test = load_split(name, "test", data_dir=data_dir)
     indices = evaluation_indices(name, num_images, available=len(test.labels))
     return Images(test.images[indices], test.labels[indices], indices, test.source)
@@ -158,13 +158,13 @@ def load_evaluation_set(
 def evaluation_digest(
     name: str, num_images: ImageCount = EVALUATION_IMAGES, *, data_dir: str | Path | None = None
 ) -> str:
-    """Return the `Images.digest` of `load_evaluation_set`, without reading images that are known.
+    """Return the `Images.digest` of `load_evaluation_set`, from stored digests if possible.
 
-    They are read once, where nobody has read the whole test split since it was prepared.
+    The images are read only if the whole test split was never read since it was prepared.
     """
     spec = dataset_spec(name)
-    folder = prepare.prepared_folder(spec, store.chosen_data_dir(data_dir))
-    known = digests.kept(folder, split=spec.test_split)
+    folder = prepare.prepared_folder(spec, store.resolve_data_dir(data_dir))
+    known = digests.load(folder, split=spec.test_split)
     if known is not None and num_images == "all":
         return known.whole
     if known is not None and isinstance(num_images, int) and 1 <= num_images <= len(known.first):
@@ -173,30 +173,30 @@ def evaluation_digest(
 
 
 def evaluation_split_size(name: str, *, data_dir: str | Path | None = None) -> int:
-    """Return how many images the prepared test split holds."""
+    """Return the number of images in the prepared test split."""
     spec = dataset_spec(name)
-    folder = prepare.prepared_folder(spec, store.chosen_data_dir(data_dir))
-    known = digests.kept(folder, split=spec.test_split)
+    folder = prepare.prepared_folder(spec, store.resolve_data_dir(data_dir))
+    known = digests.load(folder, split=spec.test_split)
     return known.images if known is not None else split_sizes(name, data_dir=data_dir)["test"]
 
 
 def _drawn(spec: DatasetSpec, available: int) -> int:
-    """How many evaluation images a test split of so many images gives at most."""
+    """Return the largest number of evaluation images from a test split of this size."""
     return min(EVALUATION_IMAGES, available) if spec.first_images else EVALUATION_IMAGES
 
 
 def _checked(spec: DatasetSpec, data_dir: Path, tfds_split: str | None) -> SourceRecord:
-    """Prepares the dataset where need be; its files are then those that were written."""
+    """Prepare the dataset if needed, and compare its files with their checksums."""
     record = prepare.ensure_prepared(spec, data_dir)
-    source_record.require_whole(prepare.prepared_folder(spec, data_dir), split=tfds_split)
+    source_record.verify_checksums(prepare.prepared_folder(spec, data_dir), split=tfds_split)
     return record
 
 
 @contextlib.contextmanager
-def _told_in_one_line(folder: Path) -> Iterator[None]:
-    """Turns what TFDS and TensorFlow raise on damaged files, errors of many kinds, into one line.
+def _as_input_error(folder: Path) -> Iterator[None]:
+    """Convert the errors that TFDS and TensorFlow raise on damaged files into an InputError.
 
-    Datasets without checksums need it: those of TFDS' own making, and of older versions of ours.
+    For datasets without checksums: those that TFDS prepared, and those of older versions.
     """
     try:
         yield
@@ -215,7 +215,7 @@ def _prepared_info(spec: DatasetSpec, data_dir: Path) -> Iterator[tfds.core.Data
 
     _checked(spec, data_dir, None)
     folder = prepare.prepared_folder(spec, data_dir)
-    with _told_in_one_line(folder), store.quiet_tfds():
+    with _as_input_error(folder), store.quiet_tfds():
         yield tfds.builder(f"{spec.name}:{spec.version}", data_dir=data_dir).info
 
 
@@ -231,7 +231,7 @@ def _tfds_load(
             data_dir=data_dir,
             download=False,
             shuffle_files=False,
-            # One file after the other, or the examples of several files would come interleaved.
+            # One file after the other: otherwise the examples of several files are interleaved.
             read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
             with_info=True,
         )
@@ -240,8 +240,8 @@ def _tfds_load(
 def _read(
     spec: DatasetSpec, dataset: tf.data.Dataset, count: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Images, labels and, where there are any, ids of `count` examples."""
-    # Filled in place: collecting batches and joining them would need the memory twice.
+    """Read the images, labels and, if there are any, ids of `count` examples."""
+    # Filled in place: joining collected batches would need twice the memory.
     images = np.empty((count, *spec.image_shape), np.uint8)
     labels = np.empty(count, np.int32)
     ids: list[bytes] = []
@@ -253,7 +253,7 @@ def _read(
         ids.extend(batch.get("id", ()))
         start = stop
     if start != count:
-        raise ValueError(f"{start} images instead of {count}")
+        raise ValueError(f"expected {count} images, got {start}")
     if count and not (labels.min() >= 0 and labels.max() < spec.num_classes):
-        raise ValueError(f"labels from {labels.min()} to {labels.max()}")
+        raise ValueError(f"labels from {labels.min()} to {labels.max()} are out of range")
     return images, labels, np.asarray(ids)

@@ -1,6 +1,6 @@
-"""Arrays of images and labels in any common form, as one form; the scale of pixels is decided here.
+"""Conversion of arrays of images and labels in common formats into one, with their pixel scale.
 
-Needs NumPy alone. What leaves a doubt is refused with what would settle it, never guessed.
+Needs only NumPy. A scale that is ambiguous is never guessed: the error says how to resolve it.
 """
 
 from __future__ import annotations
@@ -9,26 +9,26 @@ import numpy as np
 
 from alp_repro.errors import InputError
 
-# Resizing and rounding overshoot; in units of the scale, one of 255 steps is still that.
+# Resizing and rounding may overshoot by this share of the scale, one of 255 steps.
 OVERSHOOT = 1 / 255
-# Values up to here may be of 7 bits, percent, 0 to 16 …: nothing says that they are 0 to 255.
+# Values up to here may be 7-bit numbers, percentages, 0 to 16 …, and not 0 to 255.
 _UNCLEAR_TO = 128
-# A byte is 0 to 255 by its type, but not where all are masks, yes and no, or of 4 bits.
+# uint8 is 0 to 255, unless all values are so small that they may be masks or 4-bit numbers.
 _DARKEST_BYTES = 16
 _CLASSES_NAMED = 12
 
 
 def unit_images(images: np.ndarray, *, where: str = "data") -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return images of any common form as float32 [n, height, width, channels] in [0, 1]; notes.
+    """Convert images to float32 [n, height, width, channels] in [0, 1]; also return notes.
 
     Args:
-      images: with or without a channel axis. Floats in [0, 1] stay; uint8, other integers and
-        floats that plainly are 0 to 255 are divided by 255; booleans become 0 and 1. Floats beyond
-        the scale by at most one of 255 steps (`OVERSHOOT`) are clipped, and a note says so.
-      where: for messages.
+      images: with or without a channel axis. Floats in [0, 1] are unchanged; uint8, other integers
+        and floats that are clearly 0 to 255 are divided by 255; booleans become 0 and 1. Floats
+        outside the scale by at most one of 255 steps (`OVERSHOOT`) are clipped, with a note.
+      where: the source, for messages.
 
     Raises:
-      InputError: no images, or values whose scale cannot be told.
+      InputError: no images, or values whose scale is ambiguous.
     """
     notes = []
     if images.ndim == 3:
@@ -36,17 +36,17 @@ def unit_images(images: np.ndarray, *, where: str = "data") -> tuple[np.ndarray,
         notes.append("a channel axis was added")
     if images.ndim != 4 or 0 in images.shape:
         raise InputError(
-            f"{where}: images of shape {images.shape}; [n, height, width] or [n, height, width, "
-            "channels] with n > 0 is needed"
+            f"{where}: images of shape {images.shape}: expected [n, height, width] or [n, height, "
+            "width, channels] with n > 0"
         )
     if images.dtype == bool:
-        return images.astype(np.float32), (*notes, "pixels of False and True became 0 and 1")
+        return images.astype(np.float32), (*notes, "boolean pixels became 0 and 1")
     floats = np.issubdtype(images.dtype, np.floating)
     if not (floats or np.issubdtype(images.dtype, np.integer)):
-        raise InputError(f"{where}: images of type {images.dtype}; real numbers are needed")
+        raise InputError(f"{where}: images of type {images.dtype}: expected real numbers")
     low, high = float(images.min()), float(images.max())
     if not (np.isfinite(low) and np.isfinite(high)):
-        raise InputError(f"{where}: pixels that are not finite")
+        raise InputError(f"{where}: expected finite pixels, got NaN or infinite ones")
     top = _top_of_scale(images.dtype, low, high, where)
     found = images.astype(np.float32)
     if top == 255:
@@ -55,7 +55,7 @@ def unit_images(images: np.ndarray, *, where: str = "data") -> tuple[np.ndarray,
     if low < 0 or high > top:
         beyond = int(np.count_nonzero((images < 0) | (images > top)))
         notes.append(
-            f"{beyond} of {images.size} pixel values were beyond [0, {top}], by at most "
+            f"{beyond} of {images.size} pixel values were outside [0, {top}], by at most "
             f"{max(-low, high - top):.2g}, and were clipped"
         )
         np.clip(found, 0, 1, out=found)
@@ -63,28 +63,28 @@ def unit_images(images: np.ndarray, *, where: str = "data") -> tuple[np.ndarray,
 
 
 def range_advice(low: float, high: float) -> str:
-    """Return what to do with floats in [low, high] that are not in [0, 1], for a message."""
-    if low >= -0.25 and high <= 1.25:  # what bicubic resizing overshoots by, and more
+    """Return advice for a message about floats in [low, high] that are not in [0, 1]."""
+    if low >= -0.25 and high <= 1.25:  # bicubic resizing overshoots by less
         return "if resizing overshot, clip them to [0, 1]"
     if low < 0:
-        return "what the model wants is said by the pixel range, and the images stay plain"
+        return "leave the images unnormalized and give the model's pixel range instead"
     if high > 255:
         return "divide them by their largest possible value"
     return "divide them by their largest possible value, or give 0 to 255 as uint8"
 
 
-def class_numbers(
+def class_indices(
     labels: np.ndarray, count: int, *, where: str = "data"
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return labels of any common form as int32 [n], and notes.
+    """Convert labels to int32 [n]; also return notes.
 
     Args:
-      labels: integers (whole floats too) [n] or [n, 1], or one-hot [n, classes].
-      count: of images.
-      where: for messages.
+      labels: integers (also as floats) [n] or [n, 1], or one-hot [n, classes].
+      count: the number of images.
+      where: the source, for messages.
 
     Raises:
-      InputError: another number of them, or no class numbers.
+      InputError: another number of labels, or values that are not class indices.
     """
     notes: tuple[str, ...] = ()
     if labels.ndim == 2 and labels.shape[1] == 1:
@@ -93,25 +93,25 @@ def class_numbers(
         labels, notes = labels.argmax(axis=1), ("labels were one-hot",)
     if labels.shape != (count,):
         raise InputError(
-            f"{where}: labels of shape {labels.shape} for {count} images; one integer each, or "
-            "one-hot, is needed"
+            f"{where}: labels of shape {labels.shape} for {count} images: expected one integer or "
+            "one one-hot row for each"
         )
     real = np.issubdtype(labels.dtype, np.integer) or np.issubdtype(labels.dtype, np.floating)
     if not real or not np.all(labels == np.floor(labels)):
-        raise InputError(f"{where}: labels of type {labels.dtype}; class numbers are needed")
+        raise InputError(f"{where}: labels of type {labels.dtype}: expected integer class indices")
     if labels.min() < 0 or labels.max() > np.iinfo(np.int32).max:
         raise InputError(
-            f"{where}: labels from {labels.min()} to {labels.max()}; class numbers of 0 or more "
-            "and below 2^31 are needed"
+            f"{where}: labels from {labels.min()} to {labels.max()}: expected class indices from 0 "
+            "to 2^31 - 1"
         )
     return labels.astype(np.int32), notes
 
 
-def evenly(labels: np.ndarray, limit: int | None) -> np.ndarray:
-    """Return places of `limit` images, int64, as evenly over the classes as they are there.
+def balanced_indices(labels: np.ndarray, limit: int | None) -> np.ndarray:
+    """Return the positions, int64, of `limit` images, spread evenly over the classes.
 
-    The first of each class, then the second of each, and so on: the first so many of a file that is
-    sorted by class would be of one class. All of them stay in their order.
+    The first of each class, then the second of each, and so on, since the first images of a file
+    that is sorted by class would be of one class. If all are chosen, they keep their order.
     """
     if limit is None or limit >= len(labels):
         return np.arange(len(labels))
@@ -123,7 +123,7 @@ def evenly(labels: np.ndarray, limit: int | None) -> np.ndarray:
 
 
 def class_counts(labels: np.ndarray) -> str:
-    """Return how many images each class has, as a note; few words for many classes."""
+    """Return a note with the number of images in each class; a summary for many classes."""
     classes, counts = np.unique(labels, return_counts=True)
     if len(classes) == 1:
         return f"all {len(labels)} images are of one class, {classes[0]}"
@@ -133,11 +133,11 @@ def class_counts(labels: np.ndarray) -> str:
             f"{counts.min()} to {counts.max()} of each"
         )
     each = ", ".join(f"{one}: {n}" for one, n in zip(classes, counts, strict=True))
-    return f"{len(labels)} images; of each class {each}"
+    return f"{len(labels)} images; by class {each}"
 
 
 def _top_of_scale(dtype: np.dtype, low: float, high: float, where: str) -> int:
-    """1 or 255."""
+    """Return the largest value of the pixels' scale, 1 or 255."""
     whole = np.issubdtype(dtype, np.integer)
     over = 0.0 if whole else OVERSHOOT
     if not whole and low >= -over and high <= 1 + over:
@@ -154,8 +154,8 @@ def _top_of_scale(dtype: np.dtype, low: float, high: float, where: str) -> int:
     else:
         advice = range_advice(low, high)
     raise InputError(
-        f"{where}: {dtype} pixels in [{low:.6g}, {high:.6g}]; [0, 1] as floats or [0, 255] is "
-        f"needed ({advice})"
+        f"{where}: {dtype} pixels in [{low:.6g}, {high:.6g}]: expected floats in [0, 1], or "
+        f"[0, 255] ({advice})"
     )
 
 

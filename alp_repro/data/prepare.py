@@ -1,7 +1,7 @@
-"""Making the TFDS datasets: MNIST from the repository's files, the others from what is at hand.
+"""Preparation of the TFDS datasets: from the project's own files, downloads, or local files.
 
-The first use of a data set prepares it: from the files that come with the project, where there are
-any, else by a download. `prepare_from_source` takes files that were brought by hand.
+The first use of a data set prepares it: from files that come with the project, if there are any,
+else by a download. `prepare_from_source` uses local files that the user has obtained.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from alp_repro.errors import InputError, MissingDataError
 
 
 def prepared_folder(spec: DatasetSpec, data_dir: Path) -> Path:
-    """Where the TFDS dataset lies, or will lie."""
+    """Return the folder of the TFDS dataset, which may not exist yet."""
     return store.dataset_folder(data_dir, spec.name, spec.version)
 
 
 def ensure_prepared(spec: DatasetSpec, data_dir: Path) -> SourceRecord:
-    """Prepare the TFDS dataset if it is not there; return the source it was made from.
+    """Prepare the TFDS dataset if it does not exist; return its source.
 
-    Raises InputError when the data directory cannot be written to, the files in the repository
-    are damaged; MissingDataError when there is no network.
+    Raises:
+      InputError: the data directory cannot be written to, or the project's files are damaged.
+      MissingDataError: the data set could not be downloaded.
     """
     folder = prepared_folder(spec, data_dir)
     if store.is_prepared(folder):
@@ -49,33 +50,34 @@ def prepare_from_source(
     skip_corrupt: bool = False,
     overwrite: bool = False,
 ) -> SourceRecord:
-    """Prepare the TFDS dataset from files that were brought by hand: `DatasetSpec.sources`.
+    """Prepare the TFDS dataset from local files (`DatasetSpec.sources`).
 
-    Nothing is left behind when it fails.
+    If it fails, no partial dataset is left.
 
-    Raises InputError when the source is not the data set, when it holds corrupt images and
-    `skip_corrupt` is false, or when a dataset is already there and `overwrite` is false.
+    Raises:
+      InputError: the source is not the data set, it has corrupt images and `skip_corrupt` is false,
+        or the dataset is already prepared and `overwrite` is false.
     """
     folder = prepared_folder(spec, data_dir)
     if store.is_prepared(folder) and not overwrite:
         raise InputError(
             f"{spec.name} is already prepared in {folder} (source: "
-            f"{source_record.read(folder).summary}): overwrite replaces it"
+            f"{source_record.read(folder).summary}): use overwrite to replace it"
         )
     write = functools.partial(spec.write, source=source, skip_corrupt=skip_corrupt)
     return store.prepare(data_dir, spec.name, spec.version, write=write, overwrite=overwrite)
 
 
 def _download(spec: DatasetSpec, temporary: Path, data_dir: Path) -> SourceRecord:
-    by_hand = f"its files can be brought by hand ({spec.sources})"
+    by_hand = f"you can prepare it from local files ({spec.sources})"
     if not spec.downloads:
         raise MissingDataError(
-            f"{spec.name} is not in {data_dir} and cannot be downloaded; {by_hand}",
+            f"{spec.name} is not in {data_dir} and cannot be downloaded automatically; {by_hand}",
             dataset=spec.name,
             data_dir=data_dir,
         )
     logging.warning(
-        "%s is not in %s: downloading it; without a network that fails only after some minutes "
+        "%s is not in %s: downloading it; without a network this fails only after some minutes "
         "(%s)",
         spec.name,
         data_dir,
@@ -86,8 +88,8 @@ def _download(spec: DatasetSpec, temporary: Path, data_dir: Path) -> SourceRecor
     from alp_repro.data.sources import tiny_imagenet_builder  # noqa: F401 (TFDS then knows it)
 
     builder = tfds.builder(f"{spec.name}:{spec.version}", data_dir=temporary)
-    # TFDS shuffles what it writes unless the dataset says no; the paper's evaluation images are
-    # named by their position in the published files, so that order must stay.
+    # TFDS shuffles what it writes unless this is disabled; the paper identifies its evaluation
+    # images by their position in the published files, so the order must be kept.
     builder.info.as_proto.disable_shuffling = True
     config = tfds.download.DownloadConfig(try_download_gcs=False)
     try:
@@ -97,7 +99,7 @@ def _download(spec: DatasetSpec, temporary: Path, data_dir: Path) -> SourceRecor
             )
     except (OSError, tfds.download.DownloadError) as error:
         raise MissingDataError(
-            f"{spec.name} cannot be downloaded ({store.first_line(error)}); {by_hand}",
+            f"{spec.name} could not be downloaded ({store.first_line(error)}); {by_hand}",
             dataset=spec.name,
             data_dir=data_dir,
         ) from error

@@ -1,6 +1,6 @@
-"""What a prepared dataset was made from, and whether its files are still what was written then.
+"""The source of a prepared dataset, and checksums that show whether its files have changed.
 
-A small JSON file beside the dataset holds both: the source, and the SHA-256 of every file.
+A small JSON file in the dataset's folder has both: the source, and the SHA-256 of every file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from alp_repro.errors import InputError
 from alp_repro.validation.decoding import read_json
 
 _FILE = "alp_repro_source.json"
-# Sources that were verified before records said so.
+# Verified sources in records from before the field `verified` existed.
 _VERIFIED_BEFORE = (
     *("embedded IDX files", "local IDX files", "official zip"),
     *("official binary archive", "official Python archive", "TFDS download, published order"),
@@ -25,13 +25,13 @@ _VERIFIED_BEFORE = (
 
 @dataclass(frozen=True)
 class SourceRecord:
-    """Which source a TFDS dataset was made from.
+    """The source of a TFDS dataset.
 
     Attributes:
-        source: the kind of source in a few words; tables and provenance print it.
+        source: the kind of source in a few words, for tables and provenance.
         origin: the path or URL that was read.
         skipped: names of the corrupt images that were left out on request.
-        verified: the official pixels, as a published checksum or TFDS' download tells.
+        verified: these are the official pixels, by a published checksum or TFDS' download.
     """
 
     source: str
@@ -59,12 +59,12 @@ class _Stored:
 
 
 def exists(folder: Path) -> bool:
-    """Whether a dataset of ours was completed in this folder."""
+    """Return whether this project prepared a dataset in this folder."""
     return (folder / _FILE).exists()
 
 
 def write(folder: Path, record: SourceRecord) -> None:
-    """Writes the record of a complete dataset, with the checksums of its files."""
+    """Write the record of a complete dataset, with the checksums of its files."""
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     checksums = {
         path.relative_to(folder).as_posix(): hex_digest(path)
@@ -76,9 +76,10 @@ def write(folder: Path, record: SourceRecord) -> None:
 
 
 def read(folder: Path) -> SourceRecord:
-    """The record beside a dataset; one without it was prepared by TFDS, for another program.
+    """Return the record of a dataset; one without a record was prepared by TFDS elsewhere.
 
-    Raises InputError when the record is damaged.
+    Raises:
+      InputError: the record is damaged.
     """
     if not exists(folder):
         return SourceRecord("prepared elsewhere by TFDS", str(folder))
@@ -90,23 +91,25 @@ def read(folder: Path) -> SourceRecord:
 
 
 def identity(folder: Path) -> str | None:
-    """What tells a dataset from one that was prepared at another time; None: it has no checksums.
+    """Return an identifier of this preparation of a dataset; None: it has no checksums.
 
-    Raises InputError when the record is damaged.
+    Raises:
+      InputError: the record is damaged.
     """
     if not exists(folder) or _read(folder).files is None:
         return None
     return hex_digest(folder / _FILE)[:16]
 
 
-def require_whole(folder: Path, *, split: str | None = None) -> None:
-    """Compares the files with the checksums of when they were written, where there are any.
+def verify_checksums(folder: Path, *, split: str | None = None) -> None:
+    """Compare the files with the checksums from when they were written, if there are any.
 
     Args:
-        folder: of the dataset.
-        split: compares this split's files and the facts about the dataset; None: the facts alone.
+      folder: of the dataset.
+      split: check this split's files and the dataset's metadata; None: only the metadata.
 
-    Raises InputError naming the file that is missing or was altered.
+    Raises:
+      InputError: a file is missing or was altered; the message names it.
     """
     if not exists(folder):
         return
@@ -129,12 +132,12 @@ def require_whole(folder: Path, *, split: str | None = None) -> None:
 
 
 def remedy(folder: Path) -> str:
-    """What to do about a damaged dataset."""
+    """Return advice for a damaged dataset."""
     return f"remove the folder {folder} and prepare the data set again"
 
 
 def hex_digest(path: Path, algorithm: str = "sha256") -> str:
-    """The checksum of a file in hexadecimal digits."""
+    """Return the checksum of a file in hexadecimal digits."""
     digest = hashlib.new(algorithm, usedforsecurity=False)
     with path.open("rb") as stream:
         while chunk := stream.read(1 << 20):

@@ -1,6 +1,6 @@
-"""The three data sets of the paper: everything that the project knows of each, in one entry.
+"""The three data sets of the paper, each with all its properties in one entry.
 
-A further data set is a further entry here (CONTRIBUTING.md, "A new data set").
+To add a data set, add an entry here (CONTRIBUTING.md, "A new data set").
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Writer(Protocol):
     """Writes a local source as a TFDS dataset, in the published order, into a data directory."""
 
     def __call__(self, data_dir: Path, source: Path, *, skip_corrupt: bool = False) -> SourceRecord:
-        """Returns what the source was; InputError when it is not the data set or is damaged."""
+        """Return the source's record; InputError if it is not the data set or is damaged."""
         ...
 
 
@@ -29,27 +29,27 @@ def _nothing_shipped() -> Path | None:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSpec:
-    """A data set as the experiments see it.
+    """The properties of a data set.
 
     Attributes:
-        name: the name that flags, folders and TFDS use.
-        title: the name that tables and figures print.
+        name: the name in flags, folders and TFDS.
+        title: the name in tables and figures.
         image_shape: height, width and channels.
         num_classes: labels are 0 … num_classes − 1.
-        train_size: training images of the official data set (a prepared subset may hold fewer).
+        train_size: training images of the official data set (a prepared subset may have fewer).
         test_split: the TFDS split that the paper evaluates on.
         test_size: images of that split in the official data set.
-        first_images: the paper evaluates on the first images of that split, not on drawn ones.
+        first_images: the paper evaluates on the first images of that split, not on a random draw.
         model: the paper's architecture, by its name in `models.MODELS`.
         eps: the paper's perturbation size, on the 0-255 scale.
         surface_eps: radius of the paper's loss surfaces, on the 0-255 scale.
         eval_batch_size: images in a batch of an evaluation on CPU cores.
         tables: the numbers of the paper's tables about it, that of the main results first.
         version: of the TFDS dataset that `write` makes.
-        write: makes the TFDS dataset from files that were brought by hand.
-        sources: what `write` reads, in words.
-        shipped: the source that comes with the project; None where there is none.
-        downloads: TFDS, or a builder of ours, can download it.
+        write: makes the TFDS dataset from local files.
+        sources: a description of the files that `write` reads.
+        shipped: returns the source that comes with the project, or None.
+        downloads: TFDS, or this project's builder, can download it.
     """
 
     name: str
@@ -134,12 +134,12 @@ DATASETS: dict[str, DatasetSpec] = {spec.name: spec for spec in (MNIST, CIFAR10,
 
 
 def dataset_spec(name: str) -> DatasetSpec:
-    """The data set of this name; InputError lists the names when there is none."""
+    """Return the data set of this name; InputError, with the known names, if there is none."""
     if name not in DATASETS:
-        raise InputError(f"unknown dataset {name!r}: choose one of {', '.join(DATASETS)}")
+        raise InputError(f"unknown dataset {name!r}: expected one of {', '.join(DATASETS)}")
     return DATASETS[name]
 
 
 def dataset_of_table(number: int) -> DatasetSpec | None:
-    """The data set that a table of the paper is about; None when no table has this number."""
+    """Return the data set of a table of the paper; None if there is no such table."""
     return next((spec for spec in DATASETS.values() if number in spec.tables), None)

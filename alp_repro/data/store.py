@@ -1,8 +1,8 @@
-"""Where prepared TFDS datasets lie, and how one gets there whole or not at all.
+"""The storage of prepared TFDS datasets, which are written completely or not at all.
 
-A dataset is written into a temporary folder inside the data directory and renamed into its place
-when it is complete, with the record of its source. A process that is killed on the way leaves
-nothing that a reader would take for a dataset.
+A dataset is written into a temporary folder inside the data directory and renamed when it is
+complete, with the record of its source. A process that is killed before leaves nothing that could
+be mistaken for a dataset.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ Examples = Iterable[tuple[int, dict[str, Any]]]
 
 
 def default_data_dir() -> Path:
-    """The directory of the TFDS datasets when none is given.
+    """Return the default directory of the TFDS datasets.
 
-    The environment variable ALP_REPRO_DATA_DIR when set; else `.tfds` in the repository when this
-    is a checkout; else `$XDG_CACHE_HOME/alp_repro/tfds` (`~/.cache/alp_repro/tfds`). TFDS' own
+    The environment variable ALP_REPRO_DATA_DIR if set; else `.tfds` in the repository if this is a
+    checkout; else `$XDG_CACHE_HOME/alp_repro/tfds` (`~/.cache/alp_repro/tfds`). TFDS' own
     `~/tensorflow_datasets` is not the default because TFDS shuffles what it prepares there, and
-    the paper's evaluation images are named by their position in the published files.
+    the paper identifies its evaluation images by their position in the published files.
     """
     from_environment = os.environ.get(DATA_DIR_VARIABLE)
     if from_environment:
@@ -49,23 +49,24 @@ def default_data_dir() -> Path:
     return Path(cache) / "alp_repro" / "tfds"
 
 
-def chosen_data_dir(data_dir: str | Path | None) -> Path:
-    """The directory given, `~` expanded, or the default one."""
+def resolve_data_dir(data_dir: str | Path | None) -> Path:
+    """Return the given directory, with `~` expanded, or the default one."""
     return files.expanded(data_dir) if data_dir else default_data_dir()
 
 
 def dataset_folder(data_dir: Path, name: str, version: str) -> Path:
-    """The folder of a prepared dataset, where TFDS looks for it."""
+    """Return the folder of a prepared dataset, where TFDS looks for it."""
     return data_dir / name / version
 
 
 def is_prepared(folder: Path) -> bool:
-    """Whether a complete dataset lies, or once lay, in the folder.
+    """Return whether the folder has, or once had, a complete dataset.
 
-    TFDS writes dataset_info.json last. Where the record of a source stands without it, the dataset
-    was damaged later: whoever reads it is told, instead of its being made anew from other data.
+    TFDS writes dataset_info.json last. If there is a source record without it, the dataset was
+    damaged later: reading it raises an error, instead of preparing it again from other data.
 
-    Raises InputError when the folder may not be read.
+    Raises:
+      InputError: the folder cannot be read.
     """
     try:
         return (folder / "dataset_info.json").exists() or source_record.exists(folder)
@@ -84,13 +85,14 @@ def prepare(
     write: Callable[[Path], SourceRecord],
     overwrite: bool = False,
 ) -> SourceRecord:
-    """Put a dataset into the data directory, whole or not at all.
+    """Put a complete dataset into the data directory, or nothing.
 
-    `write(folder)` makes the TFDS dataset under a temporary data directory and returns the record
-    of its source. When another process prepares the same dataset this one waits for it and uses
-    what it made. With `overwrite`, a dataset that is already there is replaced.
+    `write(folder)` makes the TFDS dataset in a temporary data directory and returns the record of
+    its source. If another process is preparing the same dataset, this one waits and uses the
+    result. With `overwrite`, an existing dataset is replaced.
 
-    Raises InputError when the data directory cannot be written to, or the disk is full.
+    Raises:
+      InputError: the data directory cannot be written to, or the disk is full.
     """
     final = dataset_folder(data_dir, name, version)
     _require_writable(data_dir)
@@ -131,7 +133,7 @@ def store_examples(
 
 @contextlib.contextmanager
 def quiet_tfds() -> Iterator[None]:
-    """Silence TFDS' notes on stdout and in the log; its progress bars are for terminals."""
+    """Silence TFDS on stdout and in the log; show its progress bars only on a terminal."""
     import tensorflow_datasets as tfds
 
     verbosity = logging.get_verbosity()
@@ -149,7 +151,7 @@ def quiet_tfds() -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """An error of TFDS or TensorFlow, whose messages run over many lines, in a few words."""
+    """Return the first line of an error of TFDS or TensorFlow, whose messages have many lines."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
@@ -165,11 +167,11 @@ def _require_writable(data_dir: Path) -> None:
 
 @contextlib.contextmanager
 def _temporary_folder(data_dir: Path, name: str) -> Iterator[Path]:
-    """A folder that goes away however the work in it ends; a full disk is told in one line."""
+    """Yield a temporary folder that is always removed; a full disk raises InputError."""
     import tensorflow as tf
 
     prefix = f".preparing-{name}-"
-    # Nobody else holds the lock, so whatever carries the prefix was left by a killed process.
+    # This process has the lock, so any folder with the prefix was left by a killed process.
     for leftover in data_dir.glob(f"{prefix}*"):
         shutil.rmtree(leftover, ignore_errors=True)
     try:
@@ -178,11 +180,11 @@ def _temporary_folder(data_dir: Path, name: str) -> Iterator[Path]:
             yield temporary
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    # TFDS raises what TensorFlow's writer tells of a full disk as a RuntimeError.
+    # TFDS raises the writer's error about a full disk as a RuntimeError.
     except (OSError, RuntimeError, tf.errors.OpError) as error:
         raise InputError(
-            f"{name} cannot be prepared in {data_dir} ({first_line(error)}): nothing half-made is "
-            "left there; free some space or choose another data directory"
+            f"{name} cannot be prepared in {data_dir} ({first_line(error)}): partial files were "
+            "removed; free some space or choose another data directory"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Evaluation: a model, images and attacks in; adversarial accuracies out, kept on disk if asked."""
+"""Evaluation: attacks on a model and images, adversarial accuracies, optionally stored on disk."""
 
 from typing import TYPE_CHECKING
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from alp_repro.evaluation.record_file import load_record, save_record
     from alp_repro.evaluation.restarts import Progress, attack_with_restarts
     from alp_repro.evaluation.robust_accuracy import RobustAccuracy
-    from alp_repro.evaluation.store import attack_name, find_record
+    from alp_repro.evaluation.store import attack_file_name, find_record
 
 __all__ = [
     "DEFAULT_BATCH",
     "AttackRecord",
     "Progress",
     "RobustAccuracy",
-    "attack_name",
+    "attack_file_name",
     "attack_with_restarts",
     "evaluate",
     "find_record",
@@ -49,7 +49,7 @@ export(
         ),
         "alp_repro.evaluation.robust_accuracy": ("RobustAccuracy",),
         "alp_repro.evaluation.store": (
-            "attack_name",
+            "attack_file_name",
             "find_record",
         ),
     },

@@ -1,4 +1,4 @@
-"""What a model says of clean images, in batches of one shape."""
+"""A model's logits and predictions on clean images, in batches of one shape."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from alp_repro.errors import InputError
 from alp_repro.models.copies import logits_function
-from alp_repro.models.program_cache import kept_for_models
+from alp_repro.models.program_cache import cached_for_models
 
 if TYPE_CHECKING:
     import keras
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 def batched(
     function: Callable[..., tf.Tensor], batch_size: int, *arrays: np.ndarray
 ) -> list[np.ndarray]:
-    """Return what a compiled function of batches of one shape makes of arrays of any length.
+    """Apply a compiled function to arrays of any length in batches of one shape.
 
-    The last batch is filled up with its own first rows; every output has one row an input.
+    The last batch is padded with its own first row; every output has one row per input.
     """
     import tensorflow as tf
 
@@ -41,16 +41,16 @@ def clean_logits(model: keras.Model, images: np.ndarray, *, batch_size: int) -> 
     """Return logits, float32 [n, classes].
 
     Raises:
-      InputError: some are not finite; the first such image's index is told.
+      InputError: some are not finite; the message names the first such image.
     """
     program = _compiled_logits(model, images.shape[1:])
     (logits,) = batched(program, min(batch_size, len(images)), images)
     bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
     if len(bad):
         raise InputError(
-            f"the model's logits of image {bad[0]} are not finite ({len(bad)} of {len(images)} "
-            "images have such): leave them out, or look for what overflows in the model and "
-            "whether its pixel range is another"
+            f"the model's logits for image {bad[0]} are not finite ({len(bad)} of {len(images)} "
+            "images are affected): leave them out, or check the model for overflow and for "
+            "another pixel range"
         )
     return logits
 
@@ -61,11 +61,11 @@ def predictions(model: keras.Model, images: np.ndarray, *, batch_size: int) -> n
     return logits.argmax(axis=1).astype(np.int32)
 
 
-@kept_for_models(maxsize=2)
+@cached_for_models(maxsize=2)
 def _compiled_logits(
     model: keras.Model, image_shape: tuple[int, ...]
 ) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Traced once for all attacks on a model."""
+    """Return the logits function, traced once for all attacks on a model."""
     import tensorflow as tf
 
     return tf.function(logits_function(model), autograph=False)

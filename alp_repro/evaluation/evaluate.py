@@ -1,4 +1,4 @@
-"""Evaluation: a model, images and attacks in; adversarial accuracies out, kept on disk if asked."""
+"""Evaluation: attacks on a model and images, adversarial accuracies, optionally stored on disk."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 from alp_repro import runs
 from alp_repro.attacks.base import Attack
 from alp_repro.attacks.batches import DEFAULT_BATCH, Execution
-from alp_repro.attacks.pgd import PGD
-from alp_repro.attacks.phases import Ensemble, ensemble_of
+from alp_repro.attacks.phases import Ensemble, as_ensemble
 from alp_repro.attacks.presets import attack_named
+from alp_repro.attacks.random_points import RandomPoints
 from alp_repro.attacks.rounding import rounding_notes
 from alp_repro.errors import InputError
 from alp_repro.evaluation.clean import predictions
@@ -27,7 +27,7 @@ from alp_repro.evaluation.input_check import (
     checked_labels,
     checked_seed,
 )
-from alp_repro.evaluation.model_check import admitted_model, checked_logits, weights_kept
+from alp_repro.evaluation.model_check import checked_logits, restoring_weights, validate_model
 from alp_repro.evaluation.progress import progress_bar
 from alp_repro.evaluation.record import AttackRecord, new_record
 from alp_repro.evaluation.restarts import (
@@ -36,8 +36,14 @@ from alp_repro.evaluation.restarts import (
     attack_with_restarts,
     in_this_process,
 )
-from alp_repro.evaluation.store import attack_name, attack_results, described, keep, subject
-from alp_repro.validation.arguments import checked_function, checked_strategy, checked_switch
+from alp_repro.evaluation.store import (
+    attack_file_name,
+    attack_result_format,
+    attack_settings,
+    load_or_compute,
+    subject_settings,
+)
+from alp_repro.validation.arguments import checked_bool, checked_function, checked_strategy
 
 if TYPE_CHECKING:
     import keras
@@ -67,46 +73,46 @@ def evaluate(  # noqa: PLR0913 - settings, each by its name
     executor: Executor = in_this_process,
     details: dict[str, Any] | None = None,
 ) -> AttackRecord:
-    """Attacks any Keras model with restarts, until each image is broken or the budget is spent.
+    """Attack any classifier with restarts, until each image is broken or the budget is spent.
 
-    The model's weights are the same afterwards, whatever calling it does to them.
+    The model's weights are the same afterwards, even if calling the model changes them.
 
     Args:
-      model: maps float32 images in [0, 1] to logits (no softmax). A function of images or what
-        `classifiers.load_function_or_model` reads (a file, a SavedModel folder, `module:function`)
-        is made into such a model by `classifiers.as_classifier`, with its softmax taken off.
+      model: maps float32 images in [0, 1] to logits (no softmax). A function of images, or anything
+        that `classifiers.load_function_or_model` reads (a file, a SavedModel folder,
+        `module:function`), is wrapped by `classifiers.as_classifier`, which removes a softmax.
       images: [n, height, width, channels], uint8 (0-255) or float in [0, 1].
       labels: int [n].
-      attack: what to do, sizes on the [0, 1] scale: an attack, phases of several, or the name of
-        either, as in "pgd" and "strong".
-      eps: radius of the ball, where the attack is a name.
-      seed: of the random starts and targets.
-      batch_size: work items in a batch, no more than there are; more is faster on a GPU. A result
-        depends on it only as far as float32 kernels do.
-      folder: where the result is kept, under `attack_name`. A result that is there is not computed
-        again, an unfinished one is continued, more restarts are added to it.
-      indices: int [n], places of the images in their data set, for the record.
-      image_index: int [n], what an image's random numbers depend on, where it is not its place.
-      record_losses: note the loss after every restart of every image, broken ones too.
-      save_adversarial: keep the images that broke.
-      surrogate: what the gradients are taken of, as `model`, where the model has none: the model
-        itself without the step that has no gradient (BPDA), or another one (a transfer attack).
-        The model judges every point; losses in the record are the surrogate's.
-      allow_random: evaluate a model that is no function of an image (noise or dropout in inference,
-        batch statistics). Each restart then is a new draw, an image counts as broken when one draw
-        of them is misclassified, so the accuracy falls with restarts whatever the attack does;
-        the settings of the record say so under `random`.
-      strategy: of `tf.distribute`, for several GPUs.
-      jit_compile: XLA; None: on when a GPU is there.
+      attack: an attack, an ensemble, or the name of either, such as "pgd" or "strong"; sizes on the
+        [0, 1] scale.
+      eps: radius of the ball, if the attack is given by name.
+      seed: seeds the random starts and targets.
+      batch_size: work items in a batch, at most all of them; a larger batch is faster on a GPU. A
+        result depends on it only as far as float32 kernels do.
+      folder: where the result is stored, under `attack_file_name`. A complete result is loaded, an
+        unfinished one is continued, and further restarts are added to it.
+      indices: int [n], positions of the images in their data set, for the record.
+      image_index: int [n], which seeds an image's random numbers; None: its position.
+      record_losses: record the loss after every restart of every image, broken ones included.
+      save_adversarial: store the adversarial images.
+      surrogate: a model to take gradients from, given like `model`, if the model has none: the
+        model without the step that has no gradient (BPDA), or another one (a transfer attack). The
+        model classifies every point; losses in the record are the surrogate's.
+      allow_random: evaluate a model whose output for an image is not deterministic (noise or
+        dropout in inference, batch statistics). Each restart then is a new draw, and an image
+        counts as broken if any draw is misclassified, so the accuracy falls with restarts even
+        without an attack; the record's settings say so under `random`.
+      strategy: a `tf.distribute.Strategy`, for several GPUs.
+      jit_compile: compile with XLA; None: only with a GPU.
       progress: show a progress bar; None: in a notebook or on a terminal, unless `report` is given.
       report: called after each batch.
-      executor: what computes the batches: this process, or the workers of a cluster.
+      executor: computes the batches: in this process, or on the workers of a cluster.
       details: further provenance for the result.
 
     Raises:
       InputError: images or labels of the wrong shape, type or range; a model without logits of two
-        or more classes, without a gradient, or that is no function of an image; a result in
-        `folder` that belongs to something else or is being worked on.
+        or more classes, without a gradient, or whose output is not deterministic; a result in
+        `folder` that belongs to something else or is in use by another process.
     """
     images = checked_images(images)
     labels = checked_labels(labels, len(images))
@@ -115,24 +121,24 @@ def evaluate(  # noqa: PLR0913 - settings, each by its name
     folder = None if folder is None else checked_folder(folder)
     executor = checked_function(executor, name="executor")
     report = None if report is None else checked_function(report, name="report")
-    record_losses = checked_switch(record_losses, name="record_losses")
-    save_adversarial = checked_switch(save_adversarial, name="save_adversarial")
-    allow_random = checked_switch(allow_random, name="allow_random")
+    record_losses = checked_bool(record_losses, name="record_losses")
+    save_adversarial = checked_bool(save_adversarial, name="save_adversarial")
+    allow_random = checked_bool(allow_random, name="allow_random")
     execution = Execution(
         batch_size=batch_size,
         strategy=checked_strategy(strategy),
-        jit_compile=None
-        if jit_compile is None
-        else checked_switch(jit_compile, name="jit_compile"),
+        jit_compile=None if jit_compile is None else checked_bool(jit_compile, name="jit_compile"),
     )
     if isinstance(attack, str):
         attack = attack_named(attack, eps=eps)
     if not isinstance(attack, Attack | Ensemble):
-        raise InputError(f"attack is a {type(attack).__name__}: an Attack is needed")
-    if ensemble_of(attack).judged_by and record_losses:
         raise InputError(
-            "record_losses: under a budget images do not get the same restarts; an attack or an "
-            "ensemble without one works"
+            f"attack is a {type(attack).__name__}: expected an Attack, an Ensemble or a name"
+        )
+    if as_ensemble(attack).runs_before_budget and record_losses:
+        raise InputError(
+            "record_losses needs the same restarts for all images: expected an attack without a "
+            "budget"
         )
     model = _keras_model(model, images.shape[1:])
     guide = None if surrogate is None else _keras_model(surrogate, images.shape[1:])
@@ -140,19 +146,19 @@ def evaluate(  # noqa: PLR0913 - settings, each by its name
         model = _crafted_on(model, guide, images)
 
     with (
-        weights_kept(model, images.shape[1:]),
-        progress_bar(attack, shown=progress, report=report) as tell,
+        restoring_weights(model, images.shape[1:]),
+        progress_bar(attack, shown=progress, report=report) as update,
     ):
-        judge, chance = admitted_model(
+        verdict_model, chance = validate_model(
             model, images, labels, attack=attack, allow_random=allow_random
         )
         settings = {
-            "attack": described(attack),
+            "attack": attack_settings(attack),
             "seed": seed,
             "batch_size": batch_size,
-            **subject(model, images, labels, judge=judge),
+            **subject_settings(model, images, labels, verdict_model=verdict_model),
         }
-        if guide is not None:  # in the name too: the model's own record may lie beside it
+        if guide is not None:  # part of the file name: the model's own record has another
             settings["surrogate"] = runs.weights_hash(guide) if guide.weights else guide.name
         settings |= {"losses": record_losses, "adversarial": save_adversarial}
         if chance is not None:
@@ -160,14 +166,14 @@ def evaluate(  # noqa: PLR0913 - settings, each by its name
 
         def run(record: AttackRecord, save: Callable[[AttackRecord], None]) -> AttackRecord:
             return attack_with_restarts(
-                judge,
+                verdict_model,
                 images,
                 record,
                 attack=_as_crafted(attack),
                 seed=seed,
                 execution=execution,
                 save=save,
-                report=tell,
+                report=update,
                 image_index=image_index,
                 executor=executor,
             )
@@ -176,7 +182,7 @@ def evaluate(  # noqa: PLR0913 - settings, each by its name
             return new_record(
                 labels=labels,
                 indices=indices,
-                clean_predictions=predictions(judge, images, batch_size=batch_size),
+                clean_predictions=predictions(verdict_model, images, batch_size=batch_size),
                 settings=settings,
                 record_losses=record_losses,
                 image_shape=images.shape[1:] if save_adversarial else None,
@@ -184,26 +190,26 @@ def evaluate(  # noqa: PLR0913 - settings, each by its name
 
         if folder is None:
             return run(fresh(), lambda record: None)
-        return keep(
-            folder / attack_name(settings),
-            attack_results(attack),
+        return load_or_compute(
+            folder / attack_file_name(settings),
+            attack_result_format(attack),
             settings=settings,
             fresh=fresh,
             work=run,
             details={**details, "restarts": attack.restarts},
-            notes=lambda: rounding_notes(judge, batch_size=batch_size),
+            notes=lambda: rounding_notes(verdict_model, batch_size=batch_size),
         )
 
 
 def _as_crafted(attack: Attack | Ensemble) -> Attack | Ensemble:
-    """Where the ball is a point, every attack ends in the image itself: one step does."""
+    """Return the attack to run: for eps 0, one that leaves the images as they are."""
     if attack.eps > 0:
         return attack
-    return PGD(eps=0.0, eps_iter=0.0, nb_iter=1, restarts=attack.restarts, random_start=False)
+    return RandomPoints(eps=0.0, restarts=attack.restarts)
 
 
 def _keras_model(model: Any, image_shape: tuple[int, ...]) -> keras.Model:
-    """The model itself, or what a file or a function is as one."""
+    """Return a Keras model unchanged, and a file or a function as one."""
     import keras
 
     from alp_repro.classifiers import as_classifier

@@ -1,8 +1,8 @@
-"""Adversarial accuracy over step size × iterations: a heat map, one attack run for each step size.
+"""Heat maps of adversarial accuracy over step size × iterations, one run for each step size.
 
 The k-th iterate of a constant-step PGD of n > k iterations is the last one of a run of k, so one
-run with a verdict at each asked iteration count yields a whole column of the map. Here are the grid
-and its file; the attacks are those of every evaluation.
+run with an outcome at each iteration count gives a whole column of the map. This module has the
+grid and its file; the attacks are those of every evaluation.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alp_repro import files
-from alp_repro.attacks.base import MOST_STEPS, Attack
+from alp_repro.attacks.base import MAX_STEPS, Attack
 from alp_repro.attacks.batches import DEFAULT_BATCH, Execution, GridOutcome, WorkItems, work_items
 from alp_repro.attacks.pgd import PGD
 from alp_repro.attacks.programs import attack_program, grid_program
@@ -29,8 +29,13 @@ from alp_repro.evaluation.input_check import (
     checked_labels,
     checked_seed,
 )
-from alp_repro.evaluation.model_check import admitted_model, weights_kept
-from alp_repro.evaluation.store import Kind, keep, result_name, subject
+from alp_repro.evaluation.model_check import restoring_weights, validate_model
+from alp_repro.evaluation.store import (
+    ResultFormat,
+    load_or_compute,
+    result_file_name,
+    subject_settings,
+)
 from alp_repro.validation.plain_numbers import whole_number
 
 if TYPE_CHECKING:
@@ -40,14 +45,14 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HeatMap:
-    """Which images each attack of a grid breaks; complete or on its way.
+    """The images that each attack of a grid breaks; complete or unfinished.
 
     Attributes:
       broken: bool [steps, counts, n], some restart's iterate is misclassified.
       eps_iters: float64 [steps], step sizes on the [0, 1] scale.
       nb_iters: int64 [counts], iterations, ascending.
-      columns: how many step sizes, from the first, are done.
-      settings: what makes this result: attack, seed, batch, hashes of model and images.
+      columns: the number of step sizes, from the first, that are done.
+      settings: the settings of this result: attack, seed, batch, hashes of model and images.
       sessions: provenance of every process that worked on it.
     """
 
@@ -60,7 +65,7 @@ class HeatMap:
 
     @property
     def complete(self) -> bool:
-        """Whether every step size is done."""
+        """True if every step size is done."""
         return self.columns == len(self.eps_iters)
 
     @property
@@ -91,7 +96,7 @@ def heat_map(  # noqa: PLR0913 - settings, each by its name
     run_columns: RunColumns | None = None,
     details: dict[str, Any] | None = None,
 ) -> HeatMap:
-    """Attacks with every step size and iteration count of a grid.
+    """Attack with every step size and iteration count of a grid.
 
     Each cell equals `evaluation.evaluate` with that attack, the same seed and batch size.
 
@@ -99,24 +104,23 @@ def heat_map(  # noqa: PLR0913 - settings, each by its name
       model: float32 images in [0, 1] to logits.
       images: [n, height, width, channels], uint8 (0-255) or float in [0, 1].
       labels: int [n].
-      attack: its step size and number of iterations are the grid's instead. Where the iterates of
-        a run are not the results of shorter attacks (`iterates_are_results`), each count is a run
-        of its own.
+      attack: the grid replaces its step size and number of iterations. If the iterates of a run are
+        not the results of shorter attacks (`iterates_are_results`), each count gets its own run.
       eps_iters: step sizes on the [0, 1] scale, each in (0, eps].
       nb_iters: iteration counts, ascending.
-      seed: of the random starts and targets.
+      seed: seeds the random starts and targets.
       batch_size: (image, restart) items in a batch.
-      folder: where the result is kept after each column, under `map_name`. What is there is not
-        computed again.
+      folder: where the result is stored after each column, under `map_file_name`. Columns that are
+        there are not computed again.
       strategy, jit_compile: see `Execution`.
       report: called with (columns done, columns) after each column.
-      run_columns: what computes the columns; None: this process, one after the other.
+      run_columns: computes the columns; None: in this process, one after the other.
       details: further provenance for the result.
 
     Raises:
-      InputError: images, labels or a model that `evaluate` refuses; a grid or an attack that this
-        cannot do; a result in `folder` that is damaged, belongs to another model or is being
-        worked on.
+      InputError: images, labels or a model that `evaluate` refuses; an invalid grid or attack; a
+        result in `folder` that is damaged, belongs to another model or is in use by another
+        process.
     """
     images = checked_images(images)
     labels = checked_labels(labels, len(images))
@@ -126,11 +130,11 @@ def heat_map(  # noqa: PLR0913 - settings, each by its name
     execution = Execution(batch_size=batch_size, strategy=strategy, jit_compile=jit_compile)
     _check(attack, eps_iters, nb_iters)
     check_is_keras(model)
-    with weights_kept(model, images.shape[1:]):
-        judge, _ = admitted_model(model, images, labels, attack=attack)
+    with restoring_weights(model, images.shape[1:]):
+        verdict_model, _ = validate_model(model, images, labels, attack=attack)
         settings = {
             **_settings(attack, eps_iters, nb_iters, seed, batch_size),
-            **subject(model, images, labels, judge=judge),
+            **subject_settings(model, images, labels, verdict_model=verdict_model),
         }
         fresh = HeatMap(
             broken=np.zeros((len(eps_iters), len(nb_iters), len(images)), bool),
@@ -141,10 +145,10 @@ def heat_map(  # noqa: PLR0913 - settings, each by its name
             sessions=[],
         )
 
-        def go_on(found: HeatMap, save: Callable[[HeatMap], None]) -> HeatMap:
+        def continue_map(found: HeatMap, save: Callable[[HeatMap], None]) -> HeatMap:
             run = run_columns or run_columns_here
             columns = run(
-                judge,
+                verdict_model,
                 images,
                 labels,
                 found.eps_iters[found.columns :],
@@ -162,13 +166,13 @@ def heat_map(  # noqa: PLR0913 - settings, each by its name
             return found
 
         if folder is None:
-            return go_on(fresh, lambda found: None)
-        return keep(
-            folder / map_name(settings),
+            return continue_map(fresh, lambda found: None)
+        return load_or_compute(
+            folder / map_file_name(settings),
             _MAPS,
             settings=settings,
             fresh=lambda: fresh,
-            work=go_on,
+            work=continue_map,
             details=details,
         )
 
@@ -180,24 +184,24 @@ def run_columns_here(
     eps_iters: np.ndarray,
     **setting: Any,
 ) -> Iterator[np.ndarray]:
-    """Yields bool [counts, n] of each step size in turn; see `StepSize` for the setting."""
+    """Yield bool [counts, n] for each step size in turn; see `StepSize` for the settings."""
     return map(StepSize(model, images, labels, **setting).broken, eps_iters)
 
 
 def _check(attack: Attack, eps_iters: Sequence[float], nb_iters: Sequence[int]) -> None:
     if not isinstance(attack, PGD):
-        raise InputError(f"heat map: {attack.name} chooses its step sizes itself; pgd has one")
+        raise InputError(f"heat map: expected the attack pgd, got {attack.name}")
     if len(eps_iters) == 0 or len(nb_iters) == 0:
-        raise InputError("heat map: one step size and one iteration count or more are needed")
+        raise InputError("heat map: expected at least one step size and one iteration count")
     for eps_iter in eps_iters:
-        dataclasses.replace(attack, eps_iter=eps_iter)  # refuses a step that is out of range
+        dataclasses.replace(attack, eps_iter=eps_iter)  # raises if the step is out of range
         if eps_iter <= 0:
-            raise InputError(f"heat map eps_iter {eps_iter * 255:g}: a size above 0 is needed")
+            raise InputError(f"heat map eps_iter {eps_iter * 255:g}: expected a step above 0")
     for count in nb_iters:
-        whole_number(count, name="heat map iterations", low=1, high=MOST_STEPS)
+        whole_number(count, name="heat map iterations", low=1, high=MAX_STEPS)
     if list(nb_iters) != sorted(set(nb_iters)):
         raise InputError(
-            f"heat map iterations {', '.join(map(str, nb_iters))}: ascending counts are needed"
+            f"heat map iterations {', '.join(map(str, nb_iters))}: expected ascending counts"
         )
 
 
@@ -217,7 +221,7 @@ class StepSize:
     ) -> None:
         self._images, self._labels = images, labels
         self._attack, self._counts = attack, counts
-        self._execution = execution.no_larger_than(len(images) * attack.restarts)
+        self._execution = execution.capped_at(len(images) * attack.restarts)
         self._options = {
             "model": model,
             "image_shape": images.shape[1:],
@@ -226,12 +230,12 @@ class StepSize:
         }
 
     def broken(self, eps_iter: float) -> np.ndarray:
-        """Bool [counts, n]: some restart's final image is misclassified."""
-        attack_items = self._judged_at_counts(eps_iter)
+        """Return bool [counts, n]: some restart's final image is misclassified."""
+        attack_items = self._outcomes_at_counts(eps_iter)
         broken = np.zeros((len(self._images), len(self._counts)), bool)
         items = len(self._images) * self._attack.restarts
         for start in range(0, items, self._execution.items):
-            # The last batch is filled up with the first items.
+            # The last batch is padded with the first items.
             chosen = np.arange(start, start + self._execution.items) % items
             restart, image = np.divmod(chosen, len(self._images))
             given = work_items(self._images, self._labels, image, restart, eps=self._attack.eps)
@@ -239,13 +243,12 @@ class StepSize:
             for i in np.flatnonzero(~outcome.finite.all(axis=1)):
                 raise InputError(
                     f"image {image[i]}, restart {restart[i]}: the adversarial image or its logits "
-                    "are not finite, so there is no verdict: a model with finite outputs for all "
-                    "images in [0, 1] is needed"
+                    "are not finite: expected a model with finite logits for all images in [0, 1]"
                 )
             np.logical_or.at(broken, image, outcome.broken)
         return broken.T
 
-    def _judged_at_counts(self, eps_iter: float) -> Callable[[WorkItems], GridOutcome]:
+    def _outcomes_at_counts(self, eps_iter: float) -> Callable[[WorkItems], GridOutcome]:
         attack = dataclasses.replace(self._attack, eps_iter=eps_iter)
         if attack.iterates_are_results:
             program = grid_program(**self._options, attack=attack, counts=self._counts)
@@ -266,11 +269,11 @@ class StepSize:
         return each
 
 
-def map_name(settings: dict[str, Any]) -> str:
-    """File name of a map."""
+def map_file_name(settings: dict[str, Any]) -> str:
+    """Return the file name of a map."""
     grid = f"{len(settings['eps_iters'])}x{len(settings['nb_iters'])}"
     eps = f"eps{settings['attack']['eps'] * 255:g}"
-    return result_name([eps, grid, f"images{settings['num_images']}"], settings)
+    return result_file_name([eps, grid, f"images{settings['num_images']}"], settings)
 
 
 def _settings(
@@ -292,17 +295,17 @@ def _settings(
 
 
 def save_heat_map(path: Path, found: HeatMap) -> None:
-    """Writes a map as `.npz`, atomically."""
+    """Write a map as `.npz`, atomically."""
     arrays = {name: getattr(found, name) for name in ("broken", "eps_iters", "nb_iters")}
     arrays["columns"] = np.array(found.columns)
     files.write_arrays(path, arrays, settings=found.settings, sessions=found.sessions)
 
 
 def load_heat_map(path: Path) -> HeatMap:
-    """Reads a map.
+    """Read a map.
 
     Raises:
-      InputError: the file is truncated or something else, or its parts do not fit each other.
+      InputError: the file is truncated or not a heat map, or its parts contradict each other.
     """
     with files.open_arrays(path, what="heat map") as file:
         broken = files.read_array(file, "broken", bool, (None, None, None))
@@ -316,16 +319,19 @@ def load_heat_map(path: Path) -> HeatMap:
             sessions=files.read_note(file, "sessions", list[dict[str, Any]]),
         )
         if not (np.isfinite(found.eps_iters).all() and np.all(found.eps_iters > 0)):
-            raise InputError("step sizes that are no sizes")
+            raise InputError("eps_iters: step sizes must be positive and finite")
         if np.any(np.diff(found.nb_iters, prepend=0) < 1):
-            raise InputError("iteration counts that do not ascend from 1")
+            raise InputError("nb_iters: iteration counts must be positive and ascending")
         if not 0 <= found.columns <= steps or broken[found.columns :].any():
-            raise InputError(f"{found.columns} of {steps} step sizes are done, which do not fit")
-        told = {"eps_iters": found.eps_iters.tolist(), "nb_iters": found.nb_iters.tolist()}
-        for name, value in {**told, "num_images": images}.items():
+            raise InputError(
+                f"columns says that {found.columns} of {steps} step sizes are done, and broken "
+                "contradicts it"
+            )
+        grid = {"eps_iters": found.eps_iters.tolist(), "nb_iters": found.nb_iters.tolist()}
+        for name, value in {**grid, "num_images": images}.items():
             if found.settings.get(name) != value:
-                raise InputError(f"its settings say another {name} than its arrays")
+                raise InputError(f"its settings and its arrays have different {name}")
         return found
 
 
-_MAPS = Kind(load_heat_map, save_heat_map, lambda found: found.complete)
+_MAPS = ResultFormat(load_heat_map, save_heat_map, lambda found: found.complete)

@@ -1,4 +1,4 @@
-"""How sure a share of some images is."""
+"""Confidence intervals of a proportion."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import functools
 import math
 import statistics
 
-# Of the normal distribution: as far from the middle as 95% reach. SciPy has it too, but takes half
-# a second to import.
+# The half-width of the normal distribution's central 95%. SciPy has it too, but takes half a second
+# to import.
 NORMAL_95 = statistics.NormalDist().inv_cdf(0.975)
 
 
@@ -15,7 +15,7 @@ NORMAL_95 = statistics.NormalDist().inv_cdf(0.975)
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     """Compute the 95% interval of a proportion (Wilson 1927, without continuity correction)."""
     if not 0 <= successes <= trials or trials < 1:
-        raise ValueError(f"{successes} of {trials} is no proportion")
+        raise ValueError(f"{successes} of {trials} is not a proportion")
     z2 = NORMAL_95**2
     share = successes / trials
     middle = 2 * successes + z2

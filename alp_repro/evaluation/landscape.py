@@ -1,6 +1,6 @@
 """Loss surfaces (paper, Figures 1 and 3–6): the cross-entropy on a plane through an image.
 
-The plane is spanned by two random sign vectors; what is computed is kept beside the model.
+The plane is spanned by two random sign vectors; results are stored in the run's folder.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from alp_repro.evaluation.input_check import (
     checked_indices,
     checked_labels,
 )
-from alp_repro.evaluation.model_check import admitted_model, weights_kept
-from alp_repro.evaluation.store import Kind, keep, result_name
+from alp_repro.evaluation.model_check import restoring_weights, validate_model
+from alp_repro.evaluation.store import ResultFormat, load_or_compute, result_file_name
 from alp_repro.models.copies import logits_function
 from alp_repro.validation.plain_numbers import quoted, whole_number
 
@@ -35,27 +35,27 @@ if TYPE_CHECKING:
 
 DEFAULT_BATCH = 500
 # Nats. A surface that varies by less changes the true class's probability by less than a hundredth
-# of a percent: it is flat, and its hills are rounding.
+# of a percent: it is flat, and its maxima are rounding.
 FLAT = 1e-4
-_MOST_POINTS = 10_000  # a side: a bound that no honest call reaches
+_MAX_POINTS = 10_000  # a side: far more than any real call needs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plane:
-    """Where the loss is computed: x + a·u + b·v with a, b in [-radius, radius].
+    """The plane of a loss surface: x + a·u + b·v with a, b in [-radius, radius].
 
     u and v are random sign vectors, so that a pixel moves by up to 2·radius (the paper's 38.25 on
     MNIST is half of its ε).
 
     Attributes:
       radius: on the [0, 1] scale; the figures' ε.
-      resolution: grid points a side; an odd number has the image itself in its middle.
-      seed: of u and v, which depend on it and on the image's index alone: every model is looked at
-        on the same plane.
-      clip: points are clipped to [0, 1], so that they are images. The paper does not say whether
-        its are. What its captions describe (a local maximum at the input for Plain + ALP, many
-        maxima for CLP) shows with clipping alone: without it, MNIST's black background turns
-        negative, which no model was trained on, and Plain + ALP has a minimum at the input.
+      resolution: grid points per side; with an odd number the image itself is in the middle.
+      seed: seeds u and v, which depend only on it and on the image's index: every model gets the
+        same plane.
+      clip: clip points to [0, 1], so that they are valid images. The paper does not say whether it
+        clips. Its captions (a local maximum at the input for Plain + ALP, many maxima for CLP) fit
+        only with clipping: without it, MNIST's black background becomes negative, which no model
+        was trained on, and Plain + ALP has a minimum at the input.
 
     Raises:
       InputError: a value out of range.
@@ -67,25 +67,25 @@ class Plane:
     clip: bool = True
 
     def __post_init__(self) -> None:
-        """Makes numbers of NumPy's plain ones and checks every setting."""
+        """Convert NumPy numbers to Python's and check every setting."""
         if not (isinstance(self.radius, numbers.Real) and 0 < self.radius <= 1):
             raise InputError(
-                f"loss surface radius {quoted(self.radius)}: a size in (0, 1] is needed, which is "
-                "(0, 255] in flags"
+                f"loss surface radius {quoted(self.radius)}: expected a size in (0, 1], which is "
+                "(0, 255] on the 0-255 scale"
             )
         object.__setattr__(self, "radius", float(self.radius))
-        for name, low, high in (("resolution", 2, _MOST_POINTS), ("seed", 0, 2**31 - 1)):
+        for name, low, high in (("resolution", 2, _MAX_POINTS), ("seed", 0, 2**31 - 1)):
             value = getattr(self, name)
             whole = whole_number(value, name=f"loss surface {name}", low=low, high=high)
             object.__setattr__(self, name, whole)
 
     @property
     def offsets(self) -> np.ndarray:
-        """float64 [resolution], the values of a and of b, on the [0, 1] scale."""
+        """The values of a and of b, float64 [resolution], on the [0, 1] scale."""
         return np.linspace(-self.radius, self.radius, self.resolution)
 
     def directions(self, image_shape: tuple[int, ...], index: int) -> tuple[np.ndarray, np.ndarray]:
-        """The sign vectors u and v of an image, float32, each like the image."""
+        """Return the sign vectors u and v of an image, float32, each like the image."""
         generator = np.random.default_rng([self.seed, index])
         signs = generator.integers(0, 2, (2, *image_shape)) * 2 - 1
         return signs[0].astype(np.float32), signs[1].astype(np.float32)
@@ -99,9 +99,9 @@ class Surfaces:
       losses: float32 [n, resolution, resolution], cross-entropy of the true label in nats;
         [i, j, k] belongs to a = offsets[j], b = offsets[k].
       labels: int32 [n].
-      indices: int64 [n], places of the images in their split.
-      plane: where they lie.
-      settings: what makes them; empty where they are not kept.
+      indices: int64 [n], positions of the images in their split.
+      plane: the plane.
+      settings: the settings of this result; empty if it is not stored.
       sessions: provenance of every process that worked on them.
     """
 
@@ -114,7 +114,7 @@ class Surfaces:
 
     @property
     def complete(self) -> bool:
-        """Whether every loss is known."""
+        """True if every loss is known."""
         return bool(np.isfinite(self.losses).all())
 
 
@@ -129,16 +129,16 @@ def loss_surfaces(
     jit_compile: bool | None = None,
     report: Callable[[int, int], None] = lambda done, images: None,
 ) -> Surfaces:
-    """Computes the loss on a grid around each image, in float32.
+    """Compute the loss on a grid around each image, in float32.
 
     Args:
       model: float32 images in [0, 1] to logits.
       images: uint8, or float in [0, 1], [n, height, width, channels].
       labels: int [n].
       plane: the grid.
-      indices: int [n], places of the images in their split (default 0 … n - 1).
-      batch_size: grid points in a batch, at the most; all batches have one shape.
-      jit_compile: XLA; None: on when a GPU is there.
+      indices: int [n], positions of the images in their split (default 0 … n - 1).
+      batch_size: the most grid points in a batch; all batches have one shape.
+      jit_compile: compile with XLA; None: only with a GPU.
       report: called with (images done, images) after each image.
 
     Raises:
@@ -148,12 +148,12 @@ def loss_surfaces(
     labels = checked_labels(labels, len(images))
     indices, batch_size = checked_indices(indices, len(images)), checked_batch_size(batch_size)
     check_is_keras(model)
-    with weights_kept(model, images.shape[1:]):
-        judge, _ = admitted_model(model, images, labels)
+    with restoring_weights(model, images.shape[1:]):
+        verdict_model, _ = validate_model(model, images, labels)
         xla = Execution(jit_compile=jit_compile).xla
         points = plane.resolution**2
-        batch = -(-points // -(-points // batch_size))  # as even as it goes: little is filled up
-        program = _program(judge, images.shape[1:], batch, clip=plane.clip, jit_compile=xla)
+        batch = -(-points // -(-points // batch_size))  # equal parts need the least padding
+        program = _program(verdict_model, images.shape[1:], batch, clip=plane.clip, jit_compile=xla)
         losses = np.empty((len(images), points), np.float32)
         for i, (image, label, index) in enumerate(zip(images, labels, indices, strict=True)):
             directions = plane.directions(image.shape, int(index))
@@ -165,8 +165,8 @@ def loss_surfaces(
                 losses[i, start : start + batch] = values[: points - start]
             if not np.isfinite(losses[i]).all():
                 raise InputError(
-                    f"image {index}: the model {model.name!r} gives losses that are not finite "
-                    "there"
+                    f"image {index}: the losses of the model {model.name!r} are not finite on the "
+                    "plane"
                 )
             report(i + 1, len(images))
     shape = (len(images), plane.resolution, plane.resolution)
@@ -211,14 +211,15 @@ def surfaces_of_run(
     batch_size: int = DEFAULT_BATCH,
     report: Callable[[int, int], None] = lambda done, images: None,
 ) -> Surfaces:
-    """The surfaces of a run's model: read from its folder, or computed and kept there.
+    """Return the surfaces of a run's model, read from its folder or computed and stored there.
 
     Args:
       run: a finished run.
       images, labels, indices, plane, batch_size, report: see `loss_surfaces`.
 
     Raises:
-      InputError: there is no model, what is there is damaged, or images or labels are none.
+      InputError: the run has no model, stored surfaces are damaged, or images or labels are not
+        valid.
     """
     images = checked_images(images)
     labels = checked_labels(labels, len(images))
@@ -249,10 +250,12 @@ def surfaces_of_run(
         save(found)
         return found
 
-    return keep(
-        # The model is part of the name: surfaces of several models may lie side by side.
-        run.path / "surfaces" / result_name(parts, settings, leaving_out=()),
-        Kind(lambda path: load_surfaces(path, plane), save_surfaces, lambda found: found.complete),
+    return load_or_compute(
+        # The name includes the model: surfaces of several models may be in one folder.
+        run.path / "surfaces" / result_file_name(parts, settings, leaving_out=()),
+        ResultFormat(
+            lambda path: load_surfaces(path, plane), save_surfaces, lambda found: found.complete
+        ),
         settings=settings,
         fresh=lambda: Surfaces(
             losses=np.full((count, side, side), np.nan, np.float32),
@@ -266,21 +269,21 @@ def surfaces_of_run(
 
 
 def save_surfaces(path: Path, surfaces: Surfaces) -> None:
-    """Writes surfaces as `.npz`, atomically."""
+    """Write surfaces as `.npz`, atomically."""
     arrays = {name: getattr(surfaces, name) for name in ("losses", "labels", "indices")}
     files.write_arrays(path, arrays, settings=surfaces.settings, sessions=surfaces.sessions)
 
 
 def load_surfaces(path: Path, plane: Plane) -> Surfaces:
-    """Reads surfaces on this plane.
+    """Read surfaces on this plane.
 
     Raises:
-      InputError: the file is truncated or something else, or its parts do not fit each other.
+      InputError: the file is truncated or not a loss surface, or its parts contradict each other.
     """
     with files.open_arrays(path, what="loss surface") as file:
         losses = files.read_array(file, "losses", np.float32, (None, *2 * (plane.resolution,)))
         sessions: list[dict[str, Any]] = []
-        if "sessions" in file.files:  # version 0.1 noted no sessions
+        if "sessions" in file.files:  # version 0.1 did not record sessions
             sessions = files.read_note(file, "sessions", list[dict[str, Any]])
         found = Surfaces(
             losses=losses,
@@ -291,14 +294,14 @@ def load_surfaces(path: Path, plane: Plane) -> Surfaces:
             sessions=sessions,
         )
         if not found.complete:
-            raise InputError("losses that are not finite")
+            raise InputError("losses has values that are not finite")
         if found.settings.get("indices") != found.indices.tolist():
-            raise InputError("its settings say other indices than its arrays")
+            raise InputError("its settings and its arrays have different indices")
         return found
 
 
 def local_maxima(losses: np.ndarray, *, reach: int = 2) -> np.ndarray:
-    """Mark the points of a surface that are higher than all others around them.
+    """Return which points of a surface are higher than all others around them.
 
     A surface that varies by less than FLAT has none.
 

@@ -1,8 +1,8 @@
-"""Whether a model is what an attack can be judged on: logits that are a function of an image.
+"""Checks that a model can be evaluated: deterministic logits, and a gradient if one is needed.
 
-Asked on the first images before an evaluation. A model whose answer depends on its batch or on
+They run on the first images before an evaluation. A model whose logits depend on the batch or on
 chance has no adversarial accuracy in the usual sense, and one without a gradient looks robust to
-every attack that follows one.
+every attack that follows gradients.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from alp_repro.attacks.base import Attack
 from alp_repro.attacks.phases import Ensemble
-from alp_repro.errors import InputError, NoGradientError, exits_refused, one_line
+from alp_repro.errors import InputError, NoGradientError, one_line, sys_exit_refused
 from alp_repro.evaluation.input_check import check_classes, check_is_keras
 from alp_repro.models.copies import (
     check_copy,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _LOOKED_AT = 4  # images
 
 
-def admitted_model(
+def validate_model(
     model: keras.Model,
     images: np.ndarray,
     labels: np.ndarray,
@@ -43,45 +43,45 @@ def admitted_model(
     attack: Attack | Ensemble | None = None,
     allow_random: bool = False,
 ) -> tuple[keras.Model, str | None]:
-    """The model that is judged, in float32, and what is left to chance in it.
+    """Check a model and return it in float32, with the reason why it is not deterministic, if any.
 
     Args:
-      model: the user's.
+      model: the user's model.
       images: float32 [n, height, width, channels] in [0, 1].
       labels: int32 [n].
-      attack: what is to be done with it; None: nothing that needs a gradient.
-      allow_random: let a model pass that is no function of an image.
+      attack: the attack that will run; None: nothing that needs a gradient.
+      allow_random: accept a model whose output is not deterministic.
 
     Returns:
-      The model itself, or a float32 copy of one that computes in another dtype; and why it is no
-      function of an image, None where it is one.
+      The model itself, or a float32 copy if it computes in another dtype; and why its output for an
+      image is not deterministic, None if it is.
 
     Raises:
-      InputError: it is nothing that can be judged so.
+      InputError: the model cannot be evaluated.
     """
     classes = checked_logits(model, images).shape[1]
     check_classes(labels, classes)
-    chance = why_no_function(model, images)
+    chance = why_not_deterministic(model, images)
     if chance is not None and not allow_random:
         raise InputError(
-            f"the model is no function of an image: {chance}; an accuracy would fall with each "
-            "restart or change with the batch; give it without that, or ask for it with "
+            f"the model's output for an image is not deterministic: {chance}; its accuracy would "
+            "fall with each restart or change with the batch; remove the cause, or set "
             "allow_random=True"
         )
-    judge = _float32_judge(model)
+    verdict_model = _float32_model(model)
     if attack is not None:
-        check_gradient(judge, images, labels, attack)
-    return judge, chance
+        check_gradient(verdict_model, images, labels, attack)
+    return verdict_model, chance
 
 
-def _float32_judge(model: keras.Model) -> keras.Model:
-    """The model, or its float32 copy: one for all evaluations, which share what is compiled."""
+def _float32_model(model: keras.Model) -> keras.Model:
+    """Return the model or its float32 copy, cached so that evaluations share compiled programs."""
     if computes_in_float32(model):
         return model
-    judge = _copied(model, architecture_hash(model))
-    copy_weights(model, judge)
-    check_copy(judge, model, "float32")
-    return judge
+    verdict_model = _copied(model, architecture_hash(model))
+    copy_weights(model, verdict_model)
+    check_copy(verdict_model, model, "float32")
+    return verdict_model
 
 
 @functools.lru_cache(maxsize=2)
@@ -90,8 +90,8 @@ def _copied(model: keras.Model, _architecture: str) -> keras.Model:
 
 
 @contextlib.contextmanager
-def weights_kept(model: keras.Model, image_shape: tuple[int, ...]) -> Iterator[None]:
-    """Gives a model back the weights it had, should calling it change them (batch norm, seeds)."""
+def restoring_weights(model: keras.Model, image_shape: tuple[int, ...]) -> Iterator[None]:
+    """Restore a model's weights afterwards, in case calls change them (batch norm, seeds)."""
     if not model.built:
         _build(model, image_shape)
     before = [(variable, variable.numpy()) for variable in model.non_trainable_variables]
@@ -104,7 +104,7 @@ def weights_kept(model: keras.Model, image_shape: tuple[int, ...]) -> Iterator[N
 
 
 def _build(model: keras.Model, image_shape: tuple[int, ...]) -> None:
-    """Makes the weights without a call, which may already change them; what fails is told later."""
+    """Create the weights without a call, which could change them; later checks report failures."""
     import tensorflow as tf
 
     trace = tf.function(logits_function(model), autograph=False)
@@ -113,49 +113,47 @@ def _build(model: keras.Model, image_shape: tuple[int, ...]) -> None:
 
 
 def checked_logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """Float32 logits of the first few images.
+    """Return the float32 logits of the first few images.
 
     Args:
-      model: anything.
+      model: any object.
       images: float32 [n, height, width, channels] in [0, 1].
 
     Raises:
-      InputError: it is no Keras model, does not take such images, or gives no logits of two or
-        more classes.
+      InputError: not a Keras model, or one that does not take such images or does not return logits
+        of two or more classes.
     """
     import tensorflow as tf
 
-    from alp_repro.classifiers.heads import why_no_logits
+    from alp_repro.classifiers.heads import why_not_logits
 
     check_is_keras(model)
     first = tf.constant(images[:_LOOKED_AT])
     shape = getattr(model, "input_shape", None)
     if isinstance(shape, tuple) and not _fits(tuple(first.shape[1:]), shape[1:]):
-        raise InputError(
-            f"the model does not take images of shape {images.shape[1:]}: it takes {shape[1:]}"
-        )
+        raise InputError(f"the model expects images of shape {shape[1:]}, got {images.shape[1:]}")
     if any(not tensor.dtype.startswith(("float", "bfloat")) for tensor in _inputs(model)):
         raise InputError(
-            "the model takes integers, which have no gradient: give it a float input in [0, 1], "
-            "scaled by a Rescaling layer"
+            "the model takes integers, which have no gradient: expected a float input in [0, 1]; a "
+            "Rescaling layer can scale it"
         )
     try:
-        with full_float32(), exits_refused("the model"):
+        with full_float32(), sys_exit_refused("the model"):
             outputs = model(tf.cast(first, model.compute_dtype), training=False)
     except InputError:
         raise
     except Exception as error:  # Keras and the user's layers raise errors of many kinds
         raise InputError(
-            f"the model does not take images of shape {images.shape[1:]}: {one_line(error)}"
+            f"the model failed on images of shape {images.shape[1:]}: {one_line(error)}"
         ) from error
     if len(getattr(outputs, "shape", ())) != 2:
         what = getattr(outputs, "shape", type(outputs).__name__)
-        raise InputError(f"the model gives {what}: logits [n, classes] are needed")
+        raise InputError(f"the model returns {what}: expected logits [n, classes]")
     logits = tf.cast(outputs, tf.float32).numpy()
     _check_logits(logits)
-    if why_no_logits(logits) is not None:  # four images may be few to tell: these are others
+    if why_not_logits(logits) is not None:  # four images may be too few to decide: try others
         further = logits_function(model)(tf.constant(probe_images(images.shape[1:]))).numpy()
-        why = why_no_logits(np.concatenate([logits, further]))
+        why = why_not_logits(np.concatenate([logits, further]))
         if why is not None:
             raise InputError(why)
     return logits
@@ -174,18 +172,20 @@ def _inputs(model: keras.Model) -> list[keras.KerasTensor]:
 def _check_logits(logits: np.ndarray) -> None:
     if logits.shape[1] < 2:
         raise InputError(
-            "the model has one output, and two or more logits are needed: of a logit z make "
-            "[0, z], of a sigmoid's probability take it without the sigmoid first"
+            "the model has one output: expected two or more logits; turn a logit z into [0, z], "
+            "and remove a sigmoid first"
         )
     if not np.isfinite(logits).all():
         bad = int(np.flatnonzero(~np.isfinite(logits).all(axis=1))[0])
         raise InputError(
-            f"the model's logits of image {bad} are not finite: its weights are damaged"
+            f"the model's logits for image {bad} are not finite: its weights may be damaged"
         )
 
 
-def why_no_function(model: keras.Model, images: np.ndarray) -> str | None:
-    """Why the model is no function of an image; None: it is one.
+def why_not_deterministic(model: keras.Model, images: np.ndarray) -> str | None:
+    """Return why a model's output for an image is not deterministic; None if it is.
+
+    Results of such models store these strings.
 
     Args:
       model: maps images to logits.
@@ -193,19 +193,19 @@ def why_no_function(model: keras.Model, images: np.ndarray) -> str | None:
     """
     import tensorflow as tf
 
+    if changes_each_time(model, images):
+        return "the same images get other logits each time (dropout or noise in inference?)"
     logits = logits_function(model)
     few = images[:_LOOKED_AT]
     with full_float32():
-        once, again = logits(tf.constant(few)).numpy(), logits(tf.constant(few)).numpy()
+        once = logits(tf.constant(few)).numpy()
         among_others = np.concatenate([few, probe_images(images.shape[1:])])
         larger = logits(tf.constant(among_others)).numpy()[: len(few)]
         moved = logits(tf.constant(among_others[::-1].copy())).numpy()[-len(few) :][::-1]
         alone = logits(tf.constant(few[:1])).numpy()
     dtype = "float32" if computes_in_float32(model) else "bfloat16"
-    if not rounding_explains(again, once, dtype=dtype):
-        return "the same images get other logits each time (dropout or noise in inference?)"
     same_in_others = rounding_explains(larger, once, dtype=dtype)
-    # With the others beside it: one image's logits may all be near each other.
+    # Compared together with the others: the logits of a single image may all be close.
     alone = np.concatenate([alone, once[1:]])
     if not (same_in_others and rounding_explains(alone, once, dtype=dtype)):
         return (
@@ -236,16 +236,16 @@ def changes_each_time(model: keras.Model, images: np.ndarray) -> bool:
 def check_gradient(
     model: keras.Model, images: np.ndarray, labels: np.ndarray, attack: Attack | Ensemble
 ) -> None:
-    """NoGradientError when the attack needs a gradient that the model does not have.
+    """Raise NoGradientError if the attack needs a gradient that the model does not have.
 
     Args:
       model: maps images to logits.
       images: float32 [n, height, width, channels] in [0, 1].
       labels: int [n].
-      attack: what is to be done with it.
+      attack: the attack that will run.
 
     Raises:
-      NoGradientError: an InputError of its own, so that no other refusal is taken for it.
+      NoGradientError: a subclass of InputError, so that callers can tell it from other errors.
       InputError: the loss needs more classes.
     """
     import tensorflow as tf
@@ -253,9 +253,9 @@ def check_gradient(
     points = tf.constant(np.concatenate([images[:_LOOKED_AT], probe_images(images.shape[1:])]))
     logits = logits_function(model)
     classes = logits(points).shape[1]
-    if classes < attack.least_classes:
+    if classes < attack.min_classes:
         raise InputError(
-            f"attack {attack}: {classes} classes; it needs {attack.least_classes} or more"
+            f"attack {attack}: expected {attack.min_classes} or more classes, got {classes}"
         )
     if not attack.needs_gradient:
         return
@@ -266,24 +266,24 @@ def check_gradient(
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(points)
             outputs = logits(points)
-            weights = tf.range(1.0, outputs.shape[1] + 1.0)  # no sum that a softmax holds at 1
+            weights = tf.range(1.0, outputs.shape[1] + 1.0)  # a softmax's plain sum is constant
             total = tf.reduce_sum(outputs * weights)
         return tape.gradient(total, points)
 
     try:
         gradient = gradient_at_points()
-    except Exception as error:  # AutoGraph has an error of its own for what is a LookupError
+    except Exception as error:  # AutoGraph wraps a LookupError in another error
         if "gradient registry" in str(error) or "No gradient defined" in str(error):
             raise _no_gradient(one_line(error)) from error
         raise
     if gradient is None:
-        raise _no_gradient("a rounding, a cast to integers or stop_gradient lies between")
+        raise _no_gradient("rounding, a cast to integers or stop_gradient blocks it")
     if not np.any(gradient):
-        raise _no_gradient("it is 0 at all images that were tried")
+        raise _no_gradient("it is 0 at all tested images")
 
 
 def _no_gradient(why: str) -> NoGradientError:
     return NoGradientError(
-        f"the model's logits have no gradient in the images ({why}), and an attack that follows "
-        "one would find nothing: take the layer out, give it a gradient, or attack with spsa"
+        f"the model's logits have no gradient with respect to the images ({why}), so a gradient "
+        "attack would find nothing: remove the layer, give it a gradient, or use square or spsa"
     )

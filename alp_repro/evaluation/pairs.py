@@ -1,4 +1,4 @@
-"""How sure a difference of two shares is."""
+"""Confidence intervals of the difference of two proportions."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from alp_repro.evaluation.intervals import NORMAL_95
 
 
 def paired_interval(left: np.ndarray, right: np.ndarray) -> tuple[float, float]:
-    """Compute the 95% interval of the difference of two shares of the same images.
+    """Compute the 95% interval of the difference of two proportions of the same images.
 
-    The adjusted Wald interval of Bonett and Price (2012), which rests, as McNemar's test does, on
-    the images that stand in one of the two only.
+    The adjusted Wald interval of Bonett and Price (2012), which depends, like McNemar's test, on
+    the images that are counted in only one of the two.
 
     Args:
-      left, right: bool [n], what stands, image by image.
+      left, right: bool [n], which images are counted.
 
     Raises:
-      ValueError: they are of different images.
+      ValueError: different numbers of images, or none.
     """
     if left.shape != right.shape or left.ndim != 1 or not len(left):
         raise ValueError(f"outcomes of shape {left.shape} and {right.shape} cannot be paired")
@@ -32,7 +32,7 @@ def paired_interval(left: np.ndarray, right: np.ndarray) -> tuple[float, float]:
 def two_sample_interval(
     share: float, interval: tuple[float, float], other: float, of_other: tuple[float, float]
 ) -> tuple[float, float]:
-    """Compute the interval of the difference of two independent shares (Newcombe 1998)."""
+    """Compute the interval of the difference of two independent proportions (Newcombe 1998)."""
     (low, high), (other_low, other_high) = interval, of_other
     below = np.hypot(share - low, other_high - other)
     above = np.hypot(high - share, other - other_low)

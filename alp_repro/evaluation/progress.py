@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from alp_repro.evaluation.restarts import Progress
 
 
-def someone_watches() -> bool:
-    """Whether this runs in a notebook or on a terminal."""
+def is_interactive() -> bool:
+    """Return whether this runs in a notebook or on a terminal."""
     return "ipykernel" in sys.modules or sys.stderr.isatty()
 
 
@@ -24,22 +24,22 @@ def someone_watches() -> bool:
 def progress_bar(
     attack: Attack | Ensemble, *, shown: bool | None, report: Callable[[Progress], None] | None
 ) -> Iterator[Callable[[Progress], None]]:
-    """What to call after each batch: `report`, and a bar of restarts where one is shown.
+    """Yield the function to call after each batch: it calls `report` and moves a progress bar.
 
     Args:
       attack: names the bar.
-      shown: None: where someone watches, unless there is a report.
-      report: the caller's own.
+      shown: show a bar; None: in a notebook or on a terminal, unless there is a report.
+      report: the caller's own function, if any.
     """
-    if not (report is None and someone_watches() if shown is None else shown):
+    if not (report is None and is_interactive() if shown is None else shown):
         yield report or (lambda progress: None)
         return
     with tqdm(total=attack.restarts, desc=attack.name, unit="restart") as bar:
 
-        def tell(progress: Progress) -> None:
+        def update(progress: Progress) -> None:
             bar.set_postfix_str(f"{progress.standing} of {progress.images} images standing")
             bar.update(progress.restarts_done - bar.n)
             if report is not None:
                 report(progress)
 
-        yield tell
+        yield update

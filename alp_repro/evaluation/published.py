@@ -1,6 +1,6 @@
-"""The published runs: models and results that come with the repository, and how they are checked.
+"""The published runs: models and results that come with the repository, and checks of them.
 
-results/published/<dataset>/<row>/    a run as any other, whose model and records are kept in git
+results/published/<dataset>/<row>/    a run like any other, whose model and records are in git
 """
 
 from __future__ import annotations
@@ -32,108 +32,111 @@ SCALE = "published"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Comparison:
-    """What a result that is kept and the same attack made afresh say of each image.
+    """A stored result compared image by image with a new run of the same attack.
 
     Attributes:
-      attack: what was done; its restarts are those that were made afresh.
-      kept, fresh: bool [n], the image was broken within these restarts.
-      clean_differs: bool [n], it was classified correctly in one of the two only.
-      waiting: images of the record that its attack is not done with.
-      crafted_as: the dtype in which the attack was made afresh; another one than the record's takes
-        other ways through a rugged loss surface: the numbers agree then, and single images do not.
+      attack: the attack, with the restarts that were run again.
+      stored, repeated: bool [n], the image was broken within these restarts, in the stored result
+        and in the new run.
+      clean_differs: bool [n], the image was classified correctly in only one of the two.
+      waiting: the number of images of the record that are not finished.
+      crafting_dtype: the crafting dtype of the new run. If it is not the record's, the attack takes
+        other paths through a rugged loss surface: the accuracies agree then, single images do not.
     """
 
     attack: Attack | Ensemble
-    kept: np.ndarray
-    fresh: np.ndarray
+    stored: np.ndarray
+    repeated: np.ndarray
     clean_differs: np.ndarray
     waiting: int
-    crafted_as: Dtype
+    crafting_dtype: Dtype
 
     def agrees(self, tolerance: float) -> bool:
-        """Return whether the two are the same result.
+        """Return whether the two results agree.
 
         Args:
-          tolerance: share of the images that may differ. Of attacks crafted in different dtypes it
-            is the difference of their accuracies, beyond three standard deviations of what chance
-            makes of the images that differ (McNemar).
+          tolerance: the share of images that may differ. If the crafting dtypes differ, the
+            difference of the accuracies that is allowed in addition to three standard deviations of
+            chance, given the number of images that differ (McNemar).
         """
-        n, differing = len(self.kept), len(self.differing)
-        if self.crafted_as == self.attack.dtype:
+        n, differing = len(self.stored), len(self.differing)
+        if self.crafting_dtype == self.attack.dtype:
             return differing <= tolerance * n
-        apart = abs(int(self.kept.sum()) - int(self.fresh.sum()))
+        apart = abs(int(self.stored.sum()) - int(self.repeated.sum()))
         return not self.clean_differs.any() and apart <= tolerance * n + 3 * differing**0.5
 
     @property
     def differing(self) -> np.ndarray:
-        """Positions of the images on which the two differ, int64."""
-        return np.flatnonzero((self.kept != self.fresh) | self.clean_differs)
+        """The positions of the images on which the two differ, int64."""
+        return np.flatnonzero((self.stored != self.repeated) | self.clean_differs)
 
     def __str__(self) -> str:
-        """One line for a terminal."""
-        n = len(self.kept)
+        """Describe the comparison in one line."""
+        n = len(self.stored)
         line = (
-            f"{self.attack}: {n} images, {np.mean(~self.kept):.1%} stand in the record, "
-            f"{np.mean(~self.fresh):.1%} afresh, "
+            f"{self.attack}: {n} images, accuracy {np.mean(~self.stored):.1%} in the record, "
+            f"{np.mean(~self.repeated):.1%} in the new run, "
         )
         if len(self.differing):
             named = ", ".join(map(str, self.differing[:10]))
             more = ", …" if len(self.differing) > 10 else ""
             line += f"{len(self.differing)} differ (images {named}{more})"
-            if self.crafted_as != self.attack.dtype:
-                line += f", crafted in {self.crafted_as} here"
+            if self.crafting_dtype != self.attack.dtype:
+                line += f", crafted in {self.crafting_dtype} here"
         else:
             line += "equal image by image"
         if self.waiting:
-            line += f"; unfinished: {self.waiting} images of the record wait for restarts"
+            line += f"; unfinished: {self.waiting} images of the record have restarts left to run"
         return line
 
 
 def published_run(name: str, *, folder: Path | None = None) -> runs.RunDir:
-    """The run folder of a published model.
+    """Return the run folder of a published model.
 
     Args:
       name: "<dataset>/<row>", as in "mnist/clp".
       folder: of the results; None: `results` of the checkout.
 
     Raises:
-      InputError: there is no such run, with those that there are.
+      InputError: there is no such run; the message lists the existing ones.
     """
     if not isinstance(name, str):
-        raise InputError(f"a {type(name).__name__} for a published model's name: mnist/clp is one")
+        raise InputError(
+            f"published model: expected a name such as 'mnist/clp', got a {type(name).__name__}"
+        )
     root = files.expanded(folder or shipped.folder("results")) / SCALE
     run = runs.RunDir(root / name)
     if name.count("/") != 1 or not run.finished:
         known = [f"{f.parts[-3]}/{f.parts[-2]}" for f in sorted(root.glob("*/*/recipe.json"))]
-        there = f"one of {', '.join(known)}" if known else f"there are none in {root}"
+        there = f"expected one of {', '.join(known)}" if known else f"there are none in {root}"
         raise InputError(f"no published model {name!r}: {there}")
     return run
 
 
 def load_published(name: str, *, folder: Path | None = None) -> keras.Model:
-    """A published model, checked against the weights and the function that its results carry.
+    """Return a published model, after comparing it with the weights and function of its results.
 
     Args:
       name, folder: see `published_run`.
 
     Raises:
-      InputError: there is no such model, it cannot be read, it is another one, or no result says
-        which it is.
+      InputError: there is no such model, it cannot be read, it is not the published one, or it has
+        no results to compare it with.
     """
     run = published_run(name, folder=folder)
     model = runs.load_model(run.model)
     recorded, found = runs.describe(run).weights, runs.weights_hash(model)
     if found != recorded:
         raise InputError(
-            f"{run.model} is not the published model: its weights' hash is {found}, {run.recipe} "
-            f"says {recorded}; restore it with git checkout"
+            f"{run.model} is not the published model: the hash of its weights is {found}, expected "
+            f"{recorded} as in {run.recipe}; restore it with git checkout"
         )
     _check_function(run, model)
     return model
 
 
 def _check_function(run: runs.RunDir, model: keras.Model) -> None:
-    """InputError when a result of the run is of another function with the same weights."""
+    """Raise InputError if a result of the run is of another function with the same weights."""
     here = function_identity(float32_model(model), model.input_shape[1:])
     for record in records_of(run):
         difference = here.difference_from(record.settings.get("function"))
@@ -145,29 +148,29 @@ def _check_function(run: runs.RunDir, model: keras.Model) -> None:
 
 
 def records_of(run: runs.RunDir) -> list[AttackRecord]:
-    """Every result of a run that is kept, checked to be of its model.
+    """Return all stored results of a run, after checking that they are of its model.
 
     Raises:
       InputError: there is none, or one is damaged or of another model.
     """
-    # Names with a dot are what a process that was killed while writing left behind.
+    # Files whose names begin with a dot were left by a process that was killed while writing.
     paths = sorted(run.attacks.glob("[!.]*.npz"))
     if not paths:
-        raise InputError(f"{run.attacks} holds no results: restore them with git checkout")
+        raise InputError(f"{run.attacks} has no results: restore them with git checkout")
     weights = runs.describe(run).weights
     found = []
     for path in paths:
         record = load_record(path)
         if record.settings["model"] != weights:
             raise InputError(
-                f"{path} is a result of another model ({record.settings['model']}, the run's is "
+                f"{path} is the result of another model ({record.settings['model']}, expected "
                 f"{weights}): restore it with git checkout"
             )
         found.append(record)
     return found
 
 
-def attack_again(
+def rerun_attack(
     model: keras.Model,
     test: Images,
     record: AttackRecord,
@@ -177,15 +180,15 @@ def attack_again(
     dtype: Dtype | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Comparison:
-    """Makes the first restarts of a kept result afresh, on its first images.
+    """Run the first restarts of a stored result again, on its first images.
 
     Args:
-      model: the one that the result is of.
+      model: the model of the result.
       test: the whole test split.
-      record: what is kept.
-      restarts: how many to make.
+      record: the stored result.
+      restarts: how many to run.
       num_images: how many of the record's images, from the first.
-      dtype: to craft in; None: the record's.
+      dtype: the crafting dtype; None: the record's.
       report: called after each batch.
 
     Raises:
@@ -195,8 +198,8 @@ def attack_again(
 
     _check_images(test, record)
     attack = dataclasses.replace(record.attack, restarts=restarts)
-    crafted_as = dtype or attack.dtype
-    # Each image gets the restarts that it got there: a budget would share out other ones here.
+    crafting_dtype = dtype or attack.dtype
+    # Each image gets the restarts that it got there: a budget would be split differently here.
     allowed = record.allowed(restarts)[:num_images]
     fresh, clean = np.zeros((2, len(allowed)), bool)
     for count in np.unique(allowed).tolist():
@@ -206,7 +209,7 @@ def attack_again(
             model,
             test.unit_scale[indices],
             test.labels[indices],
-            attack=_afresh(attack, count, crafted_as),
+            attack=_afresh(attack, count, crafting_dtype),
             seed=record.settings["seed"],
             batch_size=record.settings["batch_size"],
             indices=indices,
@@ -217,23 +220,23 @@ def attack_again(
     first_break = record.first_break[:num_images]
     return Comparison(
         attack,
-        kept=(first_break >= 0) & (first_break < allowed),
-        fresh=fresh,
+        stored=(first_break >= 0) & (first_break < allowed),
+        repeated=fresh,
         clean_differs=clean != record.clean_correct[: len(allowed)],
         waiting=record.waiting,
-        crafted_as=crafted_as,
+        crafting_dtype=crafting_dtype,
     )
 
 
 def _afresh(attack: Attack | Ensemble, restarts: int, dtype: Dtype) -> Attack | Ensemble:
     if isinstance(attack, Ensemble):
-        attack = attack.without_budget().crafted_in(dtype)
+        attack = attack.without_budget().with_dtype(dtype)
         return dataclasses.replace(attack, restarts=restarts)
     return dataclasses.replace(attack, restarts=restarts, dtype=dtype)
 
 
-def gradients_again(record: AttackRecord, *, restarts: int, num_images: int) -> int:
-    """Return about how many gradients `attack_again` takes, by what the record took."""
+def rerun_gradients(record: AttackRecord, *, restarts: int, num_images: int) -> int:
+    """Estimate the number of gradients of `rerun_attack` from those of the record."""
     spent = record.restarts_spent(restarts)[:num_images]
     return int(record.attack.cost_of(spent).sum())
 
@@ -246,5 +249,5 @@ def _check_images(test: Images, record: AttackRecord) -> None:
     if not within or digest != record.settings["images"]:
         raise InputError(
             "the record's images are not those of the test split here, which was prepared from "
-            f"{test.source}: results of other images cannot be checked with it"
+            f"{test.source}: the result can only be checked with its own images"
         )

@@ -1,4 +1,4 @@
-"""What restarts of an attack did to a set of images."""
+"""The record of an attack with restarts on a set of images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alp_repro.attacks.phases import Ensemble, attack_of, ensemble_of
+from alp_repro.attacks.phases import Ensemble, as_ensemble, attack_of
 from alp_repro.errors import InputError
 from alp_repro.evaluation.intervals import wilson_interval
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class AttackRecord:
-    """What restarts of one attack did to a set of images; complete or on its way.
+    """The outcome of the restarts of an attack on a set of images; complete or unfinished.
 
     Attributes:
       labels: int32 [n], true classes.
@@ -31,15 +31,15 @@ class AttackRecord:
       next_restart: int32 [n], restarts run on the image; without losses, up to its first break.
       nonfinite_gradients: int32 [n], steps on the image whose gradient had entries that are not
         finite; these counted as 0.
-      settings: what makes this result: attack, seed, batch, hashes of model and images.
+      settings: the settings of this result: attack, seed, batch, hashes of model and images.
       sessions: provenance of every process that worked on it.
       losses: float32 [n, restarts], cross-entropy of the true label after every restart, NaN where
-        none was run; None unless they were asked for.
-      broken: bool [n, restarts] beside `losses`.
-      adversarial: float32 like the images: the image that broke it; zeros where none did; None
-        unless asked for.
-      closest: float32 [n], the largest of the losses after the restarts before the first phase
-        that has a budget; None without one.
+        none was run; None unless they were requested.
+      broken: bool [n, restarts], recorded together with `losses`.
+      adversarial: float32 like the images: the first adversarial image; zeros where no restart
+        broke the image; None unless requested.
+      best_early_loss: float32 [n], the largest of the losses after the restarts before the first
+        phase that has a budget; None without one. Files call it `closest`.
     """
 
     labels: np.ndarray
@@ -53,11 +53,11 @@ class AttackRecord:
     losses: np.ndarray | None = None
     broken: np.ndarray | None = None
     adversarial: np.ndarray | None = None
-    closest: np.ndarray | None = None
+    best_early_loss: np.ndarray | None = None
 
     @functools.cached_property
     def attack(self) -> Attack | Ensemble:
-        """What was done, but for the number of its restarts."""
+        """The attack, without the number of its restarts."""
         return attack_of(self.settings["attack"])
 
     @property
@@ -67,7 +67,7 @@ class AttackRecord:
 
     @property
     def clean_accuracy(self) -> float:
-        """Share of clean images that are classified correctly."""
+        """The share of clean images that are classified correctly."""
         return float(np.mean(self.clean_correct))
 
     @property
@@ -77,100 +77,104 @@ class AttackRecord:
 
     @property
     def wrong_yet_standing(self) -> np.ndarray:
-        """Bool [n]: misclassified before any attack, and yet no restart has broken the image.
+        """Bool [n]: the clean image is misclassified, yet no restart has broken it.
 
-        With a target, an attack may lead such an image to its true class. As in the paper, the
-        accuracy counts it as withstanding; `right_at` does not.
+        A targeted attack may lead such an image to its true class. As in the paper, the accuracy
+        counts it as robust; `right_at` does not.
         """
         return self.standing & ~self.clean_correct
 
     @property
     def broken_by(self) -> np.ndarray:
-        """Int [n]: the phase of an ensemble that broke each image, from 0; -1: none did."""
-        phases = ensemble_of(self.attack).phases
+        """Int [n]: the phase of an ensemble that broke each image, from 0; -1: none."""
+        phases = as_ensemble(self.attack).phases
         ends = np.cumsum([phase.attack.restarts for phase in phases[:-1]])
         return np.where(self.standing, -1, np.searchsorted(ends, self.first_break, side="right"))
 
     def allowed(self, restarts: int) -> np.ndarray:
-        """Int [n]: how many of so many restarts each image gets, as of now; see `Ensemble`."""
-        if self.closest is None:
+        """Return how many of these restarts each image gets, int [n], as known so far.
+
+        See `Ensemble.allowed`.
+        """
+        if self.best_early_loss is None:
             return np.full(len(self.labels), restarts)
-        return ensemble_of(self.attack).allowed(self, restarts)
+        return as_ensemble(self.attack).allowed(self, restarts)
 
     def missing(self, restarts: int) -> np.ndarray:
-        """Int [n]: how many of so many restarts are still to run on each image."""
+        """Return how many of these restarts are still to run on each image, int [n]."""
         missing = np.maximum(self.allowed(restarts) - self.next_restart, 0)
         return missing * self.standing if self.losses is None else missing
 
     def gradients_missing(self, attack: Attack | Ensemble) -> int:
-        """What is `missing` of an attack's restarts takes, if no further image breaks."""
+        """Return the cost of the `missing` restarts of an attack, if no further image breaks."""
         reached = self.next_restart
         whole = attack.cost_of(reached + self.missing(attack.restarts))
         return int((whole - attack.cost_of(reached)).sum())
 
     def complete_to(self, restarts: int) -> bool:
-        """Whether every image is broken or has seen so many restarts, or all that it may."""
+        """Return whether every image is broken or has had these restarts, as far as allowed."""
         return not self.missing(restarts).any()
 
     @property
     def waiting(self) -> int:
-        """How many images are still to get restarts that others got, or that a budget allows."""
-        most = int(self.next_restart.max()) if self.closest is None else self.attack.restarts
+        """The number of images with restarts left that others had, or that a budget allows."""
+        budget = self.best_early_loss is not None
+        most = self.attack.restarts if budget else int(self.next_restart.max())
         return int(np.count_nonzero(self.missing(most)))
 
     def restarts_spent(self, restarts: int) -> np.ndarray:
-        """Int [n]: restarts an image needed of so many: up to the one that broke it, or all."""
+        """Return the restarts up to the one that broke the image, or all of them, int [n]."""
         self._check_complete(restarts)
         allowed = self.allowed(restarts)
         broken = ~self.standing & (self.first_break < allowed)
         return np.where(broken, self.first_break + 1, allowed)
 
     def gradients_spent(self, restarts: int) -> np.ndarray:
-        """Int [n]: what `restarts_spent` took of an image, a query counting as half a gradient."""
+        """Return the cost of `restarts_spent`, int [n]; a query counts as half a gradient."""
         return self.attack.cost_of(self.restarts_spent(restarts))
 
     def accuracy_at(self, restarts: int) -> float:
-        """Adversarial accuracy after so many restarts: the share that none of them broke.
+        """Return the adversarial accuracy: the share of images that none of the restarts broke.
 
-        As the paper counts: images that were wrong to begin with and that no restart broke are
-        among them (`wrong_yet_standing`); `right_at` counts without these.
+        As in the paper, images that were misclassified from the start and that no restart broke
+        (`wrong_yet_standing`) count as robust; `right_at` leaves them out.
 
         Raises:
-          ValueError: the record does not reach so far.
+          ValueError: the record does not have these restarts.
         """
         return self.robust_at(restarts) / len(self.labels)
 
     def robust_at(self, restarts: int) -> int:
-        """How many images none of the first `restarts` restarts broke."""
+        """Return how many images none of the first `restarts` restarts broke."""
         self._check_complete(restarts)
         return int(np.sum(self.standing | (self.first_break >= self.allowed(restarts))))
 
     def right_at(self, restarts: int) -> int:
-        """Return how many images are classified correctly before and after so many restarts.
+        """Return how many images are classified correctly before and after the restarts.
 
-        An image that was wrong to begin with is left out, as in audits and ensembles, where
-        `robust_at` counts it as withstanding.
+        An image that was misclassified from the start is left out, as in audits and ensembles;
+        `robust_at` counts it as robust.
 
         Raises:
-          ValueError: the record does not reach so far.
+          ValueError: the record does not have these restarts.
         """
         self._check_complete(restarts)
         left = self.standing | (self.first_break >= self.allowed(restarts))
         return int(np.sum(left & self.clean_correct))
 
     def interval_at(self, restarts: int) -> tuple[float, float]:
-        """95% Wilson interval of `accuracy_at`."""
+        """Return the 95% Wilson interval of `accuracy_at`."""
         return wilson_interval(self.robust_at(restarts), len(self.labels))
 
     def mean_accuracy(self, restarts: int) -> float:
-        """Mean over restarts of the accuracy that one alone leaves; needs recorded losses."""
+        """Return the mean over restarts of the accuracy after that one; needs recorded losses."""
         if self.broken is None:
-            raise ValueError("no losses were recorded, so broken images were not attacked again")
+            raise ValueError("no losses were recorded: evaluate with record_losses=True")
         self._check_complete(restarts)
         return float(1.0 - np.mean(self.broken[:, :restarts]))
 
     def __repr__(self) -> str:
-        """One line: the images, the accuracies and how far it has come."""
+        """Describe the record in one line: images, accuracies and restarts."""
         n, restarts = len(self.labels), self._reach
         attack = self.settings.get("attack", {})
         words = f" {attack['method']} eps={attack['eps'] * 255:g}" if attack else ""
@@ -180,9 +184,12 @@ class AttackRecord:
             accuracy = f"{self.accuracy_at(restarts):.1%} [{low:.1%}, {high:.1%}]"
             line += f", adversarial {accuracy} after {restarts} restarts"
             if wrong := self.robust_at(restarts) - self.right_at(restarts):
-                line += f" ({wrong} of the {self.robust_at(restarts)} left were wrong before it)"
+                line += (
+                    f" ({wrong} of the {self.robust_at(restarts)} unbroken images were "
+                    "misclassified from the start)"
+                )
         else:
-            line += f", unfinished ({int(self.standing.sum())} images stand so far)"
+            line += f", unfinished ({int(self.standing.sum())} images unbroken so far)"
         if self.nonfinite_gradients.any():
             line += f", gradients not finite in {int(self.nonfinite_gradients.sum())} steps"
         return f"<{line}>"
@@ -191,11 +198,11 @@ class AttackRecord:
     def _reach(self) -> int:
         """The number of restarts that the record is complete to."""
         most = int(self.next_restart.max())
-        behind = self.missing(most) > 0  # nobody: nothing stands, or a budget allows no more
+        behind = self.missing(most) > 0  # none: all images are broken, or the budget is spent
         return int(self.next_restart[behind].min()) if behind.any() else most
 
     def plot(self, ax: matplotlib.axes.Axes | None = None) -> matplotlib.axes.Axes:
-        """Draws the adversarial accuracy against the restarts, with its 95% interval.
+        """Plot the adversarial accuracy against the restarts, with its 95% interval.
 
         Args:
           ax: where to draw; None: the current axes of matplotlib.
@@ -203,7 +210,7 @@ class AttackRecord:
         Raises:
           ValueError: not one restart is complete.
         """
-        import matplotlib.pyplot as plt  # a reader of records may do without
+        import matplotlib.pyplot as plt  # not needed to read records
 
         self._check_complete(1)
         restarts = range(1, self._reach + 1)
@@ -216,7 +223,7 @@ class AttackRecord:
         return ax
 
     def to_dataframe(self) -> pandas.DataFrame:
-        """One row an image: index, label, clean_prediction, first_break (missing: it stands) …
+        """Return one row per image, with missing values of first_break for unbroken images.
 
         Raises:
           InputError: pandas is not installed.
@@ -224,7 +231,7 @@ class AttackRecord:
         try:
             import pandas as pd
         except ImportError:
-            raise InputError("to_dataframe: pandas is needed (pip install pandas)") from None
+            raise InputError("to_dataframe needs pandas: pip install pandas") from None
         first = pd.array(self.first_break, dtype="Int32")
         first[self.standing] = pd.NA
         return pd.DataFrame(
@@ -241,7 +248,7 @@ class AttackRecord:
 
     def _check_complete(self, restarts: int) -> None:
         if not self.complete_to(restarts):
-            raise ValueError(f"the record does not reach restart {restarts}")
+            raise ValueError(f"the record does not have {restarts} restarts of every image")
 
 
 def new_record(
@@ -253,16 +260,16 @@ def new_record(
     record_losses: bool = False,
     image_shape: tuple[int, ...] | None = None,
 ) -> AttackRecord:
-    """A record before the first restart.
+    """Return a record before the first restart.
 
     Args:
       labels, indices, clean_predictions, settings: see `AttackRecord`.
-      record_losses: also run, and note, every restart of images that are already broken.
-      image_shape: keep the images that broke, of this shape; None: do not.
+      record_losses: also run, and record, every restart of images that are already broken.
+      image_shape: store adversarial images of this shape; None: do not store them.
     """
     n = len(labels)
     attack = settings.get("attack")
-    judged_by = ensemble_of(attack_of(attack)).judged_by if attack else 0
+    runs_before_budget = as_ensemble(attack_of(attack)).runs_before_budget if attack else 0
     return AttackRecord(
         labels=labels.astype(np.int32),
         indices=indices.astype(np.int64),
@@ -275,5 +282,5 @@ def new_record(
         losses=np.empty((n, 0), np.float32) if record_losses else None,
         broken=np.empty((n, 0), bool) if record_losses else None,
         adversarial=np.zeros((n, *image_shape), np.float32) if image_shape else None,
-        closest=np.zeros(n, np.float32) if judged_by else None,
+        best_early_loss=np.zeros(n, np.float32) if runs_before_budget else None,
     )

@@ -1,8 +1,8 @@
 """The restart loop: one attack, many restarts, until each image is broken or the budget is spent.
 
-A work item is (image, restart); its outcome depends on (model, attack, seed, image index, restart)
-alone. Items fill batches of one static shape in restart order, an image leaves when it is broken,
-and the state between two batches is three small arrays, so a run can stop anywhere and go on with
+A work item is (image, restart); its outcome depends only on (model, attack, seed, image index,
+restart). Items fill batches of one static shape in restart order, broken images are skipped, and
+the state between two batches is three small arrays, so a run can stop anywhere and continue with
 the same result. (Float32 kernels may round differently for another batch *shape*: that is why the
 shape never changes within a run and is part of a result's settings.)
 """
@@ -20,7 +20,7 @@ import numpy as np
 
 from alp_repro.attacks.base import Attack
 from alp_repro.attacks.batches import BatchOutcome, Execution
-from alp_repro.attacks.phases import Ensemble, ensemble_of
+from alp_repro.attacks.phases import Ensemble, as_ensemble
 from alp_repro.errors import InputError
 from alp_repro.evaluation.record import AttackRecord
 from alp_repro.models.copies import float32_model
@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """Where a restart loop is; `seconds_left` assumes that no further image breaks.
+    """The progress of a restart loop; `seconds_left` assumes that no further image breaks.
 
     `nonfinite_gradients` counts the steps whose gradient had entries that are not finite.
     """
@@ -49,8 +49,8 @@ class Progress:
 
 
 @dataclasses.dataclass(frozen=True)
-class Items:
-    """A batch of work items; those past `count` only fill it up and are ignored."""
+class ItemBatch:
+    """A batch of work items; those past `count` are padding and are ignored."""
 
     image: np.ndarray
     restart: np.ndarray
@@ -58,18 +58,18 @@ class Items:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Work:
-    """What executors need to know of an attack on a set of images.
+class AttackJob:
+    """An attack on a set of images, as executors need it.
 
     Attributes:
       model: float32 images in [0, 1] to logits.
       images: float32 [n, height, width, channels] in [0, 1].
       labels: int32 [n].
-      attack: its restarts are all that will be asked for.
-      seed: of the starting points and random targets.
+      attack: with all restarts that will be run.
+      seed: seeds the starting points and random targets.
       execution: batch size, replicas, XLA; batches are no larger than all the work.
-      image_index: int [n], what an image's random numbers depend on; None: its place.
-      keep_adversarial: an outcome has the images that broke, too.
+      image_index: int [n], which seeds an image's random numbers; None: its position.
+      keep_adversarial: outcomes include the adversarial images.
     """
 
     model: keras.Model
@@ -82,15 +82,15 @@ class Work:
     keep_adversarial: bool = False
 
 
-# What computes the batches of `Work`: asks for them one by one, and yields the outcomes in any
-# order, each with its batch's number from 0.
-Executor = Callable[[Work, Callable[[], Items | None]], Iterator[tuple[int, BatchOutcome]]]
+# Computes the batches of an `AttackJob`: requests them one by one, and yields the outcomes in any
+# order, each with the number of its batch, from 0.
+Executor = Callable[[AttackJob, Callable[[], ItemBatch | None]], Iterator[tuple[int, BatchOutcome]]]
 
 
 def in_this_process(
-    work: Work, next_items: Callable[[], Items | None]
+    work: AttackJob, next_items: Callable[[], ItemBatch | None]
 ) -> Iterator[tuple[int, BatchOutcome]]:
-    """Yield the outcomes of one batch after the other, computed here; an `Executor`."""
+    """Yield the outcomes of the batches in order, computed in this process; an `Executor`."""
     from alp_repro.attacks.programs import phases_program
 
     program = phases_program(
@@ -122,36 +122,36 @@ def attack_with_restarts(
     report: Callable[[Progress], None] = lambda progress: None,
     executor: Executor = in_this_process,
 ) -> AttackRecord:
-    """Runs restarts until `record` is complete to `attack.restarts`.
+    """Run restarts until `record` is complete to `attack.restarts`.
 
     Args:
       model: float32 images in [0, 1] to logits.
       images: float32 [n, height, width, channels] in [0, 1].
-      record: fresh (`new_record`) or from an earlier call with the same settings. What it keeps of
-        losses and adversarial images is written in place.
-      attack: an attack or phases of some; `restarts` may be more than the record has seen.
-      seed, execution: see `Work`.
-      image_index: int [n], what an image's random numbers depend on; default 0 … n - 1. A shard of
-        a set gives its images' places in the whole.
+      record: new (`new_record`) or from an earlier call with the same settings. Its losses and
+        adversarial images, if it has any, are updated in place.
+      attack: an attack or an ensemble; it may have more restarts than the record.
+      seed, execution: see `AttackJob`.
+      image_index: int [n], which seeds an image's random numbers; default 0 … n - 1. A shard of a
+        set gives its images' positions in the whole set.
       save: called every SAVE_SECONDS, at the end, and when the loop is interrupted.
       report: called after each batch.
-      executor: what computes the batches. Outcomes may come in any order, since an item's depends
-        on nothing else; the record takes them in restart order.
+      executor: computes the batches. Outcomes may come in any order, since items are independent;
+        the record takes them in restart order.
 
     Raises:
-      InputError: an adversarial image or its logits are not finite, so that there is no verdict.
+      InputError: an adversarial image or its logits are not finite.
     """
     if record.complete_to(attack.restarts):
         return _with_room(record, attack.restarts)
-    attack = ensemble_of(attack)
-    execution = execution.no_larger_than(len(images) * attack.restarts)
+    attack = as_ensemble(attack)
+    execution = execution.capped_at(len(images) * attack.restarts)
     keep = record.adversarial is not None
-    work = Work(model, images, record.labels, attack, seed, execution, image_index, keep)
+    work = AttackJob(model, images, record.labels, attack, seed, execution, image_index, keep)
     loop = WorkList(record, attack)
-    given: dict[int, Items] = {}
+    given: dict[int, ItemBatch] = {}
     numbers = itertools.count()
 
-    def next_items() -> Items | None:
+    def next_items() -> ItemBatch | None:
         items = loop.next_items(execution.items)
         if items is not None:
             given[next(numbers)] = items
@@ -162,7 +162,7 @@ def attack_with_restarts(
     taken = 0
     try:
         for number, outcome in executor(work, next_items):
-            loop.note_broken(given[number], outcome)
+            loop.skip_broken(given[number], outcome)
             early[number] = outcome
             while taken in early:
                 loop.advance(given.pop(taken), early.pop(taken))
@@ -175,19 +175,19 @@ def attack_with_restarts(
                 save(loop.record)
                 saved = time.monotonic()
     finally:
-        loop.forget_unfinished()
+        loop.clear_unfinished()
         save(loop.record)
-    tell_of_gradients(loop.record)
+    warn_about_gradients(loop.record)
     return loop.record
 
 
-def tell_of_gradients(record: AttackRecord) -> None:
-    """Warns where gradients had entries that are not finite."""
+def warn_about_gradients(record: AttackRecord) -> None:
+    """Log a warning if gradients had entries that are not finite."""
     affected = record.nonfinite_gradients > 0
     if affected.any():
         _log.warning(
-            "%d of %d images had gradients with entries that are not finite (in %d steps): these "
-            "entries counted as 0, so the attack may be weaker than it looks",
+            "%d of %d images had gradients with non-finite entries (in %d steps): these entries "
+            "counted as 0, so the attack may be weaker than it looks",
             affected.sum(),
             len(affected),
             record.nonfinite_gradients.sum(),
@@ -195,10 +195,10 @@ def tell_of_gradients(record: AttackRecord) -> None:
 
 
 class WorkList:
-    """The host's side of the loop: which items come next, and what their outcomes change.
+    """The host's side of the loop: chooses the next items and updates the record.
 
-    Several batches can be out at a time: `next_items` gives each item once, and `advance` takes the
-    outcomes in, in the order in which the batches were given.
+    Several batches can be in progress: `next_items` returns each item once, and `advance` takes the
+    outcomes in the order in which the batches were returned.
     """
 
     def __init__(self, record: AttackRecord, attack: Ensemble) -> None:
@@ -208,11 +208,11 @@ class WorkList:
         self._begun = self.record.next_restart.copy()
         self._broken = ~self.record.standing
 
-    def next_items(self, count: int) -> Items | None:
-        """The first items in restart order that are still to do, None when there are none now.
+    def next_items(self, count: int) -> ItemBatch | None:
+        """Return the next items in restart order, None if there are none at the moment.
 
-        All are of one phase. Under a budget, who goes on is known when the phases before are over
-        and advanced. Of `count` items, or fewer where a phase has batches of its own.
+        All are of one phase. With a budget, the images of a phase are known once the outcomes of
+        the earlier phases are in. A batch has `count` items, or the phase's own batch size.
         """
         allowed = self.record.allowed(self._attack.restarts)
         wanted = self._begun < allowed
@@ -236,25 +236,25 @@ class WorkList:
         for due, begun in zip(images, restarts, strict=True):
             self._begun[due] = begun + 1
         filler = [np.full(count - found, images[0][0])], [np.full(count - found, restarts[0][0])]
-        return Items(
+        return ItemBatch(
             np.concatenate(images + filler[0]), np.concatenate(restarts + filler[1]), found
         )
 
-    def note_broken(self, items: Items, outcome: BatchOutcome) -> None:
-        """Gives no further items of images that a batch has broken, before its turn to advance."""
+    def skip_broken(self, items: ItemBatch, outcome: BatchOutcome) -> None:
+        """Skip images that a batch has broken, even before its turn to advance."""
         self._broken[items.image[: items.count][outcome.broken[: items.count]]] = True
 
-    def advance(self, items: Items, outcome: BatchOutcome) -> None:
-        """Takes the outcomes in; one assignment at the end, so that an interrupt tears nothing."""
+    def advance(self, items: ItemBatch, outcome: BatchOutcome) -> None:
+        """Update the record, in one assignment so that an interrupt keeps it consistent."""
         old = self.record
         image, restart = items.image[: items.count], items.restart[: items.count]
         hit = outcome.broken[: items.count]
-        self.note_broken(items, outcome)
+        self.skip_broken(items, outcome)
         never = np.iinfo(np.int32).max
         first = np.where(old.first_break < 0, never, old.first_break)
         np.minimum.at(first, image[hit], restart[hit].astype(np.int32))
-        # What was begun before an earlier restart was known to break the image leaves no trace, so
-        # that the record depends on no batch size and no number of workers.
+        # Restarts that began before an earlier one was known to break the image do not count, so
+        # that the record depends on neither the batch size nor the number of workers.
         counts = (restart <= first[image]) | (old.losses is not None)
         self._check_finite(image[counts], restart[counts], outcome.finite[: items.count][counts])
         next_restart = old.next_restart.copy()
@@ -263,18 +263,18 @@ class WorkList:
         seen = outcome.nonfinite_gradients[: items.count]
         np.add.at(nonfinite, image[counts], seen[counts])
         if old.losses is not None and old.broken is not None:
-            # Cells past `next_restart` mean nothing, so filling them in place tears nothing.
+            # Cells past `next_restart` are not valid yet, so an interrupt may leave them half done.
             old.losses[image, restart] = outcome.losses[: items.count]
             old.broken[image, restart] = hit
         if old.adversarial is not None:
-            # In place too: what stands beside an image that counts as standing means nothing.
+            # In place too: the adversarial image of an unbroken image is not valid either.
             new = hit & (restart == first[image]) & (old.first_break[image] < 0)
             old.adversarial[image[new]] = outcome.adversarial[: items.count][new]
-        closest = old.closest
-        if closest is not None:
-            early = counts & (restart < self._attack.judged_by)
-            closest = closest.copy()
-            np.maximum.at(closest, image[early], outcome.losses[: items.count][early])
+        best_loss = old.best_early_loss
+        if best_loss is not None:
+            early = counts & (restart < self._attack.runs_before_budget)
+            best_loss = best_loss.copy()
+            np.maximum.at(best_loss, image[early], outcome.losses[: items.count][early])
         cost = self._attack.cost_of(restart + 1) - self._attack.cost_of(restart)
         self._gradients_done += int(cost.sum())
         self.record = dataclasses.replace(
@@ -282,11 +282,11 @@ class WorkList:
             next_restart=next_restart,
             first_break=np.where(first == never, -1, first).astype(np.int32),
             nonfinite_gradients=nonfinite,
-            closest=closest,
+            best_early_loss=best_loss,
         )
 
-    def forget_unfinished(self) -> None:
-        """Takes out what an interrupt may have left of a batch that does not count."""
+    def clear_unfinished(self) -> None:
+        """Clear the adversarial images of a batch that was interrupted."""
         if self.record.adversarial is not None:
             self.record.adversarial[self.record.standing] = 0.0
 
@@ -296,17 +296,17 @@ class WorkList:
         first = int(np.flatnonzero(~finite)[0])
         raise InputError(
             f"image {self.record.indices[image[first]]}, restart {restart[first]}: the adversarial "
-            "image or its logits are not finite, so there is no verdict: a model with finite "
-            "outputs for all images in [0, 1] is needed (what was found before is kept)"
+            "image or its logits are not finite: expected a model with finite logits for all "
+            "images in [0, 1] (earlier results are saved)"
         )
 
     def progress(self, seconds: float) -> Progress:
-        """The state after `seconds` of work."""
+        """Return the progress after `seconds` of work."""
         record, restarts = self.record, self._attack.restarts
         behind = record.missing(restarts) > 0
         left = record.gradients_missing(self._attack)
-        # Under a budget those that have seen all that they may do not hold the others up.
-        done = int(record.next_restart[behind].min()) if left else restarts
+        # With a budget, images that have had all their restarts do not count as behind.
+        done = int(record.next_restart[behind].min()) if behind.any() else restarts
         return Progress(
             standing=int(record.standing.sum()),
             images=len(record.labels),
@@ -319,7 +319,7 @@ class WorkList:
 
 
 def _with_room(record: AttackRecord, restarts: int) -> AttackRecord:
-    """The record with columns for so many restarts, where it keeps losses."""
+    """Return the record with columns for these restarts, if it has losses."""
     if record.losses is None or record.broken is None or record.losses.shape[1] >= restarts:
         return record
     more = ((0, 0), (0, restarts - record.losses.shape[1]))

@@ -1,4 +1,4 @@
-"""A Keras callback that attacks a model after its epochs and logs what is left of its accuracy."""
+"""A Keras callback that attacks a model after its epochs and logs its robust accuracy."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from alp_repro.attacks.presets import strong_attack
 from alp_repro.errors import InputError, NoGradientError
 from alp_repro.evaluation.evaluate import evaluate
 from alp_repro.evaluation.input_check import checked_images, checked_labels
-from alp_repro.evaluation.model_check import admitted_model
+from alp_repro.evaluation.model_check import validate_model
 from alp_repro.validation.plain_numbers import number, whole_number
 
-_MOST_EPOCHS = 10**6
+_MAX_EPOCHS = 10**6
 _STRONGER_STEPS = 40
 
 AnyAttack = Attack | Ensemble
@@ -29,7 +29,7 @@ Attacks = AnyAttack | Sequence[AnyAttack]
 
 
 class RobustAccuracy(keras.callbacks.Callback):
-    """Logs the accuracy on a few held images under attack, and tells when an attack is fooled.
+    """Logs the accuracy on validation images under attack, and warns if the attack is fooled.
 
         robust.fit(
             dataset,
@@ -41,14 +41,15 @@ class RobustAccuracy(keras.callbacks.Callback):
             ],
         )
 
-    It adds to the logs of each epoch, and belongs before callbacks that read them:
+    It adds these to the logs of each epoch, and belongs before callbacks that read them:
 
-      `robust_accuracy`: share of images that are right and withstand `attack` and `stronger`;
-      `default_robust_accuracy`: that withstand `attack`, where there is a stronger one.
+      `robust_accuracy`: the share of images that are correctly classified and withstand `attack`
+        and `stronger`;
+      `default_robust_accuracy`: the share that withstand `attack`, if there is a stronger one.
 
-    Where the two part by more than `tolerance`, a warning says so: the model has learned to fool
+    If the two differ by more than `tolerance`, a warning says that the model has learned to fool
     the attack rather than to withstand it (catastrophic overfitting, masked gradients). Both are
-    NaN after epochs that are not due, and where the model has no gradient to attack by.
+    NaN after epochs that are not due, and if the model has no gradient.
     """
 
     def __init__(
@@ -63,17 +64,17 @@ class RobustAccuracy(keras.callbacks.Callback):
         batch_size: int = DEFAULT_BATCH,
         seed: int = 0,
     ) -> None:
-        """Takes the images and what attacks them.
+        """Create the callback.
 
         Args:
           x: [n, height, width, channels], uint8 (0-255) or float in [0, 1].
           y: [n] integers or [n, classes] one-hot.
-          every: epochs between two looks; the last epoch is always one.
+          every: epochs between two evaluations; the last epoch is always evaluated.
           attack: one, or several that each image has to withstand; None: the training attack of a
             `LogitPairing`.
-          stronger: what to compare with; None: nothing, "auto": one turn of the preset `strong`,
-            120 gradients an image.
-          tolerance: difference of the accuracies beyond which a warning is given.
+          stronger: a stronger attack to compare with, or several; None: none, "auto": one group of
+            restarts of the preset `strong`, 120 gradients per image.
+          tolerance: the difference of the accuracies above which there is a warning.
           batch_size, seed: see `evaluate`.
 
         Raises:
@@ -85,7 +86,7 @@ class RobustAccuracy(keras.callbacks.Callback):
         if labels.ndim == 2:
             labels = np.argmax(labels, axis=1) if labels.shape[1] > 1 else labels[:, 0]
         self._labels = checked_labels(labels, len(self._images))
-        self._every = whole_number(every, name="every", low=1, high=_MOST_EPOCHS)
+        self._every = whole_number(every, name="every", low=1, high=_MAX_EPOCHS)
         self._tolerance = number(tolerance, name="tolerance", low=0, high=1)
         self._given, self._given_stronger = attack, stronger
         self._batch_size, self._seed = batch_size, seed
@@ -93,14 +94,13 @@ class RobustAccuracy(keras.callbacks.Callback):
         self._stronger: list[AnyAttack] = []
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Raises InputError where the model is nothing that can be attacked so."""
+        """Raise InputError if the model cannot be attacked."""
         given = self._given
         if given is None:
             given = getattr(getattr(self.model, "objective", None), "attack", None)
         if given is None:
             raise InputError(
-                "RobustAccuracy: expected an attack, since the model has no training attack to "
-                "take; give attack=..."
+                "RobustAccuracy: expected attack=..., since the model has no training attack to use"
             )
         self._attacks = _listed(given, "attack")
         stronger = self._given_stronger
@@ -110,10 +110,10 @@ class RobustAccuracy(keras.callbacks.Callback):
         if self._classifier.built:
             with contextlib.suppress(NoGradientError):  # a head may begin with zeros
                 for attack in self._attacks:
-                    admitted_model(self._classifier, self._images, self._labels, attack=attack)
+                    validate_model(self._classifier, self._images, self._labels, attack=attack)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Attacks the model after an epoch that is due."""
+        """Attack the model after an epoch that is due."""
         due = (epoch + 1) % self._every == 0 or epoch + 1 == (self.params or {}).get("epochs")
         default, worst = self._accuracies(epoch) if due else (np.nan, np.nan)
         logs = {} if logs is None else logs
@@ -123,14 +123,14 @@ class RobustAccuracy(keras.callbacks.Callback):
             if default - worst > self._tolerance:
                 warnings.warn(
                     f"epoch {epoch + 1}: {default:.1%} of the images withstand "
-                    f"{_told(self._attacks)}, and {worst:.1%} when {_told(self._stronger)} is tried"
-                    " too: the model fools the weaker attack rather than to withstand it "
-                    "(catastrophic overfitting or masked gradients)",
+                    f"{_joined(self._attacks)}, but only {worst:.1%} withstand "
+                    f"{_joined(self._stronger)} as well: the model fools the weaker attack rather "
+                    "than withstanding it (catastrophic overfitting or masked gradients)",
                     stacklevel=2,
                 )
 
     def _accuracies(self, epoch: int) -> tuple[float, float]:
-        """Shares of images that withstand the attacks, and these and the stronger ones."""
+        """Return the shares of images that withstand the attacks, and the stronger ones as well."""
         right = np.ones(len(self._labels), bool)
         found = []
         try:
@@ -139,7 +139,7 @@ class RobustAccuracy(keras.callbacks.Callback):
                     right = right & self._withstand(attack)
                 found.append(float(np.mean(right)))
         except NoGradientError as error:
-            warnings.warn(f"epoch {epoch + 1}: no robust accuracy: {error}", stacklevel=2)
+            warnings.warn(f"epoch {epoch + 1}: robust accuracy not computed: {error}", stacklevel=2)
             return np.nan, np.nan
         return found[0], found[1]
 
@@ -157,7 +157,7 @@ class RobustAccuracy(keras.callbacks.Callback):
 
     @property
     def _classifier(self) -> keras.Model:
-        """What is attacked: the classifier inside a model that trains it, or the model itself."""
+        """The model to attack: the classifier inside a `LogitPairing`, or the model itself."""
         return getattr(self.model, "classifier", self.model)
 
 
@@ -170,10 +170,10 @@ def _listed(attacks: Any, name: str) -> list[AnyAttack]:
 
 
 def _stronger_than(attacks: list[AnyAttack]) -> Attack:
-    """One turn of `strong`: aimed from afar, without a target, aimed from near."""
+    """Return one group of restarts of `strong` with fewer steps."""
     turns: Any = strong_attack(max(attack.eps for attack in attacks)).phases[0].attack
     return dataclasses.replace(turns, nb_iter=_STRONGER_STEPS, restarts=3)
 
 
-def _told(attacks: list[AnyAttack]) -> str:
+def _joined(attacks: list[AnyAttack]) -> str:
     return " and ".join(str(attack) for attack in attacks)

@@ -1,7 +1,7 @@
-"""Where results lie, and how each is found, begun or continued: for every kind the same way.
+"""Storage of results: where each kind is stored, and how it is loaded, continued or computed.
 
-Settings → digest → file name → lock → load, go on or begin → save with provenance. What the arrays
-of a result are is its own module's business (`record`, `heat_maps`, `landscape`).
+Settings → digest → file name → lock → load, continue or compute → save with provenance. The arrays
+of each kind are defined in its own module (`record`, `heat_maps`, `landscape`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -29,38 +29,27 @@ from alp_repro.system.effort import Stopwatch
 if TYPE_CHECKING:
     import keras
 
-# Left out of a file's name, so that a result of another model at this place is noticed.
-OF_THE_MODEL = ("model", "function")
+# Left out of a file's name, so that a result of another model in the same folder is noticed.
+MODEL_SETTINGS = ("model", "function")
 
 
-class Kept(Protocol):
-    """A result on disk: a dataclass with what makes it and who worked on it."""
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What makes this result."""
-
-    @property
-    def sessions(self) -> list[dict[str, Any]]:
-        """Provenance of every process that worked on it."""
-
-
+# A result: a dataclass with `settings`, and `sessions` for the provenance of each process.
 R = TypeVar("R", bound=Any)
 Save = Callable[[R], None]
 
 
 @dataclasses.dataclass(frozen=True)
-class Kind:
-    """How results of one kind are read, written, and known to be complete."""
+class ResultFormat:
+    """Functions that load and save results of one kind, and tell whether they are complete."""
 
     load: Callable[[Path], Any]
     save: Callable[[Path, Any], None]
     complete: Callable[[Any], bool]
 
 
-def keep(
+def load_or_compute(
     path: Path,
-    kind: Kind,
+    kind: ResultFormat,
     *,
     settings: dict[str, Any],
     fresh: Callable[[], R],
@@ -68,21 +57,22 @@ def keep(
     details: dict[str, Any] | None = None,
     notes: Callable[[], dict[str, Any]] = dict,
 ) -> R:
-    """Loads, goes on with, or begins the result at `path`; one process at a time works on it.
+    """Load, continue, or compute the result at `path`, in one process at a time.
 
     Args:
-      path: where it lies; see `result_name`.
-      kind: what it is.
-      settings: what makes it; a result there that differs in one of them is refused.
-      fresh: begins one.
-      work: completes one; it is given the function that saves it, with provenance, as it goes.
+      path: of the result; see `result_file_name`.
+      kind: its format.
+      settings: its settings; a stored result with other settings is refused.
+      fresh: returns a new, empty result.
+      work: completes a result, given the result and a function that saves it with its provenance.
       details: further provenance.
-      notes: asked whenever the result is saved: provenance that only the work brings to light.
+      notes: called at each save: provenance that is known only during the work.
 
     Raises:
-      InputError: what is there is damaged, belongs to something else or is being worked on.
+      InputError: the stored result is damaged, belongs to something else or is in use by another
+        process.
     """
-    if path.exists():  # reading what is complete needs no lock, so that a read-only folder will do
+    if path.exists():  # a complete result is read without a lock, even in a read-only folder
         complete = _matching(path, kind.load(path), settings)
         if kind.complete(complete):
             return complete
@@ -110,15 +100,15 @@ def _matching(path: Path, found: R, settings: dict[str, Any]) -> R:
         if key != "function" and found.settings.get(key) != value:
             what = {"model": "another model (its weights differ)"}.get(key, f"another {key}")
             raise InputError(
-                f"{path} is the result of {what}: {_short(found.settings.get(key))} there, "
-                f"{_short(value)} here; move it away to have it computed again"
+                f"{path} is the result of {what}: it has {_short(found.settings.get(key))}, "
+                f"expected {_short(value)}; move it away to compute it again"
             )
     if difference is not None:
         raise InputError(
-            f"{path} is the result of another model ({difference}): move it away to have it "
-            "computed again"
+            f"{path} is the result of another model ({difference}): move it away to compute it "
+            "again"
         )
-    # A result of a time before functions were noted gets its model's when it is continued.
+    # A result from before functions were recorded gets its model's when it is continued.
     return dataclasses.replace(found, settings={**settings, **found.settings})
 
 
@@ -127,27 +117,27 @@ def _short(value: Any) -> str:
     return text if len(text) <= 100 else text[:99] + "…"
 
 
-def result_name(
-    parts: Sequence[str], settings: dict[str, Any], *, leaving_out: Collection[str] = OF_THE_MODEL
+def result_file_name(
+    parts: Sequence[str], settings: dict[str, Any], *, leaving_out: Collection[str] = MODEL_SETTINGS
 ) -> str:
-    """A file's name: what a reader looks for, and eight digits of all that matters."""
+    """Return a file name: readable parts, and eight digits of a digest of the settings."""
     identity = {key: value for key, value in settings.items() if key not in leaving_out}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
     return "_".join([*parts, digest]) + ".npz"
 
 
-def subject(
-    model: keras.Model, images: np.ndarray, labels: np.ndarray, *, judge: keras.Model
+def subject_settings(
+    model: keras.Model, images: np.ndarray, labels: np.ndarray, *, verdict_model: keras.Model
 ) -> dict[str, Any]:
-    """What a result is of, for its settings: the images and labels, and the model as a function.
+    """Return the part of a result's settings that identifies the images, labels and model.
 
     Args:
       model: float32 images in [0, 1] to logits.
       images: float32 [n, height, width, channels].
       labels: int [n].
-      judge: the model in float32, see `model_check.admitted_model`.
+      verdict_model: the model in float32, see `model_check.validate_model`.
     """
-    function = function_identity(judge, images.shape[1:])
+    function = function_identity(verdict_model, images.shape[1:])
     return {
         "num_images": len(labels),
         "images": images_digest(images, labels),
@@ -159,8 +149,8 @@ def subject(
 # Results of attacks
 
 
-def attack_name(settings: dict[str, Any]) -> str:
-    """File name of an attack's result. Restarts are left out: a result grows with them."""
+def attack_file_name(settings: dict[str, Any]) -> str:
+    """Return the file name of an attack's result, without restarts: more can be added later."""
     attack = settings["attack"]
     parts = [
         attack["method"],
@@ -171,10 +161,10 @@ def attack_name(settings: dict[str, Any]) -> str:
         f"images{settings['num_images']}",
         *(["losses"] if settings.get("losses") else []),
     ]
-    return result_name(parts, settings)
+    return result_file_name(parts, settings)
 
 
-# How names have told these since results were first kept; later fields are told as name-value.
+# The form of these settings in file names, since the first version; others are name-value.
 _IN_NAMES = {
     **dict.fromkeys(("method", "eps", "eps_iter", "nb_iter", "restarts"), ""),  # said before
     **dict.fromkeys(("momentum", "gradient_noise", "success", "random_start", "engine"), ""),
@@ -185,14 +175,14 @@ _IN_NAMES = {
 
 
 def _non_default_in_name(attack: dict[str, Any]) -> list[str]:
-    """What a file's name tells of how an attack, as stored, differs from the paper's."""
+    """Return the parts of a file name for settings that differ from the paper's attack."""
     papers = {field.name: field.default for field in dataclasses.fields(PGD)}
-    told = []
+    parts = []
     for name, value in attack.items():
         form = _IN_NAMES.get(name, f"{name}-{{value}}")
         if form and (name not in papers or value != papers[name]):
-            told.append(form.format(value=f"{value:g}" if isinstance(value, float) else value))
-    return told
+            parts.append(form.format(value=f"{value:g}" if isinstance(value, float) else value))
+    return parts
 
 
 def find_record(
@@ -203,23 +193,25 @@ def find_record(
     seed: int = 0,
     record_losses: bool = False,
 ) -> AttackRecord | None:
-    """The result of this attack on the run's model, as far as it has come; None: there is none.
+    """Return the stored result of this attack on the run's model, or None.
+
+    The result may be unfinished.
 
     Raises:
-      InputError: a result there is damaged.
+      InputError: a result of the run is damaged.
     """
     if not (run.finished and run.attacks.exists()):
         return None
     wanted = files.as_json_data(
         {
-            "attack": described(attack),
+            "attack": attack_settings(attack),
             "num_images": num_images,
             "seed": seed,
             "losses": record_losses,
             "model": files.read_json(run.recipe)["weights"],
         }
     )
-    # Names with a dot are what a process that was killed while writing left behind.
+    # Files whose names begin with a dot were left by a process that was killed while writing.
     for path in sorted(run.attacks.glob("[!.]*.npz")):
         record = load_record(path)
         if {key: record.settings.get(key) for key in wanted} == wanted:
@@ -227,13 +219,15 @@ def find_record(
     return None
 
 
-def attack_results(attack: Attack | Ensemble) -> Kind:
-    """Results of an attack, complete when they reach its restarts."""
-    return Kind(load_record, save_record, lambda record: record.complete_to(attack.restarts))
+def attack_result_format(attack: Attack | Ensemble) -> ResultFormat:
+    """Return the format of an attack's results, which are complete if they have its restarts."""
+    return ResultFormat(
+        load_record, save_record, lambda record: record.complete_to(attack.restarts)
+    )
 
 
-def described(attack: Attack | Ensemble) -> dict[str, Any]:
-    """An attack without its restarts, which a result can be given more of."""
+def attack_settings(attack: Attack | Ensemble) -> dict[str, Any]:
+    """Return an attack's stored settings without restarts, since more can be added later."""
     described = attack.to_json()
     del described["restarts"]
     return described

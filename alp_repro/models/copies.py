@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
-from alp_repro.errors import InputError, exits_refused, one_line
+from alp_repro.errors import InputError, one_line, sys_exit_refused
 from alp_repro.models.probes import full_float32, probe_images, rounding_explains
 from alp_repro.system import kernels, machine
 from alp_repro.system.dtypes import Dtype
@@ -30,7 +30,7 @@ def logits_function(model: keras.Model, *, training: bool = False) -> LogitsFunc
     import tensorflow as tf
 
     def logits(images: tf.Tensor) -> tf.Tensor:
-        with exits_refused("the model"):
+        with sys_exit_refused("the model"):
             outputs = model(tf.cast(images, model.compute_dtype), training=training)
         return tf.cast(outputs, tf.float32)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+import weakref
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from alp_repro.models.copies import logits_function
 from alp_repro.models.probes import full_float32, probe_images, rounding_explains
@@ -14,34 +17,73 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
+_unchanged: weakref.WeakKeyDictionary[keras.Model, object] = weakref.WeakKeyDictionary()
 
-def kept_for_models(*, maxsize: int) -> Callable[[Callable[..., R]], Callable[..., R]]:
+
+@dataclasses.dataclass
+class _Kept(Generic[R]):
+    """A program, and when its model was last known to be what was traced.
+
+    Attributes:
+      program: what was compiled.
+      is_current: asks the model.
+      known: the block of `taken_as_unchanged` in which it was compiled or last asked; None: none.
+    """
+
+    program: R
+    is_current: Callable[[], bool]
+    known: object | None
+
+
+def cached_for_models(*, maxsize: int) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Decorate a function that compiles a program of (model, image_shape, …) with an `lru_cache`.
 
     A trace follows changes of the model's weights, but not of its Python side: an attribute that
     `call` reads, an exchanged activation. Before a cached program is returned, the model's current
     logits are compared with those of a trace made with the program; if they differ, it is compiled
-    again.
+    again. So is one of a random model each time, since its logits tell nothing, except within
+    `taken_as_unchanged`.
     """
 
     def decorator(compile_program: Callable[..., R]) -> Callable[..., R]:
         @functools.lru_cache(maxsize=maxsize)
-        def entry(
-            model: keras.Model, image_shape: tuple[int, ...], *rest: Any
-        ) -> tuple[Callable[[], bool], R]:
-            return _question(model, image_shape), compile_program(model, image_shape, *rest)
+        def entry(model: keras.Model, image_shape: tuple[int, ...], *rest: Any) -> _Kept[R]:
+            is_current = _question(model, image_shape)
+            return _Kept(compile_program(model, image_shape, *rest), is_current, now(model))
+
+        def now(model: keras.Model) -> object | None:
+            return _unchanged.get(model)
 
         @functools.wraps(compile_program)
         def get(model: keras.Model, image_shape: tuple[int, ...], *rest: Any) -> R:
-            is_current, program = entry(model, image_shape, *rest)
-            if not is_current():
+            misses = entry.cache_info().misses
+            kept = entry(model, image_shape, *rest)
+            known = kept.known is not None and kept.known is now(model)
+            if entry.cache_info().misses > misses or known:
+                return kept.program
+            if not kept.is_current():
                 entry.cache_clear()
-                _, program = entry(model, image_shape, *rest)
-            return program
+                kept = entry(model, image_shape, *rest)
+            kept.known = now(model)
+            return kept.program
 
         return get
 
     return decorator
+
+
+@contextlib.contextmanager
+def taken_as_unchanged(*models: keras.Model) -> Iterator[None]:
+    """Let each program of these models be asked for once at the most, not every time.
+
+    For work within which nobody changes their Python side, of random models above all.
+    """
+    before = {model: _unchanged.get(model) for model in models}
+    _unchanged.update({model: object() for model in models})
+    try:
+        yield
+    finally:
+        _unchanged.update(before)
 
 
 def _question(model: keras.Model, image_shape: tuple[int, ...]) -> Callable[[], bool]:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from alp_repro import files, runs
 from alp_repro.errors import InputError
-from alp_repro.evaluation import AttackRecord, attack_name
+from alp_repro.evaluation import AttackRecord, attack_file_name
 from alp_repro.evaluation.record_file import load_record
-from alp_repro.evaluation.store import described
+from alp_repro.evaluation.store import attack_settings
 from alp_repro.models.copies import float32_model
 from alp_repro.models.file_identity import file_identity
 from alp_repro.models.identity import FunctionIdentity, architecture_of, function_identity
@@ -184,8 +184,8 @@ def _records(
     run: runs.RunDir, attack: Attack | Ensemble, wanted: ResultQuery
 ) -> Iterator[AttackRecord]:
     """Yield the results of an attack and a seed, of any model and images."""
-    asked = {"attack": files.as_json_data(described(attack)), "seed": wanted.seed}
-    name = attack_name({**asked, "num_images": 0})
+    asked = {"attack": files.as_json_data(attack_settings(attack)), "seed": wanted.seed}
+    name = attack_file_name({**asked, "num_images": 0})
     beginning = name.rpartition("_images")[0] + "_images"
     # Names with a dot are files that a killed process left half-written.
     for path in sorted(run.attacks.glob("[!.]*.npz")):

@@ -104,16 +104,16 @@ def spread_beside(runs_dir: Path, number: TableName) -> Spread | None:
 
 
 def read_spread(file: Path) -> Spread:
-    """Read a file that `experiments.seeds` wrote, and check its numbers.
+    """Read a file that `experiments.seeds` wrote, and check that its numbers are possible.
 
     Raises:
-      InputError: the file is something else, or has numbers that no trainings have.
+      InputError: the file is something else, or has impossible numbers.
     """
     advice = "remove it to make it again"
     found: Spread = decoding.read_json(file, Spread, extra_keys=True, advice=advice)
     try:
         if file.name != spread_file(Path(), found.table).name:
-            raise InputError(f"it says that it is of Table {found.table}")
+            raise InputError(f"the content is of Table {found.table}")
         _check_rows(found)
     except InputError as error:
         raise InputError(f"{file} is damaged ({error}): {advice}") from error
@@ -124,15 +124,15 @@ def _check_rows(found: Spread) -> None:
     names = [row.row for row in found.rows]
     for row in found.rows:
         if names.count(row.row) > 1:
-            raise InputError(f"row {row.row} is there {names.count(row.row)} times")
+            raise InputError(f"row {row.row} is given {names.count(row.row)} times")
         if len(row.cells) != len(found.columns):
             raise InputError(
-                f"row {row.row} has {len(row.cells)} cells for {len(found.columns)} columns"
+                f"row {row.row} has {len(row.cells)} cells, expected {len(found.columns)}"
             )
         if len(set(row.seeds)) < len(row.seeds) or not set(row.collapsed) <= set(row.seeds):
             raise InputError(
                 f"row {row.row}: seeds {list(row.seeds)}, of which {list(row.collapsed)} "
-                "collapsed: each once, and of those that were trained, is needed"
+                "collapsed: expected each seed once, and only trained ones to collapse"
             )
         count = len(row.seeds) - len(row.collapsed)
         for title, cell in zip(found.columns, row.cells, strict=True):
@@ -141,19 +141,19 @@ def _check_rows(found: Spread) -> None:
 
 
 def _problem(cell: SpreadCell, count: int) -> str:
-    """Why a cell's numbers cannot be those of so many trainings; "" when they can."""
+    """Return why a cell's numbers cannot be those of `count` trainings; "" if they can."""
     for name, value in dataclasses.asdict(cell).items():
         if value is not None and not 0 <= value <= 100:
-            return f"{name} is {value:g}: a percentage from 0 to 100 is needed"
+            return f"{name} is {value:g}: expected a percentage from 0 to 100"
     if cell.mean is None or cell.low is None or cell.high is None or not count:
         alone = {cell.mean, cell.low, cell.high} != {None}
-        return "mean, low and high of no training or of all are needed" if alone else ""
-    # All but one may stand at one end of the range.
+        return "expected either all or none of mean, low and high" if alone else ""
+    # All but one number may be at one end of the range.
     least = cell.low + (cell.high - cell.low) / count
     most = cell.high - (cell.high - cell.low) / count
     within = least - _ROUNDING <= cell.mean <= most + _ROUNDING
     if cell.low > cell.high or not within:
-        return f"{cell.mean:g} is no mean of {count} numbers from {cell.low:g} to {cell.high:g}"
+        return f"{cell.mean:g} is not a mean of {count} numbers from {cell.low:g} to {cell.high:g}"
     return ""
 
 
@@ -220,7 +220,7 @@ def to_markdown(spread: Spread) -> str:
     return "\n".join(lines) + "\n"
 
 
-def told_beside(spread: Spread) -> list[str]:
+def lines_beside(spread: Spread) -> list[str]:
     """Return a line for each row, to show below a table of other runs."""
     return [
         f"{row.label}, {row.trainings}: "

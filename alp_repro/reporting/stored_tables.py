@@ -20,7 +20,14 @@ from alp_repro.evaluation.record_file import load_record
 from alp_repro.reporting import results
 from alp_repro.reporting.table_check import check_rows
 from alp_repro.reporting.table_names import TableName, table_stem, table_title
-from alp_repro.reporting.tables import Cell, Column, TableRow, load_paper_table, paper_place
+from alp_repro.reporting.tables import (
+    Cell,
+    Column,
+    TableRow,
+    load_paper_table,
+    paper_number,
+    paper_place,
+)
 from alp_repro.runs import RunDir
 from alp_repro.validation import decoding
 
@@ -138,15 +145,19 @@ def check_supported(table: StoredTable, models: Path) -> None:
 
 
 def _not_the_papers(table: StoredTable, row: TableRow) -> list[str]:
-    """Return the numbers that are wrongly given as the paper's, a line each."""
-    printed = {one.row: one for one in load_paper_table(table.table).rows}.get(row.row)
-    allowed = [{None}, {None}] if printed is None else [{printed.clean}, set(printed.adversarial)]
-    cells = ((row.clean, allowed[0]), *((cell, allowed[1]) for cell in row.cells))
+    """Return what is stored as the paper's numbers and is not, a line each."""
+    paper = load_paper_table(table.table)
+    printed = paper.row(row.row)
+    expected = [printed.clean if printed else None]
+    for one in table.columns:
+        attack = attack_of(one.attack, source=f"{table_title(table.table)}, {one.title}")
+        column = paper.column(attack, one.grid_restarts, ours_only=one.ours_only)
+        expected.append(paper_number(paper, row.row, column))
     return [
-        f"{table_title(table.table)} has {cell.by_paper:g}% as the paper's number for {row.row}, "
-        "which is wrong"
-        for cell, numbers in cells
-        if cell.by_paper is not None and cell.by_paper not in numbers
+        f"{table_title(table.table)} has {cell.by_paper} as the paper's number for {row.row}, "
+        f"expected {right}"
+        for cell, right in zip((row.clean, *row.cells), expected, strict=True)
+        if cell.by_paper != right
     ]
 
 

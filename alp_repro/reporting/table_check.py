@@ -59,7 +59,8 @@ def _interval_problem(cell: Cell, ours: float, images: int) -> str:
         return f"{ours:g}% of {images} images is not a whole number of images"
     low, high = (100 * end for end in wilson_interval(count, images))
     assert cell.low is not None and cell.high is not None
-    if math.isclose(low, cell.low, abs_tol=1e-3) and math.isclose(high, cell.high, abs_tol=1e-3):
+    beside = ((low, cell.low), (high, cell.high))
+    if all(math.isclose(right, told, abs_tol=_ROUNDING) for right, told in beside):
         return ""
     return (
         f"[{cell.low:g}, {cell.high:g}] is not the interval of {ours:g}% of {images} images, "

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from alp_repro import files, runs
 from alp_repro.reporting.markdown import MISSING, line
-from alp_repro.reporting.spread import BESIDE, Spread, told_beside
+from alp_repro.reporting.spread import BESIDE, Spread, lines_beside
 
 if TYPE_CHECKING:
     from alp_repro.reporting.tables import Cell, Column, TableRow
@@ -56,7 +56,7 @@ def to_markdown(
     if long_run:
         lines += ["", LONG_RUN]
     if spread is not None and spread.rows:
-        lines += ["", BESIDE, "", *(f"- {text}." for text in told_beside(spread))]
+        lines += ["", BESIDE, "", *(f"- {text}." for text in lines_beside(spread))]
     disagree = [f"- {row.label}: {row.note}." for row in rows if row.note]
     if disagree:
         lines += ["", "Where the published sources disagree:", "", *disagree]
@@ -178,7 +178,7 @@ def write_table(
     content = to_json(rows, columns, details)
     shown = folder / f"{name}.md"
     same = shown.exists() and shown.read_text(encoding="utf-8") == markdown
-    if same and runs.is_kept(folder / f"{name}.json", json.loads(content)):
+    if same and runs.is_stored(folder / f"{name}.json", json.loads(content)):
         return
     texts = {"md": markdown, "csv": to_csv(rows, columns), "json": content + "\n"}
     for suffix, text in texts.items():

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 from collections.abc import Sequence
-from importlib import resources
 from typing import TYPE_CHECKING
 
 from alp_repro import runs
@@ -15,7 +12,7 @@ from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, wilson_interval
 from alp_repro.reporting import results
 from alp_repro.reporting.cost import Cost, cost_of
-from alp_repro.reporting.table_names import FOLLOWUPS, TableName, table_stem
+from alp_repro.reporting.table_names import FOLLOWUPS, TableName, reference_rows, table_stem
 
 if TYPE_CHECKING:
     from alp_repro.reporting.results import ResultQuery
@@ -54,6 +51,10 @@ class PaperTable:
     dataset: str
     columns: tuple[PaperColumn, ...]
     rows: tuple[PaperRow, ...]
+
+    def row(self, name: str) -> PaperRow | None:
+        """Return the row of this name; None: there is none."""
+        return next((row for row in self.rows if row.row == name), None)
 
     def column(
         self,
@@ -159,7 +160,9 @@ class Column:
         """The paper's title if this is a column of the paper, with all differences otherwise."""
         attack = self.attack
         if self.ours_only:
-            mean = " on average" if isinstance(attack, Ensemble) and attack.judged_by else ""
+            mean = (
+                " on average" if isinstance(attack, Ensemble) and attack.runs_before_budget else ""
+            )
             return f"strong (ours, not the paper's): {attack.gradients} gradients{mean}"
         sizes = attack.varied | {"restarts": _thousands(self.grid_restarts)}
         if self.table_eps is None or round(attack.eps * 255, 4) == self.table_eps:
@@ -170,7 +173,7 @@ class Column:
             title += f" (here r={' or '.join(map(str, restarts))})"
         if self._non_default_text:
             title += f", ours: {self._non_default_text}"
-        return ("" if attack.of_the_paper else f"{attack.name}: ") + title
+        return ("" if attack.is_paper_attack else f"{attack.name}: ") + title
 
     @property
     def _non_default_text(self) -> str:
@@ -202,7 +205,7 @@ def load_paper_table(number: TableName) -> PaperTable:
     if number not in (*TABLES, FOLLOWUPS):
         known = ", ".join(map(str, (*TABLES, FOLLOWUPS)))
         raise InputError(f"unknown table {number}: expected one of {known}")
-    columns = [row for row in _reference("columns.csv") if row["table"] == str(number)]
+    columns = [row for row in reference_rows("columns.csv") if row["table"] == str(number)]
     return PaperTable(
         number=number,
         dataset=columns[0]["dataset"],
@@ -224,18 +227,13 @@ def load_paper_table(number: TableName) -> PaperTable:
                 adversarial=tuple(_percent(r[f"adversarial_{i + 1}"]) for i in range(len(columns))),
                 note=r["note"],
             )
-            for r in _reference(f"{table_stem(number)}.csv")
+            for r in reference_rows(f"{table_stem(number)}.csv")
         ),
     )
 
 
 def _percent(text: str) -> float | None:
     return float(text) if text else None
-
-
-def _reference(name: str) -> list[dict[str, str]]:
-    file = resources.files("alp_repro.reporting") / "reference" / name
-    return list(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"))))
 
 
 def table_row(
@@ -253,10 +251,10 @@ def table_row(
       columns: the adversarial columns.
       wanted: the requirements on results.
     """
-    printed = {r.row: r for r in paper.rows}.get(row)
+    printed = paper.row(row)
     label, note = (printed.label, printed.note) if printed else (row, "")
     clean = Cell(by_paper=printed.clean if printed else None)
-    empty = [Cell(by_paper=_by_paper(paper, printed, column)) for column in columns]
+    empty = [Cell(by_paper=paper_number(paper, row, column)) for column in columns]
     if not run.finished:
         return TableRow(row, label, clean, tuple(empty), note)
     problem = results.run_problem(run, wanted.recipe)
@@ -311,12 +309,12 @@ def _adversarial_cell(
     return dataclasses.replace(cell, mean=mean, further=further)
 
 
-def _by_paper(paper: PaperTable, printed: PaperRow | None, column: Column) -> float | None:
-    """Return the paper's number for this attack; None if the paper has none."""
-    if printed is None or column.ours_only:
+def paper_number(paper: PaperTable, row: str, column: Column) -> float | None:
+    """Return the paper's number for a row and an attack; None if the paper has none."""
+    printed, place = paper.row(row), paper_place(paper, column.attack, column.grid_restarts)
+    if printed is None or place is None or column.ours_only:
         return None
-    place = paper_place(paper, column.attack, column.grid_restarts)
-    return None if place is None else printed.adversarial[place]
+    return printed.adversarial[place]
 
 
 def paper_place(paper: PaperTable, attack: Attack | Ensemble, grid_restarts: int) -> int | None:

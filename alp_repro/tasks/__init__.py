@@ -1,7 +1,7 @@
 """Tasks: small descriptions of work whose result is files, and ways to run them.
 
-`here` and `in_processes` run them on this machine, `tasks.on_cluster` on a Ray cluster, where
-`tasks.workers` also share the blocks of a single attack.
+`run_here` and `run_in_processes` run them on this machine, `tasks.on_cluster` on a Ray cluster,
+where `tasks.workers` also share the blocks of a single attack.
 """
 
 from typing import TYPE_CHECKING
@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING
 from alp_repro.lazy_exports import export
 
 if TYPE_CHECKING:
-    from alp_repro.tasks.processes import here, in_processes
-    from alp_repro.tasks.task import Ended, FolderTask, Status, Task, outcome
+    from alp_repro.tasks.processes import run_here, run_in_processes
+    from alp_repro.tasks.task import Ended, FolderTask, Status, Task, run_task
 
-__all__ = ["Ended", "FolderTask", "Status", "Task", "here", "in_processes", "outcome"]
+__all__ = ["Ended", "FolderTask", "Status", "Task", "run_here", "run_in_processes", "run_task"]
 
 export(
     __name__,
     {
         "alp_repro.tasks.processes": (
-            "here",
-            "in_processes",
+            "run_here",
+            "run_in_processes",
         ),
         "alp_repro.tasks.task": (
             "Ended",
             "FolderTask",
             "Status",
             "Task",
-            "outcome",
+            "run_task",
         ),
     },
 )

@@ -9,7 +9,7 @@ import numpy as np
 
 from alp_repro.attacks import PGD
 from alp_repro.attacks.batches import BatchOutcome, Execution
-from alp_repro.evaluation.restarts import Executor, Items, Work
+from alp_repro.evaluation.restarts import AttackJob, Executor, ItemBatch
 from alp_repro.tasks.plans import AttackBlock, AttackPlan, MapPlan, ModelFile
 from alp_repro.tasks.workers import Workers
 
@@ -28,7 +28,7 @@ def batches_on_workers(workers: Workers, *, idle: Callable[[], None] = lambda: N
     """
 
     def executor(
-        work: Work, next_items: Callable[[], Items | None]
+        work: AttackJob, next_items: Callable[[], ItemBatch | None]
     ) -> Iterator[tuple[int, BatchOutcome]]:
         plan = AttackPlan(
             ModelFile.of(work.model),

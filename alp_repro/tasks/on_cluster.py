@@ -24,7 +24,7 @@ from alp_repro import files
 from alp_repro.errors import InputError
 from alp_repro.runs import RunDir
 from alp_repro.tasks.cluster import RETRIES, Cluster, TaskResources, as_input_error, use_threads
-from alp_repro.tasks.task import Ended, FolderTask, Lines, Status, outcome
+from alp_repro.tasks.task import Ended, FolderTask, Lines, Status, run_task
 
 _TELL_SECONDS = 1.0
 _LOCK_SECONDS = 30.0  # for which the desk of a killed driver may still exist
@@ -50,8 +50,8 @@ class Shared(Generic[_Value]):
 class News:
     """The status of tasks, by name, and the lines that they printed."""
 
-    told: dict[str, Status]
-    said: list[tuple[str, str]]
+    statuses: dict[str, Status]
+    lines: list[tuple[str, str]]
 
 
 class _Desk:
@@ -60,8 +60,8 @@ class _Desk:
     def __init__(self, folders: dict[str, Path]) -> None:
         """Lock the folders, as a task in one process does."""
         self._folders = folders
-        self._told: dict[str, Status] = {}
-        self._said: list[tuple[str, str]] = []
+        self._statuses: dict[str, Status] = {}
+        self._lines: list[tuple[str, str]] = []
         self._locks = contextlib.ExitStack()
         deadline = time.monotonic() + _LOCK_SECONDS
         for folder in folders.values():
@@ -92,18 +92,18 @@ class _Desk:
             with contextlib.suppress(OSError):  # it is not empty
                 (folder / file).parent.rmdir()
 
-    def tell(self, name: str, status: Status) -> None:
+    def report_status(self, name: str, status: Status) -> None:
         """Store the status of a task."""
-        self._told[name] = status
+        self._statuses[name] = status
 
-    def say(self, name: str, line: str) -> None:
+    def report_line(self, name: str, line: str) -> None:
         """Store a line that a task printed."""
-        self._said.append((name, line))
+        self._lines.append((name, line))
 
     def news(self) -> News:
         """Return the messages since the last call."""
-        news = News(self._told, self._said)
-        self._told, self._said = {}, []
+        news = News(self._statuses, self._lines)
+        self._statuses, self._lines = {}, []
         return news
 
 
@@ -159,14 +159,16 @@ def _do(task: FolderTask, desk: Any, share: TaskResources) -> tuple[float, str |
     with tempfile.TemporaryDirectory() as folder:
         mirror, last = _Mirror(Path(folder), desk, task.name), [float("-inf")]
 
-        def tell(status: Status) -> None:
+        def report_status(status: Status) -> None:
             mirror.send()
             if time.monotonic() - last[0] > _TELL_SECONDS:
                 last[0] = time.monotonic()
-                desk.tell.remote(task.name, status)
+                desk.report_status.remote(task.name, status)
 
-        with contextlib.redirect_stdout(Lines(lambda line: desk.say.remote(task.name, line))):
-            error = outcome(task.in_folder(Path(folder)), tell)
+        with contextlib.redirect_stdout(
+            Lines(lambda line: desk.report_line.remote(task.name, line))
+        ):
+            error = run_task(task.in_folder(Path(folder)), report_status)
         mirror.send()
     return time.monotonic() - started, error
 

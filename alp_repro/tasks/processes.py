@@ -15,23 +15,25 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnC
 
 from alp_repro.system import interrupts
 from alp_repro.system.orphans import STOP_SECONDS, end_after
-from alp_repro.tasks.task import Ended, Lines, Status, Task, outcome
+from alp_repro.tasks.task import Ended, Lines, Status, Task, run_task
 
 
-def here(tasks: Sequence[Task], *, tell: Callable[[Task, Status], None]) -> Iterator[Ended]:
+def run_here(
+    tasks: Sequence[Task], *, report_status: Callable[[Task, Status], None]
+) -> Iterator[Ended]:
     """Run the tasks one after the other in this process; a failure does not stop the others."""
     for task in tasks:
         started = time.monotonic()
-        error = outcome(task, functools.partial(tell, task))
+        error = run_task(task, functools.partial(report_status, task))
         yield Ended(task, time.monotonic() - started, error)
 
 
-def in_processes(
+def run_in_processes(
     tasks: Sequence[Task],
     *,
     jobs: int,
-    tell: Callable[[Task, Status], None],
-    say: Callable[[Task, str], None],
+    report_status: Callable[[Task, Status], None],
+    report_line: Callable[[Task, str], None],
     preload: Sequence[str] | None,
 ) -> Iterator[Ended]:
     """Run up to `jobs` tasks at a time, each in its own process, and yield them as they end.
@@ -42,8 +44,8 @@ def in_processes(
     Args:
       tasks: the tasks in the order to start them; they are pickled.
       jobs: the number of tasks to run at a time.
-      tell: called with a task and its status.
-      say: called with a task and each line that it prints.
+      report_status: called with a task and its status.
+      report_line: called with a task and each line that it prints.
       preload: modules to import once, in a server that the processes are forked from; None: each
         process starts from scratch, as GPU libraries require.
     """
@@ -58,7 +60,7 @@ def in_processes(
             for pipe in wait(list(running)):
                 assert isinstance(pipe, Connection)
                 child = running[pipe]
-                ended = child.hear(tell, say)
+                ended = child.hear(report_status, report_line)
                 if ended is not None:
                     del running[pipe]
                     yield ended
@@ -84,7 +86,9 @@ class _Child:
         return cls(task, process, ours, time.monotonic())
 
     def hear(
-        self, tell: Callable[[Task, Status], None], say: Callable[[Task, str], None]
+        self,
+        report_status: Callable[[Task, Status], None],
+        report_line: Callable[[Task, str], None],
     ) -> Ended | None:
         """Pass on one message; return the task's end if that is the message."""
         try:
@@ -96,7 +100,7 @@ class _Child:
             self.process.join()
             self.pipe.close()
             return Ended(self.task, time.monotonic() - self.started, content)
-        (tell if kind == "tell" else say)(self.task, content)
+        (report_status if kind == "report_status" else report_line)(self.task, content)
         return None
 
 
@@ -144,8 +148,8 @@ def _work(task: Task, pipe: Connection) -> None:
             pipe.send((kind, content))
 
     try:
-        with contextlib.redirect_stdout(Lines(lambda line: send("say", line))):
-            error = outcome(task, lambda status: send("tell", status))
+        with contextlib.redirect_stdout(Lines(lambda line: send("report_line", line))):
+            error = run_task(task, lambda status: send("report_status", status))
     except KeyboardInterrupt:
         sys.exit(130)
     send("end", error)

@@ -32,8 +32,8 @@ class Task(Protocol):
     def name(self) -> str:
         """The task's name, for messages."""
 
-    def run(self, tell: Callable[[Status], None]) -> None:
-        """Do the work; call `tell` with the status from time to time.
+    def run(self, report_status: Callable[[Status], None]) -> None:
+        """Do the work; call `report_status` with the status from time to time.
 
         Raises:
           InputError: it cannot be done, in one line.
@@ -64,10 +64,10 @@ class Ended:
     error: str | None = None
 
 
-def outcome(task: Task, tell: Callable[[Status], None]) -> str | None:
+def run_task(task: Task, report_status: Callable[[Status], None]) -> str | None:
     """Run a task; return None if it succeeds, else the error in one line."""
     try:
-        task.run(tell)
+        task.run(report_status)
     except InputError as error:
         return str(error)
     except Exception as error:  # a bug of ours, but no reason to stop the other tasks
@@ -79,14 +79,14 @@ def outcome(task: Task, tell: Callable[[Status], None]) -> str | None:
 class Lines(io.TextIOBase):
     """A stream that passes on whole lines."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        """Create a stream that calls `say` with each line."""
+    def __init__(self, report_line: Callable[[str], None]) -> None:
+        """Create a stream that calls `report_line` with each line."""
         super().__init__()
-        self._say, self._rest = say, ""
+        self._report_line, self._rest = report_line, ""
 
     def write(self, text: str) -> int:
         """Pass on the complete lines."""
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
-            self._say(line)
+            self._report_line(line)
         return len(text)

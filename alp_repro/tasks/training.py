@@ -46,15 +46,15 @@ class Training:
         """Return the same training in another folder."""
         return dataclasses.replace(self, folder=folder)
 
-    def run(self, tell: Callable[[Status], None]) -> None:
+    def run(self, report_status: Callable[[Status], None]) -> None:
         """Train on the devices of this process, with XLA if there is a GPU."""
         import tensorflow as tf
 
-        self.train(tell, jit_compile=bool(tf.config.list_logical_devices("GPU")))
+        self.train(report_status, jit_compile=bool(tf.config.list_logical_devices("GPU")))
 
     def train(
         self,
-        tell: Callable[[Status], None],
+        report_status: Callable[[Status], None],
         *,
         jit_compile: bool,
         strategy: tf.distribute.Strategy | None = None,
@@ -70,7 +70,9 @@ class Training:
             watch=self.watch,
             jit_compile=jit_compile,
             tensorboard=tensorboard,
-            report=lambda progress: tell(Status(self.words(progress), progress.seconds_left)),
+            report=lambda progress: report_status(
+                Status(self.words(progress), progress.seconds_left)
+            ),
             verbose=0,
             details=self.details,
         )

@@ -17,7 +17,7 @@ class FusedAdam(keras.optimizers.Adam):
     """
 
     def update_step(self, gradient: tf.Tensor, variable: Any, learning_rate: Any) -> None:
-        """Updates one variable and its two averages in place."""
+        """Update one variable and its two averages in place."""
         index = self._get_variable_index(variable)
         step = tf.cast(self.iterations + 1, tf.float32)
         tf.raw_ops.ResourceApplyAdam(
@@ -37,6 +37,6 @@ class FusedAdam(keras.optimizers.Adam):
 
 
 def _handle(variable: Any) -> tf.Tensor:
-    """The resource of a Keras variable, or of the part of one that a replica is given."""
+    """Return the resource of a Keras variable, or of a replica's part of one."""
     inner = variable.value if isinstance(variable, keras.Variable) else variable
     return inner.handle

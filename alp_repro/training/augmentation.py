@@ -16,14 +16,14 @@ from alp_repro import stateless_random
 _AREA = (0.5, 1.0)
 _ASPECT_RATIO = (0.75, 1.33)
 _SATURATION = (0.5, 2.0)
-# TensorFlow 1's cubic, as tf.compat.v1.image.resize_bicubic has it: its parameter, and the steps
-# between two pixels that its table of weights knows.
+# TensorFlow 1's cubic, as in tf.compat.v1.image.resize_bicubic: its parameter, and the number of
+# steps between two pixels in its table of weights.
 _CUBIC_A = -0.75
 _CUBIC_STEPS = 1024.0
 
 
 class Crops(NamedTuple):
-    """Boxes in whole pixels, one an image: float32 [b] each."""
+    """Boxes in whole pixels, one per image: float32 [b] each."""
 
     top: tf.Tensor
     left: tf.Tensor
@@ -35,7 +35,7 @@ def augment_batch(images: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
     """Augment training images: saturation, flip, crop, bicubic resize to the same size.
 
     `images` float32 [b, size, size, 3] in [0, 1], `seed` an integer tensor [2]; returns the same
-    shape; the cubic overshoots [0, 1] at edges. The result depends on (images, seed) alone.
+    shape; the cubic overshoots [0, 1] at edges. The result depends only on (images, seed).
     Compiles under XLA.
     """
     batch, size = tf.shape(images)[0], images.shape[1]
@@ -43,7 +43,7 @@ def augment_batch(images: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
     factor = _uniform([batch, 1, 1], saturation_seed, _SATURATION)
     flip = stateless_random.uniform([batch, 1, 1, 1], flip_seed) < 0.5
     saturated = adjust_saturation(images, factor)
-    # Before the resize, which is no mirror image of itself.
+    # Before the resize, which does not commute with a flip.
     flipped = tf.where(flip, tf.reverse(saturated, axis=[2]), saturated)
     return crop_and_resize(flipped, random_crops(batch, size, seed=crop_seed))
 
@@ -89,14 +89,14 @@ def crop_and_resize(images: tf.Tensor, crops: Crops) -> tf.Tensor:
 
 
 def adjust_saturation(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    """`tf.image.adjust_saturation` with a factor for each image, broadcast from [b, 1, 1]."""
+    """Adjust the saturation by a factor for each image, broadcast from [b, 1, 1]."""
     hue, saturation, value = tf.unstack(tf.image.rgb_to_hsv(images), axis=-1)
     saturation = tf.clip_by_value(saturation * factor, 0.0, 1.0)
     return tf.image.hsv_to_rgb(tf.stack([hue, saturation, value], axis=-1))
 
 
 def _resize_matrix(start: tf.Tensor, length: tf.Tensor, size: int) -> tf.Tensor:
-    """Weights [b, out, in] that resize the pixels start … start + length − 1 to `size` pixels."""
+    """Return weights [b, out, in] that resize pixels start … start + length − 1 to `size`."""
     start, length = start[:, tf.newaxis, tf.newaxis], length[:, tf.newaxis, tf.newaxis]
     out = tf.range(size, dtype=tf.float32)[tf.newaxis, :, tf.newaxis]
     pixel = tf.range(size, dtype=tf.float32)[tf.newaxis, tf.newaxis, :]
@@ -125,6 +125,6 @@ def _uniform(
 
 
 def _integer_below(shape: list[tf.Tensor | int], bound: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
-    """Uniform whole numbers 0 … bound − 1, as float32."""
+    """Draw uniform whole numbers 0 … bound − 1, as float32."""
     draw = tf.math.floor(stateless_random.uniform(shape, seed) * bound)
     return tf.minimum(draw, bound - 1.0)  # float32 rounding may reach the bound itself

@@ -1,4 +1,4 @@
-"""Passes that no loss needs: the authors' CIFAR-10 graph makes them, and they move averages."""
+"""Forward passes of the authors' CIFAR-10 graph that only update batch norm's averages."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ import tensorflow as tf
 from alp_repro.errors import InputError
 from alp_repro.models.copies import LogitsFunction
 from alp_repro.training.objective import Objective
-from alp_repro.training.passes import Passed, averages_of, halves, in_shares
+from alp_repro.training.passes import ShareLogits, averages_of, halves, in_shares
 
 
 def check(classifier: keras.Model, objective: Objective) -> None:
-    """Raise InputError where an objective moves averages that a built classifier has not."""
+    """Raise InputError if an objective updates averages that a built classifier does not have."""
     if objective.statistics_passes and not averages_of(classifier):
         raise InputError(
-            f"statistics_passes: {classifier.name} has no batch norm whose averages they would move"
+            f"statistics_passes: expected a model with batch norm, {classifier.name} has none"
         )
 
 
-def move(
+def update(
     classifier: keras.Model,
     logits: LogitsFunction,
     objective: Objective,
     clean: tf.Tensor,
     adversarial: tf.Tensor | None,
 ) -> None:
-    """Move batch norm's averages by what the loss will not pass, where the objective asks for it.
+    """Update batch norm's averages by the passes that the loss does not make, if so configured.
 
     Args:
-      classifier: whose averages are moved.
-      logits: its own, in training mode.
-      objective: of the step.
+      classifier: the model whose averages are updated.
+      logits: its logits function in training mode.
+      objective: of the training step.
       clean, adversarial: the batch, float32 [batch, height, width, channels].
     """
     if objective.statistics_passes:
@@ -47,15 +47,15 @@ def move(
 
 def _further_passes(
     logits: LogitsFunction, objective: Objective, clean: tf.Tensor, adversarial: tf.Tensor
-) -> Passed:
-    """The passes of the authors' graph that the loss does not make.
+) -> ShareLogits:
+    """Make the passes of the authors' graph that the loss does not make.
 
     Two of the clean images, one of each half of the pairs, and one of an adversarial batch that no
-    loss uses; here it is the batch of the loss where that has one.
+    loss uses; here it is the loss's adversarial batch if there is one.
     """
     alone = objective.penalties if objective.separate_passes else {}
     further = [clean] * (2 - objective.uses_clean - ("lsq" in alone))
     further += [] if "clp" in alone else halves(clean)
     for images in (*further, adversarial):
         logits(images)
-    return Passed(None, None, {})
+    return ShareLogits(None, None, {})

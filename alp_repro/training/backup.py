@@ -1,4 +1,4 @@
-"""The state of an unfinished training: written after each epoch, checked when it is read."""
+"""The state of an unfinished training: saved after each epoch, checked when it is loaded."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from alp_repro.training.ownership import Owner, check_same
 
 
 class Backup(keras.callbacks.Callback):
-    """The whole state of an unfinished training after each epoch, in one file that is replaced.
+    """Saves the whole state of an unfinished training after each epoch, in one file.
 
     Keras' BackupAndRestore writes weights and epoch in place, one after the other: a process that
-    is killed there leaves a state that cannot be read, or weights that belong to another epoch.
-    The file says whose state it is, and a checksum tells when a bit of it has changed.
+    is killed in between leaves a state that cannot be read, or weights of another epoch. The file
+    has the training's settings and a checksum.
     """
 
     def __init__(self, run: runs.RunDir, owner: Owner) -> None:
-        """Keeps the state in the run's backup folder."""
+        """Use the run's backup folder."""
         super().__init__()
         self._run, self._owner = run, owner
         self._path = run.backup / "latest.npz"
@@ -36,7 +36,7 @@ class Backup(keras.callbacks.Callback):
         self._clock = Stopwatch()
 
     def restore(self, model: LogitPairing, *, steps_per_epoch: int) -> int:
-        """Loads what an earlier training left into a compiled model; returns the epochs done.
+        """Load the state of an earlier process into a compiled model; return the epochs done.
 
         Raises:
           InputError: the file is damaged or is the state of another training.
@@ -47,20 +47,20 @@ class Backup(keras.callbacks.Callback):
             self._restore_older(model)
         else:
             return 0
-        # A state is that of an epoch's end; the last epoch may have fewer steps.
+        # The state is from the end of an epoch; the last epoch may have fewer steps.
         return -(-int(model.optimizer.iterations.numpy()) // steps_per_epoch)
 
     @property
     def sessions(self) -> list[dict[str, Any]]:
-        """Provenance of every process that ended an epoch, with their number and what it spent."""
+        """Provenance of every process that finished an epoch, with epochs and time spent."""
         return [*self._earlier, self._session] if self._session.get("epochs") else self._earlier
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Begins a session."""
+        """Begin a session."""
         self._session, self._clock = {**runs.provenance(), "epochs": 0}, Stopwatch()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Saves weights, optimizer and averages."""
+        """Save weights, optimizer and averages."""
         arrays = {f"{i:04}": np.asarray(v) for i, v in enumerate(_variables(self.model))}
         owner = self._owner.to_json()
         self._session |= {"epochs": self._session["epochs"] + 1, **self._clock.spent()}
@@ -69,7 +69,7 @@ class Backup(keras.callbacks.Callback):
         self._older.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Removes the state of a training that is finished."""
+        """Remove the state of a finished training."""
         shutil.rmtree(self._path.parent, ignore_errors=True)
 
     def _restore_arrays(self, model: LogitPairing) -> None:
@@ -78,11 +78,11 @@ class Backup(keras.callbacks.Callback):
         try:
             with np.load(self._path) as file:
                 arrays = {name: file[name] for name in file.files}
-            # One of before sessions were noted has none.
+            # Older versions did not record sessions.
             self._earlier = json.loads(str(arrays.pop("sessions", "[]")))
-            owner, told = (json.loads(str(arrays.pop(name))) for name in ("owner", "checksum"))
-            if _checksum(arrays, owner) != told:
-                raise ValueError("its content does not fit its checksum")
+            owner, stored = (json.loads(str(arrays.pop(name))) for name in ("owner", "checksum"))
+            if _checksum(arrays, owner) != stored:
+                raise ValueError("its checksum does not match")
         except Exception as error:  # NumPy raises errors of many kinds for a damaged file
             line = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise InputError(f"{self._path} is damaged ({line}): {advice}") from error
@@ -97,8 +97,8 @@ class Backup(keras.callbacks.Callback):
         path = self._older
         if not self._run.settings.exists():
             raise InputError(
-                f"{path} is the state of a training that no settings.json describes: remove it to "
-                "train from the beginning"
+                f"{path} is the state of an unknown training, since the run has no settings.json: "
+                "remove it to train from the beginning"
             )
         start = _kernels(model)
         try:
@@ -110,31 +110,32 @@ class Backup(keras.callbacks.Callback):
             ) from error
         if not _stem_from(_kernels(model), start):
             raise InputError(
-                f"{path} is the state of another training: its weights do not stem from those that "
-                f"this one begins with (seed {self._owner.recipe.seed}); put the run's own state "
-                "there, or remove it to train from the beginning"
+                f"{path} is the state of another training: its weights do not come from this one's "
+                f"initial weights (seed {self._owner.recipe.seed}); restore the run's own state, "
+                "or remove it to train from the beginning"
             )
-        print(f"{path} was written by a version without checksums: taken as it is", flush=True)
+        print(f"{path} was written by a version without checksums: loaded unchecked", flush=True)
 
 
 def _kernels(model: LogitPairing) -> np.ndarray:
-    """All weights that begin at random, one after the other: float64."""
+    """Return all weights with a random start in one vector, float64."""
     kernels = [w for w in model.classifier.trainable_variables if len(w.shape) > 1]
     return np.concatenate([np.ravel(kernel.numpy()).astype(np.float64) for kernel in kernels])
 
 
 def _stem_from(weights: np.ndarray, start: np.ndarray) -> bool:
-    """Whether weights can come from these by training: other random ones are not correlated.
+    """Return whether weights can come from these initial ones by training.
 
-    The correlation of independent weights has a deviation of 1 / √n, so that five of them are
-    chance in one of three million cases; training leaves far more of its start.
+    The correlation of independent weights has a standard deviation of 1 / √n, so five of them occur
+    by chance in one of three million cases; after training, the correlation with the initial
+    weights is far larger.
     """
     correlation = np.corrcoef(weights, start)[0, 1]
     return bool(correlation > 5 / np.sqrt(len(start)))
 
 
 def _variables(model: LogitPairing) -> list[keras.Variable]:
-    """All that a training changes, in an order that depends on the recipe alone."""
+    """Return all variables that a training changes, in an order that depends only on the recipe."""
     return [*model.classifier.variables, *model.optimizer.variables]
 
 

@@ -1,4 +1,4 @@
-"""What a training does besides its steps: saves, looks, warns, stops."""
+"""Keras callbacks of a training: saving, logging, warnings and early stops."""
 
 from __future__ import annotations
 
@@ -25,53 +25,53 @@ from alp_repro.training.recipe import Recipe
 
 
 class StopWhenNotFinite(keras.callbacks.Callback):
-    """Ends the training with the epoch and step at which the loss became NaN or infinite.
+    """Ends the training with an error when the loss becomes NaN or infinite.
 
-    What the last finished epoch saved is kept.
+    The state that the last finished epoch saved is kept.
     """
 
     def __init__(self) -> None:
-        """Starts at epoch 0."""
+        """Start at epoch 0."""
         super().__init__()
         self._epoch = 0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Notes the epoch."""
+        """Store the epoch."""
         self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Raises InputError on a loss that is not finite."""
+        """Raise InputError if the loss is not finite."""
         loss = (logs or {}).get("loss")
         if loss is not None and not np.isfinite(loss):
             raise InputError(
                 f"the loss is {float(loss)} at epoch {self._epoch + 1}, step {batch + 1}: lower "
-                "the learning rate or a penalty's weight; the last good checkpoint is kept"
+                "the learning rate or a penalty's weight; the last checkpoint is kept"
             )
 
 
 class WarnAtChance(keras.callbacks.Callback):
-    """Says at once that an epoch ended with an accuracy of a model that has learned nothing.
+    """Prints a warning when an epoch ends with an accuracy of chance.
 
-    Logit squeezing can drive all logits to zero in the first epoch, where a training stays.
+    Logit squeezing can drive all logits to zero in the first epoch, and a training stays there.
     """
 
     def __init__(self, num_classes: int) -> None:
-        """Takes the number of classes, one over which is chance."""
+        """Store the number of classes; the accuracy of chance is one over it."""
         super().__init__()
         self._num_classes = num_classes
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Prints a line if the epoch's best accuracy is near chance."""
+        """Print a line if the epoch's best accuracy is near chance."""
         if is_at_chance(logs or {}, self._num_classes):
             print(
-                f"epoch {epoch + 1}: training accuracy {_best_accuracy(logs or {}):.1%} is that of "
-                "chance; the logits may have collapsed for good: another seed may not",
+                f"epoch {epoch + 1}: training accuracy {_best_accuracy(logs or {}):.1%} is at "
+                "chance level; the logits may have collapsed for good: try another seed",
                 flush=True,
             )
 
 
 def is_at_chance(logs: Mapping[str, Any], num_classes: int) -> bool:
-    """Whether an epoch's best accuracy is under one and a half times that of guessing."""
+    """Return whether an epoch's best accuracy is below one and a half times that of chance."""
     best = _best_accuracy(logs)
     return best is not None and best < 1.5 / num_classes
 
@@ -81,32 +81,32 @@ def _best_accuracy(logs: Mapping[str, Any]) -> float | None:
 
 
 class StopAtStep(keras.callbacks.Callback):
-    """Ends the training, and its last epoch, after so many of the optimizer's steps."""
+    """Ends the training, and its last epoch, after a number of optimizer steps."""
 
     def __init__(self, max_steps: int) -> None:
-        """Takes the number of steps of the whole training."""
+        """Store the number of steps of the whole training."""
         super().__init__()
         self._max_steps, self._done = max_steps, 0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Counts from where the training begins or goes on."""
+        """Count from the steps that are already done."""
         self._done = int(self.model.optimizer.iterations.numpy())
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Stops after the last step."""
+        """Stop after the last step."""
         self._done += 1
         if self._done >= self._max_steps:
             self.model.stop_training = True
 
 
 class LogTestAccuracy(keras.callbacks.Callback):
-    """Adds `test_accuracy` and `test_adversarial_accuracy` to the logs of each epoch; NaN between.
+    """Adds `test_accuracy` and `test_adversarial_accuracy` to the logs, NaN in epochs not due.
 
     The authors' own training loop logs both.
     """
 
     def __init__(self, watch: Watch, *, epochs: int, seed: int) -> None:
-        """Keeps the images on the [0, 1] scale; the last of `epochs` always counts."""
+        """Store the images on the [0, 1] scale; the last of `epochs` is always due."""
         super().__init__()
         self._images = unit_scale(watch.images)
         self._labels = np.asarray(watch.labels, np.int32)
@@ -114,7 +114,7 @@ class LogTestAccuracy(keras.callbacks.Callback):
         self._float32: keras.Model | None = None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Looks at the epochs that are due."""
+        """Compute the accuracies after an epoch that is due."""
         assert logs is not None
         due = (epoch + 1) % self._watch.every == 0 or epoch + 1 == self._epochs
         clean, adversarial = self._accuracies() if due else (np.nan, np.nan)
@@ -138,7 +138,7 @@ class LogTestAccuracy(keras.callbacks.Callback):
         return clean, float(1.0 - np.mean(outcome.broken))
 
     def _classifier(self) -> keras.Model:
-        """The classifier with its weights of now, in float32."""
+        """Return the classifier with its current weights, in float32."""
         classifier = self.model.classifier
         if self._float32 is None:
             self._float32 = float32_model(classifier)
@@ -148,7 +148,7 @@ class LogTestAccuracy(keras.callbacks.Callback):
 
 
 def save_classifier(path: Path, classifier: keras.Model, recipe: Recipe) -> None:
-    """Writes a trained classifier as a float32 model, rounded where the recipe wants it so."""
+    """Save a trained classifier as a float32 model, rounded if the recipe says so."""
     if recipe.round_weights or recipe.dtype != "float32":
         classifier = float32_copy(classifier)
     if recipe.round_weights:
@@ -162,33 +162,33 @@ class SaveRawWeights(keras.callbacks.Callback):
     """Saves the classifier after the last epoch, before Keras puts averages in its place."""
 
     def __init__(self, run: runs.RunDir, recipe: Recipe, *, epochs: int) -> None:
-        """Saves to the run's folder after the last of `epochs`."""
+        """Save to the run's folder after the last of `epochs`."""
         super().__init__()
         self._run, self._recipe, self._epochs = run, recipe, epochs
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Saves after the last one."""
+        """Save after the last epoch."""
         if epoch + 1 == self._epochs:
             save_classifier(self._run.model, self.model.classifier, self._recipe)
 
 
 def learning_rate_at(recipe: Recipe, epoch: int) -> float:
-    """The recipe's rate, divided by 10 at each of its drops (epochs counted from 0)."""
+    """Return the learning rate of an epoch, counted from 0: divided by 10 at each drop."""
     return recipe.learning_rate * 0.1 ** sum(epoch >= drop for drop in recipe.learning_rate_drops)
 
 
 class TrainingLog(keras.callbacks.Callback):
-    """Losses and accuracies by epoch, written anew and whole after each.
+    """Losses and accuracies by epoch, in a file that is replaced as a whole after each epoch.
 
-    Keras' CSVLogger appends: a full disk leaves half a line, and an epoch that was begun twice two.
-    Columns of validation, which it adds to files of trainings without any, are dropped.
+    Keras' CSVLogger appends: a full disk leaves half a line, and an epoch that was run twice leaves
+    two. Validation columns, which it adds even to trainings without validation, are dropped.
     """
 
     def __init__(self, path: Path, *, done: int) -> None:
-        """Keeps what the file tells of the epochs that are `done`.
+        """Keep the file's lines of the epochs that are `done`.
 
         Raises:
-          InputError: the file is no training log.
+          InputError: the file is not a training log.
         """
         super().__init__()
         self._path = path
@@ -196,7 +196,7 @@ class TrainingLog(keras.callbacks.Callback):
         self.rows = {epoch: row for epoch, row in found.items() if epoch < done}
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Adds the epoch's line."""
+        """Add the epoch's line."""
         values = {name: repr(float(value)) for name, value in sorted((logs or {}).items())}
         self.rows[epoch] = {"epoch": str(epoch), **values}
         columns = dict.fromkeys(name for row in self.rows.values() for name in row)
@@ -210,7 +210,7 @@ class TrainingLog(keras.callbacks.Callback):
 class Report(keras.callbacks.Callback):
     """Calls a function with a `TrainingProgress` after each step and each epoch.
 
-    It belongs at the end of the callbacks, behind the one that saves.
+    It belongs at the end of the callbacks, after the one that saves.
     """
 
     def __init__(
@@ -221,7 +221,7 @@ class Report(keras.callbacks.Callback):
         epochs: int,
         steps: int,
     ) -> None:
-        """Takes what to call, and how many epochs of how many steps there are."""
+        """Store the function, and the numbers of epochs and of steps per epoch."""
         super().__init__()
         self._report, self._batch, self._epochs, self._steps = (
             report,
@@ -235,23 +235,23 @@ class Report(keras.callbacks.Callback):
         self._done = 0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Notes the epoch."""
+        """Store the epoch."""
         self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Tells of a step."""
+        """Report a step."""
         self._loss = float((logs or {}).get("loss", self._loss))
         if self._first is None:
             self._first = time.monotonic()
         else:
             self._done += 1
-        self._tell(batch + 1)
+        self._report_at(batch + 1)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Tells of an epoch."""
-        self._tell(self._steps)
+        """Report an epoch."""
+        self._report_at(self._steps)
 
-    def _tell(self, step: int) -> None:
+    def _report_at(self, step: int) -> None:
         rate = left = None
         if self._first is not None and self._done:
             per_step = (time.monotonic() - self._first) / self._done

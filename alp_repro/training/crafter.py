@@ -24,10 +24,10 @@ _TRADES_NOISE = 0.001  # deviation of the start (Zhang et al. 2019)
 
 
 class Crafter:
-    """Crafts the adversarial images of a batch; no Keras object, so that no copy is saved.
+    """Crafts the adversarial images of a batch; not a Keras object, so that its copy is not saved.
 
-    A copy of the model is needed for another dtype. A subclassed model in mixed precision, which
-    cannot be copied, crafts in its own.
+    Another dtype needs a copy of the model. A subclassed model in mixed precision, which cannot be
+    copied, crafts in its own dtype.
     """
 
     def __init__(self, classifier: keras.Model, objective: Objective) -> None:
@@ -43,10 +43,10 @@ class Crafter:
     def craft(
         self, images: tf.Tensor, labels: tf.Tensor, *, step: tf.Tensor, seed: tf.Tensor
     ) -> tf.Tensor:
-        """Adversarial images, float32 like `images`, with no gradient through the crafting.
+        """Return adversarial images, float32 like `images`, with no gradient through the crafting.
 
-        `step` counts the optimizer's steps (for the warm-up), `seed` is a stateless one. What batch
-        norm averages is afterwards what it was.
+        `step` counts the optimizer's steps (for the warm-up), `seed` is a stateless one. Batch
+        norm's averages are unchanged afterwards.
         """
         if self._copy is not None:
             copy_weights(self._classifier, self._copy)
@@ -77,15 +77,15 @@ class Crafter:
             scale = tf.cast(step + 1, tf.float32) / objective.attack_warmup_steps
             scale = tf.minimum(scale, 1.0)
         starts = self._starts(images, scale, seed) if attack.random_start else images
-        held = attack.holding(eps=attack.eps * scale)
+        held = attack.replace_unchecked(eps=attack.eps * scale)
         if isinstance(attack, PGD):
             ball = attack.eps
-            if objective.crafting == "n_fgsm":  # as far as noise and step reach
+            if objective.crafting == "n_fgsm":  # as far as noise and step can go
                 ball = _N_FGSM_NOISE * attack.eps + attack.eps_iter
             iterations = attack.nb_iter
             if objective.attack_warmup_nb_iter is not None:
                 iterations = tf.where(scale < 1, objective.attack_warmup_nb_iter, iterations)
-            held = attack.holding(
+            held = attack.replace_unchecked(
                 eps=ball * scale, eps_iter=attack.eps_iter * scale, nb_iter=iterations
             )
             if objective.crafting == "trades":

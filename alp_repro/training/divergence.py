@@ -1,4 +1,4 @@
-"""The inner maximisation of TRADES: away from the clean prediction, whatever the label."""
+"""The inner maximisation of TRADES: away from the clean prediction, without the label."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def climb_divergence(
       logits: the crafting model.
       images: float32 [batch, height, width, channels] in [0, 1].
       starts: like the images; at an image itself the gradient is 0.
-      attack: has the sizes of ball and steps, and how many, as numbers or tensors.
+      attack: gives eps, eps_iter and nb_iter, as numbers or tensors.
     """
     clean = tf.stop_gradient(tf.nn.softmax(logits(images)))
 

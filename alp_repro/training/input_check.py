@@ -1,4 +1,4 @@
-"""What `train` is given, checked before anything is written: what does not fit is one line."""
+"""Checks of the arguments of `train`, before anything is written."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from alp_repro.validation.arguments import checked_array, checked_instance
 
 
 def checked_training_set(data: Any, recipe: Recipe) -> Images:
-    """Return a training set that fits a recipe.
+    """Return the training set after checking it against a recipe.
 
     Args:
       data: `Images`, uint8 or floats in [0, 1], of the data set's shape, with its classes.
-      recipe: what is to be trained.
+      recipe: of the training.
 
     Raises:
-      InputError: there are no images, of another shape, type or range, or labels that do not fit.
+      InputError: no images, images of another shape, type or range, or labels that do not match.
     """
     data = checked_instance(data, Images, name="data")
     spec = dataset_spec(recipe.dataset)
@@ -30,12 +30,12 @@ def checked_training_set(data: Any, recipe: Recipe) -> Images:
     if images.shape[1:] != spec.image_shape or not len(images):
         raise InputError(
             f"training images of shape {images.shape}: expected (n, "
-            f"{', '.join(map(str, spec.image_shape))}) with n > 0, as {spec.name} has them"
+            f"{', '.join(map(str, spec.image_shape))}) with n > 0, as for {spec.name}"
         )
     floats = np.issubdtype(images.dtype, np.floating)
     if not floats and images.dtype != np.uint8:
         raise InputError(f"training images of type {images.dtype}: expected uint8 or floats")
-    if floats and not (images.min() >= 0 and images.max() <= 1):  # NaN is neither
+    if floats and not (images.min() >= 0 and images.max() <= 1):  # also true for NaN
         raise InputError(
             f"training images in [{images.min():g}, {images.max():g}]: expected floats in [0, 1]"
         )
@@ -46,7 +46,7 @@ def checked_training_set(data: Any, recipe: Recipe) -> Images:
         )
     if labels.min() < 0 or labels.max() >= spec.num_classes:
         raise InputError(
-            f"training labels in [{labels.min()}, {labels.max()}]: {spec.name} has classes 0 to "
-            f"{spec.num_classes - 1}"
+            f"training labels in [{labels.min()}, {labels.max()}]: expected 0 to "
+            f"{spec.num_classes - 1}, the classes of {spec.name}"
         )
     return data

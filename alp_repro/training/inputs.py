@@ -1,4 +1,4 @@
-"""What a training is given: a model, batches of any form as images and integer labels; checked."""
+"""Checks and conversions of a training's inputs: the model, the images and the labels."""
 
 from __future__ import annotations
 
@@ -10,34 +10,35 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from alp_repro.classifiers.heads import GIVE_LOGITS, sum_to_one
+from alp_repro.classifiers.heads import LOGITS_ADVICE, sum_to_one
 from alp_repro.errors import InputError
 from alp_repro.losses import PENALTIES
 from alp_repro.models.copies import logits_function
 from alp_repro.models.probes import probe_images
 from alp_repro.training.objective import Objective
 
-_KERAS_BATCH = 32  # of arrays, unless `fit` is told another
+_KERAS_BATCH = 32  # the default of `fit` for arrays
 _ROUNDING = 1e-3  # of pixels that were resized or normalised
 _WORDS = "expected images in [0, 1]", "expected labels from 0 to"
 
 
 def unit_scale(images: tf.Tensor) -> tf.Tensor:
-    """Images as float32 in [0, 1]; uint8 ones are divided by 255."""
+    """Return images as float32 in [0, 1]; uint8 ones are divided by 255."""
     floats = tf.cast(images, tf.float32)
     return floats / 255.0 if images.dtype == tf.uint8 else floats
 
 
 def images_and_labels(data: Any) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the images and the labels of what Keras hands to a step.
+    """Return the images and the labels of a batch that Keras passes to a step.
 
     Raises:
-      InputError: there are no labels, or weights of samples.
+      InputError: there are no labels, or there are sample weights.
     """
     images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
     if weights is not None:
         raise InputError(
-            "sample_weight and class_weight: expected none, logit pairing weighs all images alike"
+            "sample_weight and class_weight are not supported: logit pairing weighs all images "
+            "equally"
         )
     if not tf.is_tensor(images) or labels is None or not tf.is_tensor(labels):
         raise InputError("expected batches of (images, labels), one tensor each")
@@ -45,7 +46,7 @@ def images_and_labels(data: Any) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def integer_labels(labels: tf.Tensor, *, classes: int) -> tf.Tensor:
-    """Return int32 labels [batch] of integer ones, [batch] or [batch, 1], or one-hot ones.
+    """Convert integer labels, [batch] or [batch, 1], or one-hot ones to int32 [batch].
 
     Raises:
       InputError: they have another shape.
@@ -58,13 +59,13 @@ def integer_labels(labels: tf.Tensor, *, classes: int) -> tf.Tensor:
     elif shape.rank != 1:
         raise InputError(
             f"labels of shape {tuple(shape)}: expected integers [batch] or one-hot rows "
-            f"[batch, {classes}], since the model gives {classes} logits"
+            f"[batch, {classes}], since the model has {classes} logits"
         )
     return tf.cast(labels, tf.int32)
 
 
 def check_images(images: tf.Tensor) -> None:
-    """Raise InputError on what are no images."""
+    """Raise InputError unless the shape is that of images."""
     if images.shape.rank != 4:
         raise InputError(
             f"images of shape {tuple(images.shape)}: expected [batch, height, width, channels]"
@@ -72,7 +73,7 @@ def check_images(images: tf.Tensor) -> None:
 
 
 def batch_size_of(x: Any, y: Any, batch_size: int | None) -> int | None:
-    """Return the size of the batches that `fit` makes of its arguments; None: not known before."""
+    """Return the size of the batches that `fit` makes of its arguments; None: not known."""
     if y is not None:
         return batch_size or _KERAS_BATCH
     specs = tf.nest.flatten(getattr(x, "element_spec", None))
@@ -81,10 +82,10 @@ def batch_size_of(x: Any, y: Any, batch_size: int | None) -> int | None:
 
 
 def check_batch_size(size: int | None, objective: Objective) -> None:
-    """Raise InputError where a training batch of this size leaves an image without a partner.
+    """Raise InputError if a training batch of this size leaves an image without a partner.
 
-    A last batch of an epoch that is shorter may: the odd image is left out of the pairs then. The
-    size of a batch whose shape does not tell it is None, and is not looked at.
+    The last batch of an epoch may be shorter and odd: its last image is left out of the pairs. A
+    size of None is unknown and not checked.
     """
     if size is None:
         return
@@ -97,10 +98,7 @@ def check_batch_size(size: int | None, objective: Objective) -> None:
 
 
 def checked_in_graph(images: tf.Tensor, labels: tf.Tensor, classes: int) -> list[tf.Operation]:
-    """Return assertions that the pixels and the labels of a batch lie in their ranges.
-
-    XLA leaves them out of what it compiles.
-    """
+    """Return assertions that the pixels and the labels of a batch are in range; XLA drops them."""
     low, high = tf.reduce_min(labels), tf.reduce_max(labels)
     right = (low >= 0) & (high < classes)
     found = [tf.debugging.Assert(right, [f"{_WORDS[1]} {classes - 1}, got", low, "to", high])]
@@ -112,10 +110,10 @@ def checked_in_graph(images: tf.Tensor, labels: tf.Tensor, classes: int) -> list
 
 
 def check_arrays(images: Any, labels: Any, classes: int | None) -> None:
-    """Raise InputError where arrays have pixels or labels out of range; others are not looked at.
+    """Raise InputError if arrays have pixels or labels out of range; other inputs are not checked.
 
     Args:
-      images, labels: what `fit` is given.
+      images, labels: the arguments of `fit`.
       classes: of the model; None: not known yet.
     """
     if isinstance(images, np.ndarray) and images.dtype.kind in "fiu" and images.size:
@@ -131,31 +129,31 @@ def check_arrays(images: Any, labels: Any, classes: int | None) -> None:
 
 
 @contextlib.contextmanager
-def told_in_one_line() -> Iterator[None]:
-    """Turn an assertion that failed in a graph into the InputError that it stands for."""
+def raising_input_errors() -> Iterator[None]:
+    """Convert a failed assertion of `checked_in_graph` into an InputError."""
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
         message = str(error)
         for words in _WORDS:
             if words in message:
-                told = message[message.index(words) :].partition("\n")[0]
-                raise InputError(told.replace("] [", " ").rstrip("] [")) from error
+                line = message[message.index(words) :].partition("\n")[0]
+                raise InputError(line.replace("] [", " ").rstrip("] [")) from error
         raise
 
 
 def classes_of(model: keras.Model, image_shape: tuple[int, ...]) -> int:
-    """Return the number of classes of a built model, by what it gives for a few images.
+    """Return the number of classes of a built model, from its outputs for a few images.
 
     Raises:
-      InputError: it gives no logits of two or more classes, but a softmax's outputs, say.
+      InputError: it does not return logits of two or more classes, but probabilities, for example.
     """
     outputs = logits_function(model)(tf.constant(probe_images(image_shape))).numpy()
     if outputs.ndim != 2 or outputs.shape[1] < 2:
         raise InputError(
-            f"the model gives outputs of shape {(None, *outputs.shape[1:])}: expected logits "
+            f"the model returns outputs of shape {(None, *outputs.shape[1:])}: expected logits "
             "[batch, classes] of two or more classes"
         )
     if sum_to_one(outputs):
-        raise InputError(f"the model's outputs are probabilities: {GIVE_LOGITS}")
+        raise InputError(f"the model's outputs are probabilities: {LOGITS_ADVICE}")
     return int(outputs.shape[1])

@@ -1,4 +1,4 @@
-"""training.csv: a line an epoch, in a file that is whole at any moment."""
+"""Reading training.csv, which has one line per epoch."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from alp_repro.errors import InputError
 
 
 def read_rows(path: Path) -> dict[int, dict[str, str]]:
-    """The lines of a training log by epoch, the last whole one of each; {} where there is no file.
+    """Return the lines of a training log by epoch, the last complete one of each; {} if no file.
 
     Raises:
-      InputError: the file is no training log.
+      InputError: the file is not a training log.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -26,21 +26,21 @@ def read_rows(path: Path) -> dict[int, dict[str, str]]:
         return {}
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(
-            f"{path} is no training log ({error}): move it away to go on without its lines"
+            f"{path} is not a valid training log ({error}): move it away to continue without it"
         ) from error
 
 
 def read_log(path: Path) -> dict[str, np.ndarray]:
-    """The columns of a training log: float64 [epochs] each, "epoch" counting from 0.
+    """Return the columns of a training log, float64 [epochs] each, with "epoch" counted from 0.
 
-    NaN where an epoch has no value, as between looks at the test images.
+    NaN where an epoch has no value, such as a test accuracy that was not due.
 
     Raises:
-      InputError: the file is absent, no training log, or has no finished epoch.
+      InputError: the file is missing, not a training log, or has no finished epoch.
     """
     rows = read_rows(path)
     if not path.exists():
-        raise InputError(f"{path} is not there: train the model first")
+        raise InputError(f"{path} does not exist: train the model first")
     if not rows:
         raise InputError(f"{path} has no finished epoch yet")
     ordered = [rows[epoch] for epoch in sorted(rows)]
@@ -49,7 +49,7 @@ def read_log(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_row(line: dict[str, str]) -> tuple[int, dict[str, str]]:
-    """The epoch and its values; no values for half a line, as a full disk leaves it."""
+    """Return the epoch and its values, or no values for an incomplete line (disk full)."""
     row = {name: value for name, value in line.items() if name and not name.startswith("val_")}
     try:
         for value in row.values():

@@ -16,20 +16,20 @@ from alp_repro.models.copies import logits_function
 from alp_repro.training import averages, inputs
 from alp_repro.training.crafter import Crafter
 from alp_repro.training.loss_terms import forward, weighted_terms
-from alp_repro.training.objective import Objective, given_once
-from alp_repro.training.passes import Passed, averages_of, in_shares
+from alp_repro.training.objective import Objective, resolve_objective
+from alp_repro.training.passes import ShareLogits, averages_of, in_shares
 from alp_repro.training.replicas import replica_slice, spans_machines
 from alp_repro.training.seeds import NOISE, START, step_seed
 from alp_repro.validation.plain_numbers import number, whole_number
 
 ACCURACIES = ("accuracy", "adversarial_accuracy")
-# The losses that layers bring along: kernel_regularizer, add_loss.
+# Losses of layers: kernel_regularizer, add_loss.
 _OF_LAYERS = "regularization"
 
 
 @keras.saving.register_keras_serializable(package="alp_repro")
 class LogitPairing(keras.Model):
-    """A classifier whose training step pairs logits and trains on adversarial images.
+    """Wraps a classifier in a model that trains with logit pairing and adversarial images.
 
         model = keras.Sequential([...])  # [0, 1] images to logits
         attack = alp_repro.PGD(eps=8 / 255, eps_iter=2 / 255, nb_iter=10)
@@ -41,17 +41,17 @@ class LogitPairing(keras.Model):
         robust.classifier.save("robust.keras")
 
     `compile`, `fit`, `evaluate`, `predict` and `save` are Keras' own. The loss is the objective's,
-    so `compile` takes none. Logs have `loss`, its terms, `accuracy` on the clean images that pass
-    the model and `adversarial_accuracy` on the crafted ones; `evaluate` and `validation_data` are
-    about clean images, their loss is the cross-entropy; see `RobustAccuracy` for attacked ones.
-    Losses that layers add are part of the loss, once a step: those of the last pass.
+    so `compile` takes none. Logs have `loss`, its terms, `accuracy` on the clean images and
+    `adversarial_accuracy` on the crafted ones, where these are used. `evaluate` and
+    `validation_data` use clean images and the cross-entropy; see `RobustAccuracy` for attacks.
+    Losses that layers add are part of the loss, once per step: those of the last pass.
 
-    Random numbers depend on (seed, optimizer step) alone, so that a training that was resumed is
-    the training that was not interrupted.
+    Random numbers depend only on (seed, optimizer step), so that a resumed training gives the same
+    model as one that was not interrupted.
 
     Attributes:
       classifier: the given model, whose weights are trained.
-      objective: what is minimised.
+      objective: the loss that is minimised.
     """
 
     def __init__(  # noqa: PLR0913 - settings, each by its name
@@ -69,27 +69,26 @@ class LogitPairing(keras.Model):
         check_inputs: bool = True,
         name: str | None = None,
     ) -> None:
-        """Wraps a classifier.
+        """Wrap a classifier.
 
         Args:
           model: maps images in [0, 1], [batch, height, width, channels], to logits, [batch,
             classes]; any Keras model. Data augmentation belongs before it: inside, the clean and
-            the adversarial image of a pair would be changed in different ways.
+            the adversarial image of a pair would be augmented differently.
           penalties: λ of each penalty by its name: "clp", "lsq", "alp".
           attack: crafts the adversarial images, on the [0, 1] scale.
           adversarial_fraction: f; the loss has (1 - f) · CE(clean) + f · CE(adversarial).
           noise_stddev: σ of the Gaussian noise on clean images, which are then clipped to [0, 1].
           label_smoothing: in [0, 1).
           weight_decay: weight of Σ ½‖w‖².
-          seed: of the noise and the attack.
-          objective: in place of all the settings above it, for those that have no argument here.
-          check_inputs: refuse pixels and labels out of range, which costs a look at each batch;
-            where XLA compiles the step, arrays alone are looked at.
+          seed: seeds the noise and the attack.
+          objective: replaces all settings above except the seed, with further options.
+          check_inputs: refuse pixels and labels out of range, which costs some time per batch; if
+            XLA compiles the step, only arrays are checked.
           name: of the model.
 
         Raises:
-          InputError: settings that are out of range or contradict each other, a model that is none,
-            or that ends in a softmax.
+          InputError: settings out of range or in conflict, or a model that ends in a softmax.
         """
         if not isinstance(model, keras.Model):
             raise InputError(f"model is a {type(model).__name__}: expected a Keras model")
@@ -104,7 +103,7 @@ class LogitPairing(keras.Model):
             "label_smoothing": label_smoothing,
             "weight_decay": weight_decay,
         }
-        self.objective = given_once(settings, objective)
+        self.objective = resolve_objective(settings, objective)
         self.seed = whole_number(seed, name="seed", low=0, high=2**31 - 1)
         self.check_inputs = check_inputs
         self.classifier = model
@@ -122,7 +121,7 @@ class LogitPairing(keras.Model):
         return [name for name, is_used in zip(ACCURACIES, used, strict=True) if is_used]
 
     def _prepare(self, input_shape: Any) -> None:
-        """Looks at what a built classifier gives, and copies it where the attack needs a copy."""
+        """Check the outputs of a built classifier, and copy it if the attack needs a copy."""
         known = isinstance(input_shape, tuple) and None not in input_shape[1:]
         if self.check_inputs and self._classes is None and known:
             self._classes = inputs.classes_of(self.classifier, input_shape[1:])
@@ -132,33 +131,33 @@ class LogitPairing(keras.Model):
         self.built = True
 
     def build(self, input_shape: Any) -> None:
-        """Builds the classifier."""
+        """Build the classifier."""
         if not self.classifier.built:
             self.classifier.build(input_shape)
         self._prepare(tuple(input_shape))
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Float32 logits of images: floats in [0, 1], or uint8."""
+        """Return float32 logits of images, floats in [0, 1] or uint8."""
         return logits_function(self.classifier, training=training)(inputs.unit_scale(images))
 
     def fit(
         self, x: Any = None, y: Any = None, batch_size: Any = None, *args: Any, **kwargs: Any
     ) -> Any:
-        """Trains as `keras.Model.fit` does, with its arguments.
+        """Train as `keras.Model.fit` does, with its arguments.
 
         Raises:
-          InputError: pixels or labels out of range, or a batch that leaves an image without a pair.
+          InputError: pixels or labels out of range, or an image without a partner.
         """
         if self.check_inputs:
             inputs.check_arrays(x, y, self._classes)
             size = inputs.batch_size_of(x, y, batch_size)
             inputs.check_batch_size(size, self.objective)
-        with inputs.told_in_one_line():
+        with inputs.raising_input_errors():
             return super().fit(x, y, batch_size, *args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        """Judges clean images as `keras.Model.evaluate` does; errors as `fit`."""
-        with inputs.told_in_one_line():
+        """Evaluate on clean images as `keras.Model.evaluate` does; errors as of `fit`."""
+        with inputs.raising_input_errors():
             return super().evaluate(*args, **kwargs)
 
     @property
@@ -177,7 +176,7 @@ class LogitPairing(keras.Model):
         return [m for m in super().metrics if id(m) not in known and m.name != "loss"]
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """One update on a batch: uint8 or float images, integer or one-hot labels."""
+        """Update the weights on a batch of uint8 or float images, integer or one-hot labels."""
         images, given_labels = inputs.images_and_labels(data)
         labels = self._checked_labels(images, given_labels)
         if self.check_inputs:
@@ -188,7 +187,7 @@ class LogitPairing(keras.Model):
             assert self._crafter is not None
             step, seed = self.optimizer.iterations, self._seed(START)
             adversarial = self._crafter.craft(clean, labels, step=step, seed=seed)
-        averages.move(self.classifier, self._logits, self.objective, clean, adversarial)
+        averages.update(self.classifier, self._logits, self.objective, clean, adversarial)
         variables = self.classifier.trainable_variables
         with tf.GradientTape() as tape:
             passed = in_shares(
@@ -207,7 +206,7 @@ class LogitPairing(keras.Model):
         return self._record(loss, terms, labels, passed)
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """Cross-entropy, accuracy and the metrics of `compile` on a batch of clean images."""
+        """Compute cross-entropy, accuracy and `compile`'s metrics on a batch of clean images."""
         images, given_labels = inputs.images_and_labels(data)
         labels = self._checked_labels(images, given_labels)
         logits = self(images, training=False)
@@ -223,12 +222,12 @@ class LogitPairing(keras.Model):
         return _results([*means, *self._compiled_metrics()])
 
     def _checked_labels(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        """Integer labels; where asked for, of a batch whose values are checked in the graph."""
+        """Return integer labels; with `check_inputs`, check the batch's values in the graph."""
         if self.check_inputs:
             inputs.check_images(images)
         if getattr(self, "loss", None) is not None:
-            raise InputError("compile(loss=...): expected no loss, the objective is the loss")
-        if tf.distribute.get_strategy().num_replicas_in_sync == 1:  # of several, Keras builds it
+            raise InputError("compile(loss=...): expected no loss, since the objective defines it")
+        if tf.distribute.get_strategy().num_replicas_in_sync == 1:  # with several, Keras builds it
             with tf.init_scope():
                 if not self.classifier.built:
                     self.classifier(np.zeros((1, *images.shape[1:]), np.float32))
@@ -241,15 +240,15 @@ class LogitPairing(keras.Model):
         return labels
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        """Builds what is left to build: Keras would average a batch over machines, and fails."""
+        """Build only what is not built yet: Keras would average a batch over machines and fail."""
         if not (self.classifier.built and all(m.built for m in self._compiled_metrics())):
             super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
         if self.classifier.built:
             with self.distribute_strategy.scope():
                 self._prepare(None)
 
-    def _terms(self, labels: tf.Tensor, passed: list[Passed]) -> dict[str, tf.Tensor]:
-        """Weighted terms of the total loss, those with weight 0 left out; the mean over shares."""
+    def _terms(self, labels: tf.Tensor, passed: list[ShareLogits]) -> dict[str, tf.Tensor]:
+        """Return the weighted terms of the loss, without those of weight 0; means over shares."""
         terms = [
             weighted_terms(self.objective, part, share)
             for part, share in zip(tf.split(labels, len(passed)), passed, strict=True)
@@ -263,8 +262,10 @@ class LogitPairing(keras.Model):
             means[_OF_LAYERS] = tf.add_n([tf.cast(v, tf.float32) for v in self.classifier.losses])
         return means
 
-    def _update_compiled(self, clean: tf.Tensor, labels: tf.Tensor, passed: list[Passed]) -> None:
-        """Updates the metrics of `compile` on the clean images, which may have to pass for them."""
+    def _update_compiled(
+        self, clean: tf.Tensor, labels: tf.Tensor, passed: list[ShareLogits]
+    ) -> None:
+        """Update the metrics of `compile` on the clean images, with an extra pass if needed."""
         metrics = self._compiled_metrics()
         if not metrics:
             return
@@ -280,7 +281,7 @@ class LogitPairing(keras.Model):
         loss: tf.Tensor,
         terms: dict[str, tf.Tensor],
         labels: tf.Tensor,
-        passed: list[Passed],
+        passed: list[ShareLogits],
     ) -> dict[str, tf.Tensor]:
         self._means["loss"].update_state(loss)
         for name, value in terms.items():
@@ -312,7 +313,7 @@ class LogitPairing(keras.Model):
         return step_seed(self.seed, purpose, self.optimizer.iterations)
 
     def get_config(self) -> dict[str, Any]:
-        """Return what `from_config` makes the model of, without its weights."""
+        """Return the configuration for `from_config`, without weights."""
         return {
             "name": self.name,
             "model": keras.saving.serialize_keras_object(self.classifier),
@@ -323,7 +324,7 @@ class LogitPairing(keras.Model):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> LogitPairing:
-        """Return the model that `get_config` described."""
+        """Return the model of a configuration that `get_config` returned."""
         model = keras.saving.deserialize_keras_object(
             config["model"], custom_objects=custom_objects
         )
@@ -338,7 +339,7 @@ class LogitPairing(keras.Model):
 
 
 def _results(metrics: list[keras.metrics.Metric]) -> dict[str, tf.Tensor]:
-    """What a step returns to Keras: the values of metrics by their names."""
+    """Return the values of metrics by their names, as Keras expects them of a step."""
     found: dict[str, tf.Tensor] = {}
     for metric in metrics:
         value = metric.result()

@@ -21,17 +21,17 @@ def compiled_model(
     init_from: keras.Model | None = None,
     steps: int | None = None,
 ) -> LogitPairing:
-    """The model of a recipe with its optimizer.
+    """Return the compiled model of a recipe.
 
     Args:
-      recipe: what to train.
-      jit_compile: XLA; right on a GPU, three times slower for convolutions on a CPU.
-      init_from: a model to go on from, which is copied; None: fresh weights.
-      steps: of the whole training, over which a cyclic rate rises and falls; None: the rate of the
-        recipe, for a step by itself.
+      recipe: of the training.
+      jit_compile: compile with XLA: faster on a GPU, three times slower for convolutions on a CPU.
+      init_from: a model to continue from, which is copied; None: new weights.
+      steps: of the whole training, over which a cyclic learning rate rises and falls; None: the
+        recipe's rate, for single steps.
 
     Raises:
-      InputError: `init_from` is no such model as the recipe has.
+      InputError: `init_from` does not have the recipe's architecture.
     """
     spec = dataset_spec(recipe.dataset)
     classifier = build_model(
@@ -45,7 +45,7 @@ def compiled_model(
         classifier = _copy_to_start_from(init_from, classifier)
     if recipe.dtype == "bfloat16":
         classifier = copy_in_dtype(classifier, "mixed_bfloat16")
-    # Our data were checked when they were read, and Tiny ImageNet's crops leave [0, 1] at edges.
+    # The data were checked when they were read, and Tiny ImageNet's crops leave [0, 1] at edges.
     model = LogitPairing(
         classifier, objective=recipe.objective, seed=recipe.seed, check_inputs=False
     )
@@ -66,19 +66,19 @@ def compiled_model(
 
 
 def _copy_to_start_from(source: keras.Model, fresh: keras.Model) -> keras.Model:
-    """A copy of `source`, which may differ from `fresh` in layers without weights alone.
+    """Return a copy of `source`, which may differ from `fresh` only in layers without weights.
 
-    An imported model may rescale its pixels, which a fresh one does not.
+    An imported model may rescale its pixels, for example.
     """
     if source.output_shape[1:] != fresh.output_shape[1:]:
         raise InputError(
-            f"the model to start from gives {source.output_shape[1:]} logits, "
-            f"{fresh.output_shape[1:]} are needed: take one that was trained on the same classes"
+            f"the model to start from: expected {fresh.output_shape[1:]} logits, got "
+            f"{source.output_shape[1:]}; use one that was trained on the same classes"
         )
     shapes = [tuple(w.shape) for w in fresh.weights]
     if shapes != [tuple(w.shape) for w in source.weights]:
         raise InputError(
-            f"the model to start from is no {fresh.name} of this width: {source.count_params()} "
-            f"parameters, {fresh.count_params()} needed"
+            f"the model to start from: expected a {fresh.name} of {fresh.count_params():,} "
+            f"parameters, got {source.count_params():,} parameters or other shapes"
         )
     return float32_copy(source)

@@ -1,4 +1,4 @@
-"""The order of the training set, epoch by epoch."""
+"""The order of the training set in each epoch."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from alp_repro.training.seeds import AUGMENT, ORDER, step_seed
 
 
 class EpochOrder(keras.callbacks.Callback):
-    """The training set in an order that depends on (seed, epoch) alone.
+    """The training set in an order that depends only on (seed, epoch).
 
-    The data set reads the epoch when Keras begins to iterate over it, so a resumed training sees
-    the order it would have seen.
+    The data set reads the epoch when Keras begins to iterate over it, so a resumed training has the
+    same order as one that was not interrupted.
     """
 
     def __init__(self, data: Images, recipe: Recipe, *, replicas: int = 1) -> None:
-        """Takes uint8 images and labels, which stay in memory once.
+        """Store uint8 images and labels, once in memory.
 
-        With several replicas, `recipe.virtual_replicas` on each, all take an equal share of every
-        batch; the few images of an epoch's partial batch that cannot be shared are left out.
+        With several replicas, each with `recipe.virtual_replicas`, all take an equal share of every
+        batch; the few images of an epoch's partial batch that do not divide are left out.
 
         Raises:
-          InputError: the batch size is no multiple of the replicas.
+          InputError: the batch size is not a multiple of the replicas.
         """
         super().__init__()
         shares = replicas * recipe.virtual_replicas
         if recipe.batch_size % shares:
             raise InputError(
-                f"a global batch of {recipe.batch_size} cannot be shared by {shares} replicas: "
-                f"the batch size must be a multiple of {shares}"
+                f"batch_size {recipe.batch_size}: expected a multiple of {shares}, the number of "
+                "replicas that share a batch"
             )
         self._epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._images = tf.constant(data.images)
@@ -45,16 +45,16 @@ class EpochOrder(keras.callbacks.Callback):
         self._count = len(data.labels) - len(data.labels) % recipe.batch_size % shares
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Moves on to the order of this epoch."""
+        """Switch to the order of this epoch."""
         self._epoch.assign(epoch)
 
     @property
     def steps(self) -> int:
-        """Batches in an epoch."""
+        """The number of batches in an epoch."""
         return -(-self._count // self._recipe.batch_size)
 
     def dataset(self) -> tf.data.Dataset:
-        """The batches (images, labels) of the current epoch; the last may be partial."""
+        """Return the batches (images, labels) of the current epoch; the last may be partial."""
         return (
             tf.data.Dataset.from_tensors(0)
             .flat_map(lambda _: self._batches(self._epoch))
@@ -64,10 +64,10 @@ class EpochOrder(keras.callbacks.Callback):
         )
 
     def shares(self, context: tf.distribute.InputContext) -> tf.data.Dataset:
-        """This machine's shares of the batches of all epochs from the current one on.
+        """Return this machine's shares of the batches of all epochs from the current one on.
 
         For `distribute_datasets_from_function`: the replicas here take them in turn. Every machine
-        makes the whole batch, so that augmentation draws what it would draw on one device.
+        makes the whole batch, so that augmentation draws the same numbers as on one device.
         """
         replicas = context.num_replicas_in_sync
         local = replicas // context.num_input_pipelines
@@ -84,7 +84,7 @@ class EpochOrder(keras.callbacks.Callback):
             .flat_map(self._batches)
             .map(split)
             .unbatch()
-            # Keras counts the steps; TensorFlow need not ask all replicas whether data is left.
+            # Keras counts the steps, so TensorFlow need not check all replicas for the end.
             .apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
             .prefetch(2)
             .with_options(_fixed())
@@ -107,9 +107,9 @@ class EpochOrder(keras.callbacks.Callback):
 
 
 def _fixed() -> tf.data.Options:
-    """No tuning while it runs: nothing is left to tune.
+    """Return options without autotuning, since there is nothing to tune.
 
-    Its thread sleeps for up to a minute between looks, and the end of a training waited for it.
+    Its thread sleeps for up to a minute at a time, and the end of a training waited for it.
     """
     options = tf.data.Options()
     options.autotune.enabled = False
@@ -117,11 +117,11 @@ def _fixed() -> tf.data.Options:
 
 
 def first_images(data: Images, count: int | None) -> Images:
-    """The first so many images of a training set (None: all); InputError when there are fewer."""
+    """Return the first `count` images of a training set (None: all); InputError if it has fewer."""
     if count is None:
         return data
     if count > len(data.labels):
         raise InputError(
-            f"{count} training images asked for: the training set has {len(data.labels)}"
+            f"train_images {count}: expected at most {len(data.labels)}, the training set's size"
         )
     return Images(data.images[:count], data.labels[:count], data.indices[:count], data.source)

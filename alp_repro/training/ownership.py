@@ -1,4 +1,4 @@
-"""Whose a run folder is: what was trained there, or is being trained, against what is asked for."""
+"""The owner of a run folder: comparison of the training in it with the one that is requested."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from alp_repro.validation import decoding
 if TYPE_CHECKING:
     import keras
 
-_ELSEWHERE = "name another run folder, or remove this one"
+_ELSEWHERE = "choose another run folder, or remove this one"
 
 
 @dataclasses.dataclass(frozen=True)
 class Owner:
-    """What makes one training: its recipe and the model that it starts from.
+    """The identity of a training: its recipe and the model that it starts from.
 
     Attributes:
       recipe: of the training.
-      init_from: hash of the weights that it starts from; None: fresh ones.
+      init_from: hash of the weights that it starts from; None: new weights.
     """
 
     recipe: Recipe
@@ -31,20 +31,20 @@ class Owner:
 
     @classmethod
     def of(cls, recipe: Recipe, init_from: keras.Model | None) -> Owner:
-        """The owner of a training that starts from a model, or from fresh weights."""
+        """Return the owner of a training that starts from a model, or from new weights."""
         return cls(recipe, None if init_from is None else runs.weights_hash(init_from))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data: the content of settings.json."""
+        """Return the content of settings.json."""
         start = {} if self.init_from is None else {"init_from": self.init_from}
         return {**self.recipe.to_json(), **start}
 
     @classmethod
     def from_json(cls, found: Any, *, source: str) -> Owner:
-        """What `to_json` wrote, in this version or before; InputError for anything else."""
+        """Return the owner that `to_json` wrote, in this version or earlier; else InputError."""
         described = decoding.from_plain(found, dict[str, Any], source=source)
         if "imported" in described:
-            raise InputError(f"{source}: an imported model is there: {_ELSEWHERE}")
+            raise InputError(f"{source}: the folder has an imported model: {_ELSEWHERE}")
         start = decoding.from_plain(
             described.pop("init_from", None), str | None, source=f"{source}, init_from"
         )
@@ -52,10 +52,10 @@ class Owner:
 
 
 def check_owner(run: runs.RunDir, wanted: Owner) -> None:
-    """Makes sure that what a folder holds was made, or begun, as is wanted.
+    """Check that the training in a folder, finished or not, is the wanted one.
 
     Raises:
-      InputError: it was not, a file that says so is damaged, or there is a model and none.
+      InputError: it is not, a file that describes it is damaged, or a model has no description.
     """
     if run.settings.exists():
         found = decoding.read_json(run.settings)
@@ -66,16 +66,16 @@ def check_owner(run: runs.RunDir, wanted: Owner) -> None:
         check_same(Owner(found_recipe, wanted.init_from), wanted, run)
     elif run.model.exists() and not run.settings.exists():
         raise InputError(
-            f"{run.model} is there without settings.json and recipe.json, so it is not known what "
-            f"it is: move it away, or name another run folder"
+            f"{run.model} exists without settings.json and recipe.json, so its training is "
+            "unknown: move it away, or choose another run folder"
         )
 
 
 def check_same(found: Owner, wanted: Owner, run: runs.RunDir) -> None:
-    """InputError with what differs, when a run belongs to another training than is wanted.
+    """Raise InputError with the differences if a run belongs to another training.
 
-    One that is not finished may be given more epochs: until then both do the same, but where the
-    learning rate depends on how many there are.
+    An unfinished one may get more epochs, since so far both do the same, unless the learning rate
+    depends on their number.
     """
     start, recipe = found.init_from, found.recipe
     if wanted.init_from is None and run.finished:
@@ -85,12 +85,12 @@ def check_same(found: Owner, wanted: Owner, run: runs.RunDir) -> None:
         recipe = dataclasses.replace(recipe, epochs=wanted.recipe.epochs)
     if (recipe, start) == (wanted.recipe, wanted.init_from):
         return
-    told = _differences({**found.to_json(), "init_from": start}, wanted.to_json())
-    raise InputError(f"{run.path} holds a model with other settings ({told}): {_ELSEWHERE}")
+    differences = _differences({**found.to_json(), "init_from": start}, wanted.to_json())
+    raise InputError(f"{run.path} has a model with other settings ({differences}): {_ELSEWHERE}")
 
 
 def finished_model(run: runs.RunDir, wanted: Owner) -> keras.Model:
-    """The model of a finished run.
+    """Return the model of a finished run.
 
     Raises:
       InputError: it belongs to another training, or is not the model that was trained there.
@@ -100,8 +100,9 @@ def finished_model(run: runs.RunDir, wanted: Owner) -> keras.Model:
     trained = runs.describe(run).weights
     if runs.weights_hash(model) != trained:
         raise InputError(
-            f"{run.model} has other weights than were trained there ({runs.weights_hash(model)}, "
-            f"recipe.json says {trained}): put the model back, or remove the folder"
+            f"{run.model} does not have the weights that were trained there (hash "
+            f"{runs.weights_hash(model)}, expected {trained} as in recipe.json): restore the "
+            "model, or remove the folder"
         )
     return model
 
@@ -109,5 +110,6 @@ def finished_model(run: runs.RunDir, wanted: Owner) -> keras.Model:
 def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     changed = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
     return ", ".join(
-        f"{key} {found.get(key)!r} there, {wanted.get(key)!r} asked for" for key in changed[:3]
+        f"{key}: {found.get(key)!r} in the folder, {wanted.get(key)!r} requested"
+        for key in changed[:3]
     )

@@ -1,4 +1,4 @@
-"""How a batch passes the model: as a whole, in halves, or in the shares of virtual replicas."""
+"""Forward passes of a batch: as a whole, in halves, or in the shares of virtual replicas."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ import tensorflow as tf
 from alp_repro.models.copies import LogitsFunction
 
 
-class Passed(NamedTuple):
+class ShareLogits(NamedTuple):
     """Logits of one share of a batch, float32 [share, classes] each.
 
     Attributes:
-      clean, adversarial: None where no pass was needed.
-      alone: penalty -> logits of a pass of its own, in place of the clean ones.
+      clean, adversarial: None if no pass was needed.
+      penalty_logits: penalty -> logits of a separate pass, which replace the clean ones.
     """
 
     clean: tf.Tensor | None
     adversarial: tf.Tensor | None
-    alone: dict[str, tf.Tensor]
+    penalty_logits: dict[str, tf.Tensor]
 
 
 def averages_of(model: keras.Model) -> list[keras.Variable]:
-    """What a pass in training mode moves besides seeds: batch norm's averages."""
+    """Return the variables that a pass in training mode updates besides seeds: batch norm's."""
     return [v for v in model.non_trainable_variables if "float" in v.dtype]
 
 
 def halves(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The first and the second half of a batch; an odd last image is left out.
+    """Return the first and the second half of a batch; an odd last image is left out.
 
-    Of a single image both halves are that image, since batch norm has no statistics of none.
+    Both halves of a single image are that image, since batch norm needs at least one.
     """
     count = tf.shape(images)[0]
     half = tf.maximum(count // 2, 1)
@@ -41,20 +41,20 @@ def halves(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def in_shares(
-    forward: Callable[..., Passed],
+    forward: Callable[..., ShareLogits],
     batches: tuple[tf.Tensor | None, ...],
     *,
     shares: int,
     averages: list[keras.Variable],
-) -> list[Passed]:
-    """Passes equal shares of a batch one after the other, as if each were on its own replica.
+) -> list[ShareLogits]:
+    """Pass equal shares of a batch through the model separately, as on separate replicas.
 
     Args:
-      forward: what passes a share; it may move `averages`.
+      forward: passes one share through the model; it may update `averages`.
       batches: its arguments, [batch, ...] each or None.
-      shares: divides the batch.
-      averages: batch norm's moving ones. Each share moves them from where they are, and what is
-        left is the mean of that (Keras on real replicas keeps what the first has made of them).
+      shares: the number of shares, which divides the batch.
+      averages: batch norm's moving averages. Each share updates them from their current values, and
+        the mean of the results is stored (Keras on real replicas stores that of the first).
     """
     if shares == 1:
         return [forward(*batches)]
@@ -72,7 +72,7 @@ def in_shares(
 
 
 def logits_in_shares(logits: LogitsFunction, *, shares: int) -> LogitsFunction:
-    """The same function of images, but equal shares of a batch pass the model by themselves."""
+    """Return the same function of images, with separate passes for equal shares of a batch."""
     if shares == 1:
         return logits
     return lambda images: tf.concat([logits(part) for part in tf.split(images, shares)], axis=0)

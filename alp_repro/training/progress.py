@@ -1,4 +1,4 @@
-"""Where a training is, told after each step, and what it is to be watched on."""
+"""Progress reports of a training, and the test images on which it is monitored."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from alp_repro.attacks.base import Attack
 
 @dataclasses.dataclass(frozen=True)
 class TrainingProgress:
-    """Where a training is.
+    """The progress of a training.
 
     Attributes:
-      epoch: counted from 1.
+      epoch: the current epoch, from 1.
       epochs: of the whole training.
-      step: steps of this epoch that are done.
-      steps: of an epoch.
+      step: steps done in this epoch.
+      steps: in an epoch.
       loss: mean over this epoch so far.
-      images_per_second: since the first step, which compiles, was done; None until then.
-      seconds_left: at that rate; None until there is one.
+      images_per_second: without the first step, which compiles; None until it is known.
+      seconds_left: at that rate; None until it is known.
     """
 
     epoch: int
@@ -34,13 +34,13 @@ class TrainingProgress:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Watch:
-    """Test images on which a training's clean and adversarial accuracy are logged now and then.
+    """Test images on which a training's clean and adversarial accuracy are logged.
 
     Attributes:
       images: uint8 or float [n, height, width, channels], attacked as one batch.
       labels: int [n].
       attack: one restart of it is run.
-      every: epochs between two looks; the last epoch is always one.
+      every: epochs between two evaluations; the last epoch is always evaluated.
     """
 
     images: np.ndarray

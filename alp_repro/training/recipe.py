@@ -1,4 +1,4 @@
-"""A training recipe: everything that makes one row of a table (paper, section 2; protocol)."""
+"""A training recipe: all settings of one row of a table (paper, section 2; protocol)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from alp_repro.losses import PENALTIES
 from alp_repro.training.objective import Objective
 from alp_repro.training.schedule import Schedule
 from alp_repro.validation import decoding
-from alp_repro.validation.arguments import checked_instance, checked_switch
+from alp_repro.validation.arguments import checked_bool, checked_instance
 from alp_repro.validation.plain_numbers import whole_number
 
 P = TypeVar("P")
@@ -20,13 +20,13 @@ _LARGEST_SEED = 2**31 - 1
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What is trained, and on what.
+    """The model and the data set of a training.
 
     Attributes:
       dataset, model: names known to `data.specs` and `models`.
       model_width: narrows the model (None: the paper's width).
       augment: random crop, flip and saturation (Tiny ImageNet).
-      seed: of the weights, the order, the noise and the training attack.
+      seed: seeds the weights, the order, the noise and the training attack.
 
     Raises:
       InputError: a value out of range.
@@ -39,10 +39,10 @@ class Subject:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Makes plain numbers of all numbers, and checks each."""
+        """Convert NumPy numbers to Python's and check each setting."""
         for name in ("dataset", "model"):
             checked_instance(getattr(self, name), str, name=name)
-        object.__setattr__(self, "augment", checked_switch(self.augment, name="augment"))
+        object.__setattr__(self, "augment", checked_bool(self.augment, name="augment"))
         if self.model_width is not None:
             width = whole_number(self.model_width, name="model_width", low=1, high=_LARGEST_WIDTH)
             object.__setattr__(self, "model_width", width)
@@ -52,34 +52,34 @@ class Subject:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe(Schedule, Objective, Subject):
-    """How one model is trained: a subject, an objective and a schedule, whose fields it has.
+    """The settings of a training: the fields of a subject, an objective and a schedule.
 
-    Each part goes where it is needed: the training step gets the `objective` and the seed, and
-    knows neither data set nor epochs.
+    Each part is used where it is needed: the training step gets only the `objective` and the seed,
+    not the data set or the epochs.
 
     Raises:
-      InputError: a value out of range or settings that contradict each other.
+      InputError: a value out of range or settings in conflict.
     """
 
     def __post_init__(self) -> None:
-        """Checks the parts, and that they agree."""
+        """Check the parts and their combination."""
         for part in (Subject, Schedule, Objective):
             part.__post_init__(self)
         self.check_batch(self.batch_size)
 
     @property
     def subject(self) -> Subject:
-        """What is trained, and on what."""
+        """The model and the data set."""
         return self._part(Subject)
 
     @property
     def objective(self) -> Objective:
-        """What a training step minimises."""
+        """The loss of a training step."""
         return self._part(Objective)
 
     @property
     def schedule(self) -> Schedule:
-        """How the training proceeds."""
+        """The length and the optimizer of the training."""
         return self._part(Schedule)
 
     def _part(self, kind: type[P]) -> P:
@@ -87,15 +87,15 @@ class Recipe(Schedule, Objective, Subject):
         return kind(**{name: getattr(self, name) for name in names})
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data that `json` writes and that tells two recipes apart.
+        """Return the settings as JSON data, different for different recipes.
 
-        A penalty is a key of its own; the paper's are there, as 0, where they are not used.
+        Each penalty has its own key; the paper's are always present, with 0 if not used.
         """
         described = super().to_json()
         if self.cyclic_peak is None:
             del described["cyclic_peak"]  # as before there was one: what is stored stays the same
         weights, seed = described.pop("penalties"), described.pop("seed")
-        # The seed comes last, as it always has: captions tell settings in this order.
+        # The seed comes last: captions list the settings in this order.
         return {
             **described,
             "seed": seed,
@@ -108,18 +108,18 @@ class Recipe(Schedule, Objective, Subject):
 
     @classmethod
     def from_json(cls, found: Any, *, source: str) -> Recipe:
-        """What `to_json` described, in this version or before; what was no setting then is default.
+        """Return the recipe that `to_json` wrote; settings newer than its version get defaults.
 
         Args:
-          found: plain data, as JSON gives it.
-          source: what it was read from, for the error.
+          found: JSON data.
+          source: where it was read from, for the error.
 
         Raises:
-          InputError: it is no recipe, in one line.
+          InputError: it is not a recipe, in one line.
         """
         described = decoding.from_plain(found, dict[str, Any], source=source)
         weights = {name: described.pop(name) for name in PENALTIES if name in described}
         recipe: Recipe = decoding.from_plain(
-            {**described, "penalties": weights}, cls, source=source, advice="it is no recipe"
+            {**described, "penalties": weights}, cls, source=source, advice="it is not a recipe"
         )
         return recipe

@@ -1,4 +1,4 @@
-"""What a training with several replicas or machines must know of them."""
+"""Helpers for trainings with several replicas or machines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this is the only process of a training, or the one of several that writes."""
+    """Return whether this process writes: the only one of a training, or the chief of several."""
     resolver = strategy.cluster_resolver
     if resolver is None or not resolver.task_type or resolver.task_type == "chief":
         return True
@@ -18,13 +18,13 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 
 def spans_machines(strategy: tf.distribute.Strategy) -> bool:
-    """Whether the replicas of a strategy are on several machines."""
+    """Return whether the replicas of a strategy are on several machines."""
     replicas = strategy.num_replicas_in_sync
     return replicas > 1 and replicas > len(strategy.extended.worker_devices)
 
 
 def replica_slice(draw: Any, images: tf.Tensor) -> tf.Tensor:
-    """This replica's rows of what the whole batch draws, so that replicas change no result."""
+    """Draw for the whole batch and return this replica's rows, so that replicas do not matter."""
     import tensorflow as tf
 
     replicas = tf.distribute.get_strategy().num_replicas_in_sync

@@ -1,4 +1,4 @@
-"""How long and how fast a training learns: epochs, batches, the optimizer, its learning rate."""
+"""The schedule of a training: epochs, batches, the optimizer and its learning rate."""
 
 from __future__ import annotations
 
@@ -7,34 +7,35 @@ from typing import get_args
 
 from alp_repro.errors import InputError
 from alp_repro.system.dtypes import Dtype
-from alp_repro.validation.arguments import checked_switch
+from alp_repro.validation.arguments import checked_bool
 from alp_repro.validation.plain_numbers import number, quoted, whole_number
 
-_MOST_EPOCHS = 10**6
-# The least and the largest value of a count; the largest is one that no honest training reaches.
-_COUNTS = {"epochs": (1, _MOST_EPOCHS), "batch_size": (1, 10**6)}
+_MAX_EPOCHS = 10**6
+# The smallest and the largest value of a count; the largest is far beyond any real training.
+_COUNTS = {"epochs": (1, _MAX_EPOCHS), "batch_size": (1, 10**6)}
 _OPTIONAL_COUNTS = {"max_steps": (1, 10**9), "train_images": (1, 10**8)}
 _POSITIVE = (("learning_rate", 1e-12, 1e3), ("adam_epsilon", 1e-30, 1.0))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """How a training proceeds.
+    """The length and the optimizer of a training.
 
     Attributes:
       learning_rate: of Adam (β 0.9 and 0.999).
-      adam_epsilon: its ε: 1e-6, but 1e-8 on Tiny ImageNet.
-      learning_rate_drops: epochs (counted from 0) at which it is divided by 10.
-      cyclic_peak: the rate is cyclic (`rates.TriangularRate`), and the largest after this share of
-        the steps: 0.4 in fast adversarial training on MNIST, 0.5 on CIFAR-10; None: constant.
-      average_decay: decay of a moving average of the weights, kept beside the raw ones; 0: none.
-      epochs, batch_size: the last partial batch of an epoch is kept.
-      max_steps: the training ends after so many steps, should its epochs have more.
-      train_images: the first so many of the training set; None: all.
-      dtype: of the passes; weights, losses, penalties and the optimizer are always float32. Of the
-        crafting passes: `attack.dtype`.
-      round_weights: the finished model's weights are rounded to bfloat16 (and stored as float32),
-        which compress to half the size.
+      adam_epsilon: Adam's ε: 1e-6, but 1e-8 on Tiny ImageNet.
+      learning_rate_drops: epochs (from 0) at which the learning rate is divided by 10.
+      cyclic_peak: use a cyclic learning rate (`rates.TriangularRate`) that is largest after this
+        share of the steps: 0.4 in fast adversarial training on MNIST, 0.5 on CIFAR-10; None:
+        constant.
+      average_decay: decay of a moving average of the weights, saved with the raw ones; 0: none.
+      epochs, batch_size: the last batch of an epoch may be smaller.
+      max_steps: the training ends after this many steps if its epochs have more.
+      train_images: use only the first images of the training set; None: all.
+      dtype: of the forward and backward passes; weights, losses, penalties and the optimizer are
+        always float32. For crafting see `attack.dtype`.
+      round_weights: round the finished model's weights to bfloat16 (stored as float32), so that
+        they compress to half the size.
 
     Raises:
       InputError: a value out of range.
@@ -53,7 +54,7 @@ class Schedule:
     round_weights: bool = False
 
     def __post_init__(self) -> None:
-        """Makes plain numbers of all numbers, and checks each."""
+        """Convert NumPy numbers to Python's and check each setting."""
         given = {k: v for k, v in _OPTIONAL_COUNTS.items() if getattr(self, k) is not None}
         for name, (low, high) in {**_COUNTS, **given}.items():
             value = whole_number(getattr(self, name), name=name, low=low, high=high)
@@ -66,10 +67,10 @@ class Schedule:
         if self.cyclic_peak is not None:
             object.__setattr__(self, "cyclic_peak", self._checked_peak(self.cyclic_peak))
         object.__setattr__(self, "learning_rate_drops", self._checked_drops())
-        rounded = checked_switch(self.round_weights, name="round_weights")
+        rounded = checked_bool(self.round_weights, name="round_weights")
         object.__setattr__(self, "round_weights", rounded)
         if self.dtype not in get_args(Dtype):
-            raise InputError(f"dtype {self.dtype!r}: one of {', '.join(get_args(Dtype))}")
+            raise InputError(f"dtype {self.dtype!r}: expected one of {', '.join(get_args(Dtype))}")
 
     def _checked_peak(self, given: float) -> float:
         if self.learning_rate_drops:
@@ -79,14 +80,14 @@ class Schedule:
     def _checked_drops(self) -> tuple[int, ...]:
         if not isinstance(self.learning_rate_drops, list | tuple):
             raise InputError(
-                f"learning_rate_drops {quoted(self.learning_rate_drops)}: expected epochs, as in "
+                f"learning_rate_drops {quoted(self.learning_rate_drops)}: expected epochs, such as "
                 "(10, 20)"
             )
         drops = tuple(
-            whole_number(drop, name="learning_rate_drops", low=1, high=_MOST_EPOCHS)
+            whole_number(drop, name="learning_rate_drops", low=1, high=_MAX_EPOCHS)
             for drop in self.learning_rate_drops
         )
         if list(drops) != sorted(set(drops)):
             given = ", ".join(map(str, drops))
-            raise InputError(f"learning_rate_drops {given}: epochs that grow are needed")
+            raise InputError(f"learning_rate_drops {given}: expected ascending epochs")
         return drops

@@ -37,10 +37,10 @@ from alp_repro.training.recipe import Recipe
 from alp_repro.training.replicas import is_chief, spans_machines
 from alp_repro.validation import decoding
 from alp_repro.validation.arguments import (
+    checked_bool,
     checked_function,
     checked_instance,
     checked_strategy,
-    checked_switch,
 )
 
 ENOUGH_SECONDS = 10.0
@@ -60,22 +60,22 @@ def train(  # noqa: C901, PLR0913 - settings, each by its name
     verbose: int | str = "auto",
     details: dict[str, Any] | None = None,
 ) -> keras.Model:
-    """Trains the model of a recipe into a run folder, or goes on where an earlier call was stopped.
+    """Train the model of a recipe into a run folder, or resume an interrupted training.
 
-    A finished run is returned as it is. Progress is kept at each epoch's end; what is not finished
-    may be given more epochs.
+    The model of a finished run is returned without training. Progress is saved at the end of each
+    epoch; an unfinished training may get more epochs.
 
     Args:
-      recipe: what to train.
+      recipe: of the training.
       run: its folder.
       data: the training set; its first `recipe.train_images` are used.
-      strategy: of `tf.distribute`; the batch size is the global one. Pairs of CLP are formed, and
-        batch statistics taken, within a replica. Of several machines, which must share the run
-        folder, only the chief writes.
-      init_from: a model of the same architecture to go on from, with its own scale of pixels.
-      watch: test images whose accuracies are logged beside those of the training.
+      strategy: a `tf.distribute.Strategy`; the batch size is the global one. CLP's pairs and batch
+        statistics stay within a replica. With several machines, which must share the run folder,
+        only the chief writes.
+      init_from: a model of the same architecture to continue from, with its own pixel scale.
+      watch: test images whose accuracies are logged with those of the training.
       jit_compile: see `compiled_model`.
-      tensorboard: writes event files to the run folder.
+      tensorboard: write event files to the run folder.
       report: called after each step and each epoch.
       verbose: Keras' progress bar.
       details: further provenance (flags, scale, data source).
@@ -87,7 +87,7 @@ def train(  # noqa: C901, PLR0913 - settings, each by its name
     """
     recipe = checked_instance(recipe, Recipe, name="recipe")
     run = checked_instance(run, runs.RunDir, name="run")
-    files.expanded(run.path)  # a path that no file can have is told here
+    files.expanded(run.path)  # raises on an invalid path
     data = checked_training_set(data, recipe)
     if init_from is not None:
         checked_instance(init_from, keras.Model, name="init_from")
@@ -95,23 +95,23 @@ def train(  # noqa: C901, PLR0913 - settings, each by its name
         checked_instance(watch, Watch, name="watch")
     if report is not None:
         checked_function(report, name="report")
-    jit_compile = checked_switch(jit_compile, name="jit_compile")
-    tensorboard = checked_switch(tensorboard, name="tensorboard")
+    jit_compile = checked_bool(jit_compile, name="jit_compile")
+    tensorboard = checked_bool(tensorboard, name="tensorboard")
     details = decoding.from_plain(
         {} if details is None else details, dict[str, Any], source="details"
     )
     strategy = checked_strategy(strategy) or tf.distribute.get_strategy()
     if recipe.attack is not None and recipe.attack.dtype != "float32" and spans_machines(strategy):
         raise InputError(
-            f"a training attack in {recipe.attack.dtype} works on one machine only: TensorFlow "
-            "passes no such weights between machines; use float32"
+            f"training attack dtype={recipe.attack.dtype} works on one machine only, since "
+            "TensorFlow cannot send such weights to others: use float32"
         )
     owner = Owner.of(recipe, init_from)
     if run.finished:
         return finished_model(run, owner)
     chief = is_chief(strategy)
     with run.exclusive() if chief else contextlib.nullcontext():
-        if run.finished:  # by a process that was at work until now
+        if run.finished:  # by a process that held the lock until now
             return finished_model(run, owner)
         check_owner(run, owner)
         replicas = strategy.num_replicas_in_sync
@@ -127,8 +127,8 @@ def train(  # noqa: C901, PLR0913 - settings, each by its name
         done = backup.restore(model, steps_per_epoch=order.steps)
         epochs = epochs_of(recipe, steps_per_epoch=order.steps)
         log = TrainingLog(run.log, done=done)
-        if chief and not runs.is_kept(run.settings, owner.to_json()):
-            files.write_json(run.settings, owner.to_json())  # now that nothing is refused any more
+        if chief and not runs.is_stored(run.settings, owner.to_json()):
+            files.write_json(run.settings, owner.to_json())  # only after all checks have passed
         callbacks = [order, *_callbacks(recipe, model)]
         if chief:
             if watch is not None:
@@ -167,7 +167,7 @@ def train(  # noqa: C901, PLR0913 - settings, each by its name
 
 
 def _callbacks(recipe: Recipe, model: LogitPairing) -> list[keras.callbacks.Callback]:
-    """What every process of a training does besides its steps."""
+    """Return the callbacks of every process of a training."""
     callbacks = [StopWhenNotFinite(), WarnAtChance(model.classifier.output_shape[-1])]
     if recipe.cyclic_peak is None:  # a cyclic rate is the optimizer's own
         callbacks.append(
@@ -177,7 +177,7 @@ def _callbacks(recipe: Recipe, model: LogitPairing) -> list[keras.callbacks.Call
 
 
 def epochs_of(recipe: Recipe, *, steps_per_epoch: int) -> int:
-    """Epochs that a training begins: the recipe's, or fewer where `max_steps` ends it earlier."""
+    """Return the number of epochs: the recipe's, or fewer if `max_steps` ends the training."""
     if recipe.max_steps is None:
         return recipe.epochs
     return min(recipe.epochs, -(-recipe.max_steps // steps_per_epoch))
@@ -192,7 +192,7 @@ def steps_of(recipe: Recipe, *, steps_per_epoch: int) -> int:
 def estimate_seconds(
     recipe: Recipe, data: Images, *, steps: int = 5, jit_compile: bool = False
 ) -> float:
-    """Duration of a whole training on this machine, from a few timed steps; fewer if they last."""
+    """Estimate the duration of a training on this machine from a few timed steps."""
     model = compiled_model(recipe)
     batch = min(recipe.batch_size, len(data.labels))
     batch -= batch % recipe.virtual_replicas

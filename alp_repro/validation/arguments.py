@@ -44,7 +44,7 @@ def checked_strategy(strategy: Any) -> tf.distribute.Strategy | None:
     return strategy
 
 
-def checked_switch(value: Any, *, name: str) -> bool:
+def checked_bool(value: Any, *, name: str) -> bool:
     """Return a boolean as a bool of Python; InputError if it is something else, as "no" is."""
     if not isinstance(value, bool | np.bool_):
         raise InputError(f"{name} {quoted(value)}: expected True or False")

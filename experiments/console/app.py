@@ -1,4 +1,4 @@
-"""Runs a binary: parses its flags, and reports any error in one line (see `door`)."""
+"""Runs a binary: parses its flags, and reports any error in one line (see `error_exit`)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Callable
 
 from absl import app, flags
 
-from alp_repro.errors import InputError, MissingDataError, exits_refused
+from alp_repro.errors import InputError, MissingDataError, sys_exit_refused
 from alp_repro.system import interrupts, orphans
 
 from ..flags import flagfiles
 from ..flags.definitions import check_finite
-from . import door
+from . import error_exit
 from .commands import prepare_command
 
 flags.DEFINE_boolean("traceback", False, "Print the traceback of an error, not only its message.")
@@ -26,7 +26,7 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     SIGTERM is handled like Ctrl-C: running work saves its progress and exits with code 130.
 
     Raises:
-      SystemExit: always; its code is 0 or one of `door`'s.
+      SystemExit: always; its code is 0 or one of `error_exit`'s.
     """
 
     def guarded(argv: list[str]) -> int | None:
@@ -36,22 +36,22 @@ def run(main: Callable[[list[str]], int | None]) -> None:
             raise InputError(f"unexpected argument {argv[1]!r}: expected flags, as --name=value")
         try:
             # Our own code returns its exit code: only a user's model or function calls sys.exit.
-            with exits_refused("the code of a model or function"):
+            with sys_exit_refused("the code of a model or function"):
                 code = main(argv)
         except MissingDataError as error:
             raise InputError(f"{error}: {prepare_command(error)}") from error
-        door.flush_output()
+        error_exit.flush_output()
         return code
 
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, interrupts.raise_interrupt)
-        door.replace_unprintable()
+        error_exit.replace_unprintable()
         _lend_to_script(main.__module__)
         orphans.follow_parent()
         app.run(guarded, flags_parser=_parse_flags)
     except BaseException as error:
-        door.end(error)
+        error_exit.end(error)
 
 
 def _lend_to_script(binary: str) -> None:

@@ -31,7 +31,7 @@ class Display:
             to show before the tasks' own.
         """
         self._summary = summary
-        self._told: dict[str, Status] = {}
+        self._statuses: dict[str, Status] = {}
         self._bar: tqdm | None = None
         self._terminal = sys.stderr.isatty()
         self._last = time.monotonic() if not self._terminal else 0.0
@@ -46,14 +46,14 @@ class Display:
             self._bar.close()
             self._bar = None
 
-    def tell(self, name: str, status: Status) -> None:
+    def report_status(self, name: str, status: Status) -> None:
         """Store a task's status, and show it if the last one was shown long enough ago."""
-        self._told[name] = status
+        self._statuses[name] = status
         now = time.monotonic()
         if now - self._last < (_REDRAW_SECONDS if self._terminal else LINE_SECONDS):
             return
         self._last = now
-        line = "; ".join(f"{name}: {told.text}" for name, told in self._told.items())
+        line = "; ".join(f"{name}: {status.text}" for name, status in self._statuses.items())
         line = f"[{head}] {line}" if (head := self._summary(self._longest_left())) else line
         if not self._terminal:
             print(line, flush=True)
@@ -63,11 +63,11 @@ class Display:
         self._bar.set_description_str(line)
 
     def _longest_left(self) -> float:
-        return max((told.seconds_left or 0.0 for told in self._told.values()), default=0.0)
+        return max((status.seconds_left or 0.0 for status in self._statuses.values()), default=0.0)
 
     def ended(self, name: str) -> None:
         """Remove a task that has ended."""
-        self._told.pop(name, None)
+        self._statuses.pop(name, None)
 
     def print(self, text: str) -> None:
         """Print a permanent line."""
@@ -80,14 +80,14 @@ class Display:
 
 @contextlib.contextmanager
 def status_callback(
-    name: str, tell: Callable[[Status], None] | None
+    name: str, report_status: Callable[[Status], None] | None
 ) -> Iterator[Callable[[Status], None]]:
-    """Yield where a task reports its status: `tell`, or else a new display."""
-    if tell is not None:
-        yield tell
+    """Yield where a task reports its status: `report_status`, or else a new display."""
+    if report_status is not None:
+        yield report_status
         return
     with Display() as display:
-        yield functools.partial(display.tell, name)
+        yield functools.partial(display.report_status, name)
 
 
 def attack_progress(progress: Progress) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-from . import door
+from . import error_exit
 
 
 class _Loader(importlib.abc.Loader):
@@ -29,7 +29,7 @@ class _Loader(importlib.abc.Loader):
         return self._own.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        with door.interrupts_end_at_once(), _native_notes_hidden():
+        with error_exit.interrupts_end_at_once(), _native_notes_hidden():
             self._own.exec_module(module)
             module.config.list_physical_devices()  # loads the GPU libraries, which write too
 

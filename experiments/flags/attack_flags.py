@@ -10,9 +10,9 @@ import numpy as np
 
 from alp_repro import attacks
 from alp_repro.attacks import Attack, Ensemble
-from alp_repro.attacks.base import kinds, size_settings
+from alp_repro.attacks.base import setting_types, size_settings
 from alp_repro.attacks.presets import PRESETS
-from alp_repro.attacks.registry import attack_class, usual
+from alp_repro.attacks.registry import attack_class, attack_with_default_steps
 from alp_repro.attacks.turns import Turns
 from alp_repro.data import dataset_spec
 from alp_repro.errors import InputError
@@ -85,10 +85,10 @@ def parse_attack(spec: str, values: flags.FlagValues) -> Attack | Ensemble:
         return dataclasses.replace(PRESETS[method](eps, dtype=dtype), **settings)
     fields = {field.name: field for field in dataclasses.fields(attack)}
     for name, flag in SHARED.items():
-        known = name in fields and shared[name] in get_args(kinds(attack)[name])
+        known = name in fields and shared[name] in get_args(setting_types(attack)[name])
         if known and fields[name].default == values[flag].default:
             settings.setdefault(name, shared[name])
-    return usual(attack, eps, **settings)
+    return attack_with_default_steps(attack, eps, **settings)
 
 
 def watch_attack(values: flags.FlagValues) -> Attack:
@@ -112,9 +112,9 @@ def watch_attack(values: flags.FlagValues) -> Attack:
 
 
 def _parse_value(spec: str, attack: type[Attack], key: str, value: str) -> Any:
-    kind = kinds(attack).get(key)
+    kind = setting_types(attack).get(key)
     if kind is None:
-        known = ", ".join(kinds(attack))
+        known = ", ".join(setting_types(attack))
         raise InputError(f"--attack={spec}: unknown key {key!r}; expected one of {known}")
     try:
         if kind is float:

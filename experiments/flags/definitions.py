@@ -125,11 +125,11 @@ def define_attack_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     flags.DEFINE_multi_string(
         "attack",
         [],
-        "An attack, METHOD[,KEY=VALUE...], as in pgd,eps=76.5,eps_iter=50,nb_iter=200,restarts=10; "
-        "may be repeated. Methods and their keys are "
+        "An attack, METHOD[,KEY=VALUE...], as in pgd,eps=76.5,eps_iter=50,nb_iter=200,restarts=10. "
+        "Methods and their keys are "
         f"{'; '.join(f'{name}: ' + ', '.join(attack_keys(name)) for name in ATTACKS)}; and "
         f"{', '.join(PRESETS)}, with eps, restarts and dtype. {', '.join(sorted(SIZES))} are on "
-        "the 0-255 scale.",
+        "the 0-255 scale",
         flag_values=values,
     )
     flags.DEFINE_string(
@@ -222,7 +222,7 @@ def define_table_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     flags.DEFINE_multi_string(
         "attack",
         [],
-        "An additional column: METHOD[,KEY=VALUE...] as in experiments.evaluate; may be repeated.",
+        "An additional column: METHOD[,KEY=VALUE...] as in experiments.evaluate",
         flag_values=values,
     )
     flags.DEFINE_boolean(

@@ -13,7 +13,7 @@ from absl import flags
 
 from alp_repro.errors import InputError
 from alp_repro.evaluation.restarts import Executor, in_this_process
-from alp_repro.tasks import Ended, Status, outcome
+from alp_repro.tasks import Ended, Status, run_task
 
 from ..console.display import Display
 from . import devices
@@ -157,10 +157,10 @@ def _trainings(
 
 def _show(running: ClusterTasks, display: Display) -> None:
     news = running.news()
-    for name, line in news.said:
+    for name, line in news.lines:
         display.print(f"{name}: {line}")
-    for name, status in news.told.items():
-        display.tell(name, status)
+    for name, status in news.statuses.items():
+        display.report_status(name, status)
 
 
 def rows_on(compute: Compute, todo: list[Job], display: Display) -> Generator[Ended, None, None]:
@@ -179,7 +179,7 @@ def rows_on(compute: Compute, todo: list[Job], display: Display) -> Generator[En
         _show(running, display)
         for ended in running.ended(seconds=seconds):
             words = "trained" if ended.error is None else "failed"
-            display.tell(ended.task.name, Status(words))
+            display.report_status(ended.task.name, Status(words))
             trained.append((ended.task.name, ended.seconds, ended.error))
 
     rest = {job.row: RowHere(job, compute.devices, compute.executor(look)) for job in todo}
@@ -190,6 +190,6 @@ def rows_on(compute: Compute, todo: list[Job], display: Display) -> Generator[En
         row, seconds, error = trained.pop(0)
         task, started = rest.pop(row), time.monotonic()
         if error is None:
-            error = outcome(task, functools.partial(display.tell, row))
+            error = run_task(task, functools.partial(display.report_status, row))
             seconds += (time.monotonic() - started) * max(len(compute.workers), 1)
         yield Ended(task, seconds, error)

@@ -85,14 +85,14 @@ def uses_gpu(values: flags.FlagValues) -> bool:
 
 
 def choose(
-    values: flags.FlagValues = flags.FLAGS, *, threads: int | None = None, aloud: bool = True
+    values: flags.FlagValues = flags.FLAGS, *, threads: int | None = None, verbose: bool = True
 ) -> Devices:
-    """Select the devices of the flags and, unless `aloud` is False, print them.
+    """Select the devices of the flags and, unless `verbose` is False, print them.
 
     Args:
       values: the flags.
       threads: the default of --threads; None: all cores.
-      aloud: print the devices.
+      verbose: print the devices.
 
     Raises:
       InputError: a GPU is requested and there is none, or TF_CONFIG is not valid.
@@ -120,7 +120,7 @@ def choose(
     description = f"{len(gpus)} GPU" if gpus else on_cpu
     if strategy:
         description += f", {strategy.num_replicas_in_sync} replicas"
-    if aloud:
+    if verbose:
         print(f"device: {description}", flush=True)
     return Devices(description, bool(gpus), strategy)
 

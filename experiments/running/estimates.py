@@ -12,7 +12,7 @@ import numpy as np
 
 from alp_repro import evaluation, training
 from alp_repro.attacks import PGD
-from alp_repro.attacks.phases import ensemble_of
+from alp_repro.attacks.phases import as_ensemble
 from alp_repro.data import load
 from alp_repro.errors import InputError
 
@@ -81,6 +81,39 @@ class TimeLeft:
         work = sum(self._spent.values()) + sum(left)
         # No row ends sooner than if it had been started first.
         return max(max([work / self._at_a_time, *left]) - elapsed, 0.0)
+
+
+class VerificationTimeLeft:
+    """The remaining time, from the gradients that the published records took."""
+
+    def __init__(self, gradients: int) -> None:
+        """Start with the number of gradients of all results."""
+        self._left = gradients
+        self._done, self._seconds, self._started = 0, 0.0, time.monotonic()
+        self._now: Progress | None = None
+
+    def report(self, progress: Progress) -> None:
+        """Record the progress of the running attack."""
+        self._now = progress
+
+    def ended(self, gradients: int) -> None:
+        """Record that a result of this many gradients has been compared."""
+        self._left, self._done = self._left - gradients, self._done + gradients
+        self._seconds = time.monotonic() - self._started
+
+    def left(self, _running: float = 0.0) -> str:
+        """Return the remaining time in words; "" before the first batch.
+
+        Small last batches of one attack are slow, so it is the speed of all results so far that
+        counts, as soon as there is one.
+        """
+        if self._now is None or not self._now.gradients_per_second:
+            return ""
+        if not self._done:
+            return f"about {duration(self._left / self._now.gradients_per_second)} left"
+        since = time.monotonic() - self._started - self._seconds
+        seconds = self._left * self._seconds / self._done - since
+        return f"about {duration(max(seconds, 1.0))} left"
 
 
 def announce(jobs: list[Job], devices: Devices, *, at_a_time: int) -> TimeLeft:
@@ -219,7 +252,7 @@ def attack_seconds(
     seconds: dict[Attack | Ensemble, float] = {}
     for attack in attacks_of(columns):
         stamps: list[float] = []
-        first = ensemble_of(attack).phases[0].attack
+        first = as_ensemble(attack).attacks[0]
         timed = _shortened(first)
 
         def stamp(_: Progress, stamps: list[float] = stamps) -> None:

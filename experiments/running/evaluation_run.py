@@ -62,7 +62,7 @@ def evaluation_digest(
 
 def _is_prepared(dataset: str, data_dir: str | None) -> bool:
     return store.is_prepared(
-        prepare.prepared_folder(dataset_spec(dataset), store.chosen_data_dir(data_dir))
+        prepare.prepared_folder(dataset_spec(dataset), store.resolve_data_dir(data_dir))
     )
 
 
@@ -76,17 +76,17 @@ def attack_run(
     data: Images | None = None,
     record_losses: bool = False,
     details: dict[str, Any] | None = None,
-    tell: Callable[[Status], None] | None = None,
+    report_status: Callable[[Status], None] | None = None,
     executor: Executor = in_this_process,
 ) -> AttackRecord:
     """Return the result of one attack on a run's model; only what is not on disk is computed.
 
     The images are the paper's evaluation images unless others are given; losses are recorded if
-    the values or the caller ask for it. Progress is passed to `tell`, or else displayed; `executor`
-    is that of `evaluate`.
+    the values or the caller ask for it. Progress is passed to `report_status`, or else displayed;
+    `executor` is that of `evaluate`.
     """
     data = data or evaluation_set(values.dataset, values.num_images, values.data_dir)
-    with status_callback(run.path.name, tell) as tell:
+    with status_callback(run.path.name, report_status) as report_status:
         return evaluation.evaluate(
             model,
             data.unit_scale,
@@ -100,7 +100,7 @@ def attack_run(
             save_adversarial=values.save_adversarial,
             strategy=devices.strategy,
             jit_compile=devices.jit_compile,
-            report=lambda progress: tell(_status(attack, progress)),
+            report=lambda progress: report_status(_status(attack, progress)),
             executor=executor,
             details={
                 "device": devices.description,

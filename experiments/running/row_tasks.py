@@ -42,12 +42,12 @@ class RowTask:
         """The row."""
         return self.row
 
-    def run(self, tell: Callable[[Status], None]) -> None:
+    def run(self, report_status: Callable[[Status], None]) -> None:
         """Compute the row on its share of the CPU cores."""
         table = _table_flags()
         table(["table", *self.arguments])
-        chosen = devices.choose(table, threads=self.threads, aloud=False)
-        make_row(make_job(table, self.row), chosen, tell=tell)
+        chosen = devices.choose(table, threads=self.threads, verbose=False)
+        make_row(make_job(table, self.row), chosen, report_status=report_status)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,9 +63,9 @@ class RowHere:
         """The row."""
         return self.job.row
 
-    def run(self, tell: Callable[[Status], None]) -> None:
+    def run(self, report_status: Callable[[Status], None]) -> None:
         """Compute the row."""
-        make_row(self.job, self.devices, tell=tell, executor=self.executor)
+        make_row(self.job, self.devices, report_status=report_status, executor=self.executor)
 
 
 def table_arguments(values: flags.FlagValues) -> tuple[str, ...]:
@@ -86,7 +86,7 @@ def make_row(
     job: Job,
     chosen: Devices,
     *,
-    tell: Callable[[Status], None],
+    report_status: Callable[[Status], None],
     executor: Executor = in_this_process,
 ) -> None:
     """Train the row's model and run its attacks, where they are not on disk."""
@@ -96,7 +96,7 @@ def make_row(
     model = (
         runs.load_model(job.run.model)
         if is_imported(job.run)
-        else train_row(job.values, chosen, details=details, tell=tell)
+        else train_row(job.values, chosen, details=details, report_status=report_status)
     )
     for column in job.columns:
         attack_run(
@@ -106,7 +106,7 @@ def make_row(
             column.attack,
             chosen,
             details=details,
-            tell=tell,
+            report_status=report_status,
             executor=executor,
         )
     keras.backend.clear_session()

@@ -37,7 +37,7 @@ def training_set(dataset: str, data_dir: str | None) -> Images:
     return load.load_split(dataset, "train", data_dir=data_dir)
 
 
-def lacks_start(values: flags.FlagValues, run: runs.RunDir) -> bool:
+def lacks_initial_model(values: flags.FlagValues, run: runs.RunDir) -> bool:
     """Return whether the row is fine-tuned, but no model to start from is given."""
     return values.fine_tuned and not values.init_from and not run.finished
 
@@ -47,17 +47,17 @@ def train_row(
     devices: Devices,
     *,
     tensorboard: bool = False,
-    tell: Callable[[Status], None] | None = None,
+    report_status: Callable[[Status], None] | None = None,
     details: dict[str, Any] | None = None,
 ) -> keras.Model:
     """Train, resume or load the model of --row.
 
-    Progress is passed to `tell`, or else displayed.
+    Progress is passed to `report_status`, or else displayed.
     """
     task = training_of(values, devices, details=details)
-    with status_callback(task.name, tell) as tell:
+    with status_callback(task.name, report_status) as report_status:
         return task.train(
-            tell,
+            report_status,
             jit_compile=devices.jit_compile,
             strategy=devices.strategy,
             tensorboard=tensorboard,
@@ -82,7 +82,7 @@ def training_of(
         folder=run.path,
         data=data or functools.partial(training_set, values.dataset, values.data_dir),
         recipe=settings.recipe(values),
-        init_from=start_of(values, run),
+        init_from=initial_model(values, run),
         watch=watch_of(values),
         details={"device": devices.description, **(details or {})},
         words=training_progress,
@@ -120,9 +120,9 @@ def watch_of(values: flags.FlagValues) -> Watch | None:
     return Watch(data.images, data.labels, attack, values.watch_every)
 
 
-def start_of(values: flags.FlagValues, run: runs.RunDir) -> ModelFile | None:
+def initial_model(values: flags.FlagValues, run: runs.RunDir) -> ModelFile | None:
     """Return the model of --init_from, unless the training is finished."""
-    if lacks_start(values, run):
+    if lacks_initial_model(values, run):
         raise InputError(
             f"{values.row} is fine-tuned: expected --init_from=RUN_FOLDER_OR_KERAS_FILE, or a "
             f"model imported by {command('import_checkpoint')} with --run_dir={run.path}"

@@ -162,7 +162,7 @@ def test_given_sizes_replace_the_attacks_own() -> None:
         recorder,
         tf.constant(images),
         tf.constant([1, 2]),
-        attack=attack(eps=0.2, eps_iter=0.15).holding(
+        attack=attack(eps=0.2, eps_iter=0.15).replace_unchecked(
             eps=tf.constant(0.1), eps_iter=tf.constant(0.075), nb_iter=tf.constant(2)
         ),
         starts=tf.constant(images),
@@ -257,7 +257,7 @@ def test_noise_is_uniform_and_independent_between_items_and_steps(items: int, st
 
 
 def test_noisy_gradients_need_noise() -> None:
-    with pytest.raises(InputError, match=r"gradient_noise: .*evaluation"):
+    with pytest.raises(InputError, match=r"gradient_noise .*evaluation"):
         craft(
             lambda x: x,
             tf.zeros([1, *IMAGE_SHAPE]),
@@ -627,7 +627,7 @@ def test_a_model_that_cannot_be_copied_is_refused_in_one_line() -> None:
         def call(self, inputs: tf.Tensor) -> tf.Tensor:
             return inputs
 
-    with pytest.raises(InputError, match="cannot be copied to bfloat16") as caught:
+    with pytest.raises(InputError, match=r"cannot be copied .*bfloat16") as caught:
         copy_in_dtype(Subclassed(), "bfloat16")
     assert "\n" not in str(caught.value)
 
@@ -642,33 +642,33 @@ def test_a_model_that_cannot_be_copied_is_refused_in_one_line() -> None:
         ({"eps": -0.1}, "eps -25.5"),
         ({"eps": 1.5}, "eps 382.5"),
         ({"eps": float("nan")}, "eps nan"),
-        ({"eps_iter": 0.0}, r"eps_iter 0: a step in \(0, eps\]"),
+        ({"eps_iter": 0.0}, r"eps_iter 0: .*\(0, eps\]"),
         ({"eps_iter": -0.01}, "eps_iter -2.55"),
         ({"eps_iter": 0.4}, "eps_iter 102: .*eps is 76.5"),
         ({"eps_iter": float("nan")}, "eps_iter nan"),
-        ({"nb_iter": 0}, "nb_iter 0: a count of 1 or more"),
+        ({"nb_iter": 0}, "nb_iter 0: .*1 or more"),
         ({"nb_iter": -3}, "nb_iter -3"),
-        ({"restarts": 0}, "restarts 0: a count of 1 or more"),
-        ({"method": "fgsm"}, "unknown method 'fgsm'; one of .*apgd, .*spsa"),
-        ({"loss": "mse"}, "loss='mse': one of cross_entropy, margin, dlr"),
-        ({"step_schedule": "cosine"}, "step_schedule='cosine': one of constant, linear"),
-        ({"success": "best"}, "success='best': one of last, any"),
-        ({"target": "most"}, "target='most': one of none, random, least_likely, each"),
-        ({"dtype": "float16"}, "dtype='float16': one of float32, bfloat16"),
-        ({"engine": "art"}, "engine='art': one of loop, cleverhans"),
-        ({"restarts": 1.5}, "restarts=1.5: a whole number"),
-        ({"restarts": True}, "restarts=True: a whole number"),
-        ({"eps": "0.3"}, "eps='0.3': a number"),
-        ({"random_start": 1}, "random_start=1: True or False"),
-        ({"restarts": 10**30}, "restarts 10+: more than 10,000,000"),
-        ({"nb_iter": 3 * 10**9}, "nb_iter 3000000000: more than 1,000,000"),
-        ({"gradient_noise": 1e300}, "a size of 0 to 2550"),
-        ({"momentum": 1.0}, r"momentum 1, .*a share in \[0, 1\)"),
+        ({"restarts": 0}, "restarts 0: .*1 or more"),
+        ({"method": "fgsm"}, "unknown method 'fgsm'.* one of .*apgd, .*spsa"),
+        ({"loss": "mse"}, "loss='mse': .*one of cross_entropy, margin, dlr"),
+        ({"step_schedule": "cosine"}, "step_schedule='cosine': .*one of constant, linear"),
+        ({"success": "best"}, "success='best': .*one of last, any"),
+        ({"target": "most"}, "target='most': .*one of none, random, least_likely, each"),
+        ({"dtype": "float16"}, "dtype='float16': .*one of float32, bfloat16"),
+        ({"engine": "art"}, "engine='art': .*one of loop, cleverhans"),
+        ({"restarts": 1.5}, "restarts=1.5: .*whole number"),
+        ({"restarts": True}, "restarts=True: .*whole number"),
+        ({"eps": "0.3"}, "eps='0.3': .*number"),
+        ({"random_start": 1}, "random_start=1: .*True or False"),
+        ({"restarts": 10**30}, "restarts 10+: .*10,000,000"),
+        ({"nb_iter": 3 * 10**9}, "nb_iter 3000000000: .*1,000,000"),
+        ({"gradient_noise": 1e300}, r"gradient_noise .*\[0, 2550\]"),
+        ({"momentum": 1.0}, r"momentum 1, .*\[0, 1\)"),
         ({"gradient_noise": -0.1}, "gradient_noise -25.5"),
-        ({"gradient_noise": 0.1, "success": "any"}, "success=any: .*success=last works"),
-        ({"method": "turns", "own_step": 0.0}, r"own_step 0: a share in \(0, 1\]"),
-        ({"method": "turns", "target": "each"}, "turns: target=each is not its own"),
-        ({"engine": "cleverhans", "loss": "margin"}, "engine=cleverhans: .* cross-entropy"),
+        ({"gradient_noise": 0.1, "success": "any"}, "success=any .*success=last"),
+        ({"method": "turns", "own_step": 0.0}, r"own_step 0: .*\(0, 1\]"),
+        ({"method": "turns", "target": "each"}, "turns: .*target.* each"),
+        ({"engine": "cleverhans", "loss": "margin"}, "engine=cleverhans .*loss=margin.*cross-entr"),
         ({"engine": "cleverhans", "dtype": "bfloat16"}, "engine=cleverhans"),
         ({"engine": "cleverhans", "success": "any"}, "engine=cleverhans"),
         ({"engine": "cleverhans", "step_schedule": "linear"}, "engine=cleverhans"),

@@ -28,7 +28,7 @@ def test_the_other_versions() -> None:
     assert list(plus) == ["APGD-CE", "APGD-DLR", "APGD-T", "FAB-T", "Square"]
     assert plus["APGD-CE"].restarts == plus["APGD-DLR"].restarts == 5
     assert list(rand) == ["APGD-CE", "APGD-DLR"]
-    with pytest.raises(InputError, match="one of standard, plus, rand"):
+    with pytest.raises(InputError, match="standard, plus, rand"):
         autoattack_parts(0.3, version="quick")  # type: ignore[arg-type]
 
 
@@ -36,7 +36,7 @@ def test_the_other_versions() -> None:
 @pytest.mark.parametrize("version", ["standard", "plus", "rand"])
 def test_every_part_is_defined_for_so_many_classes(classes: int, version) -> None:
     for part in autoattack_parts(0.1, version=version, classes=classes).values():
-        assert part.least_classes <= classes
+        assert part.min_classes <= classes
         assert part.restarts in (1, 5, min(9, classes - 1))
 
 

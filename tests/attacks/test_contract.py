@@ -1,4 +1,4 @@
-"""What every attack keeps to: those of the registry, and one from outside the package."""
+"""The contract of all attacks: those of the registry, and one from outside the package."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Corners(Attack):
         return Cost()
 
     def craft(self, logits: Any, items: CraftItems) -> Crafted:
-        seen = random_starts(items.images, eps=self.eps, **items.what_draws_depend_on)
+        seen = random_starts(items.images, eps=self.eps, **items.random_keys)
         corner = self.eps * self.sharpness * tf.sign(seen - items.images)
         return Crafted(items.images + corner, tf.zeros_like(items.labels))
 
@@ -188,7 +188,7 @@ def test_two_classes_are_enough_for_its_defaults(images: np.ndarray, name: str) 
     images = images[:BATCH]
     labels = np.argmax(model(images), axis=1)
     attack = made(name, eps=0.3, restarts=2)
-    assert attack.least_classes == 2
+    assert attack.min_classes == 2
     found = evaluate(model, images, labels, attack=attack)
     assert found.accuracy_at(2) < 1
 
@@ -212,14 +212,14 @@ def test_flags_results_and_lines_know_it(name: str) -> None:
 def test_a_setting_of_ones_own_is_kept_and_a_foreign_one_refused() -> None:
     attack = Corners(eps=0.1, sharpness=0.5)
     assert attack_from_json(attack.to_json()) == attack and "sharpness=0.5" in str(attack)
-    with pytest.raises(InputError, match="bluntness: the attack corners has no such setting"):
+    with pytest.raises(InputError, match=r"bluntness.*corners"):
         attack_from_json({**attack.to_json(), "bluntness": 1})
 
 
 def test_a_name_is_taken_once_and_by_an_attack() -> None:
     register(Corners)
     mine = dataclasses.make_dataclass("Mine", [], bases=(ATTACKS["pgd"],), frozen=True)
-    with pytest.raises(InputError, match="another name, PGD has it"):
+    with pytest.raises(InputError, match=r"'pgd' .*taken by PGD"):
         register(mine)
-    with pytest.raises(InputError, match="expected a frozen dataclass"):
+    with pytest.raises(InputError, match="frozen dataclass"):
         register(dict)  # type: ignore[type-var]

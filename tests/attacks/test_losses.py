@@ -127,9 +127,9 @@ def test_dlr_needs_three_classes_and_four_when_targeted() -> None:
     labels = np.zeros(2, np.int32)
     three = np.array([[3.0, 1.0, 0.0], [0.0, 1.0, 2.0]], np.float32)
     np.testing.assert_allclose(losses.dlr(labels=labels, logits=three), [-2 / 3, 1.0])
-    with pytest.raises(InputError, match="2 classes; it needs 3"):
+    with pytest.raises(InputError, match=r"dlr: .*3 or more classes, got 2"):
         attack_loss("dlr", labels=labels, logits=three[:, :2])
-    with pytest.raises(InputError, match="3 classes; it needs 4"):
+    with pytest.raises(InputError, match=r"dlr: .*4 or more classes, got 3"):
         attack_loss("dlr", labels=labels, logits=three, targets=labels + 1)
 
 
@@ -145,7 +145,7 @@ def test_bfloat16_logits_give_a_float32_loss(name: str, targeted: bool) -> None:
 
 
 def test_unknown_name_names_the_right_ones() -> None:
-    with pytest.raises(InputError, match="'hinge': not one of cross_entropy, margin, dlr"):
+    with pytest.raises(InputError, match=r"'hinge': .*one of cross_entropy, margin, dlr"):
         attack_loss("hinge", labels=_classes(1), logits=_logits())
 
 

@@ -1,4 +1,4 @@
-"""What the probe of a program's rounding finds, and that programs follow it."""
+"""The probe of a program's rounding, and programs that follow it."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def test_it_stays_in_the_ball_and_in_range_to_the_last_bit(model, images, labels
 
 
 def test_more_queries_never_lower_the_loss(model, images, labels) -> None:
-    """Where nothing breaks the whole schedule is a function of nb_iter, so one step is compared."""
+    """If nothing breaks, the schedule depends only on nb_iter, so one step is compared."""
     start = margins(model, run(model, images, labels, nb_iter=1), labels)
     later = margins(model, run(model, images, labels, nb_iter=120), labels)
     unbroken = start <= 0

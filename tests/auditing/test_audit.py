@@ -1,4 +1,4 @@
-"""The audit as a whole: complete, kept stage by stage, told on a page, in numbers and in words."""
+"""The audit as a whole: complete, saved phase by phase, as a page, in numbers and in words."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import alp_repro
-from alp_repro.attacks import PGD, programs
-from alp_repro.auditing import Audit, Stage, attack_stages, default_attack
+from alp_repro.attacks import PGD, Phase, programs
+from alp_repro.auditing import Audit, audit_phases, default_attack
 from alp_repro.errors import InputError
 from experiments import verify_adversarial
 from tests.auditing import fixtures
@@ -41,7 +41,7 @@ def found(folder: Path) -> Audit:
     audit = alp_repro.audit(
         model(), IMAGES[FEW], LABELS[FEW], EPS, minutes=120, folder=folder, report=lines.append
     )
-    assert "120.0 are given" in lines[0]
+    assert "of 120.0" in lines[0]
     return audit
 
 
@@ -49,7 +49,7 @@ def test_the_worst_case_is_the_worst_of_every_attack(found: Audit) -> None:
     """Image by image, and never more than any attack alone leaves."""
     broken = np.zeros(12, bool)
     for place, attack in enumerate(found.attacks):
-        if attack.scope == "standing":
+        if attack.phase.on == "standing":
             assert not broken[attack.attacked].any()
         broken[attack.attacked[attack.broken]] = True
         assert found.worst_after(place + 1) == pytest.approx((found.correct & ~broken).mean())
@@ -68,8 +68,8 @@ def test_what_broke_an_image_breaks_it(found: Audit) -> None:
     assert np.abs(found.adversarial[broken] - IMAGES[FEW][broken]).max() <= EPS + 1e-7
 
 
-def test_it_is_kept_and_goes_on(found: Audit, folder: Path, monkeypatch) -> None:
-    """A second call computes no attack and no measurement, and tells the same."""
+def test_a_second_call_continues(found: Audit, folder: Path, monkeypatch) -> None:
+    """It computes no attack and no measurement, and reports the same."""
     monkeypatch.setattr(
         "alp_repro.attacks.programs.attack_program", lambda *_, **__: pytest.fail("attacked")
     )
@@ -77,24 +77,25 @@ def test_it_is_kept_and_goes_on(found: Audit, folder: Path, monkeypatch) -> None
         "alp_repro.auditing.measurements.instability", lambda *_, **__: pytest.fail("measured")
     )
     again = alp_repro.audit(model(), IMAGES[FEW], LABELS[FEW], EPS, minutes=0.001, folder=folder)
-    assert again.verdict == found.verdict
-    assert again.to_json()["attacks"] == found.to_json()["attacks"]
+    assert again.verdict == found.verdict and again.left_out == ()
+    for part in ("attacks", "indicators"):
+        assert again.to_json()[part] == found.to_json()[part]
     np.testing.assert_array_equal(again.adversarial, found.adversarial)
 
 
 def test_an_interrupted_audit_goes_on_where_it_was(tmp_path: Path, monkeypatch) -> None:
     """Ctrl-C in the last of three attacks; the first two are not run again."""
     attacks = [PGD(eps=EPS, eps_iter=EPS / 4, nb_iter=steps) for steps in (3, 4, 5)]
-    stages = [Stage(f"steps{one.nb_iter}", f"{one.nb_iter} steps", one) for one in attacks]
+    phases = [Phase(one, "all", name=f"steps{one.nb_iter}") for one in attacks]
     same, made = fixtures.After(), []
 
     def audited() -> Audit:
-        settings = {"attack": attacks[0], "stages": stages, "closer_look": False}
+        settings = {"attack": attacks[0], "phases": phases, "closer_look": False}
         return alp_repro.audit(same, IMAGES[FEW], LABELS[FEW], EPS, folder=tmp_path, **settings)
 
     def program(*arguments, attack, **settings):  # type: ignore[no-untyped-def]
         made.append(attack)
-        if len(made) == 4:  # the default, the unbounded attack and the second stage are done
+        if len(made) == 4:  # the default, the unbounded attack and the second phase are done
             raise KeyboardInterrupt
         return attack_program(*arguments, attack=attack, **settings)
 
@@ -170,24 +171,24 @@ def test_adversarial_images_pass_the_independent_check(found: Audit, tmp_path: P
     bent[3, 0, 0, 0] += 0.01 if bent[3, 0, 0, 0] < 0.5 else -0.01
     bent[3, 1, 0, 0] = arrays["images"][3, 1, 0, 0] + EPS + 1e-4
     for changed, what in (
-        ({"adversarial": bent}, "leave the ball"),
-        ({"adversarial": arrays["adversarial"] + 2}, r"leave \[0, 1\]"),
-        ({"labels": arrays["labels"][:3]}, "integers each"),
+        ({"adversarial": bent}, "outside the ball"),
+        ({"adversarial": arrays["adversarial"] + 2}, r"outside \[0, 1\]"),
+        ({"labels": arrays["labels"][:3]}, "integers"),
         ({"robust_accuracy": np.float64(0.99)}, "claimed"),
-        ({"adversarial": arrays["images"]}, "two predictions"),
+        ({"adversarial": arrays["images"]}, "two different predictions"),
     ):
         assert re.search(what, "; ".join(verify_adversarial.verify({**arrays, **changed})))
 
 
-def test_stages_go_from_cheap_to_dear_and_hold_for_few_classes() -> None:
+def test_phases_go_from_cheap_to_expensive_and_hold_for_few_classes() -> None:
     default = default_attack(8 / 255)
-    ten, two = attack_stages(default, classes=10), attack_stages(default, classes=2)
+    ten, two = audit_phases(default, classes=10), audit_phases(default, classes=2)
     assert [one.name for one in ten] == [one.name for one in two]
     assert ten[0].attack == default
     assert next(s for s in ten if s.name == "apgd_targeted").attack.loss == "dlr"
     assert next(s for s in two if s.name == "apgd_targeted").attack.loss == "margin"
     mine = dataclasses.replace(default, nb_iter=7, restarts=25)
-    assert next(s for s in attack_stages(mine, classes=4) if s.name == "restarts").attack == mine
+    assert next(s for s in audit_phases(mine, classes=4) if s.name == "restarts").attack == mine
 
 
 def nan_outputs(images: np.ndarray) -> np.ndarray:
@@ -211,7 +212,7 @@ def nan_outputs(images: np.ndarray) -> np.ndarray:
         ({"labels": LABELS + 1}, "classes 0 to 3"),
         ({"model": nan_outputs}, "image 0 are not finite"),
         ({"model": "nothing.keras"}, "is not there"),
-        ({"attack": PGD(eps=0.1, eps_iter=0.01, nb_iter=3)}, "one and the same is needed"),
+        ({"attack": PGD(eps=0.1, eps_iter=0.01, nb_iter=3)}, "not the audit's"),
     ],
 )
 def test_bad_input_is_one_line(change: dict, what: str) -> None:

@@ -15,12 +15,14 @@ import numpy as np
 import pytest
 import yaml
 
-from alp_repro.attacks import PGD, Attack, Square
-from alp_repro.auditing import AttackResult, Audit, Indicator, gate, image_table, kinds
+from alp_repro.attacks import PGD, Attack, Phase, Square
+from alp_repro.auditing import AttackResult, Audit, Indicator, gate, image_table, specs
 from alp_repro.auditing.junit import to_junit
 from alp_repro.auditing.model_card import to_model_card
 from alp_repro.auditing.schema import SCHEMA_VERSION, audit_schema
 from alp_repro.errors import InputError
+from alp_repro.evaluation.record import new_record
+from alp_repro.evaluation.store import described
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "how_to_read_an_audit.md"
 EPS = 8 / 255
@@ -28,20 +30,18 @@ PLAIN = PGD(eps=EPS, eps_iter=EPS / 4, nb_iter=10, restarts=3)
 SQUARE = Square(eps=EPS, nb_iter=100)
 
 
-def attack(name: str, settings: Attack, attacked: list[int], first: list[int], costs: list[int]):
-    first_break, spent = np.array(first), np.array(costs)
-    return AttackResult(
-        name=name,
-        title=f"{name}: <its> title",
-        attack=settings,
-        scope="correct" if name == "default" else "standing",
-        attacked=np.array(attacked),
-        broken=first_break >= 0,
-        first_break=first_break,
-        spent=int(spent.sum()),
-        seconds=1.5,
-        costs=spent,
+def attack(name: str, settings: Attack, attacked: list[int], first: list[int]) -> AttackResult:
+    on = "all" if name == "default" else "standing"
+    places, first_break = np.array(attacked), np.array(first, np.int32)
+    fresh = new_record(
+        labels=places,
+        indices=places,
+        clean_predictions=places,
+        settings={"attack": described(settings)},
     )
+    done = np.where(first_break < 0, settings.restarts, first_break + 1)
+    record = dataclasses.replace(fresh, first_break=first_break, next_restart=done)
+    return AttackResult(Phase(settings, on, name=name, title=f"{name}: <its> title"), record, 1.5)
 
 
 def audit(**changed) -> Audit:  # type: ignore[no-untyped-def]
@@ -55,13 +55,13 @@ def audit(**changed) -> Audit:  # type: ignore[no-untyped-def]
         labels=np.array([0, 1, 2, 0], np.int32),
         predictions=np.array([1, 1, 2, 0], np.int32),
         attacks=(
-            attack("default", PLAIN, [1, 2, 3], [1, -1, -1], [20, 30, 30]),
-            attack("square", SQUARE, [2, 3], [0, -1], [100, 100]),
+            attack("default", PLAIN, [1, 2, 3], [1, -1, -1]),
+            attack("square", SQUARE, [2, 3], [0, -1]),
         ),
         indicators=(
-            kinds.OVERESTIMATE.judged(True, "50.0% | 25.0%"),
-            kinds.CHANCE.judged(False, "clean accuracy 75%"),
-            kinds.PLANTED.not_judged("no features"),
+            specs.OVERESTIMATE.indicator(True, "50.0% | 25.0%"),
+            specs.CHANCE.indicator(False, "clean accuracy 75%"),
+            specs.PLANTED.not_judged("no features"),
         ),
         broken_by=np.array([-1, 0, 1, -1]),
         adversarial=adversarial,
@@ -148,7 +148,7 @@ def test_an_indicator_is_a_test_case_and_a_raised_one_a_failure() -> None:
     found = cases(to_junit(audit()))
     assert list(found) == ["robust_accuracy", "overestimate", "near_chance", "unit_test"]
     assert "50.0%" in found["overestimate"].find("failure").get("message")
-    assert kinds.OVERESTIMATE.advice in found["overestimate"].find("failure").text
+    assert specs.OVERESTIMATE.advice in found["overestimate"].find("failure").text
     assert found["unit_test"].find("skipped").get("message") == "no features"
     assert not len(found["near_chance"]) and not len(found["robust_accuracy"])
 
@@ -192,13 +192,13 @@ def test_the_card_has_what_a_hub_reads() -> None:
     clean, robust = result["metrics"]
     assert (clean["type"], clean["value"]) == ("accuracy", 0.75)
     assert (robust["type"], robust["value"]) == ("robust_accuracy", 0.25)
-    told = robust["args"]
-    assert told["eps_255"] == 8 and told["images"] == 4 and told["norm"] == "Linf"
-    low, high = told["interval_95"]
+    details = robust["args"]
+    assert details["eps_255"] == 8 and details["images"] == 4 and details["norm"] == "Linf"
+    low, high = details["interval_95"]
     assert low < 0.25 < high
-    assert [one.split()[0] for one in told["attacks"]] == ["pgd", "square"]
+    assert [one.split()[0] for one in details["attacks"]] == ["pgd", "square"]
     states = {"raised": ["overestimate"], "clear": ["near_chance"], "not_judged": ["unit_test"]}
-    assert told["indicators"] == states
+    assert details["indicators"] == states
 
 
 def test_the_card_of_what_was_not_measured_claims_no_number() -> None:
@@ -231,7 +231,7 @@ def test_a_card_replaces_a_card_and_nothing_else(tmp_path: Path) -> None:
 
 def test_who_was_broken_by_what_at_which_cost() -> None:
     """What is spent on an image after it broke is no cost of breaking it."""
-    late = attack("late", PLAIN, [1, 3], [0, -1], [10, 30])
+    late = attack("late", PLAIN, [1, 3], [0, -1])
     found = audit(attacks=(*audit().attacks, late))
     rows = list(csv.DictReader(io.StringIO(image_table.to_csv(found))))
     assert [row["broken_by"] for row in rows] == ["", "default", "square", ""]
@@ -267,7 +267,7 @@ def test_a_notebook_shows_the_verdict_and_what_is_raised() -> None:
     shown = audit()._repr_html_()
     assert audit().verdict.split(".")[0] in shown
     assert "&lt;its&gt; title" in shown and "<its>" not in shown
-    assert kinds.OVERESTIMATE.title in shown and kinds.CHANCE.title not in shown
+    assert specs.OVERESTIMATE.title in shown and specs.CHANCE.title not in shown
     assert "data:image/png" in shown
     assert "outputs are random" in audit(**NOT_MEASURED)._repr_html_()
 

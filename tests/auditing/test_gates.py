@@ -17,10 +17,10 @@ import pytest
 import tensorflow as tf
 
 import alp_repro
-from alp_repro.attacks import PGD, QUERY_COST, Square, strong_attack
-from alp_repro.auditing import Audit, Stage, looks, stages
-from alp_repro.auditing.folder import own_folder, read_stage, write_stage
-from alp_repro.auditing.work import Work
+from alp_repro.attacks import PGD, QUERY_COST, Ensemble, Phase, RandomPoints, Square, strong_attack
+from alp_repro.auditing import Audit, audit_run, plan
+from alp_repro.auditing.audit_run import AuditRun
+from alp_repro.auditing.folder import SavedResults, own_folder
 from alp_repro.errors import InputError
 from alp_repro.evaluation.record_file import load_record
 from tests.auditing import fixtures
@@ -29,12 +29,12 @@ ROOT = Path(__file__).resolve().parents[2]
 IMAGES, LABELS = fixtures.images_and_labels()
 EPS = 0.3
 SMALL = PGD(eps=EPS, eps_iter=EPS / 4, nb_iter=3)
-ONE = (Stage("default", "Default", SMALL),)
+ONE = (Phase(SMALL, "all", name="default"),)
 
 
 def audited(model, eps: float = EPS, **settings) -> Audit:  # type: ignore[no-untyped-def]
     few = slice(0, 12)
-    settings = {"stages": ONE, "attack": SMALL, "closer_look": False} | settings
+    settings = {"phases": ONE, "attack": SMALL, "closer_look": False} | settings
     return alp_repro.audit(model, IMAGES[few], LABELS[few], eps, **settings)
 
 
@@ -81,14 +81,15 @@ def test_what_was_not_measured_is_no_number(name: str, tmp_path: Path) -> None:
 
 
 def test_starts_without_a_gradient_measure_nothing() -> None:
-    """Small steps that round away: only random starts are judged, and Square is not asked for."""
+    """Small steps that round away: only the random starts are tried, and no black box."""
     found = audited(
         fixtures.After(before=rounded),
         attack=PGD(eps=0.01, eps_iter=0.005, nb_iter=3),
         eps=0.01,
-        stages=[Stage("default", "Default", PGD(eps=0.01, eps_iter=0.005, nb_iter=3))],
+        phases=[Phase(PGD(eps=0.01, eps_iter=0.005, nb_iter=3), "all", name="default")],
     )
     assert [one.spent for one in found.attacks] == [0]
+    assert "no gradient" in found.attacks[0].title and "pgd" in found.settings["attack"]
     assert found.worst_accuracy is None
 
 
@@ -106,7 +107,7 @@ def two_classes() -> keras.Model:
     return keras.Model(inner.inputs[0], keras.layers.Dense(2)(inner.outputs[0]))
 
 
-def test_a_loss_for_more_classes_is_told_as_that() -> None:
+def test_a_loss_for_more_classes_is_reported_as_such() -> None:
     model = two_classes()
     labels = np.asarray(model(IMAGES)).argmax(axis=1)
     attack = PGD(eps=EPS, eps_iter=EPS / 4, nb_iter=3, loss="dlr")
@@ -123,21 +124,43 @@ def test_another_refusal_is_not_taken_for_a_missing_gradient(
     def refuse(*_: object) -> None:
         raise InputError("something else")
 
-    monkeypatch.setattr(looks, "check_gradient", refuse)
+    monkeypatch.setattr(audit_run, "check_gradient", refuse)
     with pytest.raises(InputError, match="something else"):
         audited(fixtures.honest())
 
 
 def test_square_under_audit_is_run_on_a_model_without_a_gradient() -> None:
     square = Square(eps=EPS, nb_iter=50)
-    pgd = Stage("steps", "PGD", SMALL)
+    pgd = Phase(SMALL, "all", name="steps")
     found = audited(
         fixtures.After(before=rounded),
         attack=square,
-        stages=[Stage("default", "Square", square), pgd],
+        phases=[Phase(square, "all", name="default"), pgd],
     )
     assert [one.name for one in found.attacks] == ["default"]
     assert found.attacks[0].spent > 0 and found.worst_accuracy is not None
+
+
+# --- phases of one's own
+
+
+def test_the_phases_of_an_ensemble_are_audited_one_by_one() -> None:
+    """Without names of their own they have those of their attacks."""
+    eps = 0.005
+    parts = alp_repro.autoattack(eps, version="rand", classes=fixtures.CLASSES).phases
+    mine = PGD(eps=eps, eps_iter=eps / 4, nb_iter=3)
+    found = audited(fixtures.honest(), eps, attack=None, phases=[Phase(mine, "all"), *parts])
+    assert [one.name for one in found.attacks] == ["pgd", "apgd", "apgd_2"]
+    assert [one.attack for one in found.attacks] == [mine, *(part.attack for part in parts)]
+    assert len({one.title for one in found.attacks}) == 3
+
+
+def test_an_ensemble_under_audit_has_a_closer_look_too() -> None:
+    """But for the histograms: its runs are no restarts of one attack."""
+    both = Ensemble("both", (Phase(SMALL), Phase(Square(eps=EPS, nb_iter=20))))
+    found = audited(fixtures.honest(), attack=both, phases=[Phase(both, "all")], closer_look=True)
+    assert found.restarts is None and found.surface is not None
+    assert found.attacks[0].attack == both
 
 
 # --- what an attack costs
@@ -149,7 +172,7 @@ def test_an_attack_counts_what_its_record_counts(tmp_path: Path) -> None:
     found = audited(
         fixtures.honest(sharpness=3.0),
         eps=EPS,
-        stages=[*ONE, Stage("strong", "strong", strong)],
+        phases=[*ONE, Phase(strong, "all", name="strong")],
         folder=tmp_path,
     )
     records = [load_record(path) for path in tmp_path.glob("attacks/*.npz")]
@@ -161,19 +184,18 @@ def test_an_attack_counts_what_its_record_counts(tmp_path: Path) -> None:
 
 def test_costs_are_in_gradients() -> None:
     square = Square(eps=EPS, nb_iter=100, loss="cross_entropy")
-    assert Stage("square", "Square", square).cost == square.gradients == 100 * QUERY_COST
-    plan = stages.attack_stages(stages.default_attack(EPS), classes=4)
-    blind = stages.without_gradient(plan)
+    assert square.gradients == 100 * QUERY_COST
+    blind = plan.without_gradient(plan.audit_phases(plan.default_attack(EPS), classes=4))
     assert [one.name for one in blind] == ["default", "square"]
-    assert blind[0].cost == QUERY_COST
+    assert blind[0].attack == RandomPoints(eps=EPS)
 
 
 def test_speed_comes_from_all_sessions_of_a_record(monkeypatch: pytest.MonkeyPatch) -> None:
     """A record that another process had nearly finished would make the machine look fast."""
-    work = object.__new__(Work)
-    seconds = 100 + 2 * stages.COMPILATION_SECONDS
-    work._learn_speed(1000, ONE[0], seconds, sessions=2)
-    assert work._passes_a_second == pytest.approx(10)
+    run = object.__new__(AuditRun)
+    seconds = 100 + 2 * audit_run.COMPILATION_SECONDS
+    run._learn_speed(1000, seconds, sessions=2)
+    assert run._gradients_a_second == pytest.approx(10)
 
 
 # --- one folder, one audit
@@ -187,12 +209,13 @@ def test_another_audit_does_not_replace_what_lies_there(tmp_path: Path) -> None:
         {"model": fixtures.honest(sharpness=5.0)},
         {"attack": PGD(eps=EPS, eps_iter=EPS / 3, nb_iter=3)},
     ):
+        given = {"model": fixtures.honest(), "attack": SMALL, "folder": tmp_path} | change
         with pytest.raises(InputError, match="another folder") as error:
-            audited(**({"model": fixtures.honest(), "folder": tmp_path} | change))
+            audited(**given, phases=[Phase(given["attack"], "all", name="default")])
         assert f"another {next(iter(change))}" in str(error.value)
     with pytest.raises(InputError, match="another data"):
         alp_repro.audit(
-            fixtures.honest(), 1 - IMAGES, LABELS, EPS, attack=SMALL, stages=ONE, folder=tmp_path
+            fixtures.honest(), 1 - IMAGES, LABELS, EPS, attack=SMALL, phases=ONE, folder=tmp_path
         )
     for path, content in before.items():
         assert path.read_bytes() == content
@@ -217,29 +240,25 @@ def test_a_folder_where_nothing_was_attacked_yet_is_free(tmp_path: Path) -> None
         LABELS[:8],
         EPS,
         attack=SMALL,
-        stages=ONE,
+        phases=ONE,
         closer_look=False,
         folder=tmp_path,
     )
     assert found.attacks
 
 
-def test_a_kept_stage_is_refused_where_it_is_not_as_it_was_written(tmp_path: Path) -> None:
-    """A wrong digit is no wrong number: it would be judged like the right one."""
-    file = tmp_path / "way.json"
+def test_a_saved_result_is_refused_where_it_is_not_as_it_was_written(tmp_path: Path) -> None:
+    """A wrong digit would be taken for the right one."""
+    this, another = (SavedResults(tmp_path, {"seed": seed}, None) for seed in (0, 1))
     result = {"forgotten": 0.25, "standing": 3, "broken": [True, None, "x"]}
-    write_stage(file, result, audit="this")
-    assert read_stage(file, audit="this") == result
-    assert read_stage(file, audit="another") is None
+    this.save("way", result)
+    assert this.load("way") == result and another.load("way") is None
+    (file,) = tmp_path.rglob("way.json")
     text = file.read_text(encoding="utf-8")
     for right, wrong in (("0.25", "0.35"), ("standing", "standinf"), ('"result"', '"resulu"')):
         file.write_text(text.replace(right, wrong), encoding="utf-8")
         with pytest.raises(InputError, match=r"way\.json is damaged"):
-            read_stage(file, audit="this")
-    told = json.loads(text)
-    del told["digest"]  # as files of before
-    file.write_text(json.dumps(told), encoding="utf-8")
-    assert read_stage(file, audit="this") == result
+            this.load("way")
 
 
 def test_two_at_once(tmp_path: Path) -> None:
@@ -253,25 +272,27 @@ def test_two_at_once(tmp_path: Path) -> None:
     [
         ([], "expected one or more"),
         ([*ONE, *ONE], "a name of its own"),
-        ([Stage("default", "", PGD(eps=1.0, eps_iter=0.1, nb_iter=1))], "not the audit's"),
+        ([Phase(PGD(eps=1.0, eps_iter=0.1, nb_iter=1), "all")], "at most the audit's"),
+        ([*ONE, Phase(SMALL, "closest", budget=9)], "on=closest, expected all or standing"),
+        ([Phase(Square(eps=EPS), "all")], "not that of the first phase"),
     ],
 )
-def test_stages_that_cannot_be(given: list[Stage], what: str) -> None:
+def test_phases_that_cannot_be(given: list[Phase], what: str) -> None:
     with pytest.raises(InputError, match=what):
-        audited(fixtures.honest(), stages=given)
+        audited(fixtures.honest(), phases=given)
 
 
 _SCRIPT = """
 import sys
 from tests.auditing import test_gates as t
-t.three_stages(sys.argv[1])
+t.three_phases(sys.argv[1])
 """
 
 
-def three_stages(folder: str | Path) -> Audit:
+def three_phases(folder: str | Path) -> Audit:
     attacks = [PGD(eps=EPS, eps_iter=EPS / 4, nb_iter=steps) for steps in (3, 4, 2000)]
-    plan = [Stage(f"s{one.nb_iter}", f"{one.nb_iter} steps", one) for one in attacks]
-    return audited(fixtures.honest(sharpness=3.0), attack=attacks[0], stages=plan, folder=folder)
+    phases = [Phase(one, "all", name=f"s{one.nb_iter}") for one in attacks]
+    return audited(fixtures.honest(sharpness=3.0), attack=attacks[0], phases=phases, folder=folder)
 
 
 def script(folder: Path) -> subprocess.Popen[str]:
@@ -285,7 +306,7 @@ def script(folder: Path) -> subprocess.Popen[str]:
 
 
 def test_a_killed_audit_goes_on_with_the_same_result(tmp_path: Path) -> None:
-    """SIGKILL once the second stage is kept; what it left half-written is in nobody's way."""
+    """SIGKILL once the second phase is saved; what it left half-written is in nobody's way."""
     process = script(tmp_path / "killed")
     until = time.monotonic() + 120
     while not (tmp_path / "killed" / "stages" / "attack_s4.json").exists():
@@ -293,7 +314,7 @@ def test_a_killed_audit_goes_on_with_the_same_result(tmp_path: Path) -> None:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    found, whole = three_stages(tmp_path / "killed"), three_stages(tmp_path / "whole")
+    found, whole = three_phases(tmp_path / "killed"), three_phases(tmp_path / "whole")
     assert found.verdict == whole.verdict
     np.testing.assert_array_equal(found.broken_by, whole.broken_by)
     np.testing.assert_array_equal(found.adversarial, whole.adversarial)
@@ -302,18 +323,18 @@ def test_a_killed_audit_goes_on_with_the_same_result(tmp_path: Path) -> None:
 def test_a_full_disk_is_one_line_and_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The disk fills up in the second attack; what was done before is gone on with."""
-    write_array, kept = np.lib.format.write_array, tmp_path / "stages" / "attack_s3.json"
+    """The disk fills up in the second attack; what was done before is continued."""
+    write_array, saved = np.lib.format.write_array, tmp_path / "stages" / "attack_s3.json"
 
     def full(*arguments: object, **options: object) -> None:
-        if kept.exists():
+        if saved.exists():
             raise OSError(errno.ENOSPC, "No space left on device")
         write_array(*arguments, **options)
 
     monkeypatch.setattr(np.lib.format, "write_array", full)
     with pytest.raises(InputError, match=r"No space left on device.*free some space"):
-        three_stages(tmp_path)
+        three_phases(tmp_path)
     monkeypatch.undo()
-    before = kept.read_bytes()
-    assert three_stages(tmp_path).verdict == three_stages(tmp_path / "whole").verdict
-    assert kept.read_bytes() == before
+    before = saved.read_bytes()
+    assert three_phases(tmp_path).verdict == three_phases(tmp_path / "whole").verdict
+    assert saved.read_bytes() == before

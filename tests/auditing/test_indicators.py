@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import keras
@@ -9,16 +10,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from alp_repro.attacks import PGD, Square
+from alp_repro.attacks import PGD, Phase, Square
 from alp_repro.auditing import (
     Audit,
-    Stage,
     audit,
-    course,
+    checks,
     indicators,
-    kinds,
-    looks,
     measurements,
+    planted,
+    specs,
 )
 from alp_repro.auditing.planted import PlantedResult, features_of, planted_examples
 from alp_repro.classifiers import as_classifier, pixel_range
@@ -27,14 +27,14 @@ from tests.auditing import fixtures
 IMAGES, LABELS = fixtures.images_and_labels()
 PLAIN = PGD(eps=fixtures.EPS, eps_iter=fixtures.EPS / 10, nb_iter=40)
 SQUARE = Square(eps=fixtures.EPS, nb_iter=50)
-STAGES = (
-    Stage("default", "Default", PLAIN),
-    Stage("square", "Square", SQUARE, "standing"),
+PHASES = (
+    Phase(PLAIN, "all", name="default"),
+    Phase(SQUARE, name="square"),
 )
 
 
 def audited(model, *, labels=LABELS, **options) -> Audit:  # type: ignore[no-untyped-def]
-    settings = {"attack": PLAIN, "stages": STAGES, "closer_look": False, "minutes": 60} | options
+    settings = {"attack": PLAIN, "phases": PHASES, "closer_look": False, "minutes": 60} | options
     return audit(model, IMAGES, labels, fixtures.EPS, **settings)
 
 
@@ -97,23 +97,23 @@ def test_the_likely_pixel_range_is_named_and_nothing_is_attacked() -> None:
 
 
 def test_a_gradient_that_is_not_there_leaves_the_black_box() -> None:
-    """The evaluation's own number, clean accuracy, is told beside what Square finds."""
+    """The evaluation's own number, clean accuracy, is reported beside what Square finds."""
     found = fooled("a quantised input")
     assert [one.name for one in found.attacks] == ["default", "square"]
     assert "TensorFlow gives no gradient at all" in saw(found, "no_gradient")
 
 
 def test_a_larger_ball_is_an_overestimate_by_small_steps() -> None:
-    """A default attack of one tiny step leaves all; a stage of larger ones breaks all."""
+    """A default attack of one tiny step leaves all; a phase of larger ones breaks all."""
     eps = 0.5
     tiny = PGD(eps=eps, eps_iter=eps / 100, nb_iter=1, random_start=False)
     large = PGD(eps=eps, eps_iter=eps / 4, nb_iter=20, loss="margin")
-    stages = (
-        Stage("default", "Default", tiny),
-        Stage("steps", "Larger", large),
+    phases = (
+        Phase(tiny, "all", name="default"),
+        Phase(large, "all", name="steps"),
     )
     found = audit(
-        fixtures.After(), IMAGES, LABELS, eps, attack=tiny, stages=stages, closer_look=False
+        fixtures.After(), IMAGES, LABELS, eps, attack=tiny, phases=phases, closer_look=False
     )
     assert found.default_accuracy == 1.0
     assert found.worst_accuracy == 0.0
@@ -140,6 +140,13 @@ def test_planted_examples_are_found_by_attacks_and_missed_by_a_lame_one() -> Non
     assert strong.by_strongest == weak.by_strongest == 16
 
 
+def test_planted_examples_are_found_through_noise_too() -> None:
+    features = features_of(fixtures.honest())
+    noisy = dataclasses.replace(PLAIN, gradient_noise=0.01, momentum=0.5)
+    found = planted_examples(features, IMAGES[:8], attack=noisy, seed=0, batch_size=8)
+    assert found.found == found.images == 8
+
+
 def test_the_unit_test_is_failed_by_the_strongest_attack_alone() -> None:
     """What a weak default attack costs is what the overestimate says."""
     assert not indicators.unit_test(PlantedResult(32, found=3, by_strongest=31, by_chance=0)).raised
@@ -163,8 +170,8 @@ def test_an_application_with_random_weights(monkeypatch: pytest.MonkeyPatch) -> 
     Without the unit test and the unbounded attack, which other tests have: each of them compiles
     so deep a network for seconds.
     """
-    monkeypatch.setattr(course.planted, "features_of", lambda _: None)
-    monkeypatch.setattr(looks, "unbounded", lambda *_, **__: kinds.UNBOUNDED.not_judged("left out"))
+    monkeypatch.setattr(planted, "features_of", lambda _: None)
+    monkeypatch.setattr(checks, "unbounded", lambda _: specs.UNBOUNDED.not_judged("left out"))
     network = keras.applications.MobileNet((32, 32, 3), alpha=0.25, weights=None, classes=5)
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
     pixels = pixel_range(-1, 1)
@@ -179,7 +186,7 @@ def test_an_application_with_random_weights(monkeypatch: pytest.MonkeyPatch) -> 
         attack=tiny,
         pixels=pixels,
         minutes=60,
-        stages=[Stage("default", "Default", tiny)],
+        phases=[Phase(tiny, "all", name="default")],
         closer_look=False,
     )
     assert found.clean_accuracy == 1.0
@@ -189,7 +196,7 @@ def test_an_application_with_random_weights(monkeypatch: pytest.MonkeyPatch) -> 
     assert not {"random_outputs", "no_gradient", "judge_disagrees"} & raised(found)
 
 
-def test_restarts_that_go_on_breaking_are_told() -> None:
+def test_restarts_that_go_on_breaking_are_reported() -> None:
     first_break = np.array([0, 0, 1, 3, 6, 7, -1, -1, -1, -1])
     one = indicators.restarts(first_break, 10, 20)
     assert one.raised  # 2 of 20 at one restart, 6 at all
@@ -198,7 +205,7 @@ def test_restarts_that_go_on_breaking_are_told() -> None:
     assert not indicators.restarts(np.zeros(10, int), 10, 20).raised
 
 
-def test_the_way_of_an_attack_is_read_as_its_source_reads_it() -> None:
+def test_a_trajectory_is_read_as_its_source_reads_it() -> None:
     """Images in columns: one that still rises, one that has ended, one forgotten, one broken."""
     flat, rise = np.full(20, 1.0), np.linspace(0.0, 1.0, 20)
     ended = np.concatenate([rise, flat])  # 0% of its range in the last 10 iterates
@@ -208,7 +215,7 @@ def test_the_way_of_an_attack_is_read_as_its_source_reads_it() -> None:
     broken = np.zeros((40, 5), bool)
     broken[7, 3] = True  # and right again at the end
     broken[30:, 4] = True
-    seen = measurements.of_way(losses, broken)
+    seen = measurements.trajectory_summary(losses, broken)
     assert seen == {
         "forgotten": pytest.approx(1 / 5),
         "still_rising": pytest.approx(1 / 3),
@@ -236,7 +243,7 @@ def test_black_box_and_unbounded_thresholds() -> None:
     assert not indicators.unbounded_fails(0, 50).raised
 
 
-def test_a_loss_that_still_rises_is_told_where_more_iterations_matter() -> None:
+def test_a_loss_that_still_rises_is_reported_where_more_iterations_matter() -> None:
     assert indicators.incomplete(1.0, 20, more=None).raised
     assert indicators.incomplete(1.0, 20, more=0.10).raised
     assert not indicators.incomplete(1.0, 20, more=0.02).raised

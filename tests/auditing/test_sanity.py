@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import alp_repro
-from alp_repro.auditing import Stage, indicators, kinds, sanity
+from alp_repro.attacks import Phase
+from alp_repro.auditing import audit_phases, indicators, plan, specs
 from tests.auditing import zoo
 
 
@@ -38,26 +39,24 @@ def test_of_two_results_one_is_wrong() -> None:
 
 @pytest.mark.parametrize("classes", [2, 4])
 def test_the_checks_are_in_every_plan_and_need_no_more_than_there_is(classes: int) -> None:
-    from alp_repro.auditing import attack_stages
-
-    plan = sanity.with_checks(attack_stages(zoo.PLAIN, classes=classes))
-    assert [one.name for one in plan][:4] == ["default", "noise", "one_step", "half"]
-    assert all(one.cost > 0 and one.attack.eps <= zoo.EPS for one in plan)
-    black_box = sanity.with_checks([Stage("default", "Default", zoo.square(zoo.EPS, 50))])
+    phases = plan.with_comparisons(audit_phases(zoo.PLAIN, classes=classes))
+    assert [one.name for one in phases][:4] == ["default", "noise", "one_step", "half"]
+    assert all(one.attack.gradients > 0 and one.attack.eps <= zoo.EPS for one in phases)
+    black_box = plan.with_comparisons([Phase(zoo.square(zoo.EPS, 50), "all", name="default")])
     assert [one.name for one in black_box] == ["default", "noise"]
 
 
 def test_what_a_check_breaks_counts() -> None:
-    """An evaluation that does nothing; chance and one step do more, and it is told."""
+    """An evaluation that does nothing; chance and one step do more, which is reported."""
     idle = zoo.pgd(0.4, eps_iter=1e-6, nb_iter=1, random_start=False)
-    plan = sanity.with_checks([Stage("default", "Default", idle)])
+    phases = plan.with_comparisons([Phase(idle, "all", name="default")])
     found = alp_repro.audit(
         zoo.linear(),
         zoo.IMAGES,
         zoo.LABELS,
         0.4,
         attack=idle,
-        stages=plan,
+        phases=phases,
         closer_look=False,
         minutes=600,
     )
@@ -67,10 +66,10 @@ def test_what_a_check_breaks_counts() -> None:
     assert by_check.any() and found.worst_accuracy < found.default_accuracy
 
 
-def test_every_check_is_told_where_nothing_was_attacked() -> None:
+def test_every_check_is_reported_where_nothing_was_attacked() -> None:
     found = alp_repro.audit(
         zoo.linear(), zoo.IMAGES, (zoo.LABELS + 1) % zoo.CLASSES, zoo.EPS, minutes=1
     )
     states = {one.key: one.state for one in found.indicators}
-    for kind in (kinds.ONE_STEP, kinds.NOISE, kinds.EPS_GRID, kinds.CONTRADICTION):
-        assert states[kind.key] == "not judged"
+    for spec in (specs.ONE_STEP, specs.NOISE, specs.EPS_GRID, specs.CONTRADICTION):
+        assert states[spec.key] == "not judged"

@@ -1,4 +1,4 @@
-"""A model without a gradient is attacked by a surrogate's, and judges for itself."""
+"""A model without a gradient is attacked by a surrogate's, and classifies what that finds."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import pytest
 import tensorflow as tf
 
 import alp_repro
-from alp_repro.auditing import Audit, Stage
+from alp_repro.attacks import Phase
+from alp_repro.auditing import Audit
 from alp_repro.errors import InputError
 from tests.auditing import fixtures, zoo
 
 EPS = 0.15
 PGD = zoo.pgd(EPS, nb_iter=20)
-PLAN = (Stage("default", "Default", PGD),)
+PLAN = (Phase(PGD, "all", name="default"),)
 
 
 def audited(model: object, **options: object) -> Audit:
@@ -27,7 +28,7 @@ def audited(model: object, **options: object) -> Audit:
         zoo.LABELS,
         EPS,
         attack=PGD,
-        stages=PLAN,
+        phases=PLAN,
         closer_look=False,
         minutes=600,
         **options,
@@ -55,7 +56,7 @@ def test_without_one_nothing_follows_a_gradient_and_the_advice_names_it() -> Non
 
 
 @pytest.mark.parametrize("name", ["quantised", "looked up", "in NumPy"])
-def test_with_one_the_model_is_broken_and_judges_itself(name: str) -> None:
+def test_with_one_the_model_itself_is_broken(name: str) -> None:
     """By a rounding of its input, by its argmax alone, and by code that TensorFlow cannot see."""
     models = {
         "quantised": lambda: zoo.After(before=zoo.quantised),
@@ -68,9 +69,9 @@ def test_with_one_the_model_is_broken_and_judges_itself(name: str) -> None:
     assert "no_gradient" not in keys(found)
     assert found.worst_accuracy <= 0.5
     broken = found.broken_by >= 0
-    told = np.asarray(model(found.adversarial[broken])).argmax(axis=1)
-    np.testing.assert_array_equal(told, found.found[broken])
-    assert (told != zoo.LABELS[broken]).all()
+    predicted = np.asarray(model(found.adversarial[broken])).argmax(axis=1)
+    np.testing.assert_array_equal(predicted, found.found[broken])
+    assert (predicted != zoo.LABELS[broken]).all()
     assert any("surrogate" in note for note in found.notes)
 
 
@@ -96,7 +97,7 @@ def test_an_evaluation_with_one_is_a_result_of_its_own(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*.npz"))) == 2
 
 
-def test_another_function_is_told() -> None:
+def test_another_function_is_reported() -> None:
     def inverted(images: tf.Tensor) -> tf.Tensor:
         return zoo_linear()(1 - images)
 
@@ -110,5 +111,5 @@ def zoo_linear() -> keras.Model:
 
 
 def test_other_classes_are_one_line() -> None:
-    with pytest.raises(InputError, match="the surrogate has 2 classes and the model 4"):
+    with pytest.raises(InputError, match=r"surrogate has 2 classes: .*4"):
         audited(looked_up(), surrogate=zoo.dense_of_two())

@@ -1,4 +1,4 @@
-"""The audit tells the faults of the zoo's models and evaluations, and nothing of the sound ones.
+"""The audit reports the faults of the zoo's models and evaluations, and none of the sound ones.
 
 All animals together take minutes: those that stand for a kind are run every time.
 """
@@ -10,7 +10,8 @@ import functools
 import pytest
 
 import alp_repro
-from alp_repro.auditing import Audit, Stage, sanity
+from alp_repro.attacks import Phase
+from alp_repro.auditing import Audit, plan
 from tests.auditing import zoo
 
 QUICK = {
@@ -35,12 +36,12 @@ def audited(name: str) -> Audit:
     one = zoo.animal(name)
     eps = one.attack.eps
     restarts = zoo.changed(one.attack, restarts=5)
-    plan = sanity.with_checks(
+    phases = plan.with_comparisons(
         [
-            Stage("default", "Default", one.attack),
-            Stage("steps", "Large steps", zoo.pgd(eps, eps_iter=0.65 * eps)),
-            Stage("restarts", "Restarts", restarts),
-            Stage("square", "Square", zoo.square(eps, 300), "standing"),
+            Phase(one.attack, "all", name="default"),
+            Phase(zoo.pgd(eps, eps_iter=0.65 * eps), "all", name="steps"),
+            Phase(restarts, "all", name="restarts"),
+            Phase(zoo.square(eps, 300), name="square"),
         ]
     )
     return alp_repro.audit(
@@ -49,7 +50,7 @@ def audited(name: str) -> Audit:
         one.labels,
         eps,
         attack=one.attack,
-        stages=plan,
+        phases=phases,
         closer_look=False,
         minutes=600,
     )
@@ -63,7 +64,7 @@ def test_nothing_is_raised_on_a_sound_one(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", named(zoo.FAULTY))
-def test_a_fault_is_told(name: str) -> None:
+def test_a_fault_is_reported(name: str) -> None:
     raised = {one.key for one in audited(name).raised}
     assert raised & zoo.animal(name).flags, raised
 

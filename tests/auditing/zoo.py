@@ -91,12 +91,14 @@ def fitted(features: keras.Model, *, classes: int = CLASSES, scale: float = 4.0)
 
 
 def of_layers(*layers: keras.layers.Layer) -> keras.Model:
-    """Features of these layers with their first random weights, the same ones every time."""
-    keras.utils.set_random_seed(5)
+    """Features of these layers with random weights, the same ones every time."""
     images = keras.Input(SHAPE)
     x = images
     for layer in layers:
         x = layer(x)
+        # An initialiser without a seed takes one when its layer is made, before this function.
+        if hasattr(layer, "kernel"):
+            layer.kernel.assign(keras.initializers.GlorotUniform(seed=5)(layer.kernel.shape))
     return keras.Model(images, x)
 
 

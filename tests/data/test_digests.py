@@ -78,6 +78,6 @@ def test_what_does_not_hold_is_made_again(data_dir: Path, spoiled: str) -> None:
 
 def test_a_dataset_without_checksums_keeps_none(tmp_path: Path) -> None:
     images = np.zeros((2, 4, 4, 1), np.uint8)
-    digests.keep(tmp_path, images, np.zeros(2, np.int32), np.arange(2))
+    digests.save(tmp_path, images, np.zeros(2, np.int32), np.arange(2))
     assert not list(tmp_path.iterdir())
-    assert digests.kept(tmp_path, split="test") is None
+    assert digests.load(tmp_path, split="test") is None

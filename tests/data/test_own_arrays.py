@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from alp_repro.data.own_arrays import OVERSHOOT, class_counts, class_numbers, evenly, unit_images
+from alp_repro.data.own_arrays import (
+    OVERSHOOT,
+    balanced_indices,
+    class_counts,
+    class_indices,
+    unit_images,
+)
 from alp_repro.errors import InputError
 
 BYTES = np.random.default_rng(0).integers(0, 256, (6, 4, 5, 3), dtype=np.uint8)
@@ -67,16 +73,16 @@ def test_a_scale_in_doubt_is_refused_with_what_is_right(images: np.ndarray, what
 def test_yes_and_no_are_0_and_1() -> None:
     found, notes = unit_images(BYTES > 127)
     np.testing.assert_array_equal(found, (BYTES > 127).astype(np.float32))
-    assert any("True" in note for note in notes)
+    assert any("boolean" in note for note in notes)
 
 
 def test_a_sample_of_a_sorted_file_has_every_class() -> None:
     labels = np.repeat([0, 3, 7], [50, 30, 2])
-    found = labels[evenly(labels, 12)]
+    found = labels[balanced_indices(labels, 12)]
     assert np.bincount(found, minlength=8)[[0, 3, 7]].tolist() == [5, 5, 2]
-    assert len(set(evenly(labels, 40).tolist())) == 40
-    np.testing.assert_array_equal(evenly(labels, None), np.arange(82))
-    np.testing.assert_array_equal(evenly(labels, 82), np.arange(82))
+    assert len(set(balanced_indices(labels, 40).tolist())) == 40
+    np.testing.assert_array_equal(balanced_indices(labels, None), np.arange(82))
+    np.testing.assert_array_equal(balanced_indices(labels, 82), np.arange(82))
 
 
 def test_class_counts() -> None:
@@ -89,5 +95,5 @@ def test_class_counts() -> None:
 
 @pytest.mark.parametrize("labels", [np.array([0, 2**40]), np.array([1j, 0]), np.array([0, np.nan])])
 def test_labels_that_are_no_classes(labels: np.ndarray) -> None:
-    with pytest.raises(InputError, match="class numbers"):
-        class_numbers(labels, 2)
+    with pytest.raises(InputError, match="class indices"):
+        class_indices(labels, 2)

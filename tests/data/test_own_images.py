@@ -11,7 +11,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from alp_repro.data import store
-from alp_repro.data.own_arrays import class_numbers, unit_images
+from alp_repro.data.own_arrays import class_indices, unit_images
 from alp_repro.data.own_images import read_own_images
 from alp_repro.errors import InputError
 
@@ -44,7 +44,7 @@ def test_a_channel_axis_is_added() -> None:
     ids=["integers", "a column", "floats", "one-hot"],
 )
 def test_every_form_is_the_same_labels(labels: np.ndarray) -> None:
-    found, _ = class_numbers(labels, 6)
+    found, _ = class_indices(labels, 6)
     assert found.dtype == np.int32
     np.testing.assert_array_equal(found, LABELS)
 
@@ -161,21 +161,21 @@ def bad_files(folder: Path) -> dict[str, str]:
             archive.writestr("y.npy", content)
     (folder / "empty").mkdir()
     return {
-        "names.npz": "has a: images and labels are looked for",
+        "names.npz": "arrays a: .*x_test and y_test",
         "pickled.npz": "allow_pickle",
         "few.npz": "for 6 images",
         "none.npz": "n > 0",
-        "words.npz": "class numbers",
+        "words.npz": "class indices",
         "negative.npz": "pixel range",
-        "nan.npz": "not finite",
-        "halves.npz": "class numbers",
-        "text.npz": "no .npz file",
-        "cut.npz": "no .npz file",
+        "nan.npz": "finite pixels",
+        "halves.npz": "class indices",
+        "text.npz": "not an .npz file",
+        "cut.npz": "not an .npz file",
         "zlib.npz": "zlib.npz cannot be read",
         "tokens.npz": "tokens.npz cannot be read",
         "parsed.npz": "parsed.npz cannot be read",
         "empty": "0 folders",
-        "nothing.npz": "is not there",
+        "nothing.npz": "does not exist",
     }
 
 

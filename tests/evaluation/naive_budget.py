@@ -1,4 +1,4 @@
-"""Who gets the runs that a budget pays for, counted image by image."""
+"""The images that get the runs of a budget, counted one by one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def allowance(
     budget: int,
     ends: tuple[int, int, int],
 ) -> np.ndarray:
-    """What each image may see, told image by image from what all runs would have done.
+    """Return the runs that each image may have, counted from the outcomes of all runs.
 
     Args:
       broke: the run that breaks each image, beyond the last one where none does.

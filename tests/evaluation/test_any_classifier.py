@@ -33,7 +33,7 @@ def test_a_file_and_a_function_give_what_the_model_gives(
 
 
 def test_what_is_no_classifier_is_one_line(images: np.ndarray, labels: np.ndarray) -> None:
-    with pytest.raises(InputError, match="is not there"):
+    with pytest.raises(InputError, match="does not exist"):
         evaluate("nothing.keras", images, labels, attack=ATTACK)
     with pytest.raises(InputError, match="is a int"):
         evaluate(3, images, labels, attack=ATTACK)  # type: ignore[arg-type]

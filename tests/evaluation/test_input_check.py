@@ -22,39 +22,39 @@ ATTACK = PGD(eps=0.05, eps_iter=0.02, nb_iter=2, restarts=2)
 BAD_INPUT: list[tuple[Callable[[np.ndarray, np.ndarray], dict[str, Any]], str]] = [
     (lambda x, y: {"images": x[0]}, r"images of shape \(8, 8, 1\)"),
     (lambda x, y: {"images": x[:0], "labels": y[:0]}, r"images of shape \(0, 8, 8, 1\)"),
-    (lambda x, y: {"images": (x * 255).astype(np.int64)}, "images of type int64: uint8"),
+    (lambda x, y: {"images": (x * 255).astype(np.int64)}, "images of type int64: .*uint8"),
     (lambda x, y: {"images": x.astype(str)}, "images of type <U32"),
     (lambda x, y: {"images": x * 255}, r"images in \[0, 255\]"),
     (lambda x, y: {"images": x - 0.5}, r"images in \[-0.5, 0.5\]"),
     (lambda x, y: {"images": with_pixel(x, np.nan)}, "image 7 of 40 has values that are not"),
     (lambda x, y: {"images": with_pixel(x, np.inf)}, "image 7 of 40 has values that are not"),
     (lambda x, y: {"images": with_pixel(x.astype(float), 1e300)}, "image 7 of 40"),
-    (lambda x, y: {"images": x[:, :7]}, r"does not take images of shape \(7, 8, 1\): it takes"),
-    (lambda x, y: {"images": np.repeat(x, 3, axis=3)}, r"does not take images of shape"),
+    (lambda x, y: {"images": x[:, :7]}, r"images of shape \(8, 8, 1\), got \(7, 8, 1\)"),
+    (lambda x, y: {"images": np.repeat(x, 3, axis=3)}, r"images of shape .*\(8, 8, 3\)"),
     (lambda x, y: {"labels": y[:-1]}, r"labels of shape \(39,\).*40 integers"),
     (lambda x, y: {"labels": y[:, None]}, r"labels of shape \(40, 1\)"),
     (lambda x, y: {"labels": y.astype(np.float32)}, "type float32"),
     (lambda x, y: {"labels": y + 5}, "the model has classes 0 to 9"),
     (lambda x, y: {"labels": y - 5}, "the model has classes 0 to 9"),
-    (lambda x, y: {"labels": y.astype(np.int64) + 2**32}, "these are no classes"),
+    (lambda x, y: {"labels": y.astype(np.int64) + 2**32}, r"labels in \[4294967296, .*class"),
     (lambda x, y: {"batch_size": 0}, "batch_size 0"),
     (lambda x, y: {"batch_size": -5}, "batch_size -5"),
-    (lambda x, y: {"batch_size": 2.5}, "batch_size 2.5: expected a whole number"),
-    (lambda x, y: {"batch_size": 10**10}, "from 1 to 1000000"),
+    (lambda x, y: {"batch_size": 2.5}, "batch_size 2.5: .*whole number"),
+    (lambda x, y: {"batch_size": 10**10}, "batch_size 10000000000: .*from 1 to 1000000"),
     (lambda x, y: {"seed": -1}, "seed -1"),
     (lambda x, y: {"seed": 2**31}, "seed 2147483648"),
     (lambda x, y: {"seed": True}, "seed True"),
     (lambda x, y: {"indices": np.arange(3)}, "indices of shape"),
     (lambda x, y: {"indices": np.arange(40) / 2}, "indices .* float64"),
-    (lambda x, y: {"indices": -np.arange(40)}, r"indices in \[-39, 0\]: these are no places"),
-    (lambda x, y: {"images": [[1.0], [1.0, 0.5]]}, "images: expected an array"),
+    (lambda x, y: {"indices": -np.arange(40)}, r"indices in \[-39, 0\]"),
+    (lambda x, y: {"images": [[1.0], [1.0, 0.5]]}, "images.*array"),
     (lambda x, y: {"images": x[..., :0]}, r"images of shape \(40, 8, 8, 0\)"),
-    (lambda x, y: {"folder": 3}, "folder 3: a path"),
+    (lambda x, y: {"folder": 3}, "folder 3: .*path"),
     (lambda x, y: {"folder": "a\0b"}, "folder .*path"),
-    (lambda x, y: {"details": {"loss": np.float32(1)}}, "details: not plain data"),
-    (lambda x, y: {"details": {"loss": float("nan")}}, "details: NaN is not a valid JSON number"),
-    (lambda x, y: {"model": lambda images: images}, r"the model gives .*: logits .* are needed"),
-    (lambda x, y: {"folder": "~nobody-of-this-name/x"}, "no user has this home folder"),
+    (lambda x, y: {"details": {"loss": np.float32(1)}}, "details: .*float32"),
+    (lambda x, y: {"details": {"loss": float("nan")}}, "details: NaN .*JSON"),
+    (lambda x, y: {"model": lambda images: images}, r"the model .*\(.*, 8, 8, 1\).*logits"),
+    (lambda x, y: {"folder": "~nobody-of-this-name/x"}, "~nobody-of-this-name"),
 ]
 
 
@@ -174,7 +174,7 @@ def test_every_door_checks_the_batch_size(
     look: str, bad: Any, model: keras.Model, images: np.ndarray, labels: np.ndarray
 ) -> None:
     function, options = LOOKS[look]
-    with pytest.raises(InputError, match=r"batch_size .*: expected a whole number from 1"):
+    with pytest.raises(InputError, match=r"batch_size .*whole number from 1"):
         function(model, images, labels, batch_size=bad, **options)
 
 
@@ -225,7 +225,7 @@ def test_weights_are_the_same_afterwards(
 def test_a_heat_maps_counts_are_whole_numbers(
     nb_iters: list[Any], model: keras.Model, images: np.ndarray, labels: np.ndarray
 ) -> None:
-    with pytest.raises(InputError, match=r"heat map iterations .*: expected a whole number from 1"):
+    with pytest.raises(InputError, match=r"heat map iterations .*whole number from 1"):
         heat_map(model, images, labels, attack=ATTACK, eps_iters=[0.02], nb_iters=nb_iters)
 
 

@@ -146,8 +146,8 @@ def test_surfaces_are_kept_beside_the_model(
         ({"radius": 0.1, "resolution": 1}, "resolution 1"),
         ({"radius": 0.0}, "radius 0"),
         ({"radius": float("nan")}, "radius nan"),
-        ({"radius": 0.1, "resolution": 5.5}, "resolution 5.5: expected a whole number"),
-        ({"radius": 0.1, "resolution": 10**9}, "a whole number from 2 to 10000"),
+        ({"radius": 0.1, "resolution": 5.5}, "resolution 5.5: .*whole number"),
+        ({"radius": 0.1, "resolution": 10**9}, "whole number from 2 to 10000"),
         ({"radius": 0.1, "seed": -1}, "seed -1"),
     ],
 )
@@ -158,7 +158,7 @@ def test_bad_planes_are_refused(settings: dict, message: str):
 
 def test_labels_that_do_not_fit_are_refused(model: keras.Model, images: np.ndarray):
     plane = Plane(radius=0.1, resolution=3)
-    with pytest.raises(InputError, match="integers needed"):
+    with pytest.raises(InputError, match=r"labels of shape \(2,\).*integers"):
         landscape.loss_surfaces(model, images, _LABELS[:2], plane=plane)
     with pytest.raises(InputError, match="classes 0 to 2"):
         landscape.loss_surfaces(model, images, _LABELS + 1, plane=plane)

@@ -14,8 +14,8 @@ from alp_repro.attacks import PGD, Ensemble, Phase, Square
 from alp_repro.attacks.batches import BatchOutcome, Execution
 from alp_repro.evaluation import AttackRecord
 from alp_repro.evaluation.record import new_record
-from alp_repro.evaluation.restarts import Items, Work, attack_with_restarts
-from alp_repro.evaluation.store import described
+from alp_repro.evaluation.restarts import AttackJob, ItemBatch, attack_with_restarts
+from alp_repro.evaluation.store import attack_settings
 from tests.evaluation.naive_budget import allowance
 
 IMAGES, FIRST, SECOND, RUNS = 60, 2, 7, 19
@@ -25,17 +25,17 @@ LOSSES = _generator.normal(5, 1, (IMAGES, RUNS)).astype(np.float32)
 COSTS = [3] * (SECOND - 1) + [25] + [3] * (RUNS - SECOND)
 BROKE = np.where(BREAKS.any(axis=1), BREAKS.argmax(axis=1), RUNS)
 
-NextItems = Callable[[], Items | None]
+NextItems = Callable[[], ItemBatch | None]
 Outcomes = Iterator[tuple[int, BatchOutcome]]
 
 
-def outcome(items: Items) -> BatchOutcome:
+def outcome(items: ItemBatch) -> BatchOutcome:
     image, run, n = items.image, items.restart, len(items.image)
     none, finite = np.zeros((n, 0), np.float32), np.ones(n, bool)
     return BatchOutcome(BREAKS[image, run], LOSSES[image, run], none, finite, np.zeros(n, np.int32))
 
 
-def one_by_one(work: Work, next_items: NextItems) -> Outcomes:
+def one_by_one(work: AttackJob, next_items: NextItems) -> Outcomes:
     for number in itertools.count():
         items = next_items()
         if items is None:
@@ -48,9 +48,9 @@ def one_by_one(work: Work, next_items: NextItems) -> Outcomes:
         yield number, outcome(items)
 
 
-def ahead_in_any_order(work: Work, next_items: NextItems) -> Outcomes:
+def ahead_in_any_order(work: AttackJob, next_items: NextItems) -> Outcomes:
     """Three batches are out at a time, as on three workers."""
-    out: list[tuple[int, Items]] = []
+    out: list[tuple[int, ItemBatch]] = []
     numbers, order = itertools.count(), np.random.default_rng(1)
     while True:
         while len(out) < 3 and (items := next_items()) is not None:
@@ -80,7 +80,7 @@ def attacked(
         labels=zeros,
         indices=np.arange(IMAGES),
         clean_predictions=zeros,
-        settings={"attack": described(attack)},
+        settings={"attack": attack_settings(attack)},
     )
     return attack_with_restarts(
         None,  # type: ignore[arg-type]
@@ -127,7 +127,7 @@ def test_stopped_after_any_batch_it_ends_the_same() -> None:
         except KeyboardInterrupt:
             stops += 1
     assert stops > 3
-    for name in ("first_break", "next_restart", "closest"):
+    for name in ("first_break", "next_restart", "best_early_loss"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
 
 

@@ -122,16 +122,16 @@ def refused(model: Any, message: str, **options: Any) -> None:
     ("model", "message"),
     [
         (lambda: model_ending_in(flatten(), dense(CLASSES, activation="softmax")), "probabilities"),
-        (lambda: model_ending_in(dense(CLASSES)), r"the model gives \(4, 8, 8, 10\)"),
-        (damaged, "logits of image 0 are not finite"),
-        (lambda: model_ending_in(flatten(), dense(1)), r"one output.* make \[0, z\]"),
+        (lambda: model_ending_in(dense(CLASSES)), r"the model .*\(4, 8, 8, 10\)"),
+        (damaged, "image 0 are not finite"),
+        (lambda: model_ending_in(flatten(), dense(1)), r"one output.*\[0, z\]"),
         (lambda: model_ending_in(flatten(), dense(1, activation="sigmoid")), "one output"),
-        (Uncallable, "does not take images of shape .*no such thing in two lines"),
+        (Uncallable, r"images of shape \(8, 8, 1\): no such thing in two lines"),
         (of_integers, "takes integers.*Rescaling"),
         (lambda: between(tf.round), "no gradient.*rounding"),
         (lambda: between(tf.stop_gradient), "no gradient.*stop_gradient"),
         (lambda: between(lambda x: tf.cast(tf.cast(x * 255, tf.uint8), tf.float32)), "no gradient"),
-        (lambda: between(tf.sign), "no gradient.*it is 0 at all"),
+        (lambda: between(tf.sign), "no gradient.* 0 at all"),
     ],
 )
 def test_what_no_attack_can_judge_is_refused(model: Any, message: str) -> None:
@@ -167,15 +167,15 @@ def with_end(model: keras.Model, end: str) -> keras.Model:
 )
 def test_chance_is_seen_whatever_the_logits_scale(noise: Any, why: str, end: str) -> None:
     random = model_ending_in(Between(lambda x: x + 0.3 * noise(x)), flatten(), dense(4))
-    refused(with_end(random, end), f"no function of an image.*{why}")
+    refused(with_end(random, end), f"not deterministic.*{why}")
 
 
 @pytest.mark.parametrize("end", ["plain", "masked", "offset"])
 def test_a_function_passes_whatever_the_logits_scale(end: str) -> None:
     model = with_end(model_ending_in(flatten(), dense(4)), end)
     images = small_images(6)
-    assert model_check.why_no_function(model, images) is None
-    assert model_check.why_no_function(model, images[:1]) is None
+    assert model_check.why_not_deterministic(model, images) is None
+    assert model_check.why_not_deterministic(model, images[:1]) is None
 
 
 def between(function: Any) -> keras.Model:
@@ -206,7 +206,7 @@ def test_too_few_classes_for_a_loss_are_told(
     changes: dict[str, Any], classes: int, needed: int
 ) -> None:
     model = model_ending_in(flatten(), dense(classes))
-    refused(model, f"{classes} classes; it needs {needed} or more", attack=attack(**changes))
+    refused(model, f"{needed} or more classes, got {classes}", attack=attack(**changes))
 
 
 def test_a_model_of_keras_2_is_named_as_such() -> None:
@@ -218,7 +218,7 @@ def test_logits_that_are_not_finite_are_found_wherever_they_are() -> None:
     """The first images alone were looked at, and argmax of NaN is class 0, which was "correct"."""
     images = small_images(20)
     model = between(lambda x: tf.where(x == images[13, 0, 0, 0], np.nan, x))
-    with pytest.raises(InputError, match="logits of image 13 are not finite"):
+    with pytest.raises(InputError, match="image 13 are not finite"):
         evaluate(model, images, np.zeros(20, int), attack=ATTACK, batch_size=6)
 
 
@@ -278,7 +278,7 @@ def test_a_model_that_is_no_function_is_refused_or_evaluated_if_asked(
 
 def test_weights_are_as_they_were_even_of_a_model_that_was_not_built() -> None:
     model = BatchStatistics()
-    with pytest.raises(InputError, match="no function"):
+    with pytest.raises(InputError, match="not deterministic"):
         evaluate(model, small_images(6), np.zeros(6, int), attack=ATTACK)
     np.testing.assert_array_equal(model.norm.moving_mean, [0])
     np.testing.assert_array_equal(model.norm.moving_variance, [1])
@@ -301,9 +301,11 @@ def test_a_mixed_precision_model_is_copied_once_and_compiled_once(
 
     monkeypatch.setattr(model_check, "float32_copy", counted)
     compiled = []
-    judge_of = programs.judge_of
+    verdict_function = programs.verdict_function
     monkeypatch.setattr(
-        programs, "judge_of", lambda judge: compiled.append(judge) or judge_of(judge)
+        programs,
+        "verdict_function",
+        lambda judge: compiled.append(judge) or verdict_function(judge),
     )
     mixed, exact = small_model("mixed_bfloat16"), small_model()
     labels = np.argmax(exact(images), axis=1)

@@ -13,16 +13,16 @@ import pytest
 from alp_repro import files
 from alp_repro.attacks import PGD
 from alp_repro.errors import InputError
-from alp_repro.evaluation import attack_name, evaluate
+from alp_repro.evaluation import attack_file_name, evaluate
 from alp_repro.evaluation.record_file import load_record
-from alp_repro.evaluation.store import described
+from alp_repro.evaluation.store import attack_settings
 
 STORED = sorted((Path(__file__).parents[1] / "stored").rglob("attacks/*.npz"))
 
 
 @pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
 def test_a_stored_result_has_the_name_that_is_looked_for(path: Path) -> None:
-    assert attack_name(load_record(path).settings) == path.name
+    assert attack_file_name(load_record(path).settings) == path.name
 
 
 def test_a_complete_result_is_read_without_a_lock(
@@ -54,7 +54,7 @@ def test_a_setting_of_later_is_in_the_name_where_it_departs() -> None:
 
     def name(**changes: Any) -> str:
         attack = Later(eps=0.3, eps_iter=0.01, nb_iter=40, **changes)
-        return attack_name({"attack": described(attack), "num_images": 9, "seed": 0})
+        return attack_file_name({"attack": attack_settings(attack), "num_images": 9, "seed": 0})
 
     assert "sharpness-2_" in name(sharpness=2.0) and "sharpness" not in name()
     assert "_margin_sharpness-0.5_images9_" in name(loss="margin", sharpness=0.5)

@@ -15,10 +15,10 @@ from alp_repro.data import Images
 from alp_repro.errors import InputError
 from alp_repro.evaluation import evaluate
 from alp_repro.evaluation.published import (
-    attack_again,
     load_published,
     published_run,
     records_of,
+    rerun_attack,
 )
 
 STORED = Path(__file__).resolve().parents[1] / "stored" / "runs" / "mnist" / "clp"
@@ -64,7 +64,7 @@ def labelled(model: keras.Model) -> Images:
 def test_a_model_is_loaded_by_its_name_and_checked(results: Path) -> None:
     model = load_published("mnist/clp", folder=results)
     assert model.output_shape == (None, 10)
-    with pytest.raises(InputError, match=r"no published model 'mnist/lsq': one of mnist/clp"):
+    with pytest.raises(InputError, match=r"'mnist/lsq': .*one of mnist/clp"):
         load_published("mnist/lsq", folder=results)
     with pytest.raises(InputError, match=r"no published model 'clp'"):
         load_published("clp", folder=results)
@@ -74,7 +74,7 @@ def test_a_model_is_loaded_by_its_name_and_checked(results: Path) -> None:
     weights[0] = weights[0] + 1e-3
     model.set_weights(weights)
     runs.save_model(published_run("mnist/clp", folder=results).model, model)
-    with pytest.raises(InputError, match=r"is not the published model: its weights' hash is"):
+    with pytest.raises(InputError, match=r"is not the published model: .*hash"):
         load_published("mnist/clp", folder=results)
 
 
@@ -84,7 +84,7 @@ def test_another_function_of_the_same_weights_is_not_the_published_model(results
     other.set_weights(model.get_weights())
     assert runs.weights_hash(other) == runs.weights_hash(model)
     runs.save_model(published_run("mnist/clp", folder=results).model, other)
-    with pytest.raises(InputError, match=r"is not the published model: it has the same weights in"):
+    with pytest.raises(InputError, match=r"is not the published model: it has the same weights"):
         load_published("mnist/clp", folder=results)
 
 
@@ -100,20 +100,20 @@ def test_the_attack_again_finds_what_the_record_says(results: Path) -> None:
     records = records_of(published_run("mnist/clp", folder=results))
     assert len(records) == 2
     found = [
-        attack_again(model, labelled(model), record, restarts=restarts, num_images=count)
+        rerun_attack(model, labelled(model), record, restarts=restarts, num_images=count)
         for record, restarts, count in zip(records, (1, 18), (20, 12), strict=True)
     ]
     for comparison, count in zip(found, (20, 12), strict=True):
-        assert comparison.kept.shape == comparison.fresh.shape == (count,)
+        assert comparison.stored.shape == comparison.repeated.shape == (count,)
         assert not len(comparison.differing) and "equal image by image" in str(comparison)
-    assert any(comparison.kept.any() for comparison in found)
+    assert any(comparison.stored.any() for comparison in found)
 
 
 def test_a_difference_is_told_with_the_images(results: Path) -> None:
     model = load_published("mnist/clp", folder=results)
     record = records_of(published_run("mnist/clp", folder=results))[0]
     record.first_break[:2] = np.where(record.first_break[:2] == 0, -1, 0)
-    found = attack_again(model, labelled(model), record, restarts=1, num_images=20)
+    found = rerun_attack(model, labelled(model), record, restarts=1, num_images=20)
     np.testing.assert_array_equal(found.differing, [0, 1])
     assert "2 differ (images 0, 1)" in str(found)
 
@@ -122,23 +122,23 @@ def test_a_result_that_is_not_finished_is_told(results: Path) -> None:
     model = load_published("mnist/clp", folder=results)
     test = labelled(model)
     for record in records_of(published_run("mnist/clp", folder=results)):
-        finished = attack_again(model, test, record, restarts=1, num_images=20)
+        finished = rerun_attack(model, test, record, restarts=1, num_images=20)
         assert finished.waiting == 0 and "unfinished" not in str(finished)
         record.first_break[:2], record.next_restart[:2] = -1, (1, 4)
-        found = attack_again(model, test, record, restarts=1, num_images=20)
-        assert str(found).endswith("unfinished: 1 images of the record wait for restarts")
+        found = rerun_attack(model, test, record, restarts=1, num_images=20)
+        assert "unfinished: 1 images" in str(found)
 
 
 def test_results_of_another_model_or_of_other_images_are_refused(results: Path) -> None:
     run = published_run("mnist/clp", folder=results)
     model, record = load_published("mnist/clp", folder=results), records_of(run)[0]
     with pytest.raises(InputError, match=r"not those of the test split here.*made up"):
-        attack_again(model, some_images(), record, restarts=1, num_images=20)
+        rerun_attack(model, some_images(), record, restarts=1, num_images=20)
     description = run.recipe.read_text(encoding="utf-8")
     other = description.replace(runs.describe(run).weights, "0123456789abcdef")
     run.recipe.write_text(other, encoding="utf-8")
     with pytest.raises(InputError, match=r"result of another model"):
         records_of(run)
     shutil.rmtree(run.attacks)
-    with pytest.raises(InputError, match=r"holds no results"):
+    with pytest.raises(InputError, match=r"attacks has no results"):
         records_of(run)

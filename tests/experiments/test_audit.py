@@ -92,7 +92,7 @@ def test_one_command_makes_page_and_verdict(folder: Path, ended: command_runner.
     assert numbers["eps"] == pytest.approx(200)
     assert numbers["attacks"][0]["settings"]["nb_iter"] == 10
     notes = " ".join(numbers["notes"])
-    for what in ("softmax at the end taken off", "0 to 255", "one-hot", "channel axis", "d.npz"):
+    for what in ("softmax at the end removed", "0 to 255", "one-hot", "channel axis", "d.npz"):
         assert what in notes
     assert "m.h5" in (folder / "out" / "audit.html").read_text(encoding="utf-8")
     assert "Traceback" not in output
@@ -260,7 +260,7 @@ def values(*arguments: str) -> flags.FlagValues:
 
 
 def test_pixel_flags() -> None:
-    assert classifier_flags.pixels(values()).unchanged
+    assert classifier_flags.pixels(values()).is_identity
     assert classifier_flags.pixels(values("--pixel_range=-1,1")).scale == (2.0,)
     scale = classifier_flags.pixels(
         values("--pixel_mean=0.5,0.4,0.3", "--pixel_deviation=0.25,0.25,0.5")

@@ -19,7 +19,7 @@ BAD = {
     "step above eps": (
         ["evaluate", "--row=x", "--attack=pgd,eps=10,eps_iter=20"],
         2,
-        "a step in (0, eps]",
+        "(0, eps]",
     ),
     "no such model": (["evaluate", "--row=x", "--grid=table1"], 2, "train the model first"),
     "foreign weights": (["evaluate", "--row=foreign", "--grid=table1"], 2, "model.keras"),

@@ -18,9 +18,9 @@ def test_without_a_terminal_a_line_a_minute_tells_of_all_tasks(
     with Display(lambda _: "2 rows left") as shown:
         for second in range(130):
             now[0] = float(second)
-            shown.tell("clp", Status(f"step {second}"))
+            shown.report_status("clp", Status(f"step {second}"))
             if second == 100:
-                shown.tell("lsq", Status("begins"))
+                shown.report_status("lsq", Status("begins"))
     assert capsys.readouterr().out.splitlines() == [
         "[2 rows left] clp: step 60",
         "[2 rows left] clp: step 120; lsq: begins",
@@ -32,9 +32,9 @@ def test_what_has_ended_is_told_no_more(
 ) -> None:
     monkeypatch.setattr(display, "LINE_SECONDS", -1.0)
     with Display() as shown:
-        shown.tell("clp", Status("one"))
+        shown.report_status("clp", Status("one"))
         shown.ended("clp")
-        shown.tell("lsq", Status("two"))
+        shown.report_status("lsq", Status("two"))
         shown.print("a line")
     assert capsys.readouterr().out.splitlines() == ["clp: one", "lsq: two", "a line"]
 
@@ -71,10 +71,10 @@ def test_what_is_left_is_no_less_than_a_row_at_work_says(
     monkeypatch.setattr(display, "LINE_SECONDS", -1.0)
     clock = TimeLeft({"a": 60.0, "b": 60.0}, at_a_time=2)
     with Display(clock.left) as shown:
-        shown.tell("a", Status("trains", 240.0))
-        shown.tell("b", Status("attacks", 30.0))
+        shown.report_status("a", Status("trains", 240.0))
+        shown.report_status("b", Status("attacks", 30.0))
         shown.ended("a")
-        shown.tell("b", Status("attacks", 20.0))
+        shown.report_status("b", Status("attacks", 20.0))
     lines = capsys.readouterr().out.splitlines()
     assert "about 4.0 minutes] a:" in lines[0] and "about 4.0 minutes] a:" in lines[1]
     assert "about 60 seconds] b:" in lines[2]

@@ -54,3 +54,19 @@ def test_what_stands_on_disk_is_not_foretold_again(
     assert estimates.share_left(job, attack) == 5 * 3 / (4 * IMAGES)
     record.first_break[:] = 0
     assert estimates.share_left(job, attack) == 0.0
+
+
+def test_the_time_left_follows_all_results_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small last batches of one attack are slow: their speed is not that of the next attacks."""
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    clock = estimates.VerificationTimeLeft(12_000)
+    assert clock.left() == ""
+    clock.report(evaluation.Progress(100, 100, 0, 1, gradients_per_second=100.0, seconds_left=1.0))
+    assert clock.left() == "about 2.0 minutes left"
+    now = 60.0
+    clock.ended(6_000)
+    clock.report(evaluation.Progress(3, 100, 5, 7, gradients_per_second=0.1, seconds_left=9e5))
+    assert clock.left() == "about 60 seconds left"
+    now = 90.0
+    assert clock.left() == "about 30 seconds left"

@@ -138,6 +138,7 @@ def test_a_scale_changes_no_method(dataset: str, row: str, scale: str) -> None:
             "attack_warmup_steps",
             "train_eps_iter",
             "train_nb_iter",
+            "model",
             "model_width",
             "batch_size",
         },

@@ -43,13 +43,13 @@ def test_all_is_the_whole_split_and_its_results_are_found(job: Job) -> None:
     devices = Devices("here", gpu=False, strategy=None)
     model = runs.load_model(job.run.model)
     assert image_count(job.values) == 20
-    record = attack_run(job.values, job.run, model, ATTACK, devices, tell=print)
+    record = attack_run(job.values, job.run, model, ATTACK, devices, report_status=print)
     assert record.indices.tolist() == list(range(20))
     found = results.find_result(job.run, ATTACK, result_query(job))
     assert found.record is not None and found.problem == ""
     # As many images that are drawn with replacement are others.
     job.values.num_images = 20
-    again = attack_run(job.values, job.run, model, ATTACK, devices, tell=print)
+    again = attack_run(job.values, job.run, model, ATTACK, devices, report_status=print)
     assert again.settings["images"] != record.settings["images"]
     drawn = results.find_result(job.run, ATTACK, result_query(job))
     assert drawn.record is not None

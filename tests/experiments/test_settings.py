@@ -9,6 +9,8 @@ from absl import flags
 
 from alp_repro.attacks import PGD
 from alp_repro.errors import InputError
+from alp_repro.training import Recipe
+from experiments.evidence import deviations
 from experiments.flags import settings
 from experiments.running import devices
 
@@ -41,7 +43,7 @@ def test_what_a_spec_leaves_out_is_the_data_sets() -> None:
         ("pgd,eps", "KEY=VALUE, got 'eps'"),
         ("pgd,steps=3", "unknown key 'steps'"),
         ("pgd,eps=big", "eps='big'"),
-        ("pgd,eps=10,eps_iter=20", "a step in"),
+        ("pgd,eps=10,eps_iter=20", "eps_iter 20: .*eps is 10"),
         ("pgd,nb_iter=0", "nb_iter 0"),
         ("pgd,restarts=-1", "restarts -1"),
         ("pgd,eps=-1", "eps -1"),
@@ -179,3 +181,11 @@ def test_flags_offer_what_the_library_knows() -> None:
 def test_the_protocols_spsa_takes_40_steps() -> None:
     attack = settings.parse_attack("spsa", settings.parse(["--dataset=mnist"]))
     assert (attack.nb_iter, attack.learning_rate) == (40, 0.01)
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Recipe)])
+def test_a_setting_without_a_value_in_the_paper_is_described(name: str) -> None:
+    """A reader of a table's heading does not know what None stands for."""
+    text = deviations.in_words({name: (None, 7)})
+    assert "7" in text or name in ("round_weights", "statistics_passes")
+    assert "None" not in text and "full" not in text

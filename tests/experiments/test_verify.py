@@ -14,13 +14,12 @@ from alp_repro import files, runs
 from alp_repro.attacks import PGD, strong_attack
 from alp_repro.data import load_split
 from alp_repro.errors import InputError
-from alp_repro.evaluation import Progress, evaluate, wilson_interval
+from alp_repro.evaluation import evaluate, wilson_interval
 from alp_repro.evaluation.record_file import load_record, save_record
 from alp_repro.reporting import table_files, tables
 from alp_repro.reporting.results import ResultQuery
 from alp_repro.reporting.stored_tables import check_published
 from alp_repro.reporting.tables import Column
-from experiments.verify import VerificationTimeLeft
 from tests import command_runner
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -169,19 +168,3 @@ def test_what_is_missing_or_says_something_else_is_told(
 def test_a_row_that_is_not_published_is_named(results: Path) -> None:
     with pytest.raises(InputError, match="has no numbers of lsq"):
         check_published(results, "mnist/lsq")
-
-
-def test_the_time_left_follows_all_results_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small last batches of one attack are slow: their speed is not that of the next attacks."""
-    now = 0.0
-    monkeypatch.setattr("time.monotonic", lambda: now)
-    clock = VerificationTimeLeft(12_000)
-    assert clock.left() == ""
-    clock.report(Progress(100, 100, 0, 1, gradients_per_second=100.0, seconds_left=1.0))
-    assert clock.left() == "about 2.0 minutes left"
-    now = 60.0
-    clock.ended(6_000)
-    clock.report(Progress(3, 100, 5, 7, gradients_per_second=0.1, seconds_left=9e5))
-    assert clock.left() == "about 60 seconds left"
-    now = 90.0
-    assert clock.left() == "about 30 seconds left"

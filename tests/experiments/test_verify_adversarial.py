@@ -167,9 +167,9 @@ def test_data_may_be_a_folder(tmp_path, monkeypatch, capsys) -> None:
 @pytest.mark.parametrize(
     ("arrays", "what"),
     [
-        ({"x": np.where(UNIT > 0.9, np.nan, 0), "y": LABELS}, "not finite"),
+        ({"x": np.where(UNIT > 0.9, np.nan, 0), "y": LABELS}, "finite pixels"),
         ({"x": BYTES, "y": np.array([None] * 20, object)}, "cannot be read"),
-        ({"a": BYTES}, "looked for as"),
+        ({"a": BYTES}, "x_test and y_test"),
         ({"x": UNIT * 2, "y": LABELS}, "largest possible value"),
         ({"x": (UNIT > 0.5).astype(np.int64), "y": LABELS}, "floats or booleans"),
     ],

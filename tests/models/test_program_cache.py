@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from alp_repro.attacks import PGD
 from alp_repro.evaluation import evaluate
-from alp_repro.models.program_cache import kept_for_models
+from alp_repro.models.program_cache import cached_for_models, taken_as_unchanged
 from tests.small_model import IMAGE_SHAPE, small_images
 
 
@@ -34,7 +34,7 @@ def compiled() -> list[str]:
 
 @pytest.fixture
 def program(compiled: list[str]) -> Any:
-    @kept_for_models(maxsize=2)
+    @cached_for_models(maxsize=2)
     def compile_program(model: keras.Model, image_shape: tuple[int, ...], what: str) -> Any:
         compiled.append(what)
         return tf.function(lambda images: model(images))
@@ -72,3 +72,27 @@ def test_an_evaluation_after_an_attribute_changed_is_of_the_model_as_it_is_now()
     model.sign = -1.0
     after = evaluate(model, images, labels, attack=attack, batch_size=8)
     assert after.clean_accuracy == after.accuracy_at(1) == 0
+
+
+class Noisy(keras.Model):
+    """Two classes, by chance."""
+
+    def call(self, images: Any) -> Any:
+        return tf.random.normal([tf.shape(images)[0], 2])
+
+
+def test_a_random_models_program_is_kept_while_it_is_taken_as_unchanged(
+    program: Any, compiled: list[str]
+) -> None:
+    """Its logits cannot tell that it is the same."""
+    model, turned = Noisy(), Turned()
+    program(turned, IMAGE_SHAPE, "b")
+    with taken_as_unchanged(model, turned):
+        first = program(model, IMAGE_SHAPE, "a")
+        assert program(model, IMAGE_SHAPE, "a") is first
+        assert compiled == ["b", "a"]
+        turned.sign = -1.0  # before the block knows of it: the kept program is another's
+        program(turned, IMAGE_SHAPE, "b")
+        assert compiled == ["b", "a", "b"]
+    program(model, IMAGE_SHAPE, "a")
+    assert compiled == ["b", "a", "b", "a"]

@@ -154,17 +154,17 @@ def put(**numbers: float | None) -> Callable[[dict[str, Any]], None]:
 @pytest.mark.parametrize(
     ("spoil", "what"),
     [
-        (put(mean=20.0), "row lsq, .*: 20 is no mean of 3 numbers from 30 to 37.2"),
-        (put(mean=36.0), "36 is no mean of 3 numbers"),
-        (put(low=50.0), "is no mean of 3 numbers from 50 to 37.2"),
-        (put(high=500.0), "high is 500: a percentage"),
+        (put(mean=20.0), "row lsq, .*: 20 is not a mean of 3 numbers from 30 to 37.2"),
+        (put(mean=36.0), "36 is not a mean of 3 numbers"),
+        (put(low=50.0), "is not a mean of 3 numbers from 50 to 37.2"),
+        (put(high=500.0), "high is 500: expected a percentage"),
         (put(mean=-5.0), "mean is -5"),
-        (put(low=None), "of no training or of all"),
-        (lambda told: told["rows"][1]["seeds"].append(2), "each once"),
-        (lambda told: told["rows"][1]["collapsed"].append(9), "of those that were trained"),
-        (lambda told: told["rows"][1]["cells"].pop(), "has 3 cells for 4 columns"),
-        (lambda told: told["rows"].append(told["rows"][0]), "row clp is there 2 times"),
-        (lambda told: told.update(table=2), "it says that it is of Table 2"),
+        (put(low=None), "all or none of mean, low and high"),
+        (lambda told: told["rows"][1]["seeds"].append(2), "each seed once"),
+        (lambda told: told["rows"][1]["collapsed"].append(9), "only trained ones"),
+        (lambda told: told["rows"][1]["cells"].pop(), "has 3 cells, expected 4"),
+        (lambda told: told["rows"].append(told["rows"][0]), "row clp is given 2 times"),
+        (lambda told: told.update(table=2), "is of Table 2"),
     ],
 )
 def test_numbers_that_no_trainings_have_are_refused_in_a_line(

@@ -54,6 +54,7 @@ def of_another_number(table: dict[str, Any]) -> None:
         (put(1, ours=500.0), "ours is 500"),
         (put(1, low=60.0, high=50.0), "is outside its interval"),
         (put(1, low=53.0, high=54.0), "is not the interval of 53.8% of 1000 images"),
+        (put(1, low=50.7012), "is not the interval"),
         (put(1, ours=53.84), "not a whole number"),
         (put(1, low=None), "all or none of ours, low and high"),
         (put(1, images=0), "images is 0"),
@@ -107,8 +108,18 @@ def change_the_papers(rows: Rows) -> None:
     rows[1]["cells"][0]["by_paper"] = 53.8
 
 
+def lose_the_papers(rows: Rows) -> None:
+    """As by one wrong bit in the name of the number."""
+    rows[1]["cells"][0]["by_papEr"] = rows[1]["cells"][0].pop("by_paper")
+
+
+def take_the_papers_of_another_column(rows: Rows) -> None:
+    rows[1]["cells"][0]["by_paper"] = rows[1]["cells"][1]["by_paper"]
+
+
 WRONG = [swap_rows, swap_names, swap_cells, take_from_another]
-WRONG += [forget_images, forget_restarts, change_the_papers]
+WRONG += [forget_images, forget_restarts, change_the_papers, lose_the_papers]
+WRONG += [take_the_papers_of_another_column]
 
 
 @pytest.mark.parametrize("spoil", WRONG)

@@ -15,7 +15,7 @@ import pytest
 from alp_repro import files, runs
 from alp_repro.attacks import PGD, Attack
 from alp_repro.errors import InputError
-from alp_repro.evaluation import AttackRecord, attack_name, save_record
+from alp_repro.evaluation import AttackRecord, attack_file_name, save_record
 from alp_repro.reporting import stored_tables, table_files, tables
 from alp_repro.reporting.results import ResultQuery
 from alp_repro.reporting.tables import Cell, Column, TableRow
@@ -92,7 +92,7 @@ def put_record(
         losses=None if broken is None else np.ones(broken.shape, np.float32),
         broken=broken,
     )
-    save_record(run.attacks / attack_name(settings), record)
+    save_record(run.attacks / attack_file_name(settings), record)
 
 
 def test_cells_hold_ours_and_the_papers_numbers(run: RunDir) -> None:
@@ -155,7 +155,7 @@ def test_numbers_of_another_recipe_are_not_shown(run: RunDir) -> None:
     row = row_of(run, COLUMNS, recipe=dataclasses.replace(RECIPE, seed=1))
     assert row.cells[0].ours is None
     (problem,) = row.problems
-    assert "other settings (seed 0 there, 1 asked for)" in problem
+    assert "other settings (seed: 0 in the folder, 1 requested)" in problem
 
 
 def test_a_model_at_chance_is_marked(run: RunDir) -> None:

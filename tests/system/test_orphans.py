@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import sys
@@ -49,16 +50,15 @@ def test_a_child_of_a_killed_process_ends(work: str, tmp_path: Path) -> None:
 def test_a_figure_ends_with_the_command_that_draws_them_all(tmp_path: Path) -> None:
     stored = ROOT / "tests" / "stored" / "runs" / "mnist" / "clp"
     model_alone = shutil.ignore_patterns("attacks", "surfaces")
-    shutil.copytree(stored, tmp_path / "quick" / "mnist" / "clp", ignore=model_alone)
-    command = [sys.executable, "-m", "experiments.figures", f"--runs_dir={tmp_path}"]
-    figures = subprocess.Popen(
-        [*command, "--only=heat_maps_mnist"], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
+    shutil.copytree(stored, tmp_path / "smoke" / "mnist" / "clp", ignore=model_alone)
+    command = [sys.executable, "-m", "experiments.figures", "--only=heat_maps_mnist"]
+    command += ["--scale=smoke", f"--runs_dir={tmp_path}"]
+    figures = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     children = Path(f"/proc/{figures.pid}/task/{figures.pid}/children")
-    waited_for(children, as_soon_as=str.strip)
+    waited_for(children, as_soon_as=draws)
     figures.kill()
     figures.communicate(timeout=300)  # until nobody has its output
-    assert not list(tmp_path.rglob("*.npz*")) and not (tmp_path / "quick" / "figures").exists()
+    assert not list(tmp_path.rglob("*.npz*")) and not (tmp_path / "smoke" / "figures").exists()
 
 
 def test_the_exit_code_is_the_childs_own(tmp_path: Path) -> None:
@@ -69,6 +69,14 @@ def test_a_process_that_nobody_started_goes_on(tmp_path: Path) -> None:
     file = tmp_path / "child"
     subprocess.run([sys.executable, "-c", CHILD.format(work=""), file], cwd=ROOT, check=True)
     assert file.exists()
+
+
+def draws(processes: str) -> bool:
+    """Whether a heat map's binary is among them; one that has ended in the meantime is not."""
+    files = [Path(f"/proc/{process}/cmdline") for process in processes.split()]
+    with contextlib.suppress(OSError):
+        return any("experiments.heat_maps" in file.read_text() for file in files)
+    return False
 
 
 def start(code: str, file: Path) -> subprocess.Popen[bytes]:

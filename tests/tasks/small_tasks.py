@@ -26,7 +26,7 @@ class Write:
     def in_folder(self, folder: Path) -> Write:
         return dataclasses.replace(self, folder=folder)
 
-    def run(self, tell: Callable[[Status], None]) -> None:
+    def run(self, report_status: Callable[[Status], None]) -> None:
         path = self.folder / self.name
         if self.how == "long":
             try:
@@ -35,7 +35,7 @@ class Write:
             finally:
                 path.write_text("saved")
         path.write_text(f"begun {os.getpid()}")
-        tell(Status("working"))
+        report_status(Status("working"))
         print(f"{self.name} says\nso")
         while self.meets is not None and not (path.parent / self.meets).exists():
             time.sleep(0.01)
@@ -58,13 +58,13 @@ class Count:
     def in_folder(self, folder: Path) -> Count:
         return dataclasses.replace(self, folder=folder)
 
-    def run(self, tell: Callable[[Status], None]) -> None:
+    def run(self, report_status: Callable[[Status], None]) -> None:
         counted = self.folder / "counted"
         counted.mkdir(exist_ok=True)
         begun_with = len(list(counted.iterdir()))
         for number in range(begun_with, 4):
             (counted / str(number)).write_text(str(os.getpid()))
-            tell(Status(f"{number + 1} of 4"))
+            report_status(Status(f"{number + 1} of 4"))
             if number == 1:
                 os.kill(os.getpid(), signal.SIGKILL)
         pids = [(counted / str(number)).read_text() for number in range(4)]

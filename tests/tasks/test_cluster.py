@@ -229,7 +229,7 @@ def test_tasks_end_as_on_this_machine_and_one_that_dies_goes_on(
     assert pids[0] == pids[1] != pids[2] == pids[3]
     assert not (tmp_path / "count/counted").exists()
     news = running.news()
-    assert news.told["a"].text == "working" and ("a", "a says") in news.said
+    assert news.statuses["a"].text == "working" and ("a", "a says") in news.lines
 
 
 @pytest.mark.parametrize("workers", [1], indirect=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from alp_repro.tasks import Ended, Status, Task, here, in_processes
+from alp_repro.tasks import Ended, Status, Task, run_here, run_in_processes
 from tests.tasks.small_tasks import Write
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,28 +25,32 @@ class Heard:
         self.told: list[tuple[str, str]] = []
         self.said: list[tuple[str, str]] = []
 
-    def tell(self, task: Task, status: Status) -> None:
+    def report_status(self, task: Task, status: Status) -> None:
         self.told.append((task.name, status.text))
 
-    def say(self, task: Task, text: str) -> None:
+    def report_line(self, task: Task, text: str) -> None:
         self.said.append((task.name, text))
 
 
 Do = Callable[..., Generator[Ended, None, None]]
 
 
-@pytest.fixture(params=["here", "in processes"])
+@pytest.fixture(params=["run_here", "in processes"])
 def do(request: pytest.FixtureRequest) -> Do:
     """Both executors, with up to two at a time."""
     heard = Heard()
-    if request.param == "here":
-        return lambda tasks: here(tasks, tell=heard.tell)
+    if request.param == "run_here":
+        return lambda tasks: run_here(tasks, report_status=heard.report_status)
     return lambda tasks: processes(tasks, heard)
 
 
 def processes(tasks: list[Write], heard: Heard) -> Generator[Ended, None, None]:
-    return in_processes(
-        tasks, jobs=2, tell=heard.tell, say=heard.say, preload=("tests.tasks.small_tasks",)
+    return run_in_processes(
+        tasks,
+        jobs=2,
+        report_status=heard.report_status,
+        report_line=heard.report_line,
+        preload=("tests.tasks.small_tasks",),
     )
 
 

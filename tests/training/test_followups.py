@@ -1,4 +1,4 @@
-"""What came after the paper, as objectives: each against its own equations."""
+"""Methods from after the paper, as objectives: each against its own equations."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_fast_adversarial_training_steps_beyond_eps_and_comes_back(
     assert distance.max() <= EPS + 1e-6
     # |u + 1.25| ≥ 1 for u uniform in [-1, 1]: 5 of 8.
     assert np.mean(distance > EPS - 1e-6) == pytest.approx(0.625, abs=0.03)
-    with pytest.raises(InputError, match=r"eps_iter .*: a step in \(0, eps\]"):
+    with pytest.raises(InputError, match=r"eps_iter .*: .*\(0, eps\]"):
         PGD(eps=EPS, eps_iter=1.25 * EPS, nb_iter=2)
     with pytest.raises(InputError, match="eps_iter"):
         PGD(eps=EPS, eps_iter=2.1 * EPS, nb_iter=1)
@@ -164,7 +164,7 @@ def test_what_was_stored_before_is_stored_as_before() -> None:
 @pytest.mark.parametrize(
     ("objective", "message"),
     [
-        ({"crafting": "free"}, "crafting 'free': one of attack, fast, n_fgsm, trades"),
+        ({"crafting": "free"}, "crafting 'free': .*one of attack, fast, n_fgsm, trades"),
         ({"crafting": "trades"}, "no training attack"),
         (
             {"crafting": "n_fgsm", "attack": PGD(eps=0.1, eps_iter=0.1, nb_iter=2)},
@@ -179,7 +179,7 @@ def test_what_was_stored_before_is_stored_as_before() -> None:
                 "crafting": "trades",
                 "attack": PGD(eps=0.1, eps_iter=0.1, nb_iter=1, target="random"),
             },
-            "target=random is PGD's own",
+            "trades does not support target=random",
         ),
     ],
 )

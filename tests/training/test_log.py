@@ -66,6 +66,6 @@ def test_another_file_in_its_place_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "training.csv"
     for content in (b"", b"name,value\na,1\n", b"\xff\xfe\x00"):
         path.write_bytes(content)
-        with pytest.raises(InputError, match="is no training log") as caught:
+        with pytest.raises(InputError, match="not a valid training log") as caught:
             TrainingLog(path, done=1)
         assert "\n" not in str(caught.value)

@@ -112,18 +112,18 @@ def test_a_model_that_nothing_describes_is_never_replaced(tmp_path: Path) -> Non
 
 def test_a_run_without_settings_is_still_its_recipes(finished: runs.RunDir) -> None:
     finished.settings.unlink()
-    assert "seed 0 there, 1 asked for" in refused(OTHER_SEED, finished)
+    assert "seed: 0 in the folder, 1 requested" in refused(OTHER_SEED, finished)
     train(RECIPE, finished, some_images(), verbose=0)
 
 
 def test_settings_of_another_recipe_do_not_make_a_run_its(finished: runs.RunDir) -> None:
     files.write_json(finished.settings, OTHER_SEED.to_json())
-    assert "seed 0 there, 1 asked for" in refused(OTHER_SEED, finished)
+    assert "seed: 0 in the folder, 1 requested" in refused(OTHER_SEED, finished)
 
 
 def test_a_state_without_settings_is_still_its_recipes(stopped: runs.RunDir) -> None:
     stopped.settings.unlink()
-    assert "seed 0 there, 1 asked for" in refused(OTHER_SEED, stopped)
+    assert "seed: 0 in the folder, 1 requested" in refused(OTHER_SEED, stopped)
 
 
 def with_epochs(epochs: int) -> Recipe:
@@ -143,23 +143,23 @@ def test_more_epochs_for_what_is_not_finished_end_as_if_asked_for_at_once(
 
 def test_what_was_given_more_epochs_keeps_them(stopped: runs.RunDir) -> None:
     files.write_json(stopped.settings, with_epochs(4).to_json())  # and was stopped then
-    assert "epochs 4 there, 2 asked for" in refused(RECIPE, stopped)
+    assert "epochs: 4 in the folder, 2 requested" in refused(RECIPE, stopped)
     train(with_epochs(4), stopped, some_images(), verbose=0)
 
 
 def test_a_finished_training_is_given_no_more_epochs(finished: runs.RunDir) -> None:
-    assert "epochs 2 there, 3 asked for" in refused(with_epochs(3), finished)
+    assert "epochs: 2 in the folder, 3 requested" in refused(with_epochs(3), finished)
 
 
 def test_a_model_that_was_replaced_is_told(finished: runs.RunDir) -> None:
     other = compiled_model(OTHER_SEED).classifier
     runs.save_model(finished.model, other)
-    assert "has other weights than were trained there" in refused(RECIPE, finished)
+    assert "does not have the weights" in refused(RECIPE, finished)
 
 
 def test_an_imported_run_is_no_trainings(finished: runs.RunDir) -> None:
     files.write_json(finished.settings, {"imported": {}, "weights": "0" * 16})
-    assert "an imported model is there" in refused(RECIPE, finished)
+    assert "imported model" in refused(RECIPE, finished)
 
 
 @pytest.mark.parametrize("name", ["settings", "recipe"])
@@ -216,7 +216,7 @@ def test_no_flipped_bit_of_a_state_becomes_another_model(stopped: runs.RunDir) -
 
 def test_a_state_of_another_recipe_is_refused(stopped: runs.RunDir) -> None:
     files.write_json(stopped.settings, OTHER_SEED.to_json())
-    assert "seed 0 there, 1 asked for" in refused(OTHER_SEED, stopped)
+    assert "seed: 0 in the folder, 1 requested" in refused(OTHER_SEED, stopped)
 
 
 def first_of_mnist(count: int) -> Images:
@@ -254,7 +254,7 @@ def test_a_run_that_revision_c001d3a_trained_is_returned(tmp_path: Path) -> None
 def test_a_state_without_a_checksum_or_settings_is_refused(tmp_path: Path) -> None:
     run = runs.RunDir(shutil.copytree(STORED / "stopped", tmp_path / "run"))
     run.settings.unlink()
-    assert "a training that no settings.json describes" in refused(RECIPE, run)
+    assert "unknown training, since the run has no settings.json" in refused(RECIPE, run)
 
 
 def test_a_state_of_another_seed_without_a_checksum_is_refused(tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_a_training_that_ends_at_chance_is_marked(
     worst = int(np.argmin(np.bincount(predictions(stuck, data), minlength=10)))
     shuffled = Images(data.images, np.full_like(data.labels, worst), data.indices, data.source)
     train(stuck, never, shuffled, verbose=0)
-    assert "is that of chance" in capsys.readouterr().out
+    assert "chance level" in capsys.readouterr().out
     assert runs.describe(never).at_chance
 
 

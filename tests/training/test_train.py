@@ -92,7 +92,7 @@ def spied(settings: Recipe) -> LogitPairing:
 
 
 def inputs_of_a_step(model: LogitPairing, batch: Any) -> list[np.ndarray]:
-    """What the classifier is trained on in one step: the calls that follow the crafting."""
+    """Return the classifier's inputs in one step: the calls that follow the crafting."""
     model.classifier.calls.clear()
     model.train_step(batch)
     settings = model.objective
@@ -518,8 +518,8 @@ def test_a_finished_run_is_returned_as_it_is(
 def test_another_recipe_in_the_same_folder_is_refused(undisturbed: runs.RunDir) -> None:
     before = {path: path.read_bytes() for path in undisturbed.path.iterdir()}
     for changes, told in (
-        ({"penalties": {"lsq": 0.2, "alp": 0.5}}, "lsq 0.1 there, 0.2 asked for"),
-        ({"epochs": 5}, "epochs 3 there, 5 asked for"),
+        ({"penalties": {"lsq": 0.2, "alp": 0.5}}, "lsq: 0.1 .*0.2 requested"),
+        ({"epochs": 5}, "epochs: 3 .*5 requested"),
         ({"attack": dataclasses.replace(ATTACK, nb_iter=3)}, "attack .*'nb_iter': 2"),
     ):
         with pytest.raises(InputError, match=told) as caught:
@@ -697,7 +697,7 @@ def test_the_first_images_are_used_and_more_than_there_are_refused(tmp_path: Pat
     eight = Images(data.images[:8], data.labels[:8], data.indices[:8], data.source)
     train(recipe(epochs=1), first, eight, verbose=0)
     assert_same_weights(few.model, first.model)
-    with pytest.raises(InputError, match="21 training images asked for: the training set has 20"):
+    with pytest.raises(InputError, match=r"train_images 21: .*20"):
         train(recipe(train_images=21), runs.RunDir(tmp_path / "more"), data, verbose=0)
     # What was refused has not taken the folder: the corrected training may have it.
     train(recipe(train_images=8, epochs=1), runs.RunDir(tmp_path / "more"), data, verbose=0)
@@ -709,7 +709,7 @@ def test_a_training_starts_from_a_given_model(tmp_path: Path) -> None:
     found = train(frozen, runs.RunDir(tmp_path / "a"), some_images(8), verbose=0, init_from=source)
     for a, b in zip(found.get_weights(), source.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-9)
-    with pytest.raises(InputError, match=r"holds a model with other settings \(init_from"):
+    with pytest.raises(InputError, match=r"model with other settings \(init_from"):
         train(frozen, runs.RunDir(tmp_path / "a"), some_images(8), verbose=0, init_from=lenet())
     wider = build_model("lenet", image_shape=(28, 28, 1), num_classes=10, width=3)
     fewer = build_model("lenet", image_shape=(28, 28, 1), num_classes=7, width=2)

@@ -1,1 +1,1 @@
-"""What the data sets are made from: official archives, folders of images."""
+"""Sources of the data sets: official archives, folders of images."""

@@ -1,4 +1,4 @@
-"""CIFAR-10 from what people have: the official archives, packed or not, or images by class."""
+"""CIFAR-10 from local files: the official archives, packed or not, or images by class."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from alp_repro.data.sources.file_trees import (
     FileTree,
     open_tree,
     require_published,
-    require_rest_whole,
     root_of,
+    verify_unread_files,
 )
 from alp_repro.data.sources.image_check import ImageChecker
 from alp_repro.errors import InputError
@@ -61,13 +61,13 @@ def write_cifar10(data_dir: Path, source: Path, *, skip_corrupt: bool = False) -
     """Write CIFAR-10 from a local source as a TFDS dataset into `data_dir`.
 
     The source is the official binary or Python archive, packed or unpacked, or a folder or zip of
-    images at `train/CLASS/*` and `test/CLASS/*`. Official batches keep their order, and images by
-    class that of the numbers that their names begin with, where these number a whole split as it
-    was published; else they are taken from the classes in turn, by name, so that any first n of
-    them are balanced.
+    images at `train/CLASS/*` and `test/CLASS/*`. Official batches keep their order. Images by class
+    are ordered by the numbers that their names begin with, if these number a whole split as it was
+    published; else they alternate between the classes, by name, so that any first n are balanced.
 
-    Raises InputError when the source is none of these, misses a batch or a class, or holds corrupt
-    images and `skip_corrupt` is false.
+    Raises:
+      InputError: the source is none of these, lacks a batch or a class, or has corrupt images and
+        `skip_corrupt` is false.
     """
     with open_tree(source) as tree:
         if (root := root_of(tree, f"{_TEST_BATCH}.bin")) is not None:
@@ -77,8 +77,8 @@ def write_cifar10(data_dir: Path, source: Path, *, skip_corrupt: bool = False) -
         if (root := root_of(tree, "train")) is not None:
             return _write_images(data_dir, tree, root, skip_corrupt=skip_corrupt)
     raise InputError(
-        f"{source} is not CIFAR-10: neither data_batch_1.bin … test_batch.bin (binary archive) nor "
-        "data_batch_1 … test_batch (Python archive) nor train/CLASS/* and test/CLASS/* lie in it"
+        f"{source} is not CIFAR-10: expected data_batch_1.bin … test_batch.bin (binary archive), "
+        "data_batch_1 … test_batch (Python archive), or train/CLASS/* and test/CLASS/*"
     )
 
 
@@ -103,7 +103,7 @@ def _write_batches(data_dir: Path, tree: FileTree, root: str, *, binary: bool) -
 
 
 def _verified_kind(tree: FileTree, root: str, *, binary: bool) -> str:
-    """What the batches are, in a few words; InputError when they are official and damaged."""
+    """Return the kind of the batches in a few words; InputError if official ones are damaged."""
     name = "binary" if binary else "Python"
     size, md5 = BINARY_ARCHIVE if binary else PYTHON_ARCHIVE
     if require_published(tree, size=size, md5=md5, what=f"official CIFAR-10 {name} archive"):
@@ -117,10 +117,10 @@ def _verified_kind(tree: FileTree, root: str, *, binary: bool) -> str:
         ]
         if not altered:
             return "official Python batches"
-        if len(altered) < len(PYTHON_BATCHES):  # batches of one's own differ in all of them
+        if len(altered) < len(PYTHON_BATCHES):  # the user's own batches all differ
             raise InputError(
-                f"{root}{altered[0]} in {tree.path} is not the official batch, as others beside "
-                "it are (MD5): it is damaged; unpack the archive again"
+                f"{root}{altered[0]} in {tree.path} is not the official batch (MD5), although "
+                "other batches are: it is damaged; unpack the archive again"
             )
     return f"{name} batches, not verified"
 
@@ -130,7 +130,7 @@ def _read_binary(tree: FileTree, name: str) -> _Arrays:
     if not content or len(content) % _RECORD_BYTES:
         raise InputError(
             f"{name} in {tree.path} has {len(content)} bytes, not a multiple of {_RECORD_BYTES}: "
-            "it is truncated or no CIFAR-10 batch"
+            "it is truncated or not a CIFAR-10 batch"
         )
     records = np.frombuffer(content, np.uint8).reshape(-1, _RECORD_BYTES)
     return _arrays(tree, name, records[:, 1:], records[:, 0].astype(np.int64))
@@ -151,7 +151,7 @@ def _read(tree: FileTree, name: str) -> bytes:
 def _arrays(tree: FileTree, name: str, pixels: np.ndarray, labels: np.ndarray) -> _Arrays:
     wrong = labels[(labels < 0) | (labels >= len(CLASSES))]
     if wrong.size:
-        raise InputError(f"{name} in {tree.path} has the label {wrong[0]}: CIFAR-10 has 0 to 9")
+        raise InputError(f"{name} in {tree.path} has the label {wrong[0]}: expected 0 to 9")
     planes = pixels.reshape(-1, 3, 32, 32)
     return _Arrays(np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), labels)
 
@@ -162,8 +162,8 @@ def _write_images(data_dir: Path, tree: FileTree, root: str, *, skip_corrupt: bo
         foreign = sorted(set(by_class) - set(CLASSES))
         if foreign:
             raise InputError(
-                f"{root}{split} in {tree.path} has the class folders {', '.join(foreign[:5])}, "
-                f"which CIFAR-10 does not: its classes are {', '.join(CLASSES)}"
+                f"{root}{split} in {tree.path} has the class folders {', '.join(foreign[:5])}: "
+                f"expected the classes of CIFAR-10, {', '.join(CLASSES)}"
             )
         _require_classes(tree, split, {CLASSES.index(name) for name in by_class})
     checker = ImageChecker(tree, _SHAPE)
@@ -175,8 +175,8 @@ def _write_images(data_dir: Path, tree: FileTree, root: str, *, skip_corrupt: bo
             for split, by_class in names.items()
         },
     )
-    skipped = checker.require_whole(skip_corrupt=skip_corrupt)
-    require_rest_whole(tree)
+    skipped = checker.require_intact(skip_corrupt=skip_corrupt)
+    verify_unread_files(tree)
     for split, labels in found.items():
         _require_classes(tree, split, labels)
     suffixes = {
@@ -205,8 +205,8 @@ def _require_classes(tree: FileTree, split: str, labels: set[int]) -> None:
     missing = [name for label, name in enumerate(CLASSES) if label not in labels]
     if missing:
         raise InputError(
-            f"the {split} split in {tree.path} has no images of {', '.join(missing)}: all ten "
-            "classes of CIFAR-10 must be there"
+            f"the {split} split in {tree.path} has no images of {', '.join(missing)}: expected all "
+            "ten classes of CIFAR-10"
         )
 
 
@@ -226,11 +226,11 @@ def _image_examples(
             yield index, _example(split, index, image[1], label)
             index += 1
     if index == 0:
-        checker.require_whole(skip_corrupt=False)
+        checker.require_intact(skip_corrupt=False)
 
 
 def in_turn(by_class: Mapping[str, list[str]]) -> list[tuple[int, str]]:
-    """Take (label, name) of the images from the classes in turn."""
+    """Return (label, name) of the images, alternating between the classes."""
     return [
         (label, name)
         for names in zip_longest(*(by_class[name] for name in CLASSES))
@@ -240,11 +240,11 @@ def in_turn(by_class: Mapping[str, list[str]]) -> list[tuple[int, str]]:
 
 
 def numbered(by_class: Mapping[str, list[str]]) -> list[tuple[int, str]] | None:
-    """Put (label, name) of the images into the order of the numbers that the names begin with.
+    """Return (label, name) of the images, ordered by the numbers that the names begin with.
 
     Returns:
-      None where the numbers are no positions in the published split: some image has none, they do
-      not count it through without a gap, or they count class by class.
+      None if the numbers are not positions in the published split: some image has none, there are
+      gaps, or they count class by class.
     """
     named = [(label, name) for label, key in enumerate(CLASSES) for name in by_class[key]]
     digits = [re.match(r"[0-9]{1,9}", PurePosixPath(name).name) for _, name in named]

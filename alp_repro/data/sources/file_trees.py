@@ -14,7 +14,7 @@ from typing import Protocol
 from alp_repro.data.source_record import hex_digest
 from alp_repro.errors import InputError
 
-# What the standard library raises on damaged, truncated or encrypted archive members.
+# The errors of the standard library on damaged, truncated or encrypted archive members.
 _DAMAGE = (
     OSError,
     EOFError,
@@ -27,12 +27,12 @@ _DAMAGE = (
 )
 
 
-# A batch of CIFAR-10 has 31 MB, and no file of another data set is larger.
+# A batch of CIFAR-10 has 31 MB, and no file of the other data sets is larger.
 LARGEST_FILE = 64_000_000
 
 
 class FileTree(Protocol):
-    """Named files, wherever they lie.
+    """The files of a folder or an archive.
 
     Attributes:
         names: paths inside the tree with forward slashes, in the order of the archive, or sorted.
@@ -45,7 +45,7 @@ class FileTree(Protocol):
     path: Path
 
     def read(self, name: str) -> bytes:
-        """The content of a file; DamagedFile when it cannot be read."""
+        """Return the content of a file; DamagedFile if it cannot be read."""
         ...
 
 
@@ -56,7 +56,7 @@ class DamagedFile(Exception):
 def _check_size(size: int) -> None:
     if size > LARGEST_FILE:
         raise DamagedFile(
-            f"{size:,} bytes, and no file of these data sets has more than {LARGEST_FILE:,}"
+            f"{size:,} bytes: expected at most {LARGEST_FILE:,} for a file of these data sets"
         )
 
 
@@ -99,7 +99,7 @@ class _Zip:
             raise DamagedFile(str(error)) from error
 
     def read_through(self, name: str) -> None:
-        """Reads a file of any size, a part at a time; DamagedFile when it cannot be read."""
+        """Read a file of any size in parts; DamagedFile if it cannot be read."""
         archive = self._archive
         try:
             with archive.open(name) as file:
@@ -128,7 +128,7 @@ class _Tar:
         self.names = list(self._members)
 
     def _read_to_the_end(self) -> None:
-        # The checksum of gzip, bzip2 and xz stands behind the last byte; a tar reader stops before.
+        # The checksum of gzip, bzip2 and xz follows the last byte; a tar reader stops before it.
         assert self._archive.fileobj is not None
         while self._archive.fileobj.read(1 << 20):
             pass
@@ -151,9 +151,10 @@ class _Tar:
 
 @contextlib.contextmanager
 def open_tree(path: Path) -> Iterator[FileTree]:
-    """Open a folder, a zip or a (compressed) tar archive, told apart by content, not by name.
+    """Open a folder, a zip or a (compressed) tar archive, recognised by content, not by name.
 
-    Raises InputError when the path does not exist or is none of them.
+    Raises:
+      InputError: the path does not exist or is none of these.
     """
     if path.is_dir():
         yield _Folder(path)
@@ -173,13 +174,13 @@ def _open_archive(path: Path) -> _Zip | _Tar:
         return _Zip(path)
     if tarfile.is_tarfile(path):
         return _Tar(path)
-    raise InputError(f"source {path} is neither a folder nor a zip nor a tar archive")
+    raise InputError(f"source {path}: expected a folder, a zip or a tar archive")
 
 
 def root_of(tree: FileTree, marker: str) -> str | None:
-    """The folder ("" or "a/b/") in which the file or folder `marker` lies, the outermost one.
+    """Return the outermost folder ("" or "a/b/") with the file or folder `marker`, or None.
 
-    Archives often hold everything in one folder of their own; None when nothing matches.
+    Archives often have everything in one top-level folder.
     """
     found = set()
     for name in tree.names:
@@ -191,13 +192,14 @@ def root_of(tree: FileTree, marker: str) -> str | None:
     return "".join(f"{part}/" for part in min(found, key=lambda parts: (len(parts), parts)))
 
 
-def require_rest_whole(tree: FileTree) -> None:
-    """Reads what was not read of a zip: a file that belongs to the data may hide there.
+def verify_unread_files(tree: FileTree) -> None:
+    """Read the remaining files of a zip, to find files of the data set that were missed.
 
-    A flipped bit in the zip's directory renames a file, which then looks like one to pass over;
-    the name that stands before its content tells.
+    A flipped bit in the zip's directory renames a file, which is then ignored; reading it compares
+    the name with the one before its content.
 
-    Raises InputError naming the damaged file.
+    Raises:
+      InputError: a file is damaged; the message names it.
     """
     if not isinstance(tree, _Zip):
         return
@@ -209,16 +211,17 @@ def require_rest_whole(tree: FileTree) -> None:
 
 
 def require_published(tree: FileTree, *, size: int, md5: str, what: str) -> bool:
-    """Whether an archive is the published one, as its authors' MD5 tells.
+    """Return whether an archive is the published one, by its authors' MD5.
 
-    Raises InputError when it has the published one's size and other content: it is damaged.
+    Raises:
+      InputError: it has the published one's size and other content, so it is damaged.
     """
     if not tree.path.is_file() or tree.path.stat().st_size != size:
         return False
     digest = hex_digest(tree.path, "md5")
     if digest != md5:
         raise InputError(
-            f"source {tree.path} has the size of the {what}, but the MD5 {digest} instead of "
-            f"{md5}: it is damaged; fetch it again"
+            f"source {tree.path} has the size of the {what}, but the MD5 {digest}, expected {md5}: "
+            "it is damaged; download it again"
         )
     return True

@@ -1,4 +1,4 @@
-"""Decoding images from sources that may hold damaged ones: each is named and counted."""
+"""Decoding images from sources that may have damaged ones, which are named and counted."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _NAMED = 3
 
 @dataclass
 class ImageChecker:
-    """Reads and decodes the images of one source and remembers which of them are damaged.
+    """Reads and decodes the images of one source and records which of them are damaged.
 
     Attributes:
-        tree: where the images lie.
+        tree: the files.
         shape: height, width and channels that each image must have.
         damaged: names of the damaged images so far, each with the reason.
         total: images tried so far.
@@ -33,7 +33,7 @@ class ImageChecker:
     total: int = 0
 
     def read(self, name: str) -> tuple[bytes, np.ndarray] | None:
-        """The encoded bytes and the uint8 pixels of an image; None when it is damaged."""
+        """Return the encoded bytes and the uint8 pixels of an image; None if it is damaged."""
         import tensorflow as tf
 
         self.total += 1
@@ -54,8 +54,8 @@ class ImageChecker:
             return None
         return encoded, pixels
 
-    def require_whole(self, *, skip_corrupt: bool) -> tuple[str, ...]:
-        """The names of the damaged images, or InputError when there are any and none may be.
+    def require_intact(self, *, skip_corrupt: bool) -> tuple[str, ...]:
+        """Return the names of the damaged images; InputError unless they may be skipped.
 
         The error counts all of them and names the first few.
         """
@@ -65,5 +65,5 @@ class ImageChecker:
         more = ", …" if len(self.damaged) > _NAMED else ""
         raise InputError(
             f"{len(self.damaged)} of {self.total} images in {self.tree.path} are corrupt: "
-            f"{', '.join(named)}{more}; skip_corrupt leaves them out"
+            f"{', '.join(named)}{more}; use skip_corrupt to leave them out"
         )

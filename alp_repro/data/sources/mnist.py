@@ -1,4 +1,4 @@
-"""MNIST as the four IDX files in which it was published: found, verified and read."""
+"""MNIST from the four IDX files in which it was published, with checksums."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _IDX_UINT8 = 0x08
 
 @dataclass(frozen=True)
 class IdxFile:
-    """What the canonical file holds: its array shape and the SHA-256 of its unpacked bytes."""
+    """A published file: its array shape and the SHA-256 of its unpacked bytes."""
 
     name: str
     shape: tuple[int, ...]
@@ -58,27 +58,28 @@ FILES: dict[Literal["train", "test"], tuple[IdxFile, IdxFile]] = {
 
 
 def embedded_folder() -> Path:
-    """The folder of the files that come with the project; it need not exist."""
+    """Return the folder of the files that come with the project, which may not exist."""
     return shipped.folder("mnist")
 
 
 def shipped_source() -> Path | None:
-    """The folder of the files that come with the project; None where somebody removed them."""
+    """Return the folder of the files that come with the project; None if they were removed."""
     folder = embedded_folder()
     return folder if files_present(folder) else None
 
 
 def files_present(folder: Path) -> bool:
-    """Whether any of the four IDX files, packed or not, lies in the folder."""
+    """Return whether the folder has any of the four IDX files, packed or not."""
     return any(_find(folder, file) for pair in FILES.values() for file in pair)
 
 
 def read_split(folder: Path, split: Literal["train", "test"]) -> tuple[np.ndarray, np.ndarray]:
-    """Read one split of the canonical MNIST from its IDX files, gzipped or not.
+    """Read one split of MNIST from its IDX files, gzipped or not.
 
     Returns uint8 images [n, 28, 28, 1] and uint8 labels [n], in the published order.
 
-    Raises InputError naming the file that is missing, truncated or not the canonical one.
+    Raises:
+      InputError: a file is missing, truncated or not the published one; the message names it.
     """
     image_file, label_file = FILES[split]
     return _read(folder, image_file)[..., np.newaxis], _read(folder, label_file)
@@ -87,8 +88,10 @@ def read_split(folder: Path, split: Literal["train", "test"]) -> tuple[np.ndarra
 def write_mnist(data_dir: Path, source: Path, *, skip_corrupt: bool = False) -> SourceRecord:
     """Write MNIST from the four IDX files in the folder `source` as a TFDS dataset.
 
-    Raises InputError when a file is missing, damaged or not the canonical one; there are no
-    single images that `skip_corrupt` could leave out.
+    `skip_corrupt` has no effect, since the files do not have single images that could be skipped.
+
+    Raises:
+      InputError: a file is missing, damaged or not the published one.
     """
     import tensorflow_datasets as tfds
 
@@ -129,7 +132,7 @@ def _read(folder: Path, file: IdxFile) -> np.ndarray:
     path = _find(folder, file)
     if path is None:
         raise InputError(
-            f"MNIST file {file.name}.gz is missing in {folder}: all four IDX files must lie there"
+            f"MNIST file {file.name}.gz is missing in {folder}: expected all four IDX files"
         )
     try:
         packed = path.read_bytes()
@@ -143,13 +146,13 @@ def _read(folder: Path, file: IdxFile) -> np.ndarray:
     expected_bytes = len(header) + int(np.prod(file.shape))
     if len(content) != expected_bytes:
         raise InputError(
-            f"MNIST file {path} has {len(content)} bytes unpacked, the canonical one "
-            f"{expected_bytes}: it is truncated or another file"
+            f"MNIST file {path} has {len(content)} bytes unpacked, expected {expected_bytes}: it "
+            "is truncated or another file"
         )
     digest = hashlib.sha256(content).hexdigest()
     if digest != file.sha256:
         raise InputError(
             f"MNIST file {path} has the wrong checksum: SHA-256 of the unpacked content is "
-            f"{digest}, the canonical one is {file.sha256}"
+            f"{digest}, expected {file.sha256}"
         )
     return np.frombuffer(content, np.uint8, offset=len(header)).reshape(file.shape)

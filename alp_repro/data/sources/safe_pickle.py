@@ -1,7 +1,7 @@
-"""The batches of CIFAR-10's Python archive, unpickled without running anything they name.
+"""Unpickling of CIFAR-10's Python batches without running any code that they name.
 
-A pickle may call whatever it can import. Here nothing is imported: the four names that a pickled
-NumPy array needs stand for inert classes of this module that record the array's raw bytes, and
+A pickle may call anything it can import. Here nothing is imported: the four names that a pickled
+NumPy array needs are mapped to inert classes of this module that record the array's raw bytes, and
 any other name is refused.
 """
 
@@ -17,7 +17,7 @@ from alp_repro.errors import InputError
 
 
 class _ArrayRecord:
-    """Stands for a NumPy array: keeps the state that the pickle sets."""
+    """Replaces a NumPy array: keeps the state that the pickle sets."""
 
     state: object = None
 
@@ -26,7 +26,7 @@ class _ArrayRecord:
 
 
 class _DtypeRecord:
-    """Stands for a NumPy dtype: keeps its code ("u1") and ignores byte order."""
+    """Replaces a NumPy dtype: keeps its code ("u1") and ignores byte order."""
 
     def __init__(self, code: object = None, *_: object) -> None:
         self.code = code.decode("ascii", "replace") if isinstance(code, bytes) else code
@@ -40,7 +40,7 @@ def _reconstruct(*_: object) -> _ArrayRecord:
 
 
 def _encode(text: object, *_: object) -> bytes:
-    """Stands for `_codecs.encode`, which Python 3 puts into old-protocol pickles of bytes."""
+    """Replace `_codecs.encode`, which Python 3 puts into old-protocol pickles of bytes."""
     if not isinstance(text, str):
         raise pickle.UnpicklingError("bytes are not pickled as text")
     return text.encode("latin1")
@@ -63,9 +63,10 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_batch(content: bytes, *, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels uint8 [n, 3072] and labels int64 [n] of a pickled CIFAR-10 batch.
+    """Return pixels uint8 [n, 3072] and labels int64 [n] of a pickled CIFAR-10 batch.
 
-    Raises InputError naming the file when it is not such a batch or names anything foreign.
+    Raises:
+      InputError: it is not such a batch or names anything else; the message has the file's name.
     """
     try:
         batch = _Unpickler(io.BytesIO(content), encoding="bytes").load()
@@ -80,8 +81,8 @@ def read_batch(content: bytes, *, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _pixels(record: object) -> np.ndarray:
     if not isinstance(record, _ArrayRecord) or not isinstance(record.state, tuple):
-        raise ValueError("its data is no array")
+        raise ValueError("expected an array as data")
     _, shape, dtype, fortran, data = record.state
     if dtype.code != "u1" or fortran or len(shape) != 2 or shape[1] != 3072:
-        raise ValueError(f"its data is {dtype.code} {shape}, not u1 (n, 3072)")
+        raise ValueError(f"expected u1 (n, 3072) as data, got {dtype.code} {shape}")
     return np.frombuffer(data, np.uint8).reshape(shape)

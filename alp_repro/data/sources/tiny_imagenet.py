@@ -1,6 +1,6 @@
-"""Tiny ImageNet (tiny-imagenet-200) in its official layout: which images, in which order.
+"""The images of Tiny ImageNet (tiny-imagenet-200) in its official layout, and their order.
 
-The class numbers follow wnids.txt and the validation images val_annotations.txt (protocol, "Tiny
+The class indices follow wnids.txt and the validation images val_annotations.txt (protocol, "Tiny
 ImageNet"); the official test images have no labels and are left out. The TFDS builder is in
 `tiny_imagenet_builder`.
 """
@@ -42,8 +42,9 @@ def write_tiny_imagenet(
 ) -> SourceRecord:
     """Write Tiny ImageNet from a local zip or folder as a TFDS dataset into `data_dir`.
 
-    Raises InputError when the source is not Tiny ImageNet (wnids.txt, train/, val/), lacks a class
-    or names foreign ones, or holds corrupt images and `skip_corrupt` is false.
+    Raises:
+      InputError: the source is not Tiny ImageNet (wnids.txt, train/, val/), lacks a class or has
+        unknown ones, or has corrupt images and `skip_corrupt` is false.
     """
     import tensorflow_datasets as tfds
 
@@ -59,9 +60,10 @@ def write_tiny_imagenet(
 
 
 def kind_of(tree: FileTree, listing: Listing) -> str:
-    """What a source is, in a few words for tables and provenance.
+    """Return the kind of a source in a few words, for tables and provenance.
 
-    Raises InputError when it is the official zip, but damaged.
+    Raises:
+      InputError: it is the official zip, but damaged.
     """
     if require_published(tree, size=ZIP_BYTES, md5=ZIP_MD5, what="official Tiny ImageNet zip"):
         return OFFICIAL
@@ -75,7 +77,7 @@ def kind_of(tree: FileTree, listing: Listing) -> str:
 
 
 def list_images(tree: FileTree) -> Listing:
-    """The images of a source in the order of the dataset; InputError when it is no whole one."""
+    """Return the images of a source in the dataset's order; InputError if it is incomplete."""
     root = root_of(tree, "wnids.txt")
     if root is None:
         raise InputError(f"{tree.path} is not Tiny ImageNet: it has no wnids.txt")
@@ -97,8 +99,8 @@ def _wnids(tree: FileTree, name: str) -> tuple[str, ...]:
     if malformed or len(set(wnids)) != NUM_CLASSES or len(wnids) != NUM_CLASSES:
         found = f"{malformed[0]!r}" if malformed else f"{len(set(wnids))} different ones"
         raise InputError(
-            f"{name} in {tree.path} must list {NUM_CLASSES} different WordNet ids like n02124075; "
-            f"it has {found}"
+            f"{name} in {tree.path}: expected {NUM_CLASSES} different WordNet ids like n02124075, "
+            f"got {found}"
         )
     return wnids
 
@@ -114,7 +116,7 @@ def _class_names(tree: FileTree, name: str, wnids: tuple[str, ...]) -> tuple[str
 
 
 def _train_images(tree: FileTree, prefix: str, labels: dict[str, int]) -> list[tuple[str, int]]:
-    """All training images, one of each class in turn, so that any first n are balanced."""
+    """Return all training images, alternating between the classes so any first n are balanced."""
     by_wnid: dict[str, list[str]] = {}
     for name in tree.names:
         if name.startswith(prefix) and name.lower().endswith((".jpeg", ".jpg")):
@@ -166,5 +168,5 @@ def _some(names: list[str]) -> str:
 
 
 def _natural(name: str) -> tuple[int, str]:
-    """Sort key that puts n01443537_2.JPEG before n01443537_10.JPEG."""
+    """Return a sort key that puts n01443537_2.JPEG before n01443537_10.JPEG."""
     return len(name), name

@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 
 from alp_repro.data.source_record import SourceRecord, hex_digest
 from alp_repro.data.sources import tiny_imagenet
-from alp_repro.data.sources.file_trees import open_tree, require_rest_whole
+from alp_repro.data.sources.file_trees import open_tree, verify_unread_files
 from alp_repro.data.sources.image_check import ImageChecker
 from alp_repro.errors import InputError
 
@@ -63,8 +63,8 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
             self._listing = tiny_imagenet.list_images(tree)
             self._checker = ImageChecker(tree, tiny_imagenet.SHAPE)
             super()._download_and_prepare(dl_manager, download_config)
-            skipped = self._checker.require_whole(skip_corrupt=self._skip_corrupt)
-            require_rest_whole(tree)
+            skipped = self._checker.require_intact(skip_corrupt=self._skip_corrupt)
+            verify_unread_files(tree)
             kind = tiny_imagenet.kind_of(tree, self._listing)
             verified = kind == tiny_imagenet.OFFICIAL and not skipped
             self.record = SourceRecord(kind, str(tree.path), skipped, verified)
@@ -89,13 +89,13 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
                 yield index, {"image": io.BytesIO(image[0]), "label": label}
                 index += 1
         if index == 0:
-            self._checker.require_whole(skip_corrupt=False)
+            self._checker.require_intact(skip_corrupt=False)
 
 
 def _verified(path: Path) -> Path:
     if (digest := hex_digest(path, "md5")) != tiny_imagenet.ZIP_MD5:
         raise InputError(
-            f"the download {path} of {tiny_imagenet.URL} has the MD5 {digest}, the official zip "
+            f"the download {path} of {tiny_imagenet.URL} has the MD5 {digest}, expected "
             f"{tiny_imagenet.ZIP_MD5}: remove it and try again"
         )
     return path

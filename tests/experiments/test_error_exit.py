@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from alp_repro.errors import InputError
-from experiments.console import app, door
+from experiments.console import app, error_exit
 from experiments.flags import definitions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,7 +91,7 @@ def test_the_flag_traceback_shows_where(
 
 
 def test_a_long_line_keeps_its_beginning_and_its_end() -> None:
-    line = door.one_line(f"what was wrong {'x ' * 700} what would be right")
+    line = error_exit.one_line(f"what was wrong {'x ' * 700} what would be right")
     assert len(line) < 420
     assert line.startswith("what was wrong") and line.endswith("what would be right")
 
