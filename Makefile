@@ -20,7 +20,8 @@ TABLE_FLAGS = $(WHERE) $(if $(PUBLISHED),--strong --show) $(if $(ROWS),--only=$(
 	$(if $(JOBS),--jobs=$(JOBS)) $(if $(RAY),--ray=$(RAY)) $(FLAGS)
 
 .PHONY: help setup setup-cluster mnist-table1 cifar10-table2 tiny-imagenet-table3 tiny-imagenet-table4 \
-	tiny-imagenet-table5 figures seeds report claims verify test test-all test-numeric lint smoke docs clean
+	tiny-imagenet-table5 mnist-followups figures seeds report claims verify test test-all test-numeric lint smoke docs \
+	clean
 
 help:
 	@echo "make mnist-table1 [SCALE=smoke|quick|published|paper] [ROWS=clp,lsq] [STRONG=1] [JOBS=2] [RAY=local|auto|HOST:PORT]"
@@ -32,6 +33,7 @@ help:
 	@echo "make claims | report            from stored results, in seconds"
 	@echo "make figures | figure1 ... figure7 | heat_maps_mnist"
 	@echo "                                from stored results, in minutes"
+	@echo "make mnist-followups            what came after the paper beside ALP: 3 minutes of training a row"
 	@echo "make seeds                      trains each row of ROWS with three seeds"
 	@echo "make test | test-all | test-numeric | lint | smoke"
 	@echo "                                checks for contributors; test-all includes slow tests"
@@ -71,6 +73,15 @@ cifar10-table2: $(READY) $(CLUSTER)
 
 tiny-imagenet-table3 tiny-imagenet-table4 tiny-imagenet-table5: tiny-imagenet-%: $(READY) $(CLUSTER)
 	@$(RUN) -m experiments.table --flagfile=flags/tables/$*.cfg $(TABLE_FLAGS)
+
+# What came after the paper, at equal CPU time; SCALE=published shows the run that comes with the repository.
+FOLLOWUPS = --scale=$(if $(filter file,$(origin SCALE)),followups,$(if $(PUBLISHED),followups,$(SCALE))) \
+	$(if $(PUBLISHED),--runs_dir=results)
+
+mnist-followups: $(READY) $(CLUSTER)
+	$(if $(PUBLISHED),,@$(RUN) -m experiments.table --flagfile=flags/tables/followups.cfg $(FOLLOWUPS) \
+		$(if $(ROWS),--only=$(ROWS)) $(if $(JOBS),--jobs=$(JOBS)) $(if $(RAY),--ray=$(RAY)) $(FLAGS))
+	@$(RUN) -m experiments.followups $(FOLLOWUPS)
 
 # How much numbers move between trainings that differ in their seed.
 seeds: $(READY)

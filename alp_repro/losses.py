@@ -84,10 +84,11 @@ def clean_adversarial_divergence(
     """TRADES: mean Kullback-Leibler divergence of the adversarial from the clean predictions.
 
     KL = mean over the batch of Σₖ p(x)ₖ · (log p(x)ₖ - log p(x_adv)ₖ), p = softmax(z), with
-    gradient through both, as in the authors' code. Zhang et al. 2019, arXiv:1901.08573, whose
-    weight 1/λ is 6 on CIFAR-10 and 1 on MNIST, beside the cross-entropy of clean images alone and
-    `crafting` trades: 84.92% clean accuracy and 53.08% under AutoAttack (RobustBench; WRN-34-10,
-    CIFAR-10).
+    gradient through both, as in the authors' code (yaodongyu/TRADES; Zhang et al. 2019,
+    arXiv:1901.08573), beside the cross-entropy of clean images alone and `crafting` trades. Their
+    weight, β or 1/λ, is 6 on CIFAR-10 (WRN-34-10, ten steps of 0.007, eps 0.031) and 1 on MNIST (a
+    network of four convolutions, 40 steps of 0.01, eps 0.3), their numbers 84.92 and 99.48% clean
+    accuracy, of which AutoAttack leaves 53.08 and 92.81% (their and fra31/auto-attack's README).
     """
     import tensorflow as tf
 

@@ -31,6 +31,7 @@ from .flags import settings
 if TYPE_CHECKING:
     from alp_repro.evaluation import AttackRecord
     from alp_repro.reporting.stored_tables import StoredTable
+    from alp_repro.reporting.table_names import TableName
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("runs_dir", "runs", "Folder of all runs.")
@@ -117,7 +118,7 @@ def watched_column(table: StoredTable, row: str, dataset: str) -> int | None:
     return None
 
 
-def costs(tables: dict[int, StoredTable]) -> list[str]:
+def costs(tables: dict[TableName, StoredTable]) -> list[str]:
     """Return a line for each row of the tables with its cost."""
     return [
         f"Table {number}, {row.label}, scale {table.scale}: {row.cost}"
@@ -127,7 +128,7 @@ def costs(tables: dict[int, StoredTable]) -> list[str]:
     ]
 
 
-def changed_code(tables: dict[int, StoredTable], runs_dir: Path) -> str:
+def changed_code(tables: dict[TableName, StoredTable], runs_dir: Path) -> str:
     """Describe which models were trained with uncommitted code; "" for none."""
     found = []
     for number, table in tables.items():

@@ -19,6 +19,7 @@ from alp_repro import files, runs
 from alp_repro.errors import InputError
 from alp_repro.reporting import spread, stored_tables
 from alp_repro.reporting.spread import Spread, SpreadRow
+from alp_repro.reporting.table_names import TableName, table_title
 from alp_repro.reporting.tables import load_paper_table
 from alp_repro.runs import RunDir
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("runs_dir", "runs", "Folder of all runs.")
-flags.DEFINE_integer("table", 1, "Number of the table in the paper.")
+settings.define_table()
 flags.DEFINE_enum("scale", "seeds", settings.SCALES, "Scale of the results.")
 
 
@@ -78,8 +79,8 @@ def summary(folder: Path, tables: dict[int, StoredTable]) -> Spread:
         table=one.table,
         scale=one.scale,
         heading=(
-            f"Table {one.table}, scale {one.scale}: trainings with seeds {seeds}, each attacked on "
-            f"{images} images"
+            f"{table_title(one.table)}, scale {one.scale}: trainings with seeds {seeds}, each "
+            f"attacked on {images} images"
         ),
         columns=("clean", *(column.title for column in one.columns)),
         rows=tuple(
@@ -89,7 +90,7 @@ def summary(folder: Path, tables: dict[int, StoredTable]) -> Spread:
     )
 
 
-def epochs_of(folder: Path, table: int, row: SpreadRow) -> int | None:
+def epochs_of(folder: Path, table: TableName, row: SpreadRow) -> int | None:
     """Return the epochs of a row's trainings, from the first one's recipe."""
     runs_dir = folder / f"{settings.SEED_FOLDER}{row.seeds[0]}" / load_paper_table(table).dataset
     description = runs.describe(RunDir(runs_dir / row.row))

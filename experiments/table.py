@@ -3,6 +3,7 @@
     python -m experiments.table --table=1 --scale=quick
     python -m experiments.table --table=1 --scale=quick --only=clp,lsq
     python -m experiments.table --table=1 --scale=quick --show
+    python -m experiments.table --table=followups --scale=followups    # what came after the paper
 
 Our numbers stand beside the paper's. Each row is printed as soon as it is complete; the whole table
 is written as Markdown, CSV and JSON to <runs_dir>/<scale>/tables/, unless --show is given. Rows of
@@ -26,6 +27,7 @@ from alp_repro.data import dataset_spec, unverified_source
 from alp_repro.errors import InputError
 from alp_repro.reporting import spread, stored_tables, table_files, tables
 from alp_repro.reporting.kept_rows import with_kept_rows
+from alp_repro.reporting.table_names import TableName, is_papers, table_stem, table_title
 from alp_repro.reporting.tables import Column, PaperTable, TableRow
 
 from .console import app
@@ -71,7 +73,13 @@ def main(_: list[str]) -> None:
         )
     found = [row_of(paper, job) for job in jobs]
     seeds = spread_of(paper)
-    text = table_files.to_markdown(found, columns_of(jobs), heading=heading, spread=seeds)
+    text = table_files.to_markdown(
+        found,
+        columns_of(jobs),
+        heading=heading,
+        spread=seeds,
+        printed=is_papers(paper.number),
+    )
     print(f"\n{text}")
     if not FLAGS.show:  # which may show other rows or columns than the stored table's
         print(write(paper, found, jobs, seeds))
@@ -122,12 +130,13 @@ def write(paper: PaperTable, found: list[TableRow], jobs: list[Job], seeds: Spre
         details["images"] = images
     table_files.write_table(
         folder,
-        f"table{paper.number}",
+        table_stem(paper.number),
         found,
         columns,
         heading=scale_heading(paper, jobs),
         details=details,
         spread=seeds,
+        printed=is_papers(paper.number),
     )
     return f"written: {folder}/table{paper.number}.md, .csv, .json{kept}"
 
@@ -173,7 +182,7 @@ def chosen_rows() -> list[str]:
     for row in FLAGS.only:
         if row not in FLAGS.rows:
             raise InputError(
-                f"unknown row {row!r} of table {FLAGS.table}: expected one of "
+                f"unknown row {row!r} of {table_title(FLAGS.table)}: expected one of "
                 f"{', '.join(FLAGS.rows)}"
             )
     return FLAGS.only or FLAGS.rows
@@ -181,7 +190,7 @@ def chosen_rows() -> list[str]:
 
 def scale_heading(paper: PaperTable, jobs: list[Job]) -> str:
     """Return the table's heading: its name and scale, and the changes of the paper's settings."""
-    lines = [f"Table {paper.number}, {FLAGS.dataset}, scale {FLAGS.scale}"]
+    lines = [f"{table_title(paper.number)}, {FLAGS.dataset}, scale {FLAGS.scale}"]
     values = jobs[0].values
     restarts = _by_row([job.values.max_restarts for job in jobs], jobs)
     if restarts:
@@ -244,7 +253,10 @@ def compute_missing(paper: PaperTable, jobs: list[Job], execution: RowExecution)
             if ended.error is None:
                 made = row_of(paper, job)
                 beside = made.beside_long_run
-                display.print(table_files.markdown_line(made, job.columns, long_run=beside))
+                printed = is_papers(paper.number)
+                display.print(
+                    table_files.markdown_line(made, job.columns, long_run=beside, printed=printed)
+                )
             else:
                 failed.append(row)
                 display.print(f"{row} failed: {ended.error}")
@@ -317,7 +329,7 @@ def spread_of(paper: PaperTable) -> Spread | None:
 
 
 @functools.cache
-def long_run(number: int, scale: str) -> StoredTable | None:
+def long_run(number: TableName, scale: str) -> StoredTable | None:
     """Return the published table, to stand beside that of any other scale."""
     found = stored_tables.shipped_table(number)
     return None if found is None or found.scale == scale else found

@@ -1,4 +1,4 @@
-"""The paper's three architectures as functional Keras models: images in, logits out.
+"""The paper's three architectures, and Wong's small one, as functional Keras models.
 
 Every model is made of built-in Keras layers alone, so it is saved, loaded and cloned (also under
 another dtype policy) without custom objects. The layer names are the ones that
@@ -41,7 +41,7 @@ def build_model(
 
     The input is (batch, *image_shape), the output (batch, num_classes). `width` None is the
     paper's (LeNet: 32 filters in the first convolution; ResNet20-v2: 64; ResNet50-v2: base depth
-    64), any other value narrows or widens every hidden layer in proportion. The same
+    64; `wong`: 16), any other value narrows or widens every hidden layer in proportion. The same
     `weight_seed` gives the same weights; each layer draws from a seed of its own. With
     `pixel_range` (low, high) other than (0, 1) the model itself rescales its [0, 1] input to that
     range, so that attacks on it keep the [0, 1] scale.
@@ -49,7 +49,8 @@ def build_model(
     Raises InputError for an unknown name, an image that is too small for the model's strides,
     and for sizes or seeds that are not valid.
 
-    Source: protocol, "MNIST and CIFAR-10" and "Tiny ImageNet".
+    Source: protocol, "MNIST and CIFAR-10" and "Tiny ImageNet"; `wong`: Wong et al. 2020,
+    arXiv:2001.03994.
     """
     architecture = MODELS.get(name)
     if architecture is None:
@@ -90,4 +91,5 @@ MODELS: dict[str, Architecture] = {
     "lenet": Architecture(paper_width=32, min_side=4),
     "resnet20_v2": Architecture(paper_width=64, min_side=4),
     "resnet50_v2": Architecture(paper_width=64, min_side=32),
+    "wong": Architecture(paper_width=16, min_side=4),
 }

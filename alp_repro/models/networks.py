@@ -1,10 +1,10 @@
-"""The layers of the paper's three architectures (`models`): an input tensor in, logits out."""
+"""The layers of the architectures (`models`): an input tensor in, logits out."""
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -20,9 +20,9 @@ RESNET50_STAGES = ((3, 2), (4, 2), (6, 2), (3, 1))
 RESNET50_EXPANSION = 4
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Layers:
-    """Makes convolutions and dense layers with the paper's initialisation.
+    """Makes convolutions and dense layers, with the paper's initialisation unless told otherwise.
 
     Kernels are truncated normal with variance 2/fan-in *after* the truncation, biases 0. That is
     what TF 1.x drew: TF-slim's default `tf.contrib.layers.variance_scaling_initializer` (factor 2,
@@ -33,12 +33,13 @@ class Layers:
     """
 
     weight_seed: int
+    scheme: Callable[..., keras.Initializer] = keras.initializers.HeNormal
 
     def initializer(self, layer_name: str) -> keras.Initializer:
-        """Return a He truncated normal, seeded by (weight_seed, layer_name) alone."""
+        """Return the scheme's initializer, seeded by (weight_seed, layer_name) alone."""
         entropy = [self.weight_seed, zlib.crc32(layer_name.encode())]
         seed = int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)
-        return keras.initializers.HeNormal(seed=seed)
+        return self.scheme(seed=seed)
 
     def conv(self, filters: int, kernel: int, name: str, **options: Any) -> keras.layers.Layer:
         """Return a convolution, padded SAME by default."""
@@ -64,6 +65,25 @@ def _lenet(x: Any, layers: Layers, width: int, num_classes: int) -> Any:
         x = keras.layers.ReLU(name=f"relu{number}")(x)
     x = keras.layers.Flatten(name="flatten")(x)
     x = layers.dense(32 * width, "fc1", activation="relu")(x)
+    return layers.dense(num_classes, "fc2")(x)
+
+
+def _pytorch_default(*, seed: int) -> keras.Initializer:
+    """Return an initializer of kernels as PyTorch has it: uniform in ±1/√fan-in."""
+    return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform", seed=seed)
+
+
+def _wong(x: Any, layers: Layers, width: int, num_classes: int) -> Any:
+    """The small MNIST network of Wong et al. 2020 (locuslab/fast_adversarial, `mnist_net`).
+
+    Two 4×4 convolutions of stride 2 with ReLU, and two dense layers. Their biases, uniform like the
+    kernels, are 0 here.
+    """
+    layers = dataclasses.replace(layers, scheme=_pytorch_default)
+    for number, filters in ((1, width), (2, 2 * width)):
+        x = layers.conv(filters, 4, f"conv{number}", strides=2, activation="relu")(x)
+    x = keras.layers.Flatten(name="flatten")(x)
+    x = layers.dense(max(1, 25 * width // 4), "fc1", activation="relu")(x)
     return layers.dense(num_classes, "fc2")(x)
 
 
@@ -153,4 +173,5 @@ NETWORKS: dict[str, Callable[[Any, Layers, int, int], Any]] = {
     "lenet": _lenet,
     "resnet20_v2": _resnet20_v2,
     "resnet50_v2": _resnet50_v2,
+    "wong": _wong,
 }

@@ -19,6 +19,7 @@ from alp_repro.reporting.conditions import (
     condition_text,
     tested_condition,
 )
+from alp_repro.reporting.table_names import TableName, table_title
 from alp_repro.validation import decoding
 
 if TYPE_CHECKING:
@@ -54,11 +55,12 @@ class Judged:
         return f"{self.verdict} with reduced training, not yet tested at the paper's"
 
 
-def load_claims() -> tuple[Claim, ...]:
-    """Return the claims of the paper."""
-    file = resources.files("alp_repro.reporting").joinpath("reference").joinpath("claims.json")
+def load_claims(table: Literal["paper", "followups"] = "paper") -> tuple[Claim, ...]:
+    """Return the claims of the paper, or ours about what came after it."""
+    name = "claims.json" if table == "paper" else f"{table}.json"
+    file = resources.files("alp_repro.reporting") / "reference" / name
     claims: tuple[Claim, ...] = decoding.from_json(
-        file.read_text(encoding="utf-8"), tuple[Claim, ...], source="claims.json"
+        file.read_text(encoding="utf-8"), tuple[Claim, ...], source=name
     )
     return claims
 
@@ -66,7 +68,7 @@ def load_claims() -> tuple[Claim, ...]:
 def judge(
     claim: Claim,
     evidence: Sequence[Evidence],
-    reduced: Mapping[tuple[int, str], str] | None = None,
+    reduced: Mapping[tuple[TableName, str], str] | None = None,
 ) -> Judged:
     """Judge a claim by the tables.
 
@@ -77,7 +79,7 @@ def judge(
     """
     tested = tuple(_over_seeds(condition, claim, evidence) for condition in claim.conditions)
     less = tuple(
-        f"{row} (Table {table}): {(reduced or {})[table, row]}"
+        f"{row} ({table_title(table)}): {(reduced or {})[table, row]}"
         for table, rows in claim.rows.items()
         for row in rows
         if (reduced or {}).get((table, row))
@@ -114,11 +116,19 @@ def _over_seeds(condition: Condition, claim: Claim, evidence: Sequence[Evidence]
     return Tested(text, "holds" if all(one.state == "holds" for one in found) else "undecided")
 
 
+def tested_lines(one: Judged) -> list[str]:
+    """Return a claim's conditions with what was found, a line each."""
+    return [
+        f"- {tested.state}: {tested.text}" + (f" ({tested.why})" if tested.why else "")
+        for tested in one.conditions
+    ]
+
+
 def to_markdown(
     judged: Sequence[Judged],
     commands: Mapping[str, Sequence[str]],
     costs: Sequence[str],
-    differing: Mapping[int, Sequence[Difference]] | None = None,
+    differing: Mapping[TableName, Sequence[Difference]] | None = None,
 ) -> str:
     """Return the claims with numbers, rules and verdicts as Markdown.
 
@@ -137,9 +147,7 @@ def to_markdown(
     for one in judged:
         lines += ["", f"## {one.claim.name}: {one.verdict}", "", one.claim.claim]
         lines += ["", f"Paper: {one.claim.source}. Refuted if: {one.claim.refuted}", ""]
-        for tested in one.conditions:
-            why = f" ({tested.why})" if tested.why else ""
-            lines.append(f"- {tested.state}: {tested.text}{why}")
+        lines += tested_lines(one)
         if one.reduced:
             lines += ["", f"At the paper's training: {one.at_papers_training}:", ""]
             lines += [f"- {line}" for line in one.reduced]

@@ -24,6 +24,7 @@ from alp_repro.evaluation.pairs import paired_interval, two_sample_interval
 from alp_repro.reporting.figure_numbers import COUNTS, MEASURES, Measure
 from alp_repro.reporting.labels import row_label
 from alp_repro.reporting.stored_tables import StoredTable
+from alp_repro.reporting.table_names import TableName, table_title
 from alp_repro.reporting.tables import Cell, TableRow
 
 State = Literal["holds", "fails", "undecided", "untested"]
@@ -39,7 +40,7 @@ class Number:
     the row's clean accuracy.
     """
 
-    table: int
+    table: TableName
     row: str
     column: int | Literal["clean", "least"] | Measure
     of_clean: bool = False
@@ -105,10 +106,10 @@ class Claim:
     hours: float | None = None
 
     @property
-    def rows(self) -> dict[int, list[str]]:
+    def rows(self) -> dict[TableName, list[str]]:
         """The rows that the claim needs, by table."""
         sides = [side for c in self.conditions for side in (c.left, c.right)]
-        needed: dict[int, dict[str, None]] = {}
+        needed: dict[TableName, dict[str, None]] = {}
         for side in sides:
             if isinstance(side, Number):
                 needed.setdefault(side.table, {})[side.row] = None
@@ -132,7 +133,7 @@ class Evidence:
     exist, in the same order for the whole table; measured: numbers of figures, with intervals.
     """
 
-    tables: Mapping[int, StoredTable]
+    tables: Mapping[TableName, StoredTable]
     outcomes: Outcomes = dataclasses.field(default_factory=dict)
     measured: Mapping[Number, Cell] = dataclasses.field(default_factory=dict)
 
@@ -204,7 +205,7 @@ class _Side:
     number: Number | None = None
 
     @property
-    def table(self) -> int | None:
+    def table(self) -> TableName | None:
         """The number's table."""
         return self.number.table if self.number else None
 
@@ -216,7 +217,7 @@ class _Side:
         table = evidence.tables.get(side.table)
         row = table.row(side.row) if table else None
         if row is None or (isinstance(side.column, int) and side.column > len(row.cells)):
-            return cls(why=f"Table {side.table} has no {label} yet")
+            return cls(why=f"{table_title(side.table)} has no {label} yet")
         if side.column in MEASURES:
             return cls._of_figure(row, side, claim, evidence.measured.get(side, Cell()))
         column, cell = _cell_of(row, side, claim)
@@ -286,7 +287,7 @@ def condition_text(condition: Condition, left: str, right: str) -> str:
             return f"{side:g}%"
         share = ", of its clean accuracy" if side.of_clean else ""
         place = MEASURES.get(side.column)
-        place = place or f"Table {side.table}, {_column_text(side.column)}{share}"
+        place = place or f"{table_title(side.table)}, {_column_text(side.column)}{share}"
         return f"{row_label(side.table, side.row)} ({place}): {shown}"
 
     relation = condition.relation

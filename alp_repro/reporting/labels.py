@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 
 from alp_repro.data.specs import DATASETS
+from alp_repro.reporting.table_names import TableName
 from alp_repro.reporting.tables import load_paper_table
 
 
 @functools.lru_cache
-def row_label(number: int, row: str) -> str:
+def row_label(number: TableName, row: str) -> str:
     """Return a row's label without its settings: "CLP (λ = 0.5) + N(0, 0.5)" is "CLP".
 
     A row that the table does not have is called by its name.

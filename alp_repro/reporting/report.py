@@ -24,6 +24,7 @@ from alp_repro.reporting.labels import model_label
 from alp_repro.reporting.pages import render_page
 from alp_repro.reporting.spread import Spread, spread_beside
 from alp_repro.reporting.table_files import sample_text
+from alp_repro.reporting.table_names import TableName
 from alp_repro.reporting.tables import TABLES, Cell, TableRow, load_paper_table
 from alp_repro.runs import RunDir
 from alp_repro.validation import decoding
@@ -59,7 +60,7 @@ class TableShown:
     samples: images, restarts by column; spread: how much numbers vary between trainings.
     """
 
-    number: int
+    number: TableName
     columns: tuple[str, ...]
     rows: tuple[TableRow, ...]
     samples: tuple[tuple[int | None, int | None], ...]

@@ -13,6 +13,7 @@ import numpy as np
 
 from alp_repro.errors import InputError
 from alp_repro.reporting.markdown import MISSING, line
+from alp_repro.reporting.table_names import TableName, table_stem
 from alp_repro.reporting.tables import AT_CHANCE, TableRow
 from alp_repro.validation import decoding
 
@@ -78,7 +79,7 @@ class Spread:
       date, revision: when and by which revision the summary was made.
     """
 
-    table: int
+    table: TableName
     scale: str
     heading: str
     columns: tuple[str, ...]
@@ -87,12 +88,12 @@ class Spread:
     revision: str
 
 
-def spread_file(scale_folder: Path, number: int) -> Path:
+def spread_file(scale_folder: Path, number: TableName) -> Path:
     """Return the file of a table's spread in a scale's folder."""
-    return scale_folder / "tables" / f"table{number}_seeds.json"
+    return scale_folder / "tables" / f"{table_stem(number)}_seeds.json"
 
 
-def spread_beside(runs_dir: Path, number: int) -> Spread | None:
+def spread_beside(runs_dir: Path, number: TableName) -> Spread | None:
     """Read the spread at scale `seeds`, to show with a table of any scale; None: not made.
 
     Raises:

@@ -19,6 +19,7 @@ from alp_repro.evaluation.published import SCALE, published_run, records_of
 from alp_repro.evaluation.record_file import load_record
 from alp_repro.reporting import results
 from alp_repro.reporting.table_check import check_rows
+from alp_repro.reporting.table_names import TableName, table_stem, table_title
 from alp_repro.reporting.tables import (
     Cell,
     Column,
@@ -52,7 +53,7 @@ _NOT_MADE = StoredColumn(title="not made", ours_only=False, grid_restarts=1, att
 class StoredTable:
     """A table with its provenance; `images`: digest of the evaluation images."""
 
-    table: int
+    table: TableName
     scale: str
     date: str
     revision: str
@@ -65,7 +66,7 @@ class StoredTable:
         return next((row for row in self.rows if row.row == name), None)
 
 
-def shipped_table(number: int) -> StoredTable | None:
+def shipped_table(number: TableName) -> StoredTable | None:
     """Return the published table that comes with the project; None: there is none.
 
     Raises:
@@ -75,9 +76,9 @@ def shipped_table(number: int) -> StoredTable | None:
     return read_table(file) if file.exists() else None
 
 
-def table_file(folder: Path, number: int) -> Path:
+def table_file(folder: Path, number: TableName) -> Path:
     """Return the file of a table in a scale's folder."""
-    return folder / "tables" / f"table{number}.json"
+    return folder / "tables" / f"{table_stem(number)}.json"
 
 
 def read_table(file: Path) -> StoredTable:
@@ -90,7 +91,7 @@ def read_table(file: Path) -> StoredTable:
     table: StoredTable = decoding.read_json(file, StoredTable, extra_keys=True, advice=advice)
     try:
         if file.name != table_file(Path(), table.table).name:
-            raise InputError(f"the content is of Table {table.table}")
+            raise InputError(f"the content is of {table_title(table.table)}")
         if not table.columns:
             raise InputError("the table has no columns")
         check_rows(table.rows, [column.title for column in table.columns])
@@ -149,11 +150,11 @@ def _not_the_papers(table: StoredTable, row: TableRow) -> list[str]:
     printed = paper.row(row.row)
     expected = [printed.clean if printed else None]
     for one in table.columns:
-        attack = attack_of(one.attack, source=f"Table {table.table}, {one.title}")
+        attack = attack_of(one.attack, source=f"{table_title(table.table)}, {one.title}")
         column = paper.column(attack, one.grid_restarts, ours_only=one.ours_only)
         expected.append(paper_number(paper, row.row, column))
     return [
-        f"Table {table.table} has {cell.by_paper} as the paper's number for {row.row}, "
+        f"{table_title(table.table)} has {cell.by_paper} as the paper's number for {row.row}, "
         f"expected {right}"
         for cell, right in zip((row.clean, *row.cells), expected, strict=True)
         if cell.by_paper != right
@@ -176,7 +177,7 @@ def in_papers_order(table: StoredTable) -> StoredTable:
     places: dict[int, int] = {}
     ours, others = [], []
     for i, column in enumerate(table.columns):
-        source = f"Table {table.table}, {column.title}"
+        source = f"{table_title(table.table)}, {column.title}"
         attack = attack_of(column.attack, source=source)
         place = paper_place(paper, attack, column.grid_restarts)
         if column.ours_only:
@@ -286,8 +287,8 @@ def _missing(
 ) -> str:
     found = "there are none" if not said else f"they give {said[0]:.1f}%"
     return (
-        f"Table {table.table} has {number:.1f}% for {row.row}, {title}: expected results with this "
-        f"number, but {found}"
+        f"{table_title(table.table)} has {number:.1f}% for {row.row}, {title}: expected results "
+        f"with this number, but {found}"
     )
 
 

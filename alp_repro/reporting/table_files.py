@@ -21,6 +21,7 @@ LONG_RUN = (
     "Long run: the models that come with the project, trained longer and attacked on more images "
     "with more restarts (SCALE=published shows them)."
 )
+COST = "training, CPU seconds"
 CSV_TITLES = (
     *("row", "label", "column", "ours", "low", "high"),
     *("restarts", "paper", "images", "mean", "long_run"),
@@ -33,9 +34,11 @@ def to_markdown(
     *,
     heading: str,
     spread: Spread | None = None,
+    printed: bool = True,
 ) -> str:
     """Return the table as Markdown, with a column of ours and one of the paper's for each column.
 
+    A table that the paper does not print (`printed`) has the time of each training in their place.
     If there is a longer run of ours, its numbers are in a column between; how much numbers vary
     between trainings is below the table.
     """
@@ -43,12 +46,13 @@ def to_markdown(
     titles = ["Model"]
     for title, paper in (("clean", True), *((c.title, not c.ours_only) for c in columns)):
         titles += [
-            f"{title}: ours",
+            f"{title}: ours" if printed else title,
             *(["long run"] if long_run else []),
-            *(["paper"] if paper else []),
+            *(["paper"] if paper and printed else []),
         ]
+    titles += [] if printed else [COST]
     lines = [heading, "", line(titles), line(["---"] + ["---:"] * (len(titles) - 1))]
-    lines += [markdown_line(row, columns, long_run=long_run) for row in rows]
+    lines += [markdown_line(row, columns, long_run=long_run, printed=printed) for row in rows]
     if long_run:
         lines += ["", LONG_RUN]
     if spread is not None and spread.rows:
@@ -62,16 +66,23 @@ def to_markdown(
     return "\n".join(lines) + "\n"
 
 
-def markdown_line(row: TableRow, columns: Sequence[Column], *, long_run: bool = False) -> str:
+def markdown_line(
+    row: TableRow, columns: Sequence[Column], *, long_run: bool = False, printed: bool = True
+) -> str:
     """Return one row of `to_markdown`; brackets hold the 95% interval."""
     label = f"{row.label} ({row.mark})" if row.mark else row.label
     images = next((column.images for column in columns), None)
     fields = [label, cell_text(row.clean, images=images, restarts=None)]
-    fields += _beside(row.clean, long_run=long_run, paper=True)
+    fields += _beside(row.clean, long_run=long_run, paper=printed)
     for cell, column in zip(row.cells, columns, strict=True):
         fields.append(cell_text(cell, images=column.images, restarts=column.attack.restarts))
-        fields += _beside(cell, long_run=long_run, paper=not column.ours_only)
-    return line(fields)
+        fields += _beside(cell, long_run=long_run, paper=printed and not column.ours_only)
+    return line(fields if printed else [*fields, _training_cost(row)])
+
+
+def _training_cost(row: TableRow) -> str:
+    hours = row.cost.training_hours if row.cost is not None else None
+    return MISSING if hours is None else f"{3600 * hours:.0f}"
 
 
 def _beside(cell: Cell, *, long_run: bool, paper: bool) -> list[str]:
@@ -160,9 +171,10 @@ def write_table(
     heading: str,
     details: dict[str, Any],
     spread: Spread | None = None,
+    printed: bool = True,
 ) -> None:
     """Write <name>.md, .csv and .json, each atomically, unless they have this content already."""
-    markdown = to_markdown(rows, columns, heading=heading, spread=spread)
+    markdown = to_markdown(rows, columns, heading=heading, spread=spread, printed=printed)
     content = to_json(rows, columns, details)
     shown = folder / f"{name}.md"
     same = shown.exists() and shown.read_text(encoding="utf-8") == markdown

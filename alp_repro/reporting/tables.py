@@ -1,12 +1,9 @@
-"""Tables 1-5: the paper's numbers, and ours beside them, read from runs."""
+"""Tables 1-5: the paper's numbers, and ours beside them, read from runs; and one of ours."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 from collections.abc import Sequence
-from importlib import resources
 from typing import TYPE_CHECKING
 
 from alp_repro import runs
@@ -15,6 +12,7 @@ from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, wilson_interval
 from alp_repro.reporting import results
 from alp_repro.reporting.cost import Cost, cost_of
+from alp_repro.reporting.table_names import FOLLOWUPS, TableName, reference_rows, table_stem
 
 if TYPE_CHECKING:
     from alp_repro.reporting.results import ResultQuery
@@ -36,20 +34,20 @@ class PaperColumn:
 
 @dataclasses.dataclass(frozen=True)
 class PaperRow:
-    """A row as the paper prints it, in percent; `note` if its sources disagree."""
+    """A row as the paper prints it, in percent (None: no number); `note` if sources disagree."""
 
     row: str
     label: str
-    clean: float
-    adversarial: tuple[float, ...]
+    clean: float | None
+    adversarial: tuple[float | None, ...]
     note: str
 
 
 @dataclasses.dataclass(frozen=True)
 class PaperTable:
-    """One of the paper's tables."""
+    """One of the paper's tables, or ours of what came after it."""
 
-    number: int
+    number: TableName
     dataset: str
     columns: tuple[PaperColumn, ...]
     rows: tuple[PaperRow, ...]
@@ -198,15 +196,16 @@ def _thousands(count: int) -> str:
     return f"{count // 1000}k" if count >= 1000 and count % 1000 == 0 else str(count)
 
 
-def load_paper_table(number: int) -> PaperTable:
+def load_paper_table(number: TableName) -> PaperTable:
     """Return the numbers that the paper prints in Table 1 … 5.
 
     Raises:
       InputError: there is no such table.
     """
-    if number not in TABLES:
-        raise InputError(f"unknown table {number}: expected one of {', '.join(map(str, TABLES))}")
-    columns = [row for row in _reference("columns.csv") if int(row["table"]) == number]
+    if number not in (*TABLES, FOLLOWUPS):
+        known = ", ".join(map(str, (*TABLES, FOLLOWUPS)))
+        raise InputError(f"unknown table {number}: expected one of {known}")
+    columns = [row for row in reference_rows("columns.csv") if row["table"] == str(number)]
     return PaperTable(
         number=number,
         dataset=columns[0]["dataset"],
@@ -224,18 +223,17 @@ def load_paper_table(number: int) -> PaperTable:
             PaperRow(
                 row=r["row"],
                 label=r["label"],
-                clean=float(r["clean"]),
-                adversarial=tuple(float(r[f"adversarial_{i + 1}"]) for i in range(len(columns))),
+                clean=_percent(r["clean"]),
+                adversarial=tuple(_percent(r[f"adversarial_{i + 1}"]) for i in range(len(columns))),
                 note=r["note"],
             )
-            for r in _reference(f"table{number}.csv")
+            for r in reference_rows(f"{table_stem(number)}.csv")
         ),
     )
 
 
-def _reference(name: str) -> list[dict[str, str]]:
-    file = resources.files("alp_repro.reporting") / "reference" / name
-    return list(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"))))
+def _percent(text: str) -> float | None:
+    return float(text) if text else None
 
 
 def table_row(

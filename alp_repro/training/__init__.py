@@ -9,10 +9,11 @@ if TYPE_CHECKING:
     from alp_repro.training.model import compiled_model
     from alp_repro.training.objective import Objective
     from alp_repro.training.progress import TrainingProgress, Watch
+    from alp_repro.training.rates import TriangularRate
     from alp_repro.training.recipe import Recipe, Subject
     from alp_repro.training.replicas import is_chief
     from alp_repro.training.schedule import Schedule
-    from alp_repro.training.train import estimate_seconds, train
+    from alp_repro.training.train import estimate_seconds, steps_of, train
 
 __all__ = [
     "LogitPairing",
@@ -21,10 +22,12 @@ __all__ = [
     "Schedule",
     "Subject",
     "TrainingProgress",
+    "TriangularRate",
     "Watch",
     "compiled_model",
     "estimate_seconds",
     "is_chief",
+    "steps_of",
     "train",
 ]
 
@@ -35,11 +38,13 @@ export(
         "alp_repro.training.model": ("compiled_model",),
         "alp_repro.training.objective": ("Objective",),
         "alp_repro.training.progress": ("TrainingProgress", "Watch"),
+        "alp_repro.training.rates": ("TriangularRate",),
         "alp_repro.training.recipe": ("Recipe", "Subject"),
         "alp_repro.training.replicas": ("is_chief",),
         "alp_repro.training.schedule": ("Schedule",),
         "alp_repro.training.train": (
             "estimate_seconds",
+            "steps_of",
             "train",
         ),
     },

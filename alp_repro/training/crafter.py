@@ -107,7 +107,8 @@ class Crafter:
         noise = replica_slice(
             lambda shape: stateless_random.uniform(shape, seed, low=-1.0, high=1.0), images
         )
-        return tf.clip_by_value(images + width * scale * noise, 0.0, 1.0)
+        starts = images + width * scale * noise
+        return starts if crafting == "fast" else tf.clip_by_value(starts, 0.0, 1.0)
 
     def _targets(self, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor | None:
         attack = self._objective.attack

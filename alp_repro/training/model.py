@@ -10,11 +10,16 @@ from alp_repro.models import build_model
 from alp_repro.models.copies import copy_in_dtype, float32_copy
 from alp_repro.training.adam import FusedAdam
 from alp_repro.training.logit_pairing import LogitPairing
+from alp_repro.training.rates import TriangularRate
 from alp_repro.training.recipe import Recipe
 
 
 def compiled_model(
-    recipe: Recipe, *, jit_compile: bool = False, init_from: keras.Model | None = None
+    recipe: Recipe,
+    *,
+    jit_compile: bool = False,
+    init_from: keras.Model | None = None,
+    steps: int | None = None,
 ) -> LogitPairing:
     """Return the compiled model of a recipe.
 
@@ -22,6 +27,8 @@ def compiled_model(
       recipe: of the training.
       jit_compile: compile with XLA: faster on a GPU, three times slower for convolutions on a CPU.
       init_from: a model to continue from, which is copied; None: new weights.
+      steps: of the whole training, over which a cyclic learning rate rises and falls; None: the
+        recipe's rate, for single steps.
 
     Raises:
       InputError: `init_from` does not have the recipe's architecture.
@@ -42,8 +49,11 @@ def compiled_model(
     model = LogitPairing(
         classifier, objective=recipe.objective, seed=recipe.seed, check_inputs=False
     )
+    rate: float | TriangularRate = recipe.learning_rate
+    if recipe.cyclic_peak is not None and steps is not None:
+        rate = TriangularRate(rate, steps=steps, peak=recipe.cyclic_peak)
     optimizer = FusedAdam(
-        recipe.learning_rate,
+        rate,
         beta_1=0.9,
         beta_2=0.999,
         epsilon=recipe.adam_epsilon,

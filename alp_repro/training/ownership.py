@@ -74,12 +74,14 @@ def check_owner(run: runs.RunDir, wanted: Owner) -> None:
 def check_same(found: Owner, wanted: Owner, run: runs.RunDir) -> None:
     """Raise InputError with the differences if a run belongs to another training.
 
-    An unfinished one may get more epochs, since so far both do the same.
+    An unfinished one may get more epochs, since so far both do the same, unless the learning rate
+    depends on their number.
     """
     start, recipe = found.init_from, found.recipe
     if wanted.init_from is None and run.finished:
         start = None  # nothing starts from it any more
-    if not run.finished and recipe.epochs < wanted.recipe.epochs:
+    longer = recipe.epochs < wanted.recipe.epochs and recipe.cyclic_peak is None
+    if longer and not run.finished:
         recipe = dataclasses.replace(recipe, epochs=wanted.recipe.epochs)
     if (recipe, start) == (wanted.recipe, wanted.init_from):
         return

@@ -99,6 +99,8 @@ class Recipe(Schedule, Objective, Subject):
         Each penalty has its own key; the paper's are always present, with 0 if not used.
         """
         described = super().to_json()
+        if self.cyclic_peak is None:
+            del described["cyclic_peak"]  # as before there was one: what is stored stays the same
         weights, seed = described.pop("penalties"), described.pop("seed")
         # The seed comes last: captions list the settings in this order.
         return {

@@ -25,6 +25,9 @@ class Schedule:
       learning_rate: of Adam (β 0.9 and 0.999).
       adam_epsilon: Adam's ε: 1e-6, but 1e-8 on Tiny ImageNet.
       learning_rate_drops: epochs (from 0) at which the learning rate is divided by 10.
+      cyclic_peak: use a cyclic learning rate (`rates.TriangularRate`) that is largest after this
+        share of the steps: 0.4 in fast adversarial training on MNIST, 0.5 on CIFAR-10; None:
+        constant.
       average_decay: decay of a moving average of the weights, saved with the raw ones; 0: none.
       epochs, batch_size: the last batch of an epoch may be smaller.
       max_steps: the training ends after this many steps if its epochs have more.
@@ -41,6 +44,7 @@ class Schedule:
     learning_rate: float = 0.001
     adam_epsilon: float = 1e-6
     learning_rate_drops: tuple[int, ...] = ()
+    cyclic_peak: float | None = None
     average_decay: float = 0.0
     epochs: int
     max_steps: int | None = None
@@ -60,11 +64,18 @@ class Schedule:
             object.__setattr__(self, name, rate)
         decay = number(self.average_decay, name="average_decay", low=0, high=1, below=True)
         object.__setattr__(self, "average_decay", decay)
+        if self.cyclic_peak is not None:
+            object.__setattr__(self, "cyclic_peak", self._checked_peak(self.cyclic_peak))
         object.__setattr__(self, "learning_rate_drops", self._checked_drops())
         rounded = checked_bool(self.round_weights, name="round_weights")
         object.__setattr__(self, "round_weights", rounded)
         if self.dtype not in get_args(Dtype):
             raise InputError(f"dtype {self.dtype!r}: expected one of {', '.join(get_args(Dtype))}")
+
+    def _checked_peak(self, given: float) -> float:
+        if self.learning_rate_drops:
+            raise InputError("cyclic_peak and learning_rate_drops contradict each other")
+        return number(given, name="cyclic_peak", low=0, high=1, above=True, below=True)
 
     def _checked_drops(self) -> tuple[int, ...]:
         if not isinstance(self.learning_rate_drops, list | tuple):

@@ -129,7 +129,12 @@ def train(  # noqa: C901, PLR0913 - settings, each by its name
         replicas = strategy.num_replicas_in_sync
         order = EpochOrder(first_images(data, recipe.train_images), recipe, replicas=replicas)
         with strategy.scope():
-            model = compiled_model(recipe, jit_compile=jit_compile, init_from=init_from)
+            model = compiled_model(
+                recipe,
+                jit_compile=jit_compile,
+                init_from=init_from,
+                steps=steps_of(recipe, steps_per_epoch=order.steps),
+            )
         backup = Backup(run, owner)
         done = backup.restore(model, steps_per_epoch=order.steps)
         epochs = epochs_of(recipe, steps_per_epoch=order.steps)
@@ -175,11 +180,11 @@ def train(  # noqa: C901, PLR0913 - settings, each by its name
 
 def _callbacks(recipe: Recipe, model: LogitPairing) -> list[keras.callbacks.Callback]:
     """Return the callbacks of every process of a training."""
-    callbacks = [
-        StopWhenNotFinite(),
-        WarnAtChance(model.classifier.output_shape[-1]),
-        keras.callbacks.LearningRateScheduler(lambda epoch, _: learning_rate_at(recipe, epoch)),
-    ]
+    callbacks = [StopWhenNotFinite(), WarnAtChance(model.classifier.output_shape[-1])]
+    if recipe.cyclic_peak is None:  # a cyclic rate is the optimizer's own
+        callbacks.append(
+            keras.callbacks.LearningRateScheduler(lambda epoch, _: learning_rate_at(recipe, epoch))
+        )
     return callbacks if recipe.max_steps is None else [*callbacks, StopAtStep(recipe.max_steps)]
 
 
@@ -188,6 +193,12 @@ def epochs_of(recipe: Recipe, *, steps_per_epoch: int) -> int:
     if recipe.max_steps is None:
         return recipe.epochs
     return min(recipe.epochs, -(-recipe.max_steps // steps_per_epoch))
+
+
+def steps_of(recipe: Recipe, *, steps_per_epoch: int) -> int:
+    """Return the number of steps of a whole training."""
+    steps = recipe.epochs * steps_per_epoch
+    return min(steps, recipe.max_steps or steps)
 
 
 def estimate_seconds(
@@ -209,5 +220,4 @@ def estimate_seconds(
         seconds, done = time.monotonic() - started, done + 1
     per_step = seconds / done
     count = recipe.train_images or len(data.labels)
-    total = -(-count // recipe.batch_size) * recipe.epochs
-    return per_step * min(total, recipe.max_steps or total)
+    return per_step * steps_of(recipe, steps_per_epoch=-(-count // recipe.batch_size))

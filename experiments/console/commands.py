@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from alp_repro.errors import MissingDataError
+    from alp_repro.reporting.table_names import TableName
 
 
 def command(binary: str) -> str:
@@ -15,7 +16,7 @@ def command(binary: str) -> str:
     return f"alp-{binary.replace('_', '-')}"
 
 
-def table_command(number: int, scale: str) -> str:
+def table_command(number: TableName, scale: str) -> str:
     """Return the command that makes a table of the paper."""
     return f"{command('table')} --table={number} --scale={scale}"
 

@@ -27,6 +27,7 @@ from .deviations import LESS, in_words, training_changes
 if TYPE_CHECKING:
     from alp_repro.evaluation import AttackRecord
     from alp_repro.reporting.stored_tables import StoredTable
+    from alp_repro.reporting.table_names import TableName
     from alp_repro.reporting.tables import TableRow
 
 _FIGURES_RESOLUTION = 101
@@ -34,7 +35,7 @@ _FIGURES_RESOLUTION = 101
 
 def judge_all(
     runs_dir: Path, scales: Sequence[str], *, flags_dir: str
-) -> tuple[list[claims.Judged], dict[int, StoredTable]]:
+) -> tuple[list[claims.Judged], dict[TableName, StoredTable]]:
     """Judge every claim, and return the verdicts with the tables that they rest on.
 
     Args:
@@ -48,12 +49,12 @@ def judge_all(
     return [claims.judge(claim, seen, less) for claim in claims.load_claims()], tables
 
 
-def read_tables(runs_dir: Path, scales: Sequence[str]) -> dict[int, StoredTable]:
+def read_tables(runs_dir: Path, scales: Sequence[str]) -> dict[TableName, StoredTable]:
     """Return each table from the first scale that has it, without numbers of outdated models.
 
     The columns are in the paper's order, by which claims name them, whatever the grid was.
     """
-    found = {}
+    found: dict[TableName, StoredTable] = {}
     for number in TABLES:
         for scale in scales:
             file = stored_tables.table_file(runs_dir / scale, number)
@@ -65,7 +66,7 @@ def read_tables(runs_dir: Path, scales: Sequence[str]) -> dict[int, StoredTable]
     return found
 
 
-def evidence_of(tables: dict[int, StoredTable], runs_dir: Path) -> conditions.Evidence:
+def evidence_of(tables: dict[TableName, StoredTable], runs_dir: Path) -> conditions.Evidence:
     """Return the tables with each image's outcome and with the numbers of their models' figures."""
     outcomes: dict[Number, np.ndarray] = {}
     measured: dict[Number, Cell] = {}
@@ -73,11 +74,20 @@ def evidence_of(tables: dict[int, StoredTable], runs_dir: Path) -> conditions.Ev
         for row, run in finished_rows(table, runs_dir):
             for column, cell in _measured(table, run).items():
                 measured[Number(table=number, row=row.row, column=column)] = cell
-            if row.clean.ours is not None:
-                for i, record in column_records(table, row, run).items():
-                    standing = stored_tables.standing_at(record, row.cells[i].restarts or 1)
-                    outcomes[Number(table=number, row=row.row, column=i + 1)] = standing
+            outcomes |= outcomes_of(table, row, run)
     return conditions.Evidence(tables, outcomes, measured)
+
+
+def outcomes_of(table: StoredTable, row: TableRow, run: RunDir) -> dict[Number, np.ndarray]:
+    """Return what stands, image by image, of a row's numbers whose results are there."""
+    if row.clean.ours is None:
+        return {}
+    return {
+        Number(table=table.table, row=row.row, column=i + 1): stored_tables.standing_at(
+            record, row.cells[i].restarts or 1
+        )
+        for i, record in column_records(table, row, run).items()
+    }
 
 
 def finished_rows(table: StoredTable, runs_dir: Path) -> Iterator[tuple[TableRow, RunDir]]:
@@ -136,7 +146,7 @@ def further_seeds(runs_dir: Path, scales: Sequence[str]) -> list[conditions.Evid
     found = []
     for scale in scales:
         for folder in sorted((runs_dir / scale).glob("seed[1-9]*")):
-            tables = {
+            tables: dict[TableName, StoredTable] = {
                 number: dataclasses.replace(table, scale=f"{scale}/{folder.name}")
                 for number, table in read_tables(runs_dir, [f"{scale}/{folder.name}"]).items()
             }
@@ -146,10 +156,10 @@ def further_seeds(runs_dir: Path, scales: Sequence[str]) -> list[conditions.Evid
 
 
 def reduced(
-    tables: dict[int, StoredTable], runs_dir: Path, *, flags_dir: str
-) -> dict[tuple[int, str], str]:
+    tables: dict[TableName, StoredTable], runs_dir: Path, *, flags_dir: str
+) -> dict[tuple[TableName, str], str]:
     """Describe how the trainings of the tables' rows are reduced, compared with the paper's."""
-    found = {}
+    found: dict[tuple[TableName, str], str] = {}
     for number, table in tables.items():
         for row, run in finished_rows(table, runs_dir):
             dataset = load_paper_table(number).dataset

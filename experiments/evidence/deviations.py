@@ -30,6 +30,7 @@ _PHRASES = {
     "epochs": "{ran} epochs (paper {paper})",
     "model_width": "a network of width {ran} (paper: the whole width)",
     "train_images": "{ran} training images (paper: all)",
+    "batch_size": "batches of {ran} (paper {paper})",
     "train_nb_iter": "{ran} steps of the training attack (paper {paper})",
     "train_eps_iter": "steps of {ran} in the training attack (paper {paper})",
     "attack_warmup_steps": "a training attack that grows over the first {ran} steps (paper: no)",

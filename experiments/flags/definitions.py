@@ -20,6 +20,7 @@ from alp_repro.attacks.presets import PRESETS
 from alp_repro.attacks.registry import ATTACKS, attack_class, size_settings
 from alp_repro.data import DATASETS
 from alp_repro.errors import InputError
+from alp_repro.reporting.table_names import FOLLOWUPS, TableName, table_stem
 
 from . import flagfiles
 from .recipe_flags import DTYPES, define_recipe_flags
@@ -30,11 +31,30 @@ if TYPE_CHECKING:
 # Flags that are defined here count as the binary's own, so that --help lists them.
 flags.disclaim_key_flags()
 
-SCALES = ("smoke", "quick", "seeds", "published", "paper")
+SCALES = ("smoke", "quick", "seeds", "followups", "published", "paper")
 # Settings of an attack that flags have on the 0-255 scale.
 SIZES = size_settings()
 _LARGEST_BATCH = 1_000_000
 LARGEST_SEED = 2**31 - 1
+
+
+class _TableParser(flags.ArgumentParser):
+    """The number of a table of the paper's, or the name of one of ours."""
+
+    syntactic_help = f"a number, or {FOLLOWUPS}"
+
+    def parse(self, argument: str | int) -> TableName:
+        """Return a number or a name; one that no table has is refused where it is looked up."""
+        if argument == FOLLOWUPS:
+            return FOLLOWUPS
+        try:
+            return int(argument)
+        except ValueError:
+            raise ValueError(f"{argument!r} is neither a number nor {FOLLOWUPS}") from None
+
+    def flag_type(self) -> str:
+        """Return the type as --help shows it."""
+        return f"integer or {FOLLOWUPS}"
 
 
 class _ImageCountParser(flags.ArgumentParser):
@@ -156,6 +176,18 @@ def define_scale_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     )
 
 
+def define_table(values: flags.FlagValues = flags.FLAGS) -> None:
+    """Define the flag that names a table."""
+    flags.DEFINE(
+        _TableParser(),
+        "table",
+        1,
+        f"Number of the table in the paper, or {FOLLOWUPS}: our table of later methods.",
+        flag_values=values,
+        serializer=flags.ArgumentSerializer(),
+    )
+
+
 def define_table_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     """Define the flags for a table, its rows, its columns, and the scale."""
     flags.DEFINE_enum("dataset", "mnist", list(DATASETS), "Data set.", flag_values=values)
@@ -163,7 +195,7 @@ def define_table_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     define("data_dir", None, "TFDS folder (default: $ALP_REPRO_DATA_DIR or .tfds).")
     define("runs_dir", "runs", "Folder of all runs: <runs_dir>/<scale>/<dataset>/<row>.")
     define("flags_dir", str(default_flags_dir()), "Folder of the flagfiles.")
-    flags.DEFINE_integer("table", 1, "Number of the table in the paper.", flag_values=values)
+    define_table(values)
     rows = functools.partial(flags.DEFINE_list, flag_values=values)
     rows("rows", [], "Rows of the table.")
     rows("only", [], "Rows to compute; the others are shown as they are. Default: all.")
@@ -172,8 +204,8 @@ def define_table_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         "quick",
         SCALES,
         "smoke: a quick test, whose numbers are meaningless; quick: for two CPU cores; seeds: for "
-        "several values of --training_seed; published: the shipped models; paper: the full "
-        "protocol.",
+        "several values of --training_seed; followups: the same time for each row; published: the "
+        "shipped models; paper: the full protocol.",
         flag_values=values,
     )
     flags.DEFINE_integer(
@@ -208,9 +240,9 @@ def fill_in_table(values: flags.FlagValues = flags.FLAGS) -> None:
       InputError: there is no such table.
     """
     folder = Path(values.flags_dir) / "tables"
-    file = folder / f"table{values.table}.cfg"
+    file = folder / f"{table_stem(values.table)}.cfg"
     if not file.is_file():
-        known = sorted(path.stem[len("table") :] for path in folder.glob("table*.cfg"))
+        known = sorted(path.stem.removeprefix("table") for path in folder.glob("*.cfg"))
         raise InputError(f"unknown --table={values.table}: {flagfiles.one_of(known, folder)}")
     table = flags.FlagValues()
     define_table_flags(table)

@@ -63,7 +63,11 @@ def define_recipe_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     switch("round_weights", False, "Round the finished model's weights to bfloat16.")
     choice("train_attack_dtype", "float32", DTYPES, "Dtype of the training attack's passes.")
     choice(
-        "crafting", "attack", get_args(Crafting), "How the training's adversarial images are made."
+        "crafting",
+        "attack",
+        get_args(Crafting),
+        "How the training's adversarial images are made; fast and n_fgsm take a single step, "
+        "trades goes with --regularizer=trades.",
     )
     count(
         "attack_warmup_steps",
@@ -105,6 +109,11 @@ def define_recipe_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         [],
         "Epochs at which the learning rate is divided by 10.",
         flag_values=values,
+    )
+    number(
+        "cyclic_peak",
+        None,
+        "Cyclic learning rate: up from 0 to --learning_rate at this share of the steps, then back.",
     )
     number("average_decay", 0.0, "Decay of a moving average of the weights; 0: no average.")
     count("epochs", 1, "Passes over the training set.")

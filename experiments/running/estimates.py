@@ -196,8 +196,7 @@ def _steps_left(job: Job, recipe: Recipe) -> _Steps:
 
 def steps_of(recipe: Recipe, images: int) -> int:
     """Return the number of steps of a whole training on `images` images."""
-    steps = recipe.epochs * -(-images // recipe.batch_size)
-    return min(steps, recipe.max_steps or steps)
+    return training.steps_of(recipe, steps_per_epoch=-(-images // recipe.batch_size))
 
 
 def attacks_of(columns: list[Column]) -> list[Attack | Ensemble]:

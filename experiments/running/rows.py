@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from alp_repro.errors import InputError
 from alp_repro.reporting import tables
 from alp_repro.reporting.results import ResultQuery
+from alp_repro.reporting.table_names import table_title
 
 from ..flags import settings
 from .evaluation_run import evaluation_digest, image_count
@@ -44,7 +45,7 @@ def table_of(table: flags.FlagValues) -> PaperTable:
     paper = tables.load_paper_table(table.table)
     if paper.dataset != table.dataset:
         raise InputError(
-            f"--table={paper.number} --dataset={table.dataset}: Table {paper.number} is of "
+            f"--table={paper.number} --dataset={table.dataset}: {table_title(paper.number)} is of "
             f"{paper.dataset}; leave --dataset out"
         )
     return paper

@@ -120,6 +120,18 @@ def test_a_scale_changes_no_method(dataset: str, row: str, scale: str) -> None:
             "train_dtype",
             "train_attack_dtype",
         },
+        "followups": {
+            "epochs",
+            "max_steps",
+            "train_images",
+            "batch_size",
+            "attack_warmup_steps",
+            "attack_warmup_nb_iter",
+            "train_eps_iter",
+            "train_nb_iter",
+            "train_dtype",
+            "train_attack_dtype",
+        },
         "smoke": {
             "epochs",
             "train_images",

@@ -16,9 +16,14 @@ import tensorflow as tf
 from alp_repro.errors import InputError
 from alp_repro.models import MODELS, build_model
 
-SHAPES = {"lenet": (28, 28, 1), "resnet20_v2": (32, 32, 3), "resnet50_v2": (64, 64, 3)}
-CLASSES = {"lenet": 10, "resnet20_v2": 10, "resnet50_v2": 200}
-NARROW = {"lenet": 4, "resnet20_v2": 4, "resnet50_v2": 4}
+SHAPES = {
+    "lenet": (28, 28, 1),
+    "resnet20_v2": (32, 32, 3),
+    "resnet50_v2": (64, 64, 3),
+    "wong": (28, 28, 1),
+}
+CLASSES = {"lenet": 10, "resnet20_v2": 10, "resnet50_v2": 200, "wong": 10}
+NARROW = {"lenet": 4, "resnet20_v2": 4, "resnet50_v2": 4, "wong": 4}
 
 
 def paper_model(name: str) -> keras.Model:
@@ -68,10 +73,18 @@ def resnet50_parameters(width: int, classes: int) -> int:
     return count + 2 * channels + channels * classes + classes
 
 
+def wong_parameters(width: int, classes: int) -> int:
+    """locuslab/fast_adversarial, `mnist_net`: Conv(1, 16), Conv(16, 32), Linear(1568, 100)."""
+    conv = 4 * 4 * width + width + 4 * 4 * width * 2 * width + 2 * width
+    hidden = 25 * width // 4
+    return conv + 7 * 7 * 2 * width * hidden + hidden + hidden * classes + classes
+
+
 COUNTS = {
     "lenet": (lenet_parameters, 32, 3_241_354),
     "resnet20_v2": (resnet20_parameters, 64, 4_330_570),
     "resnet50_v2": (resnet50_parameters, 64, 23_929_160),
+    "wong": (wong_parameters, 16, 166_406),
 }
 
 
@@ -84,6 +97,13 @@ def test_parameter_count_is_the_protocols(name: str) -> None:
 
 
 STAGES = {
+    "wong": {
+        "conv1": (14, 14, 16),
+        "conv2": (7, 7, 32),
+        "flatten": (1568,),
+        "fc1": (100,),
+        "fc2": (10,),
+    },
     "lenet": {
         "conv1": (28, 28, 32),
         "pool1": (14, 14, 32),
@@ -176,6 +196,14 @@ def test_kernels_are_truncated_normal_of_variance_two_over_fan_in(layer: str, fa
     assert kernel.std() == pytest.approx(deviation, rel=4 / math.sqrt(2 * kernel.size))
     assert abs(kernel.mean()) < 4 * deviation / math.sqrt(kernel.size)
     assert 1.9 * deviation / 0.8796 < np.abs(kernel).max() <= 2 * deviation / 0.8796 * 1.0001
+    assert not bias.any()
+
+
+def test_wongs_kernels_are_drawn_as_pytorchs() -> None:
+    kernel, bias = (np.asarray(w) for w in paper_model("wong").get_layer("fc1").get_weights())
+    bound = 1 / math.sqrt(1568)
+    assert 0.999 * bound < np.abs(kernel).max() <= 1.00001 * bound
+    assert kernel.std() == pytest.approx(bound / math.sqrt(3), rel=0.01)
     assert not bias.any()
 
 
@@ -272,7 +300,7 @@ def test_pixel_range_rescales_inside_the_model() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("resnet18", {}, "unknown model 'resnet18'.*lenet, resnet20_v2, resnet50_v2"),
+        ("resnet18", {}, "unknown model 'resnet18'.*lenet, resnet20_v2, resnet50_v2, wong"),
         ("lenet", {"width": 0}, "width of lenet is 0"),
         ("lenet", {"width": -32}, "width of lenet is -32"),
         ("lenet", {"num_classes": 1}, "num_classes of lenet is 1"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -11,8 +13,18 @@ import tensorflow as tf
 
 from alp_repro import losses
 from alp_repro.attacks import PGD
+from alp_repro.data import Images
 from alp_repro.errors import InputError
-from alp_repro.training import LogitPairing, Objective, Recipe
+from alp_repro.runs import RunDir
+from alp_repro.training import (
+    LogitPairing,
+    Objective,
+    Recipe,
+    Schedule,
+    TrainingProgress,
+    TriangularRate,
+    train,
+)
 from alp_repro.training.crafter import Crafter
 from experiments.flags import settings
 
@@ -110,9 +122,18 @@ def test_the_penalty_of_trades_is_the_mean_divergence() -> None:
 def test_flags_make_each_of_them() -> None:
     base = ["--dataset=mnist", "--train_eps=76.5", "--train_nb_iter=1"]
     fast = settings.recipe(
-        settings.parse([*base, "--train_eps_iter=95.625", "--adversarial_fraction=1"])
+        settings.parse(
+            [
+                *base,
+                "--train_eps_iter=95.625",
+                "--adversarial_fraction=1",
+                "--crafting=fast",
+                "--cyclic_peak=0.4",
+            ]
+        )
     )
     assert fast.attack is not None and fast.attack.eps_iter == pytest.approx(1.25 * 0.3)
+    assert (fast.crafting, fast.cyclic_peak) == ("fast", 0.4)
     trades = settings.recipe(
         settings.parse(
             [*base, "--train_eps_iter=7.65", "--regularizer=trades:1", "--crafting=trades"]
@@ -137,17 +158,21 @@ def test_flags_make_each_of_them() -> None:
 
 def test_what_was_stored_before_is_stored_as_before() -> None:
     stored = Recipe(dataset="mnist", model="lenet", epochs=1, batch_size=2).to_json()
-    assert {"crafting", "trades"}.isdisjoint(stored) and stored["alp"] == 0.0
+    assert {"crafting", "trades", "cyclic_peak"}.isdisjoint(stored) and stored["alp"] == 0.0
 
 
 @pytest.mark.parametrize(
     ("objective", "message"),
     [
-        ({"crafting": "free"}, "crafting 'free': .*one of attack, n_fgsm, trades"),
+        ({"crafting": "free"}, "crafting 'free': .*one of attack, fast, n_fgsm, trades"),
         ({"crafting": "trades"}, "no training attack"),
         (
             {"crafting": "n_fgsm", "attack": PGD(eps=0.1, eps_iter=0.1, nb_iter=2)},
             "expected nb_iter 1, got 2",
+        ),
+        (
+            {"crafting": "fast", "attack": PGD(eps=0.1, eps_iter=0.1, nb_iter=5)},
+            "crafting fast: expected nb_iter 1, got 5",
         ),
         (
             {
@@ -163,7 +188,7 @@ def test_contradictions_are_refused(objective: dict[str, Any], message: str) -> 
         Objective(adversarial_weight=1.0, **objective)
 
 
-@pytest.mark.parametrize("crafting", ["n_fgsm", "trades"])
+@pytest.mark.parametrize("crafting", ["fast", "n_fgsm", "trades"])
 def test_each_trains_in_a_graph(model: keras.Model, images: tf.Tensor, crafting: Any) -> None:
     objective = Objective(
         penalties={"trades": 1.0},
@@ -174,3 +199,69 @@ def test_each_trains_in_a_graph(model: keras.Model, images: tf.Tensor, crafting:
     robust.compile(optimizer=keras.optimizers.Adam(0.01))
     logs = robust.fit(images.numpy(), LABELS.numpy(), batch_size=100, epochs=3, verbose=0).history
     assert logs["loss"][-1] < logs["loss"][0] and logs["trades"][0] > 0
+
+
+def test_the_start_of_fast_training_may_leave_the_pixels(model: keras.Model) -> None:
+    """Wong's MNIST code: of black pixels that rise, the start's noise below 0 shows at the end."""
+    black = tf.zeros((200, *SHAPE))
+    step = PGD(eps=EPS, eps_iter=1.25 * EPS, nb_iter=1)
+    rising = {
+        crafting: found[found > 0] / EPS
+        for crafting in ("attack", "fast")
+        if (found := crafted(model, black, attack=step, crafting=crafting)) is not None
+    }
+    np.testing.assert_allclose(rising["attack"], 1.0, atol=1e-5)
+    # u + 1.25, u uniform in [-1, 1], is below 1 for 3 of 8, and 0.25 at the least.
+    assert np.mean(rising["fast"] < 1 - 1e-5) == pytest.approx(0.375, abs=0.05)
+    assert 0.25 - 1e-5 < rising["fast"].min() < 0.3
+
+
+def test_a_cyclic_rate_rises_and_falls_step_by_step() -> None:
+    """Against NumPy's interpolation in epochs, as Wong et al. have it: 0 at the last step's end."""
+    epochs, steps = 10, 60
+    rate = TriangularRate(0.005, steps=epochs * steps, peak=0.4)
+    for epoch, i in ((0, 0), (3, 17), (3, 59), (4, 0), (9, 59)):
+        expected = np.interp(epoch + (i + 1) / steps, [0, 4, epochs], [0, 0.005, 0])
+        assert float(rate(tf.constant(epoch * steps + i))) == pytest.approx(expected, abs=1e-8)
+    assert float(rate(epochs * steps)) == 0.0
+    kept = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(rate))
+    assert float(kept(100)) == float(rate(100))
+
+
+def test_a_training_with_a_cyclic_rate_goes_on_where_it_was(tmp_path: Path) -> None:
+    """In two sessions it makes what it makes in one; another length would be another training."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (40, 28, 28, 1), np.uint8)
+    data = Images(images, rng.integers(0, 10, 40).astype(np.int32), np.arange(40), "made up")
+    recipe = Recipe(
+        dataset="mnist", model="wong", model_width=2, epochs=3, batch_size=20, cyclic_peak=0.4
+    )
+    whole = train(recipe, RunDir(tmp_path / "whole"), data, verbose=0)
+
+    def stop(progress: TrainingProgress) -> None:
+        if (progress.epoch, progress.step) == (2, 1):
+            raise KeyboardInterrupt
+
+    halves = RunDir(tmp_path / "halves")
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, halves, data, verbose=0, report=stop)
+    with pytest.raises(InputError, match="epochs 3 there, 4 asked for"):
+        train(dataclasses.replace(recipe, epochs=4), halves, data, verbose=0)
+    resumed = train(recipe, halves, data, verbose=0)
+    for one, other in zip(resumed.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    constant = dataclasses.replace(recipe, cyclic_peak=None)
+    other = train(constant, RunDir(tmp_path / "constant"), data, verbose=0)
+    assert not np.array_equal(other.get_weights()[0], whole.get_weights()[0])
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        ({"cyclic_peak": 1.0}, r"cyclic_peak 1.0: .*\(0, 1\)"),
+        ({"cyclic_peak": 0.4, "learning_rate_drops": (2,)}, "contradict each other"),
+    ],
+)
+def test_a_cyclic_rate_that_cannot_be_is_refused(schedule: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Schedule(epochs=3, batch_size=2, **schedule)
