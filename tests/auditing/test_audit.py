@@ -211,7 +211,7 @@ def nan_outputs(images: np.ndarray) -> np.ndarray:
         ({"labels": LABELS[:5]}, "for 40 images"),
         ({"labels": LABELS + 1}, "classes 0 to 3"),
         ({"model": nan_outputs}, "image 0 are not finite"),
-        ({"model": "nothing.keras"}, "is not there"),
+        ({"model": "nothing.keras"}, "does not exist"),
         ({"attack": PGD(eps=0.1, eps_iter=0.01, nb_iter=3)}, "not the audit's"),
     ],
 )

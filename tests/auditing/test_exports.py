@@ -22,7 +22,7 @@ from alp_repro.auditing.model_card import to_model_card
 from alp_repro.auditing.schema import SCHEMA_VERSION, audit_schema
 from alp_repro.errors import InputError
 from alp_repro.evaluation.record import new_record
-from alp_repro.evaluation.store import described
+from alp_repro.evaluation.store import attack_settings
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "how_to_read_an_audit.md"
 EPS = 8 / 255
@@ -37,7 +37,7 @@ def attack(name: str, settings: Attack, attacked: list[int], first: list[int]) -
         labels=places,
         indices=places,
         clean_predictions=places,
-        settings={"attack": described(settings)},
+        settings={"attack": attack_settings(settings)},
     )
     done = np.where(first_break < 0, settings.restarts, first_break + 1)
     record = dataclasses.replace(fresh, first_break=first_break, next_restart=done)

@@ -275,7 +275,7 @@ def test_pixel_flags() -> None:
         (["--pixel_range=a,b"], "--pixel_range=a,b: expected numbers"),
         (["--pixel_range=255,0"], "low < high"),
         (["--pixel_range=0,1", "--pixel_mean=0", "--pixel_deviation=1"], "not both"),
-        (["--pixel_mean=0.5"], "as many of one as of the other"),
+        (["--pixel_mean=0.5"], "the same number of each"),
         (["--pixel_mean=0.5", "--pixel_deviation=0"], "above 0"),
     ],
 )

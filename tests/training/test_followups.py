@@ -245,7 +245,7 @@ def test_a_training_with_a_cyclic_rate_goes_on_where_it_was(tmp_path: Path) -> N
     halves = RunDir(tmp_path / "halves")
     with pytest.raises(KeyboardInterrupt):
         train(recipe, halves, data, verbose=0, report=stop)
-    with pytest.raises(InputError, match="epochs 3 there, 4 asked for"):
+    with pytest.raises(InputError, match="epochs: 3 in the folder, 4 requested"):
         train(dataclasses.replace(recipe, epochs=4), halves, data, verbose=0)
     resumed = train(recipe, halves, data, verbose=0)
     for one, other in zip(resumed.get_weights(), whole.get_weights(), strict=True):

@@ -208,6 +208,6 @@ def test_a_tf_config_that_is_none_is_shown_with_what_is_needed(
     values = settings.parse([])
     devices.define_flags(values, several_machines=True)
     values(["test", "--strategy=multi_worker"])
-    with pytest.raises(InputError, match=r"TF_CONFIG=.* needs JSON as in") as caught:
+    with pytest.raises(InputError, match=r"TF_CONFIG=.* expects JSON as in") as caught:
         devices.choose(values)
     assert "\n" not in str(caught.value)

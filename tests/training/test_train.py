@@ -520,7 +520,7 @@ def test_another_recipe_in_the_same_folder_is_refused(undisturbed: runs.RunDir) 
     for changes, told in (
         ({"penalties": {"lsq": 0.2, "alp": 0.5}}, "lsq: 0.1 .*0.2 requested"),
         ({"epochs": 5}, "epochs: 3 .*5 requested"),
-        ({"attack": dataclasses.replace(ATTACK, nb_iter=3)}, "attack .*'nb_iter': 2"),
+        ({"attack": dataclasses.replace(ATTACK, nb_iter=3)}, "attack: .*'nb_iter': 2"),
     ):
         with pytest.raises(InputError, match=told) as caught:
             train(dataclasses.replace(RECIPE, **changes), undisturbed, some_images(), verbose=0)
