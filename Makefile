@@ -29,7 +29,7 @@ help:
 	@echo "    smoke: a few minutes; published: shows the shipped results in seconds"
 	@echo "make cifar10-table2 | tiny-imagenet-table3 | tiny-imagenet-table4 | tiny-imagenet-table5"
 	@echo "    hours (an estimate is printed first); requires the data set"
-	@echo "make verify                     attacks the shipped models again: 7 minutes on two cores"
+	@echo "make verify                     attacks the shipped models again: 7 to 13 minutes on two cores"
 	@echo "make claims | report            from stored results, in seconds"
 	@echo "make figures | figure1 ... figure7 | heat_maps_mnist"
 	@echo "                                from stored results, in minutes"
