@@ -74,7 +74,7 @@ cifar10-table2: $(READY) $(CLUSTER)
 tiny-imagenet-table3 tiny-imagenet-table4 tiny-imagenet-table5: tiny-imagenet-%: $(READY) $(CLUSTER)
 	@$(RUN) -m experiments.table --flagfile=flags/tables/$*.cfg $(TABLE_FLAGS)
 
-# What came after the paper, at equal CPU time; SCALE=published shows the run that comes with the repository.
+# What came after the paper, at equal CPU time; SCALE=published looks for a run in results/.
 FOLLOWUPS = --scale=$(if $(filter file,$(origin SCALE)),followups,$(if $(PUBLISHED),followups,$(SCALE))) \
 	$(if $(PUBLISHED),--runs_dir=results)
 

@@ -39,6 +39,7 @@ PAGES = {
         for name in ("does_logit_pairing_fool_my_attack", "audit_and_harden_my_classifier")
     },
 }
+_SOURCES = {page: source for source, page in PAGES.items()}
 # [text](target), also of an image; not of a link within its page or to elsewhere.
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\((?![a-z]+:|#)([^()\s#]+)(#[^()\s]*)?\)")
 _FENCED = re.compile(r"(^```[^\n]*\n.*?^```$|^(?: {4}[^\n]*\n)+)", re.MULTILINE | re.DOTALL)
@@ -107,10 +108,9 @@ def _links(markdown: str) -> list[tuple[str, str, str, str]]:
 
 def _source_of(uri: str) -> str:
     """Where a page lies in the repository."""
-    sources = {page: source for source, page in PAGES.items()}
     if uri.startswith("repository/"):
         return uri.removeprefix("repository/")
-    return sources.get(uri, f"docs/{uri}")
+    return _SOURCES.get(uri, f"docs/{uri}")
 
 
 def _linked(uri: str, target: str) -> str | None:

@@ -122,7 +122,7 @@ def to_markdown(judged: list[claims.Judged]) -> str:
 
 
 def cli() -> None:
-    """Console script."""
+    """Run the console script."""
     app.run(main)
 
 

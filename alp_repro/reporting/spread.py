@@ -13,15 +13,19 @@ import numpy as np
 
 from alp_repro.errors import InputError
 from alp_repro.reporting.markdown import MISSING, line
+from alp_repro.reporting.table_check import (
+    ROUNDING,
+    check_layout,
+    percentage_problem,
+    read_checked,
+)
 from alp_repro.reporting.table_names import TableName, table_stem
 from alp_repro.reporting.tables import AT_CHANCE, TableRow
-from alp_repro.validation import decoding
 
 if TYPE_CHECKING:
     from alp_repro.reporting.stored_tables import StoredTable
 
 SCALE = "seeds"
-_ROUNDING = 1e-6  # percent
 BESIDE = "Between trainings that differ in their seed (mean and range; scale seeds):"
 
 
@@ -109,26 +113,19 @@ def read_spread(file: Path) -> Spread:
     Raises:
       InputError: the file is something else, or has impossible numbers.
     """
-    advice = "remove it to make it again"
-    found: Spread = decoding.read_json(file, Spread, extra_keys=True, advice=advice)
-    try:
+
+    def check(found: Spread) -> None:
         if file.name != spread_file(Path(), found.table).name:
             raise InputError(f"the content is of Table {found.table}")
         _check_rows(found)
-    except InputError as error:
-        raise InputError(f"{file} is damaged ({error}): {advice}") from error
-    return found
+
+    return read_checked(file, Spread, check)
 
 
 def _check_rows(found: Spread) -> None:
     names = [row.row for row in found.rows]
     for row in found.rows:
-        if names.count(row.row) > 1:
-            raise InputError(f"row {row.row} is given {names.count(row.row)} times")
-        if len(row.cells) != len(found.columns):
-            raise InputError(
-                f"row {row.row} has {len(row.cells)} cells, expected {len(found.columns)}"
-            )
+        check_layout(row.row, names, len(row.cells), len(found.columns))
         if len(set(row.seeds)) < len(row.seeds) or not set(row.collapsed) <= set(row.seeds):
             raise InputError(
                 f"row {row.row}: seeds {list(row.seeds)}, of which {list(row.collapsed)} "
@@ -142,16 +139,15 @@ def _check_rows(found: Spread) -> None:
 
 def _problem(cell: SpreadCell, count: int) -> str:
     """Return why a cell's numbers cannot be those of `count` trainings; "" if they can."""
-    for name, value in dataclasses.asdict(cell).items():
-        if value is not None and not 0 <= value <= 100:
-            return f"{name} is {value:g}: expected a percentage from 0 to 100"
+    if problem := percentage_problem(cell, "mean", "low", "high", "by_paper"):
+        return problem
     if cell.mean is None or cell.low is None or cell.high is None or not count:
         alone = {cell.mean, cell.low, cell.high} != {None}
         return "expected either all or none of mean, low and high" if alone else ""
     # All but one number may be at one end of the range.
     least = cell.low + (cell.high - cell.low) / count
     most = cell.high - (cell.high - cell.low) / count
-    within = least - _ROUNDING <= cell.mean <= most + _ROUNDING
+    within = least - ROUNDING <= cell.mean <= most + ROUNDING
     if cell.low > cell.high or not within:
         return f"{cell.mean:g} is not a mean of {count} numbers from {cell.low:g} to {cell.high:g}"
     return ""

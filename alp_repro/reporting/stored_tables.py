@@ -18,7 +18,7 @@ from alp_repro.errors import InputError
 from alp_repro.evaluation.published import SCALE, published_run, records_of
 from alp_repro.evaluation.record_file import load_record
 from alp_repro.reporting import results
-from alp_repro.reporting.table_check import check_rows
+from alp_repro.reporting.table_check import check_rows, read_checked
 from alp_repro.reporting.table_names import TableName, table_stem, table_title
 from alp_repro.reporting.tables import (
     Cell,
@@ -29,7 +29,6 @@ from alp_repro.reporting.tables import (
     paper_place,
 )
 from alp_repro.runs import RunDir
-from alp_repro.validation import decoding
 
 if TYPE_CHECKING:
     from alp_repro.evaluation import AttackRecord
@@ -87,17 +86,15 @@ def read_table(file: Path) -> StoredTable:
     Raises:
       InputError: the file is something else, or has impossible numbers.
     """
-    advice = "remove it to make it again"
-    table: StoredTable = decoding.read_json(file, StoredTable, extra_keys=True, advice=advice)
-    try:
+
+    def check(table: StoredTable) -> None:
         if file.name != table_file(Path(), table.table).name:
             raise InputError(f"the content is of {table_title(table.table)}")
         if not table.columns:
             raise InputError("the table has no columns")
         check_rows(table.rows, [column.title for column in table.columns])
-    except InputError as error:
-        raise InputError(f"{file} is damaged ({error}): {advice}") from error
-    return table
+
+    return read_checked(file, StoredTable, check)
 
 
 def current(table: StoredTable, models: Path) -> StoredTable:
