@@ -1,6 +1,7 @@
 """How many steps of each follow-up row take the same CPU time: what scale followups has.
 
     python -m benchmarks.equal_time --seconds=180
+    python -m benchmarks.equal_time --table=followups_cifar10 --seconds=600 --steps=4
 
 Chunks of steps of all kinds are timed in turns, in seconds of the processor and on one thread, and
 the medians compared, so that a busy machine slows all of them alike. Rows whose steps have the same
@@ -22,7 +23,7 @@ from absl import flags
 
 from alp_repro.attacks import PGD
 from alp_repro.data import dataset_spec
-from alp_repro.reporting.table_names import FOLLOWUPS
+from alp_repro.reporting.table_names import FOLLOWUPS, OURS
 from alp_repro.system import machine
 from alp_repro.training import Recipe, compiled_model
 from benchmarks.timing import interleaved, table
@@ -38,7 +39,7 @@ def recipes() -> dict[str, Recipe]:
     """Return the rows of the table that get the same time, by their names."""
     values = flags.FlagValues()
     settings.define_table_flags(values)
-    values(["table", f"--table={FOLLOWUPS}", f"--scale={FOLLOWUPS}"])
+    values(["table", f"--table={FLAGS.table}", f"--scale={FOLLOWUPS}"])
     settings.fill_in_table(values)
     return {
         row: settings.recipe(
@@ -65,7 +66,8 @@ def kind(recipe: Recipe) -> Hashable:
     """Return what the time of a step depends on: the passes, not what is made of their logits."""
     nb_iter = recipe.attack.nb_iter if isinstance(recipe.attack, PGD) else None
     passes = (recipe.uses_clean, recipe.uses_adversarial, recipe.crafting == "trades", nb_iter)
-    return (recipe.model, recipe.batch_size, recipe.dtype, *passes)
+    apart = tuple(recipe.penalties) if recipe.separate_passes else None
+    return (recipe.model, recipe.batch_size, recipe.dtype, *passes, apart)
 
 
 def steps_of(recipe: Recipe) -> Callable[[], Any]:
@@ -96,7 +98,8 @@ def main(_: list[str]) -> None:
             taken = math.floor(left / each) if count is None else count
             left, steps = left - taken * each, steps + taken
             texts.append(f"{1000 * each:.1f}")
-        epoch = math.ceil((recipe.train_images or 60_000) / recipe.batch_size)
+        images = recipe.train_images or dataset_spec(recipe.dataset).train_size
+        epoch = math.ceil(images / recipe.batch_size)
         lines.append(
             [row, str(recipe.batch_size), ", ".join(texts), str(steps), f"{steps / epoch:.2f}"]
         )
@@ -106,6 +109,7 @@ def main(_: list[str]) -> None:
 
 if __name__ == "__main__":
     devices.define_flags()
+    flags.DEFINE_enum("table", FOLLOWUPS, OURS, "Which table.")
     flags.DEFINE_float("seconds", 180.0, "CPU seconds of each training.")
     flags.DEFINE_integer("rounds", 3, "Chunks of each kind; the median is shown.")
     flags.DEFINE_integer("steps", 15, "Steps in a chunk.")

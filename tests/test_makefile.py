@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
         ("mnist-followups", "--scale=followups"),
         ("mnist-followups SCALE=published", "--scale=followups --runs_dir=results"),
         ("mnist-followups SCALE=smoke", "--scale=smoke"),
+        ("cifar10-followups", "--table=followups_cifar10 --scale=followups"),
         ("verify ROWS=clp", "experiments.verify --rows=clp"),
         ("test", "-m 'not slow'"),
         ("test-numeric", "tests/attacks"),

@@ -19,7 +19,7 @@ from alp_repro.reporting.conditions import (
     condition_text,
     tested_condition,
 )
-from alp_repro.reporting.table_names import TableName, table_title
+from alp_repro.reporting.table_names import TableName, table_stem, table_title
 from alp_repro.validation import decoding
 
 if TYPE_CHECKING:
@@ -55,9 +55,9 @@ class Judged:
         return f"{self.verdict} with reduced training, not yet tested at the paper's"
 
 
-def load_claims(table: Literal["paper", "followups"] = "paper") -> tuple[Claim, ...]:
-    """Return the claims of the paper, or ours about what came after it."""
-    name = "claims.json" if table == "paper" else f"{table}.json"
+def load_claims(table: TableName | None = None) -> tuple[Claim, ...]:
+    """Return the claims of the paper, or those of a table of ours (`table_names.OURS`)."""
+    name = "claims.json" if table is None else f"{table_stem(table)}.json"
     file = resources.files("alp_repro.reporting") / "reference" / name
     claims: tuple[Claim, ...] = decoding.from_json(
         file.read_text(encoding="utf-8"), tuple[Claim, ...], source=name

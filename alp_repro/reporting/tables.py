@@ -12,7 +12,7 @@ from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, wilson_interval
 from alp_repro.reporting import results
 from alp_repro.reporting.cost import Cost, cost_of
-from alp_repro.reporting.table_names import FOLLOWUPS, TableName, reference_rows, table_stem
+from alp_repro.reporting.table_names import OURS, TableName, reference_rows, table_stem
 
 if TYPE_CHECKING:
     from alp_repro.reporting.results import ResultQuery
@@ -202,8 +202,8 @@ def load_paper_table(number: TableName) -> PaperTable:
     Raises:
       InputError: there is no such table.
     """
-    if number not in (*TABLES, FOLLOWUPS):
-        known = ", ".join(map(str, (*TABLES, FOLLOWUPS)))
+    if number not in (*TABLES, *OURS):
+        known = ", ".join(map(str, (*TABLES, *OURS)))
         raise InputError(f"unknown table {number}: expected one of {known}")
     columns = [row for row in reference_rows("columns.csv") if row["table"] == str(number)]
     return PaperTable(

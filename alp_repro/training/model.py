@@ -31,7 +31,8 @@ def compiled_model(
         recipe's rate, for single steps.
 
     Raises:
-      InputError: `init_from` does not have the recipe's architecture.
+      InputError: `init_from` does not have the recipe's architecture, or a decay is given for the
+        averages of a model without batch norm.
     """
     spec = dataset_spec(recipe.dataset)
     classifier = build_model(
@@ -43,6 +44,8 @@ def compiled_model(
     )
     if init_from is not None:
         classifier = _copy_to_start_from(init_from, classifier)
+    if recipe.batch_norm_decay is not None:
+        _set_decay(classifier, recipe.batch_norm_decay)
     if recipe.dtype == "bfloat16":
         classifier = copy_in_dtype(classifier, "mixed_bfloat16")
     # The data were checked when they were read, and Tiny ImageNet's crops leave [0, 1] at edges.
@@ -63,6 +66,17 @@ def compiled_model(
     optimizer.build(classifier.trainable_variables)
     model.compile(optimizer=optimizer, jit_compile=jit_compile)
     return model
+
+
+def _set_decay(classifier: keras.Model, decay: float) -> None:
+    """Set the decay of batch norm's moving averages, in all layers."""
+    norms = [x for x in classifier.layers if isinstance(x, keras.layers.BatchNormalization)]
+    if not norms:
+        raise InputError(
+            f"batch_norm_decay: expected a model with batch norm, {classifier.name} has none"
+        )
+    for layer in norms:
+        layer.momentum = decay
 
 
 def _copy_to_start_from(source: keras.Model, fresh: keras.Model) -> keras.Model:

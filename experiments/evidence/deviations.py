@@ -29,6 +29,7 @@ LESS = (
 _PHRASES = {
     "epochs": "{ran} epochs (paper {paper})",
     "model_width": "a network of width {ran} (paper: the whole width)",
+    "batch_norm_decay": "batch norm's averages with decay {ran} (paper: the network's own)",
     "train_images": "{ran} training images (paper: all)",
     "batch_size": "batches of {ran} (paper {paper})",
     "train_nb_iter": "{ran} steps of the training attack (paper {paper})",

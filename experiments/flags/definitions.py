@@ -20,7 +20,7 @@ from alp_repro.attacks.presets import PRESETS
 from alp_repro.attacks.registry import ATTACKS, attack_class, size_settings
 from alp_repro.data import DATASETS
 from alp_repro.errors import InputError
-from alp_repro.reporting.table_names import FOLLOWUPS, TableName, table_stem
+from alp_repro.reporting.table_names import OURS, TableName, table_stem
 
 from . import flagfiles
 from .recipe_flags import DTYPES, define_recipe_flags
@@ -41,20 +41,20 @@ LARGEST_SEED = 2**31 - 1
 class _TableParser(flags.ArgumentParser):
     """The number of a table of the paper's, or the name of one of ours."""
 
-    syntactic_help = f"a number, or {FOLLOWUPS}"
+    syntactic_help = f"a number, {' or '.join(OURS)}"
 
     def parse(self, argument: str | int) -> TableName:
         """Return a number or a name; one that no table has is refused where it is looked up."""
-        if argument == FOLLOWUPS:
-            return FOLLOWUPS
+        if argument in OURS:
+            return argument
         try:
             return int(argument)
         except ValueError:
-            raise ValueError(f"{argument!r} is neither a number nor {FOLLOWUPS}") from None
+            raise ValueError(f"{argument!r}: expected {self.syntactic_help}") from None
 
     def flag_type(self) -> str:
         """Return the type as --help shows it."""
-        return f"integer or {FOLLOWUPS}"
+        return f"integer, {' or '.join(OURS)}"
 
 
 class _ImageCountParser(flags.ArgumentParser):
@@ -182,7 +182,7 @@ def define_table(values: flags.FlagValues = flags.FLAGS) -> None:
         _TableParser(),
         "table",
         1,
-        f"Number of the table in the paper, or {FOLLOWUPS}: our table of later methods.",
+        f"Number of the table in the paper, or {' or '.join(OURS)}: our tables of later methods.",
         flag_values=values,
         serializer=flags.ArgumentSerializer(),
     )

@@ -29,6 +29,7 @@ def define_recipe_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     choice = functools.partial(flags.DEFINE_enum, flag_values=values)
     choice("model", None, list(MODELS), "Architecture (default: the paper's for the data set).")
     count("model_width", None, "Width of the model (default: the paper's).")
+    number("batch_norm_decay", None, "Decay of batch norm's averages (default: the model's own).")
     flags.DEFINE_string(
         "regularizer",
         "none",

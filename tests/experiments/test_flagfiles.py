@@ -102,7 +102,7 @@ def test_a_scale_changes_no_method(dataset: str, row: str, scale: str) -> None:
         "quick": smaller | {"model_width"},
         "published": shorter | {"round_weights", "model_width"},
         "seeds": shorter,
-        "followups": smaller | {"max_steps"},
+        "followups": smaller | {"max_steps", "model_width", "batch_norm_decay"},
         "smoke": {
             "epochs",
             "train_images",

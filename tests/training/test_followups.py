@@ -23,6 +23,7 @@ from alp_repro.training import (
     Schedule,
     TrainingProgress,
     TriangularRate,
+    compiled_model,
     train,
 )
 from alp_repro.training.crafter import Crafter
@@ -158,7 +159,8 @@ def test_flags_make_each_of_them() -> None:
 
 def test_what_was_stored_before_is_stored_as_before() -> None:
     stored = Recipe(dataset="mnist", model="lenet", epochs=1, batch_size=2).to_json()
-    assert {"crafting", "trades", "cyclic_peak"}.isdisjoint(stored) and stored["alp"] == 0.0
+    assert {"crafting", "trades", "cyclic_peak", "batch_norm_decay"}.isdisjoint(stored)
+    assert stored["alp"] == 0.0
 
 
 @pytest.mark.parametrize(
@@ -265,3 +267,28 @@ def test_a_training_with_a_cyclic_rate_goes_on_where_it_was(tmp_path: Path) -> N
 def test_a_cyclic_rate_that_cannot_be_is_refused(schedule: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Schedule(epochs=3, batch_size=2, **schedule)
+
+
+@pytest.mark.parametrize("decay", [None, 0.9])
+def test_a_recipe_says_how_fast_batch_norms_averages_follow(decay: float | None) -> None:
+    """Black images have no variance: one pass leaves the decay of the 1 that there was."""
+    recipe = Recipe(
+        dataset="cifar10",
+        model="resnet20_v2",
+        model_width=1,
+        epochs=1,
+        batch_size=2,
+        dtype="bfloat16",
+        batch_norm_decay=decay,
+    )
+    assert Recipe.from_json(recipe.to_json(), source="here") == recipe
+    classifier = compiled_model(recipe).classifier
+    classifier(np.zeros((2, 32, 32, 3), np.float32), training=True)
+    (variance,) = classifier.get_layer("batch_norm_conv2").moving_variance.numpy()
+    assert variance == pytest.approx(decay or 0.999, abs=1e-6)
+
+
+def test_a_decay_needs_batch_norm() -> None:
+    recipe = Recipe(dataset="mnist", model="lenet", epochs=1, batch_size=2, batch_norm_decay=0.9)
+    with pytest.raises(InputError, match=r"batch_norm_decay: expected .*lenet has none"):
+        compiled_model(recipe)

@@ -58,6 +58,7 @@ def test_the_rows_of_table_1_are_recipes(
         ({"batch_size": 10**10}, "batch_size 10000000000"),
         ({"train_images": 0}, "train_images 0"),
         ({"model_width": -1}, "model_width -1"),
+        ({"batch_norm_decay": 1.0}, r"batch_norm_decay 1.0: .*\[0, 1\)"),
         ({"model_width": 10**12}, "model_width 1000000000000: .*whole number from 1 to 4096"),
         ({"clean_weight": -0.5}, r"clean_weight -0.5: .*number in \[0, 1e\+06\]"),
         ({"adversarial_weight": -1.0, "attack": ATTACK}, "adversarial_weight -1.0"),
