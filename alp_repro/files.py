@@ -29,6 +29,7 @@ __all__ = [
     "as_json_data",
     "exclusive",
     "expanded",
+    "finished_files",
     "make_folder",
     "open_arrays",
     "read_array",
@@ -86,6 +87,11 @@ def remove_leftover(path: Path) -> None:
     """Remove a temporary file if possible, without hiding the error that left it behind."""
     with contextlib.suppress(OSError):
         path.unlink(missing_ok=True)
+
+
+def finished_files(folder: Path, pattern: str = "*.npz") -> list[Path]:
+    """Return the files of a pattern, by name, without those that a killed process left."""
+    return sorted(folder.glob(f"[!.]{pattern}"))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -158,8 +158,7 @@ def records_of(run: runs.RunDir) -> list[AttackRecord]:
     Raises:
       InputError: there is none, or one is damaged or of another model.
     """
-    # Files whose names begin with a dot were left by a process that was killed while writing.
-    paths = sorted(run.attacks.glob("[!.]*.npz"))
+    paths = files.finished_files(run.attacks)
     if not paths:
         raise InputError(f"{run.attacks} has no results: restore them with git checkout")
     weights = runs.describe(run).weights

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alp_repro import runs, shipped
+from alp_repro import files, runs, shipped
 from alp_repro.attacks import EXECUTION, attack_of
 from alp_repro.data import dataset_spec
 from alp_repro.errors import InputError
@@ -131,8 +131,7 @@ def check_supported(table: StoredTable, models: Path) -> None:
             continue
         if not run.recipe.exists() or row.model not in (None, runs.describe(run).weights):
             continue
-        # Names with a dot are files that a killed process left half-written.
-        records = [load_record(path) for path in sorted(run.attacks.glob("[!.]*.npz"))]
+        records = [load_record(path) for path in files.finished_files(run.attacks)]
         if not records and None in (row.model, row.clean.images):
             continue
         own = [one for one in records if row.model in (None, one.settings.get("model"))]
