@@ -100,7 +100,7 @@ def phases_program(
         )
 
     def outcome(image: np.ndarray, run: np.ndarray) -> BatchOutcome:
-        place = attack.phase_at(int(run[0]))
+        place = int(attack.phase_at(run[0]))
         restart = attack.restarts_of(place, run)
         return program(place)(
             work_items(images, labels, image, restart, eps=attack.eps, image_index=image_index)

@@ -221,10 +221,9 @@ def rerun_attack(
             image_index=chosen,
         )
         fresh[chosen], clean[chosen] = ~found.standing, found.clean_correct
-    first_break = record.first_break[:num_images]
     return Comparison(
         attack,
-        stored=(first_break >= 0) & (first_break < allowed),
+        stored=~record.standing_at(restarts)[: len(allowed)],
         repeated=fresh,
         clean_differs=clean != record.clean_correct[: len(allowed)],
         waiting=record.waiting,

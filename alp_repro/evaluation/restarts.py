@@ -223,7 +223,7 @@ class WorkList:
         images: list[np.ndarray] = []
         restarts: list[np.ndarray] = []
         restart, found = int(self._begun[wanted].min()), 0
-        place = self._attack.phase_at(restart)
+        place = int(self._attack.phase_at(restart))
         count = self._attack.phases[place].batch_size or count
         end = min(self._attack.end_of(place), int(allowed.max()))
         while found < count and restart < end:

@@ -272,12 +272,6 @@ def records_by_column(
     }
 
 
-def standing_at(record: AttackRecord, restarts: int) -> np.ndarray:
-    """Return which images survive a number of restarts, bool [n]."""
-    broken = (record.first_break >= 0) & (record.first_break < record.allowed(restarts))
-    return ~broken
-
-
 def _missing(
     table: StoredTable, row: TableRow, number: float, title: str, said: Sequence[float]
 ) -> str:

@@ -84,8 +84,8 @@ def outcomes_of(table: StoredTable, row: TableRow, run: RunDir) -> dict[Number, 
     if row.clean.ours is None:
         return {}
     return {
-        Number(table=table.table, row=row.row, column=i + 1): stored_tables.standing_at(
-            record, row.cells[i].restarts or 1
+        Number(table=table.table, row=row.row, column=i + 1): record.standing_at(
+            row.cells[i].restarts or 1
         )
         for i, record in column_records(table, row, run).items()
     }
