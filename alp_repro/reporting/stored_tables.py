@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,12 +125,7 @@ def check_supported(table: StoredTable, models: Path) -> None:
     Raises:
       InputError: a number does not follow from the results, or has none.
     """
-    for row in table.rows:
-        run = RunDir(models / row.row)
-        if row.clean.ours is None and all(cell.ours is None for cell in row.cells):
-            continue
-        if not run.recipe.exists() or row.model not in (None, runs.describe(run).weights):
-            continue
+    for row, run in described_rows(table, models):
         records = [load_record(path) for path in files.finished_files(run.attacks)]
         if not records and None in (row.model, row.clean.images):
             continue
@@ -138,6 +133,20 @@ def check_supported(table: StoredTable, models: Path) -> None:
         problems = unsupported(table, row, own) + _not_the_papers(table, row)
         if problems:
             raise InputError(f"{run.attacks}: {problems[0]}; make the table again")
+
+
+def described_rows(table: StoredTable, models: Path) -> Iterator[tuple[TableRow, RunDir]]:
+    """Yield the rows with numbers whose model is that of their run, which it need not contain.
+
+    Args:
+      table: as read; early versions recorded no models.
+      models: the folder of a data set's runs, <scale>/<dataset>.
+    """
+    for row in table.rows:
+        run = RunDir(models / row.row)
+        shown = any(cell.ours is not None for cell in (row.clean, *row.cells))
+        if shown and run.recipe.exists() and row.model in (None, runs.describe(run).weights):
+            yield row, run
 
 
 def _not_the_papers(table: StoredTable, row: TableRow) -> list[str]:
