@@ -18,7 +18,7 @@ from alp_repro.errors import InputError
 from alp_repro.evaluation.published import SCALE, published_run, records_of
 from alp_repro.evaluation.record_file import load_record
 from alp_repro.reporting import results
-from alp_repro.reporting.table_check import check_rows, read_checked
+from alp_repro.reporting.table_check import check_row, read_checked
 from alp_repro.reporting.table_names import TableName, table_stem, table_title
 from alp_repro.reporting.tables import (
     Cell,
@@ -87,14 +87,10 @@ def read_table(file: Path) -> StoredTable:
       InputError: the file is something else, or has impossible numbers.
     """
 
-    def check(table: StoredTable) -> None:
-        if file.name != table_file(Path(), table.table).name:
-            raise InputError(f"the content is of {table_title(table.table)}")
-        if not table.columns:
-            raise InputError("the table has no columns")
-        check_rows(table.rows, [column.title for column in table.columns])
+    def check(table: StoredTable, row: TableRow) -> None:
+        check_row(row, [column.title for column in table.columns])
 
-    return read_checked(file, StoredTable, check)
+    return read_checked(file, StoredTable, file_of=table_file, check_row=check)
 
 
 def current(table: StoredTable, models: Path) -> StoredTable:
