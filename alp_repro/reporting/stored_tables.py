@@ -287,8 +287,8 @@ def _missing(
     )
 
 
-def check_published(results: Path, name: str) -> None:
-    """Check that a published model's results exist, and give the numbers of its tables.
+def check_published(results: Path, name: str) -> list[AttackRecord]:
+    """Return a published model's results, which have to give the numbers of its tables.
 
     Args:
       results: the folder that holds published/.
@@ -298,6 +298,7 @@ def check_published(results: Path, name: str) -> None:
       InputError: a table, a result or a number is missing or wrong.
     """
     dataset, row = name.split("/")
+    records: list[AttackRecord] = []
     for number in dataset_spec(dataset).tables:
         file = table_file(results / SCALE, number)
         table = read_table(file)
@@ -305,9 +306,11 @@ def check_published(results: Path, name: str) -> None:
         if shown is None or shown.model is None:
             raise InputError(f"{file} has no numbers of {row}: restore it with git checkout")
         run = published_run(name, folder=results)
-        problems = unsupported(table, shown, records_of(run))
+        records = records or records_of(run)
+        problems = unsupported(table, shown, records)
         if problems:
             raise InputError(f"{run.attacks}: {problems[0]}; restore them with git checkout")
+    return records or records_of(published_run(name, folder=results))
 
 
 def same_attack(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
