@@ -10,11 +10,9 @@ if TYPE_CHECKING:
     from alp_repro.attacks.auto_attack import autoattack, autoattack_parts
     from alp_repro.attacks.base import EXECUTION, QUERY_COST, Attack, Cost, Crafted
     from alp_repro.attacks.batches import (
-        DEFAULT_BATCH,
         BatchOutcome,
         CraftItems,
         Execution,
-        GridOutcome,
         WorkItems,
         exact_bounds,
     )
@@ -22,16 +20,15 @@ if TYPE_CHECKING:
         Draws,
         choose_targets,
         item_noise,
-        item_seed,
         random_starts,
     )
     from alp_repro.attacks.fab import FAB
     from alp_repro.attacks.hopping import BasinHopping
-    from alp_repro.attacks.losses import LOSSES, attack_loss, loss_and_gradient
+    from alp_repro.attacks.losses import loss_and_gradient
     from alp_repro.attacks.pgd import PGD, pgd_step
     from alp_repro.attacks.phases import Ensemble, Phase, as_ensemble, attack_of
-    from alp_repro.attacks.presets import PRESETS, attack_named, strong_attack
-    from alp_repro.attacks.programs import AttackProgram, attack_program, grid_program
+    from alp_repro.attacks.presets import attack_named, strong_attack
+    from alp_repro.attacks.programs import AttackProgram, attack_program
     from alp_repro.attacks.random_points import RandomPoints
     from alp_repro.attacks.registry import ATTACKS, attack_class, attack_from_json, register
     from alp_repro.attacks.spsa import SPSA
@@ -42,12 +39,9 @@ if TYPE_CHECKING:
 __all__ = [
     "APGD",
     "ATTACKS",
-    "DEFAULT_BATCH",
     "EXECUTION",
     "FAB",
-    "LOSSES",
     "PGD",
-    "PRESETS",
     "QUERY_COST",
     "SPSA",
     "Attack",
@@ -62,7 +56,6 @@ __all__ = [
     "Ensemble",
     "Execution",
     "GradientAttack",
-    "GridOutcome",
     "Phase",
     "RandomPoints",
     "Square",
@@ -71,7 +64,6 @@ __all__ = [
     "as_ensemble",
     "attack_class",
     "attack_from_json",
-    "attack_loss",
     "attack_named",
     "attack_of",
     "attack_program",
@@ -79,9 +71,7 @@ __all__ = [
     "autoattack_parts",
     "choose_targets",
     "exact_bounds",
-    "grid_program",
     "item_noise",
-    "item_seed",
     "loss_and_gradient",
     "pgd_step",
     "random_starts",
@@ -104,11 +94,9 @@ export(
             "Crafted",
         ),
         "alp_repro.attacks.batches": (
-            "DEFAULT_BATCH",
             "BatchOutcome",
             "CraftItems",
             "Execution",
-            "GridOutcome",
             "WorkItems",
             "exact_bounds",
         ),
@@ -116,16 +104,11 @@ export(
             "Draws",
             "choose_targets",
             "item_noise",
-            "item_seed",
             "random_starts",
         ),
         "alp_repro.attacks.fab": ("FAB",),
         "alp_repro.attacks.hopping": ("BasinHopping",),
-        "alp_repro.attacks.losses": (
-            "LOSSES",
-            "attack_loss",
-            "loss_and_gradient",
-        ),
+        "alp_repro.attacks.losses": ("loss_and_gradient",),
         "alp_repro.attacks.pgd": (
             "PGD",
             "pgd_step",
@@ -135,7 +118,6 @@ export(
         "alp_repro.attacks.programs": (
             "AttackProgram",
             "attack_program",
-            "grid_program",
         ),
         "alp_repro.attacks.random_points": ("RandomPoints",),
         "alp_repro.attacks.registry": (
@@ -146,7 +128,7 @@ export(
         ),
         "alp_repro.attacks.spsa": ("SPSA",),
         "alp_repro.attacks.square": ("Square",),
-        "alp_repro.attacks.presets": ("PRESETS", "attack_named", "strong_attack"),
+        "alp_repro.attacks.presets": ("attack_named", "strong_attack"),
         "alp_repro.system.dtypes": (
             "Dtype",
             "resolve_dtype",

@@ -13,29 +13,21 @@ from typing import TYPE_CHECKING
 from alp_repro.lazy_exports import export
 
 if TYPE_CHECKING:
-    from alp_repro.data.images import Images, images_digest, unit_scale
+    from alp_repro.data.images import Images, unit_scale
     from alp_repro.data.load import (
-        EVALUATION_IMAGES,
-        Split,
-        evaluation_indices,
         load_class_names,
         load_evaluation_set,
         load_split,
         split_sizes,
         unverified_source,
     )
-    from alp_repro.data.specs import DATASETS, DatasetSpec, dataset_of_table, dataset_spec
+    from alp_repro.data.specs import DATASETS, DatasetSpec, dataset_spec
 
 __all__ = [
     "DATASETS",
-    "EVALUATION_IMAGES",
     "DatasetSpec",
     "Images",
-    "Split",
-    "dataset_of_table",
     "dataset_spec",
-    "evaluation_indices",
-    "images_digest",
     "load_class_names",
     "load_evaluation_set",
     "load_split",
@@ -49,13 +41,9 @@ export(
     {
         "alp_repro.data.images": (
             "Images",
-            "images_digest",
             "unit_scale",
         ),
         "alp_repro.data.load": (
-            "EVALUATION_IMAGES",
-            "Split",
-            "evaluation_indices",
             "load_class_names",
             "load_evaluation_set",
             "load_split",
@@ -65,7 +53,6 @@ export(
         "alp_repro.data.specs": (
             "DATASETS",
             "DatasetSpec",
-            "dataset_of_table",
             "dataset_spec",
         ),
     },

@@ -10,9 +10,9 @@ from alp_repro.lazy_exports import export
 
 if TYPE_CHECKING:
     from alp_repro.tasks.processes import run_here, run_in_processes
-    from alp_repro.tasks.task import Ended, FolderTask, Status, Task, run_task
+    from alp_repro.tasks.task import Ended, Status, Task, run_task
 
-__all__ = ["Ended", "FolderTask", "Status", "Task", "run_here", "run_in_processes", "run_task"]
+__all__ = ["Ended", "Status", "Task", "run_here", "run_in_processes", "run_task"]
 
 export(
     __name__,
@@ -23,7 +23,6 @@ export(
         ),
         "alp_repro.tasks.task": (
             "Ended",
-            "FolderTask",
             "Status",
             "Task",
             "run_task",
