@@ -263,7 +263,6 @@ class StepSize:
             return GridOutcome(
                 broken=np.stack([outcome.broken for outcome in found], axis=1),
                 finite=np.stack([outcome.finite for outcome in found], axis=1),
-                nonfinite_gradients=np.sum([one.nonfinite_gradients for one in found], axis=0),
             )
 
         return each
