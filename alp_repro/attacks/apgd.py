@@ -17,7 +17,12 @@ import numpy as np
 from alp_repro.attacks.ascent import GradientAttack
 from alp_repro.attacks.base import ALWAYS_STORED, STEPS, Cost, Crafted
 from alp_repro.attacks.draws import Draws
-from alp_repro.attacks.losses import finite_gradient, loss_and_gradient, misclassified
+from alp_repro.attacks.losses import (
+    finite_gradient,
+    loss_and_gradient,
+    misclassified,
+    per_image,
+)
 from alp_repro.errors import InputError
 
 if TYPE_CHECKING:
@@ -185,7 +190,7 @@ def auto_pgd(
     return ApgdResult(
         best_images=last.best_images,
         best_loss=last.best_loss,
-        adversarial=tf.where(_per_image(last.broken, images), last.adversarial, last.best_images),
+        adversarial=tf.where(per_image(last.broken, images), last.adversarial, last.best_images),
         broken=last.broken,
         steps=last.steps,
         nonfinite_gradients=last.nonfinite_gradients,
@@ -240,7 +245,7 @@ def _made_finite(
 def _next_points(state: _State, lower: tf.Tensor, upper: tf.Tensor) -> tf.Tensor:
     """Return the next iterate of Algorithm 1; the first step has no momentum."""
     share = tf.where(state.iteration == 0, 1.0, _MOMENTUM)
-    steps = _per_image(state.steps, state.images)
+    steps = per_image(state.steps, state.images)
     direction = tf.cast(tf.sign(state.gradient), tf.float32)
     target = tf.clip_by_value(state.images + steps * direction, lower, upper)
     moved = share * (target - state.images) + (1.0 - share) * (state.images - state.previous)
@@ -256,9 +261,9 @@ def _visited(
     """Return the state at the new points, with the best and the first misclassified ones so far."""
     logits, loss, gradient, nonfinite = _made_finite(*visit)
     better = loss > state.best_loss
-    better_image = _per_image(better, points)
+    better_image = per_image(better, points)
     wrong = _misclassified(logits, labels)
-    newly_broken = _per_image(wrong & ~state.broken, points)
+    newly_broken = per_image(wrong & ~state.broken, points)
     return state._replace(
         iteration=state.iteration + 1,
         images=points,
@@ -281,7 +286,7 @@ def _reviewed(state: _State, window: tf.Tensor) -> _State:
     rises_seldom = tf.cast(state.rises, tf.float32) < _RHO * tf.cast(window, tf.float32)
     stands_still = ~state.halved & (state.best_loss == state.checkpoint_loss)
     halve = at_checkpoint & (rises_seldom | stands_still)
-    halve_image = _per_image(halve, state.images)
+    halve_image = per_image(halve, state.images)
     return state._replace(
         images=tf.where(halve_image, state.best_images, state.images),
         loss=tf.where(halve, state.best_loss, state.loss),
@@ -297,8 +302,3 @@ def _misclassified(logits: tf.Tensor, labels: tf.Tensor | None) -> tf.Tensor:
     if labels is None:
         return tf.zeros_like(logits[:, 0], tf.bool)
     return misclassified(logits, labels)
-
-
-def _per_image(values: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
-    """Reshape ``[b]`` to broadcast over the pixels of ``images``."""
-    return tf.reshape(values, [-1] + [1] * (images.shape.rank - 1))
