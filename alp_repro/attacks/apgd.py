@@ -23,7 +23,6 @@ from alp_repro.attacks.losses import (
     misclassified,
     per_image,
 )
-from alp_repro.errors import InputError
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -129,19 +128,17 @@ def checkpoints(nb_iter: int) -> list[int]:
     return sorted(found)
 
 
-def linf_bounds(
-    images: tf.Tensor, *, eps: float | tf.Tensor, clip_min: float = 0.0, clip_max: float = 1.0
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the lowest and highest pixels in both the ε-ball and the pixel range, to the last bit.
+def linf_bounds(images: tf.Tensor, *, eps: float | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the lowest and highest pixels in both the ε-ball and [0, 1], to the last bit.
 
     Any ``x`` with ``lower <= x <= upper`` has ``abs(x - images) <= eps`` in float32 arithmetic:
     where ``images ± eps`` was rounded outwards, the bound is the next number inwards. images:
-    float32 inside the pixel range; eps on the model's input scale; returns two tensors like images.
+    float32 in [0, 1]; eps on the model's input scale; returns two tensors like images.
     """
     lower, upper = images - eps, images + eps
     lower = tf.where(images - lower > eps, tf.math.nextafter(lower, images), lower)
     upper = tf.where(upper - images > eps, tf.math.nextafter(upper, images), upper)
-    return tf.maximum(lower, clip_min), tf.minimum(upper, clip_max)
+    return tf.maximum(lower, 0.0), tf.minimum(upper, 1.0)
 
 
 def auto_pgd(
@@ -152,8 +149,6 @@ def auto_pgd(
     eps: float | tf.Tensor,
     nb_iter: int,
     labels: tf.Tensor | None = None,
-    clip_min: float = 0.0,
-    clip_max: float = 1.0,
 ) -> ApgdResult:
     """Maximise a loss over the ε-ball around each image with Auto-PGD, ``nb_iter`` steps.
 
@@ -161,22 +156,13 @@ def auto_pgd(
     images)``; it is called ``nb_iter + 1`` times, the last time for its logits and loss alone, and
     must treat the images of a batch independently. images: float32 ``[b, ...]``; starts: like
     images, projected first; eps: on the model's input scale, a scalar tensor may be given; labels:
-    true classes, int ``[b]``, without which nothing counts as broken. InputError for a negative
-    ε, fewer than one step, or starts of another shape.
+    true classes, int ``[b]``, without which nothing counts as broken.
 
     Each checkpoint is reviewed as soon as its own point is known, which is the last one that
     Condition 1 counts; the momentum after a return to the best point is the difference to the
     point before, as Algorithm 1 has it.
     """
-    if nb_iter < 1:
-        raise InputError(f"APGD nb_iter {nb_iter}: expected 1 or more")
-    if isinstance(eps, float) and eps < 0:
-        raise InputError(f"APGD eps {eps}: expected 0 or more")
-    if not images.shape.is_compatible_with(starts.shape):
-        raise InputError(
-            f"APGD starts of shape {starts.shape}: expected the images' shape {images.shape}"
-        )
-    lower, upper = linf_bounds(images, eps=eps, clip_min=clip_min, clip_max=clip_max)
+    lower, upper = linf_bounds(images, eps=eps)
     windows = _windows(nb_iter)
 
     def body(state: _State) -> tuple[_State]:

@@ -16,7 +16,6 @@ from alp_repro.attacks.apgd import ValueAndGradient
 from alp_repro.attacks.base import STEPS, Attack, Cost, Crafted
 from alp_repro.attacks.draws import item_seed, wrong_classes
 from alp_repro.attacks.losses import finite_gradient, loss_and_gradient, margin, per_image
-from alp_repro.errors import InputError
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -127,12 +126,7 @@ def fab_attack(
       nb_iter: steps.
       enough: the search for an image stops once a misclassified point is within this distance, on
         the model's input scale; 0: it never stops early.
-
-    Raises:
-      InputError: fewer than one step.
     """
-    if isinstance(nb_iter, int) and nb_iter < 1:
-        raise InputError(f"FAB nb_iter {nb_iter}: expected 1 or more")
 
     def unfinished(state: _State) -> tf.Tensor:
         return (state.iteration < nb_iter) & tf.reduce_any(state.distance > enough)

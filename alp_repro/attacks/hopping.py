@@ -23,7 +23,6 @@ from alp_repro.attacks.losses import (
     misclassified,
     per_image,
 )
-from alp_repro.errors import InputError
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -141,13 +140,7 @@ def basin_hopping(
       nb_iter: gradients of one climb.
       climbs: including those that are aimed at a class.
       seed: int scalar below 2³¹.
-
-    Raises:
-      InputError: fewer than one climb or step.
     """
-    for name, count in (("nb_iter", nb_iter), ("climbs", climbs)):
-        if isinstance(count, int) and count < 1:
-            raise InputError(f"basin hopping {name} {count}: expected 1 or more")
     lower, upper = linf_bounds(images, eps=eps)
     ranking = ranking[:, :_MAX_AIMED]
     aimed = ranking.shape[1]

@@ -19,7 +19,6 @@ from alp_repro.attacks.ascent import item_targets
 from alp_repro.attacks.base import ALWAYS_STORED, STEPS, Attack, Cost, Crafted
 from alp_repro.attacks.draws import Target, item_seed
 from alp_repro.attacks.losses import Loss, attack_loss, min_classes, misclassified
-from alp_repro.errors import InputError
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -136,12 +135,7 @@ def square_attack(
 
     Returns:
       Float32 images inside the ball, in float32 arithmetic, and inside [0, 1].
-
-    Raises:
-      InputError: fewer than one query.
     """
-    if isinstance(nb_iter, int) and nb_iter < 1:
-        raise InputError(f"Square nb_iter {nb_iter}: expected 1 or more")
     height, width, channels = images.shape[1:]
     lower, upper = linf_bounds(images, eps=eps)
     nb_iter = tf.convert_to_tensor(nb_iter, tf.int32)
