@@ -17,7 +17,7 @@ from alp_repro.reporting import figures, labels, results
 from alp_repro.runs import RunDir
 
 from ..evidence.figure_list import missing_row
-from ..flags import flagfiles, settings
+from ..flags import settings
 from ..flags.flagfiles import one_of
 from . import devices
 
@@ -65,15 +65,7 @@ def fill_in_scale(kind: str, define: Callable[[flags.FlagValues], None]) -> None
     if not file.is_file():
         known = [f.parts[-3] for f in sorted(folder.glob(f"*/figures/{kind}.cfg"))]
         raise InputError(f"--scale={FLAGS.scale} has no {kind}: scale {one_of(known, folder)}")
-    values = flags.FlagValues()
-    define(values)
-    try:
-        values([kind, *flagfiles.expand([f"--flagfile={file}"])])
-    except flags.Error as error:
-        raise InputError(f"{file}: {error}") from error
-    for name in values:
-        if not FLAGS[name].present:
-            FLAGS[name].value = values[name].value
+    settings.fill_in(FLAGS, file, define)
 
 
 def finished_runs(rows: list[str]) -> tuple[dict[str, RunDir], list[Missing]]:
