@@ -184,18 +184,11 @@ def _model_shape(wanted: tuple[int | None, ...], image_shape: ImageShape) -> Ima
 class FunctionModel(keras.Model):
     """A function of images, or a subclassed model, as a Keras model."""
 
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        *,
-        pixels: PixelScale = UNIT_PIXELS,
-        shape: tuple[int, ...] | None = None,
-    ) -> None:
+    def __init__(self, function: Callable[..., Any], *, pixels: PixelScale) -> None:
         super().__init__(name=_safe_name(function), dtype="float32")
         self._function = function
         self._scale = np.asarray(pixels.scale, np.float32)
         self._offset = np.asarray(pixels.offset, np.float32)
-        self._shape = shape
         self._inference = _inference_arguments(function)
         self.one_output = False
         self._in_numpy = False
@@ -212,8 +205,6 @@ class FunctionModel(keras.Model):
         import tensorflow as tf
 
         x = tf.cast(images, tf.float32) * self._scale + self._offset
-        if self._shape:
-            x = tf.reshape(x, [-1, *self._shape])
         if self._in_numpy:
             outputs = tf.numpy_function(self._of_numpy, [x], tf.float32)
         else:
