@@ -49,9 +49,7 @@ def batches_on_workers(workers: Workers, *, idle: Callable[[], None] = lambda: N
     return executor
 
 
-def columns_on_workers(
-    workers: Workers, *, idle: Callable[[], None] = lambda: None
-) -> Callable[..., Iterator[np.ndarray]]:
+def columns_on_workers(workers: Workers) -> Callable[..., Iterator[np.ndarray]]:
     """Return a `run_columns` for `heat_map` that uses a cluster; a block is a step size."""
 
     def run_columns(
@@ -71,7 +69,7 @@ def columns_on_workers(
         sizes = iter(eps_iters.tolist())
         early: dict[int, np.ndarray] = {}
         yielded = 0
-        for number, column in workers.results(plan, lambda: next(sizes, None), idle=idle):
+        for number, column in workers.results(plan, lambda: next(sizes, None), idle=lambda: None):
             early[number] = column
             while yielded in early:
                 yield early.pop(yielded)

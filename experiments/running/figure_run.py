@@ -6,7 +6,7 @@ import dataclasses
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -120,7 +120,6 @@ def finish(
     caption: str,
     drawn: Mapping[str, RunDir],
     missing: list[Missing],
-    details: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a figure, and print its path and what is missing in it.
 
@@ -129,7 +128,6 @@ def finish(
       name: the default of --name.
       drawn: the runs that it shows; a report checks that their models have not changed.
       missing: what a complete figure would show too.
-      details: additional content of the figure's JSON.
     """
     folder = Path(FLAGS.figures_dir or settings.scale_folder(FLAGS) / "figures")
     path = figures.save_figure(
@@ -142,7 +140,6 @@ def finish(
             "dataset": FLAGS.dataset,
             "models": {row: results.weights_now(run) for row, run in drawn.items()},
             "missing": [dataclasses.asdict(part) for part in missing],
-            **(details or {}),
         },
     )
     for part in missing:
