@@ -111,7 +111,7 @@ class _Shown:
 
 
 def _shown(run: RunDir, data: Images, plane: Plane) -> _Shown:
-    from alp_repro.evaluation.evaluate import predictions
+    from alp_repro.evaluation.clean import predictions
 
     surfaces = _surfaces(run, data, plane)
     model = runs.load_model(run.model)

@@ -138,7 +138,7 @@ def write(paper: PaperTable, found: list[TableRow], jobs: list[Job], seeds: Spre
         spread=seeds,
         printed=is_papers(paper.number),
     )
-    return f"written: {folder}/table{paper.number}.md, .csv, .json{kept}"
+    return f"written: {folder}/{table_stem(paper.number)}.md, .csv, .json{kept}"
 
 
 def table_to_keep(paper: PaperTable, jobs: list[Job]) -> StoredTable | None:
