@@ -185,7 +185,7 @@ def run_columns_here(
     **setting: Any,
 ) -> Iterator[np.ndarray]:
     """Yield bool [counts, n] for each step size in turn; see `StepSize` for the settings."""
-    return map(StepSize(model, images, labels, **setting).broken, eps_iters)
+    return map(StepSize(model, images, labels, **setting), eps_iters)
 
 
 def _check(attack: Attack, eps_iters: Sequence[float], nb_iters: Sequence[int]) -> None:
@@ -229,7 +229,7 @@ class StepSize:
             "execution": self._execution,
         }
 
-    def broken(self, eps_iter: float) -> np.ndarray:
+    def __call__(self, eps_iter: float) -> np.ndarray:
         """Return bool [counts, n]: some restart's final image is misclassified."""
         attack_items = self._outcomes_at_counts(eps_iter)
         broken = np.zeros((len(self._images), len(self._counts)), bool)
