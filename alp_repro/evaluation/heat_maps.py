@@ -23,11 +23,9 @@ from alp_repro.errors import InputError
 from alp_repro.evaluation.input_check import (
     check_is_keras,
     checked_batch_size,
-    checked_details,
     checked_folder,
     checked_images,
     checked_labels,
-    checked_seed,
 )
 from alp_repro.evaluation.model_check import restoring_weights, validate_model
 from alp_repro.evaluation.store import (
@@ -36,7 +34,8 @@ from alp_repro.evaluation.store import (
     result_file_name,
     subject_settings,
 )
-from alp_repro.validation.plain_numbers import whole_number
+from alp_repro.validation.arguments import checked_details
+from alp_repro.validation.plain_numbers import checked_seed, whole_number
 
 if TYPE_CHECKING:
     import keras

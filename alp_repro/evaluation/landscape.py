@@ -27,7 +27,7 @@ from alp_repro.evaluation.input_check import (
 from alp_repro.evaluation.model_check import restoring_weights, validate_model
 from alp_repro.evaluation.store import ResultFormat, load_or_compute, result_file_name
 from alp_repro.models.copies import logits_function
-from alp_repro.validation.plain_numbers import quoted, whole_number
+from alp_repro.validation.plain_numbers import LARGEST_SEED, quoted, whole_number
 
 if TYPE_CHECKING:
     import keras
@@ -75,7 +75,7 @@ class Plane:
                 "(0, 255] on the 0-255 scale"
             )
         object.__setattr__(self, "radius", float(self.radius))
-        for name, low, high in (("resolution", 2, _MAX_POINTS), ("seed", 0, 2**31 - 1)):
+        for name, low, high in (("resolution", 2, _MAX_POINTS), ("seed", 0, LARGEST_SEED)):
             value = getattr(self, name)
             whole = whole_number(value, name=f"loss surface {name}", low=low, high=high)
             object.__setattr__(self, name, whole)

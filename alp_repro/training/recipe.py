@@ -10,12 +10,11 @@ from alp_repro.training.objective import Objective
 from alp_repro.training.schedule import Schedule
 from alp_repro.validation import decoding
 from alp_repro.validation.arguments import checked_bool, checked_instance
-from alp_repro.validation.plain_numbers import whole_number
+from alp_repro.validation.plain_numbers import checked_seed, whole_number
 
 P = TypeVar("P")
 _ALWAYS_STORED = ("clp", "lsq", "alp")
 _LARGEST_WIDTH = 4096
-_LARGEST_SEED = 2**31 - 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,8 +45,7 @@ class Subject:
         if self.model_width is not None:
             width = whole_number(self.model_width, name="model_width", low=1, high=_LARGEST_WIDTH)
             object.__setattr__(self, "model_width", width)
-        seed = whole_number(self.seed, name="seed", low=0, high=_LARGEST_SEED)
-        object.__setattr__(self, "seed", seed)
+        object.__setattr__(self, "seed", checked_seed(self.seed))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from alp_repro.errors import InputError, one_line
+from alp_repro.validation.decoding import from_plain
 from alp_repro.validation.plain_numbers import quoted
 
 if TYPE_CHECKING:
@@ -57,6 +58,15 @@ def checked_array(value: Any, *, name: str) -> np.ndarray:
         return np.asarray(value)
     except Exception as error:  # a value's own __array__ may raise anything
         raise InputError(f"{name}: expected an array ({one_line(error)})") from error
+
+
+def checked_details(details: Any) -> dict[str, Any]:
+    """Return further provenance as it comes back from JSON; None: none.
+
+    Raises:
+      InputError: it has values that JSON cannot store.
+    """
+    return {} if details is None else from_plain(details, dict[str, Any], source="details")
 
 
 def _named(kind: type) -> str:

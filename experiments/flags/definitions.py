@@ -22,6 +22,7 @@ from alp_repro.attacks.registry import ATTACKS, attack_class, size_settings
 from alp_repro.data import DATASETS
 from alp_repro.errors import InputError
 from alp_repro.reporting.table_names import FOLLOWUPS, TableName, table_stem
+from alp_repro.validation.plain_numbers import LARGEST_SEED
 
 from . import flagfiles
 from .recipe_flags import DTYPES, define_recipe_flags
@@ -36,7 +37,6 @@ SCALES = ("smoke", "quick", "seeds", "followups", "published", "paper")
 # Settings of an attack that flags have on the 0-255 scale.
 SIZES = size_settings()
 _LARGEST_BATCH = 1_000_000
-LARGEST_SEED = 2**31 - 1
 
 
 class _TableParser(flags.ArgumentParser):
