@@ -8,20 +8,15 @@
 TensorFlow Datasets is imported only when the first data set is read.
 """
 
-from typing import TYPE_CHECKING
-
-from alp_repro.lazy_exports import export
-
-if TYPE_CHECKING:
-    from alp_repro.data.images import Images, unit_scale
-    from alp_repro.data.load import (
-        load_class_names,
-        load_evaluation_set,
-        load_split,
-        split_sizes,
-        unverified_source,
-    )
-    from alp_repro.data.specs import DATASETS, DatasetSpec, dataset_spec
+from alp_repro.data.images import Images, unit_scale
+from alp_repro.data.load import (
+    load_class_names,
+    load_evaluation_set,
+    load_split,
+    split_sizes,
+    unverified_source,
+)
+from alp_repro.data.specs import DATASETS, DatasetSpec, dataset_spec
 
 __all__ = [
     "DATASETS",
@@ -35,25 +30,3 @@ __all__ = [
     "unit_scale",
     "unverified_source",
 ]
-
-export(
-    __name__,
-    {
-        "alp_repro.data.images": (
-            "Images",
-            "unit_scale",
-        ),
-        "alp_repro.data.load": (
-            "load_class_names",
-            "load_evaluation_set",
-            "load_split",
-            "split_sizes",
-            "unverified_source",
-        ),
-        "alp_repro.data.specs": (
-            "DATASETS",
-            "DatasetSpec",
-            "dataset_spec",
-        ),
-    },
-)

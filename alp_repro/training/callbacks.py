@@ -14,8 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from alp_repro import files, runs
-from alp_repro.attacks import Execution, attack_program
+from alp_repro.attacks import Execution
 from alp_repro.attacks.batches import work_items
+from alp_repro.attacks.programs import attack_program
 from alp_repro.data.images import unit_scale
 from alp_repro.errors import InputError
 from alp_repro.models.copies import float32_copy, float32_model, logits_function
