@@ -70,7 +70,7 @@ def validate_model(
         )
     verdict_model = _float32_model(model)
     if attack is not None:
-        check_gradient(verdict_model, images, labels, attack)
+        check_gradient(verdict_model, images, attack)
     return verdict_model, chance
 
 
@@ -233,15 +233,12 @@ def changes_each_time(model: keras.Model, images: np.ndarray) -> bool:
     return not rounding_explains(again, once, dtype=dtype)
 
 
-def check_gradient(
-    model: keras.Model, images: np.ndarray, labels: np.ndarray, attack: Attack | Ensemble
-) -> None:
+def check_gradient(model: keras.Model, images: np.ndarray, attack: Attack | Ensemble) -> None:
     """Raise NoGradientError if the attack needs a gradient that the model does not have.
 
     Args:
       model: maps images to logits.
       images: float32 [n, height, width, channels] in [0, 1].
-      labels: int [n].
       attack: the attack that will run.
 
     Raises:

@@ -143,7 +143,7 @@ def differences(
                 facts += _of_all_attacks(table, row, records or {}, cell)
             if (moved := movements.get((row.row, i - 1))) is not None:
                 facts.append(_of_movement(moved, record))
-            facts += _of_spread(spread, row, titles[i], cell)
+            facts += _of_spread(spread, row, titles[i])
             found.append(Difference(what=_what(row, titles[i], cell), facts=tuple(facts)))
     return found
 
@@ -213,7 +213,7 @@ def _of_movement(moved: Movement, record: AttackRecord | None) -> str:
     return text
 
 
-def _of_spread(spread: Spread | None, row: TableRow, title: str, cell: Cell) -> list[str]:
+def _of_spread(spread: Spread | None, row: TableRow, title: str) -> list[str]:
     if spread is None:
         return []
     found = {one.row: one for one in spread.rows}.get(row.row)
