@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alp_repro.errors import InputError
+from alp_repro.validation.arguments import fits
 from alp_repro.validation.decoding import from_json, read_json
 
 _ANY_DATE = (1980, 1, 1, 0, 0, 0)
@@ -221,10 +222,7 @@ def read_array(
       InputError: dtype or shape differ; `open_arrays` adds the file.
     """
     found = file[name]
-    fits = len(found.shape) == len(shape) and all(
-        wanted in (None, length) for wanted, length in zip(shape, found.shape, strict=True)
-    )
-    if found.dtype != np.dtype(dtype) or not fits:
+    if found.dtype != np.dtype(dtype) or not fits(found.shape, shape):
         lengths = ", ".join("n" if length is None else str(length) for length in shape)
         raise InputError(
             f"{name} is {found.dtype} {list(found.shape)}; expected {np.dtype(dtype)} [{lengths}]"

@@ -27,6 +27,7 @@ from alp_repro.models.copies import (
 )
 from alp_repro.models.identity import architecture_hash
 from alp_repro.models.probes import full_float32, probe_images, rounding_explains
+from alp_repro.validation.arguments import fits
 
 if TYPE_CHECKING:
     import keras
@@ -130,7 +131,7 @@ def checked_logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
     check_is_keras(model)
     first = tf.constant(images[:_LOOKED_AT])
     shape = getattr(model, "input_shape", None)
-    if isinstance(shape, tuple) and not _fits(tuple(first.shape[1:]), shape[1:]):
+    if isinstance(shape, tuple) and not fits(tuple(first.shape[1:]), shape[1:]):
         raise InputError(f"the model expects images of shape {shape[1:]}, got {images.shape[1:]}")
     if any(not tensor.dtype.startswith(("float", "bfloat")) for tensor in _inputs(model)):
         raise InputError(
@@ -157,12 +158,6 @@ def checked_logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
         if why is not None:
             raise InputError(why)
     return logits
-
-
-def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
-    return len(shape) == len(wanted) and all(
-        b is None or a == b for a, b in zip(shape, wanted, strict=True)
-    )
 
 
 def _inputs(model: keras.Model) -> list[keras.KerasTensor]:

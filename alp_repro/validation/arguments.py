@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -58,6 +58,13 @@ def checked_array(value: Any, *, name: str) -> np.ndarray:
         return np.asarray(value)
     except Exception as error:  # a value's own __array__ may raise anything
         raise InputError(f"{name}: expected an array ({one_line(error)})") from error
+
+
+def fits(shape: Sequence[int | None], wanted: Sequence[int | None]) -> bool:
+    """Return whether a shape is the wanted one, in which None stands for any length."""
+    return len(shape) == len(wanted) and all(
+        right in (None, length) for right, length in zip(wanted, shape, strict=True)
+    )
 
 
 def checked_details(details: Any) -> dict[str, Any]:
