@@ -139,7 +139,9 @@ def square_attack(
     height, width, channels = images.shape[1:]
     lower, upper = linf_bounds(images, eps=eps)
     nb_iter = tf.convert_to_tensor(nb_iter, tf.int32)
-    words = _item_words(width * channels + 2 + channels, image_index, restart, seed)
+    words = stateless_random.bits_of_each(
+        item_seed(seed, image_index, restart), [width * channels + 2 + channels]
+    )
     stripes, of_items = words[:, : width * channels], words[:, width * channels :]
 
     def visited(points: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -179,13 +181,6 @@ def square_attack(
         lambda state: state.queries < nb_iter, body, (first,), parallel_iterations=1
     )
     return tf.stop_gradient(last.images)
-
-
-def _item_words(
-    count: int, image_index: tf.Tensor, restart: tf.Tensor, seed: tf.Tensor
-) -> tf.Tensor:
-    """Return uniform uint32 words [batch, count]; each row depends only on its item's indices."""
-    return stateless_random.bits_of_each(item_seed(seed, image_index, restart), [count])
 
 
 def _signs(words: tf.Tensor) -> tf.Tensor:

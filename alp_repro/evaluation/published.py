@@ -240,8 +240,7 @@ def _afresh(attack: Attack | Ensemble, restarts: int, dtype: Dtype) -> Attack | 
 
 def rerun_gradients(record: AttackRecord, *, restarts: int, num_images: int) -> int:
     """Estimate the number of gradients of `rerun_attack` from those of the record."""
-    spent = record.restarts_spent(restarts)[:num_images]
-    return int(record.attack.cost_of(spent).sum())
+    return int(record.gradients_spent(restarts)[:num_images].sum())
 
 
 def _check_images(test: Images, record: AttackRecord) -> None:
