@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from alp_repro.attacks import EXECUTION
-from alp_repro.data import dataset_spec, unverified_source
+from alp_repro.data import dataset_spec, load, unverified_source
 from alp_repro.errors import InputError
 from alp_repro.reporting import figures, labels, results
 from alp_repro.runs import RunDir
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from alp_repro.attacks import Attack, Ensemble
+    from alp_repro.data import Images
     from alp_repro.reporting.report import Missing
 
 _IN_CAPTIONS = {
@@ -89,6 +90,12 @@ def finished_runs(rows: list[str]) -> tuple[dict[str, RunDir], list[Missing]]:
         others = f" (and those of {', '.join(rows[1:])})" if len(rows) > 1 else ""
         raise InputError(f"{missing[0]}{others}")
     return found, missing
+
+
+def test_images(positions: list[int]) -> Images:
+    """Return the test images at these positions."""
+    test = load.load_split(FLAGS.dataset, "test", data_dir=FLAGS.data_dir, limit=max(positions) + 1)
+    return figures.pick_images(test, positions)
 
 
 def title(row: str) -> str:
