@@ -86,7 +86,7 @@ def main(_: list[str]) -> int:
         for row, several in records.items():
             display.print(f"{row}:")
             name = f"{_DATASET.value}/{row}"
-            model = published.load_published(name, folder=results)
+            model = published.model_of(published.published_run(name, folder=results), several)
             for comparison in repeated(name, model, several, test, dtype, clock, display):
                 compared += 1
                 differs = not comparison.agrees(_TOLERANCE.value)
