@@ -94,13 +94,10 @@ class Import:
         return {**dataclasses.asdict(self), "checkpoint": str(self.checkpoint)}
 
 
-def import_run(
-    source: Import, run: runs.RunDir, *, details: dict[str, Any] | None = None
-) -> tuple[str, ...]:
+def import_run(source: Import, run: runs.RunDir) -> tuple[str, ...]:
     """Import a TF 1.x checkpoint as a finished run; return the names of ignored variables.
 
-    A run that was made from the same checkpoint is left unchanged. `details` is additional
-    provenance.
+    A run that was made from the same checkpoint is left unchanged.
 
     Raises InputError as `load_tf1_weights` and `build_model` do, before anything is written, and
     for a run folder that contains another model, is in use by another process, or cannot be
@@ -132,9 +129,7 @@ def import_run(
         if not run.finished:
             runs.save_model(run.model, model)
             recipe = {"dataset": spec.name, "model": source.model, "model_width": source.width}
-            files.write_json(
-                run.recipe, {"recipe": recipe, **settings, **runs.provenance(), **(details or {})}
-            )
+            files.write_json(run.recipe, {"recipe": recipe, **settings, **runs.provenance()})
     return ignored
 
 

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alp_repro.errors import InputError
+from alp_repro.validation.arguments import fits
 from alp_repro.validation.decoding import from_json, read_json
 
 _ANY_DATE = (1980, 1, 1, 0, 0, 0)
@@ -29,6 +30,7 @@ __all__ = [
     "as_json_data",
     "exclusive",
     "expanded",
+    "finished_files",
     "make_folder",
     "open_arrays",
     "read_array",
@@ -86,6 +88,11 @@ def remove_leftover(path: Path) -> None:
     """Remove a temporary file if possible, without hiding the error that left it behind."""
     with contextlib.suppress(OSError):
         path.unlink(missing_ok=True)
+
+
+def finished_files(folder: Path, pattern: str = "*.npz") -> list[Path]:
+    """Return the files of a pattern, by name, without those that a killed process left."""
+    return sorted(folder.glob(f"[!.]{pattern}"))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -215,10 +222,7 @@ def read_array(
       InputError: dtype or shape differ; `open_arrays` adds the file.
     """
     found = file[name]
-    fits = len(found.shape) == len(shape) and all(
-        wanted in (None, length) for wanted, length in zip(shape, found.shape, strict=True)
-    )
-    if found.dtype != np.dtype(dtype) or not fits:
+    if found.dtype != np.dtype(dtype) or not fits(found.shape, shape):
         lengths = ", ".join("n" if length is None else str(length) for length in shape)
         raise InputError(
             f"{name} is {found.dtype} {list(found.shape)}; expected {np.dtype(dtype)} [{lengths}]"

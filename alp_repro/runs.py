@@ -36,7 +36,6 @@ from alp_repro.files import (
     as_json_data,
     exclusive,
     expanded,
-    make_folder,
     remove_leftover,
     write_atomically,
 )
@@ -93,10 +92,6 @@ class RunDir:
     def finished(self) -> bool:
         """Return whether the model is trained."""
         return self.model.exists() and self.recipe.exists()
-
-    def make(self) -> None:
-        """Create the folder; InputError if that is not allowed."""
-        make_folder(self.path)
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:

@@ -20,7 +20,8 @@ from absl import flags
 from cleverhans.tf2.attacks.projected_gradient_descent import projected_gradient_descent
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-from alp_repro.attacks import PGD, Dtype, Execution, WorkItems, attack_program, exact_bounds
+from alp_repro.attacks import PGD, Dtype, Execution, WorkItems, exact_bounds
+from alp_repro.attacks.programs import attack_program
 from alp_repro.models import build_model
 from alp_repro.system import machine
 from benchmarks import other_libraries

@@ -26,13 +26,13 @@ from ray.cluster_utils import Cluster as RayCluster
 from alp_repro.attacks import PGD, Attack, as_ensemble
 from alp_repro.attacks.batches import Execution
 from alp_repro.evaluation.record import new_record
-from alp_repro.evaluation.restarts import attack_with_restarts
+from alp_repro.evaluation.restarts import AttackJob, attack_with_restarts
 from alp_repro.models import build_model
 from alp_repro.system import machine
 from alp_repro.system.dtypes import Dtype
 from alp_repro.tasks import cluster
 from alp_repro.tasks.attack import batches_on_workers
-from alp_repro.tasks.plans import AttackPlan, ModelFile
+from alp_repro.tasks.plans import ModelPlan, attack_plan
 from alp_repro.tasks.workers import Workers
 
 FLAGS = flags.FLAGS
@@ -50,7 +50,7 @@ _EMPTY = 300
 class Timed:
     """A plan whose blocks say how long they computed."""
 
-    plan: AttackPlan
+    plan: ModelPlan
 
     def prepare(self) -> Callable[[Any], float]:
         """The function of a block, once for all of them."""
@@ -133,9 +133,8 @@ def seconds_inside(
     attack: Attack,
 ) -> float:
     """Time that the blocks of all items take inside the workers, added, when all is compiled."""
-    plan = AttackPlan(
-        ModelFile.of(model), images, labels, as_ensemble(attack), 0, _BATCH, keep_adversarial=False
-    )
+    execution = Execution(batch_size=_BATCH)
+    plan = attack_plan(AttackJob(model, images, labels, as_ensemble(attack), 0, execution))
     blocks = [(np.arange(_BATCH), np.full(_BATCH, restart)) for restart in range(FLAGS.blocks)]
     waiting: list[Any] = []
 

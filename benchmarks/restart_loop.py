@@ -22,13 +22,12 @@ from alp_repro import runs
 from alp_repro.attacks import (
     PGD,
     Attack,
-    AttackProgram,
     Execution,
     WorkItems,
-    attack_program,
     exact_bounds,
     resolve_dtype,
 )
+from alp_repro.attacks.programs import AttackProgram, attack_program
 from alp_repro.data import load
 from alp_repro.evaluation import restarts
 from alp_repro.evaluation.record import new_record

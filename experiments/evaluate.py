@@ -20,17 +20,17 @@ from absl import flags
 
 from alp_repro import runs
 from alp_repro.errors import InputError
-from alp_repro.evaluation import AttackRecord, evaluate
 
 from .console import app
 from .flags import settings
 from .flags.classifier_flags import define_classifier_flags, own_images, pixels
 from .running import cluster_run, devices
 from .running.cluster_run import Compute, computing
-from .running.evaluation_run import attack_run
+from .running.evaluation_run import attack_run, evaluator
 
 if TYPE_CHECKING:
     from alp_repro.attacks import Attack, Ensemble
+    from alp_repro.evaluation import AttackRecord
 
 FLAGS = flags.FLAGS
 settings.define_run_flags()
@@ -99,24 +99,17 @@ def of_classifier(
         print(note)
     chosen = compute.devices
     for attack in grid:
-        yield (
-            attack,
-            evaluate(
-                classifier.model,
-                data.images,
-                data.labels,
-                attack=attack,
-                seed=FLAGS.seed,
-                batch_size=settings.eval_batch_size(FLAGS, gpu=chosen.gpu),
-                folder=FLAGS.out,
-                record_losses=FLAGS.record_losses,
-                save_adversarial=FLAGS.save_adversarial,
-                strategy=chosen.strategy,
-                jit_compile=chosen.jit_compile,
-                executor=compute.executor(),
-                details={"device": chosen.description, "data_source": data.source},
-            ),
+        record = evaluator(FLAGS, chosen)(
+            classifier.model,
+            data.images,
+            data.labels,
+            attack=attack,
+            folder=FLAGS.out,
+            record_losses=FLAGS.record_losses,
+            executor=compute.executor(),
+            details={"device": chosen.description, "data_source": data.source},
         )
+        yield attack, record
 
 
 def cli() -> None:

@@ -12,9 +12,7 @@ needed.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import flags
@@ -26,16 +24,11 @@ from alp_repro.reporting import claims, stored_tables
 from alp_repro.reporting.conditions import Evidence, Number
 from alp_repro.reporting.table_names import FOLLOWUPS, OURS, TableName
 from alp_repro.reporting.tables import load_paper_table
-from alp_repro.runs import RunDir
 
 from .console import app
 from .console.commands import table_command
 from .evidence.claim_evidence import outcomes_of
 from .flags import settings
-
-if TYPE_CHECKING:
-    from alp_repro.reporting.stored_tables import StoredTable
-    from alp_repro.reporting.tables import TableRow
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("runs_dir", "runs", "Folder of all runs.")
@@ -89,17 +82,9 @@ def evidence_of(folder: Path, name: TableName) -> Evidence:
     stored_tables.check_supported(table, models)
     table = stored_tables.in_papers_order(table)
     outcomes: dict[Number, np.ndarray] = {}
-    for row, run in described_rows(table, models):
+    for row, run in stored_tables.described_rows(table, models):
         outcomes |= outcomes_of(table, row, run)
     return Evidence({name: table}, outcomes)
-
-
-def described_rows(table: StoredTable, models: Path) -> Iterator[tuple[TableRow, RunDir]]:
-    """Yield the rows whose results are there, with their runs: the models need not be."""
-    for row in table.rows:
-        run = RunDir(models / row.row)
-        if run.recipe.exists() and runs.describe(run).weights == row.model:
-            yield row, run
 
 
 def in_words(one: claims.Judged) -> str:

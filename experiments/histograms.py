@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from alp_repro import runs
-from alp_repro.data import load
 from alp_repro.errors import InputError
 from alp_repro.reporting import figures
 
@@ -64,10 +63,7 @@ def main(_: list[str]) -> None:
     chosen = devices.choose()  # before anything touches a device
     run = figure_run.finished_runs([row])[0][row]
     attack = dataclasses.replace(job.columns[-1].attack, restarts=FLAGS.restarts)
-    data = figures.pick_images(
-        load.load_split(FLAGS.dataset, "test", data_dir=FLAGS.data_dir, limit=max(positions) + 1),
-        positions,
-    )
+    data = figure_run.test_images(positions)
     record = attack_run(
         job.values,
         run,

@@ -18,7 +18,7 @@ from absl import flags
 from tqdm import tqdm
 
 from alp_repro import runs
-from alp_repro.data import Images, dataset_spec, load
+from alp_repro.data import Images, dataset_spec
 from alp_repro.errors import InputError
 from alp_repro.evaluation.landscape import (
     Plane,
@@ -66,10 +66,7 @@ def main(_: list[str]) -> None:
             f"{len(FLAGS.rows)} rows and {len(positions)} images: expected a single row or a "
             "single image"
         )
-    data = figures.pick_images(
-        load.load_split(FLAGS.dataset, "test", data_dir=FLAGS.data_dir, limit=max(positions) + 1),
-        positions,
-    )
+    data = figure_run.test_images(positions)
     shown = {figure_run.title(row): _shown(run, data, plane) for row, run in found.items()}
     losses = np.concatenate([one.surfaces.losses for one in shown.values()])
     taken_for = np.concatenate([one.taken_for for one in shown.values()])
@@ -111,7 +108,7 @@ class _Shown:
 
 
 def _shown(run: RunDir, data: Images, plane: Plane) -> _Shown:
-    from alp_repro.evaluation.evaluate import predictions
+    from alp_repro.evaluation.clean import predictions
 
     surfaces = _surfaces(run, data, plane)
     model = runs.load_model(run.model)

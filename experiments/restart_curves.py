@@ -48,7 +48,7 @@ def main(_: list[str]) -> None:
             f"{', '.join(logs)} on {figure_run.data_and_scale()}: accuracy on the training batches "
             "(clean, and on the adversarial images of the training attack) and the weighted terms "
             "of the loss, means over each epoch; accuracy on test images, clean and attacked, "
-            f"where the training measured them.{_of_averages(found)}"
+            f"where the training measured them.{_of_averages()}"
         )
     else:
         figure, caption = _restarts(found, missing)
@@ -58,7 +58,7 @@ def main(_: list[str]) -> None:
     )
 
 
-def _of_averages(found: dict[str, RunDir]) -> str:
+def _of_averages() -> str:
     """Explain the distance of the two clean accuracies by batch norm; "" if there is none."""
     if dataset_spec(FLAGS.dataset).model == "lenet":  # it has no batch norm
         return ""

@@ -17,7 +17,7 @@ Exit codes: 1 for a larger difference, 2 for missing or damaged results.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,8 @@ from .running import devices
 from .running.estimates import VerificationTimeLeft
 
 if TYPE_CHECKING:
+    import keras
+
     from alp_repro.attacks import Dtype
     from alp_repro.evaluation import Progress
     from alp_repro.evaluation.published import Comparison
@@ -65,8 +67,9 @@ def main(_: list[str]) -> int:
     """Check every row; return 1 if one differs by more than the tolerance."""
     results = Path(_RESULTS.value) if _RESULTS.value else shipped.folder("results")
     rows = _ROWS.value or rows_of(results)
-    for row in rows:
-        stored_tables.check_published(results, f"{_DATASET.value}/{row}")
+    records = {
+        row: stored_tables.check_published(results, f"{_DATASET.value}/{row}") for row in rows
+    }
     devices.choose()  # after the checks above, which need no TensorFlow
     test = load_split(_DATASET.value, "test", data_dir=_DATA_DIR.value)
     dtype: Dtype | None = None if resolve_dtype("auto") == "bfloat16" else "float32"
@@ -77,20 +80,14 @@ def main(_: list[str]) -> int:
         )
     started, wrong, compared = time.monotonic(), 0, 0
     clock = VerificationTimeLeft(
-        sum(
-            gradients_of(record)
-            for row in rows
-            for record in published.records_of(
-                published.published_run(f"{_DATASET.value}/{row}", folder=results)
-            )
-        )
+        sum(gradients_of(record) for several in records.values() for record in several)
     )
     with Display(clock.left) as display:
-        for row in rows:
+        for row, several in records.items():
             display.print(f"{row}:")
-            for comparison in checked(
-                f"{_DATASET.value}/{row}", results, test, dtype, clock, display
-            ):
+            name = f"{_DATASET.value}/{row}"
+            model = published.model_of(published.published_run(name, folder=results), several)
+            for comparison in repeated(name, model, several, test, dtype, clock, display):
                 compared += 1
                 differs = not comparison.agrees(_TOLERANCE.value)
                 wrong += differs
@@ -115,9 +112,10 @@ def rows_of(results: Path) -> list[str]:
     return rows
 
 
-def checked(
+def repeated(
     name: str,
-    results: Path,
+    model: keras.Model,
+    records: Sequence[AttackRecord],
     test: Images,
     dtype: Dtype | None,
     clock: VerificationTimeLeft,
@@ -126,18 +124,16 @@ def checked(
     """Repeat the attacks on one published model, and yield the comparisons.
 
     Args:
-      name: "<dataset>/<row>".
-      results: the folder of the published results.
+      name: of the model, in the display.
+      model, records: the published ones.
       test: the test split.
       dtype: to craft in; None: that of each result.
       clock, display: told of the progress.
 
     Raises:
-      InputError: the model or a result is missing, damaged or of another model.
+      InputError: a result's images are not those of the test split.
     """
-    model = published.load_published(name, folder=results)
-    run = published.published_run(name, folder=results)
-    for record in published.records_of(run):
+    for record in records:
 
         def report(progress: Progress) -> None:
             clock.report(progress)

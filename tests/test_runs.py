@@ -35,7 +35,7 @@ def test_the_layout_of_a_run(tmp_path: Path) -> None:
     ]
     assert all(place.parent == run.path for place in places)
     assert not run.path.exists()
-    run.make()
+    files.make_folder(run.path)
     assert list(run.path.iterdir()) == []  # no probe stays
     assert not run.finished
     run.model.touch()

@@ -17,8 +17,12 @@ import numpy as np
 from alp_repro.attacks.ascent import GradientAttack
 from alp_repro.attacks.base import ALWAYS_STORED, STEPS, Cost, Crafted
 from alp_repro.attacks.draws import Draws
-from alp_repro.attacks.losses import finite_gradient, loss_and_gradient, misclassified
-from alp_repro.errors import InputError
+from alp_repro.attacks.losses import (
+    finite_gradient,
+    loss_and_gradient,
+    misclassified,
+    per_image,
+)
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -124,19 +128,17 @@ def checkpoints(nb_iter: int) -> list[int]:
     return sorted(found)
 
 
-def linf_bounds(
-    images: tf.Tensor, *, eps: float | tf.Tensor, clip_min: float = 0.0, clip_max: float = 1.0
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the lowest and highest pixels in both the ε-ball and the pixel range, to the last bit.
+def linf_bounds(images: tf.Tensor, *, eps: float | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the lowest and highest pixels in both the ε-ball and [0, 1], to the last bit.
 
     Any ``x`` with ``lower <= x <= upper`` has ``abs(x - images) <= eps`` in float32 arithmetic:
     where ``images ± eps`` was rounded outwards, the bound is the next number inwards. images:
-    float32 inside the pixel range; eps on the model's input scale; returns two tensors like images.
+    float32 in [0, 1]; eps on the model's input scale; returns two tensors like images.
     """
     lower, upper = images - eps, images + eps
     lower = tf.where(images - lower > eps, tf.math.nextafter(lower, images), lower)
     upper = tf.where(upper - images > eps, tf.math.nextafter(upper, images), upper)
-    return tf.maximum(lower, clip_min), tf.minimum(upper, clip_max)
+    return tf.maximum(lower, 0.0), tf.minimum(upper, 1.0)
 
 
 def auto_pgd(
@@ -147,8 +149,6 @@ def auto_pgd(
     eps: float | tf.Tensor,
     nb_iter: int,
     labels: tf.Tensor | None = None,
-    clip_min: float = 0.0,
-    clip_max: float = 1.0,
 ) -> ApgdResult:
     """Maximise a loss over the ε-ball around each image with Auto-PGD, ``nb_iter`` steps.
 
@@ -156,22 +156,13 @@ def auto_pgd(
     images)``; it is called ``nb_iter + 1`` times, the last time for its logits and loss alone, and
     must treat the images of a batch independently. images: float32 ``[b, ...]``; starts: like
     images, projected first; eps: on the model's input scale, a scalar tensor may be given; labels:
-    true classes, int ``[b]``, without which nothing counts as broken. InputError for a negative
-    ε, fewer than one step, or starts of another shape.
+    true classes, int ``[b]``, without which nothing counts as broken.
 
     Each checkpoint is reviewed as soon as its own point is known, which is the last one that
     Condition 1 counts; the momentum after a return to the best point is the difference to the
     point before, as Algorithm 1 has it.
     """
-    if nb_iter < 1:
-        raise InputError(f"APGD nb_iter {nb_iter}: expected 1 or more")
-    if isinstance(eps, float) and eps < 0:
-        raise InputError(f"APGD eps {eps}: expected 0 or more")
-    if not images.shape.is_compatible_with(starts.shape):
-        raise InputError(
-            f"APGD starts of shape {starts.shape}: expected the images' shape {images.shape}"
-        )
-    lower, upper = linf_bounds(images, eps=eps, clip_min=clip_min, clip_max=clip_max)
+    lower, upper = linf_bounds(images, eps=eps)
     windows = _windows(nb_iter)
 
     def body(state: _State) -> tuple[_State]:
@@ -185,7 +176,7 @@ def auto_pgd(
     return ApgdResult(
         best_images=last.best_images,
         best_loss=last.best_loss,
-        adversarial=tf.where(_per_image(last.broken, images), last.adversarial, last.best_images),
+        adversarial=tf.where(per_image(last.broken, images), last.adversarial, last.best_images),
         broken=last.broken,
         steps=last.steps,
         nonfinite_gradients=last.nonfinite_gradients,
@@ -240,7 +231,7 @@ def _made_finite(
 def _next_points(state: _State, lower: tf.Tensor, upper: tf.Tensor) -> tf.Tensor:
     """Return the next iterate of Algorithm 1; the first step has no momentum."""
     share = tf.where(state.iteration == 0, 1.0, _MOMENTUM)
-    steps = _per_image(state.steps, state.images)
+    steps = per_image(state.steps, state.images)
     direction = tf.cast(tf.sign(state.gradient), tf.float32)
     target = tf.clip_by_value(state.images + steps * direction, lower, upper)
     moved = share * (target - state.images) + (1.0 - share) * (state.images - state.previous)
@@ -256,9 +247,9 @@ def _visited(
     """Return the state at the new points, with the best and the first misclassified ones so far."""
     logits, loss, gradient, nonfinite = _made_finite(*visit)
     better = loss > state.best_loss
-    better_image = _per_image(better, points)
+    better_image = per_image(better, points)
     wrong = _misclassified(logits, labels)
-    newly_broken = _per_image(wrong & ~state.broken, points)
+    newly_broken = per_image(wrong & ~state.broken, points)
     return state._replace(
         iteration=state.iteration + 1,
         images=points,
@@ -281,7 +272,7 @@ def _reviewed(state: _State, window: tf.Tensor) -> _State:
     rises_seldom = tf.cast(state.rises, tf.float32) < _RHO * tf.cast(window, tf.float32)
     stands_still = ~state.halved & (state.best_loss == state.checkpoint_loss)
     halve = at_checkpoint & (rises_seldom | stands_still)
-    halve_image = _per_image(halve, state.images)
+    halve_image = per_image(halve, state.images)
     return state._replace(
         images=tf.where(halve_image, state.best_images, state.images),
         loss=tf.where(halve, state.best_loss, state.loss),
@@ -297,8 +288,3 @@ def _misclassified(logits: tf.Tensor, labels: tf.Tensor | None) -> tf.Tensor:
     if labels is None:
         return tf.zeros_like(logits[:, 0], tf.bool)
     return misclassified(logits, labels)
-
-
-def _per_image(values: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
-    """Reshape ``[b]`` to broadcast over the pixels of ``images``."""
-    return tf.reshape(values, [-1] + [1] * (images.shape.rank - 1))

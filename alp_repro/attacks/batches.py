@@ -69,12 +69,11 @@ class BatchOutcome(NamedTuple):
 class GridOutcome(NamedTuple):
     """The verdicts on one batch after several iteration counts: NumPy arrays.
 
-    broken, finite: bool [b, counts]; nonfinite_gradients: int32 [b]; see `BatchOutcome`.
+    broken, finite: bool [b, counts]; see `BatchOutcome`.
     """
 
     broken: np.ndarray
     finite: np.ndarray
-    nonfinite_gradients: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

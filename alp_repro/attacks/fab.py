@@ -15,8 +15,7 @@ from alp_repro import stateless_random
 from alp_repro.attacks.apgd import ValueAndGradient
 from alp_repro.attacks.base import STEPS, Attack, Cost, Crafted
 from alp_repro.attacks.draws import item_seed, wrong_classes
-from alp_repro.attacks.losses import finite_gradient, loss_and_gradient, margin
-from alp_repro.errors import InputError
+from alp_repro.attacks.losses import finite_gradient, loss_and_gradient, margin, per_image
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -127,12 +126,7 @@ def fab_attack(
       nb_iter: steps.
       enough: the search for an image stops once a misclassified point is within this distance, on
         the model's input scale; 0: it never stops early.
-
-    Raises:
-      InputError: fewer than one step.
     """
-    if isinstance(nb_iter, int) and nb_iter < 1:
-        raise InputError(f"FAB nb_iter {nb_iter}: expected 1 or more")
 
     def unfinished(state: _State) -> tf.Tensor:
         return (state.iteration < nb_iter) & tf.reduce_any(state.distance > enough)
@@ -147,8 +141,8 @@ def fab_attack(
         pulled_back = images + _KEPT * (moved - images)
         new = _State(
             iteration=state.iteration + 1,
-            points=tf.where(_per_image(wrong, images), pulled_back, moved),
-            closest=tf.where(_per_image(closer, images), moved, state.closest),
+            points=tf.where(per_image(wrong, images), pulled_back, moved),
+            closest=tf.where(per_image(closer, images), moved, state.closest),
             distance=tf.where(closer, distance, state.distance),
             nonfinite_gradients=state.nonfinite_gradients + tf.cast(nonfinite, tf.int32),
         )
@@ -166,9 +160,9 @@ def fab_attack(
     found = tf.math.is_finite(last.distance)
     # A point that is close enough stays beyond the boundary, so that rounding keeps its class.
     searched = _final_search(logits, images, labels, last.closest, clean_margin)
-    closest = tf.where(_per_image(last.distance > enough, images), searched, last.closest)
+    closest = tf.where(per_image(last.distance > enough, images), searched, last.closest)
     return FabResult(
-        adversarial=tf.where(_per_image(found, images), closest, last.points),
+        adversarial=tf.where(per_image(found, images), closest, last.points),
         distance=tf.where(found, linf_distance(closest, images), last.distance),
         nonfinite_gradients=last.nonfinite_gradients,
     )
@@ -199,7 +193,7 @@ def fab_starts(
     noise = stateless_random.uniform_from_bits(words, low=-1.0, high=1.0)
     longest = tf.reduce_max(tf.abs(noise), axis=_pixels(images), keepdims=True)
     drawn = tf.clip_by_value(images + 0.5 * eps * noise / tf.maximum(longest, 1e-6), 0.0, 1.0)
-    return tf.where(_per_image(from_image, images), images, drawn)
+    return tf.where(per_image(from_image, images), images, drawn)
 
 
 def linf_projection(points: tf.Tensor, weights: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
@@ -258,8 +252,8 @@ def _step(
         tf.concat([value, at_image], 0),
     )
     change, change_of_image = tf.split(both, 2)
-    length = _per_image(linf_distance(change, 0.0 * change), images)
-    of_image = _per_image(linf_distance(change_of_image, 0.0 * change), images)
+    length = per_image(linf_distance(change, 0.0 * change), images)
+    of_image = per_image(linf_distance(change_of_image, 0.0 * change), images)
     bias = tf.minimum(tf.math.divide_no_nan(length, length + of_image), _MAX_BIAS)
     moved = (1.0 - bias) * (points + _OVERSHOOT * change)
     moved += bias * (images + _OVERSHOOT * change_of_image)
@@ -281,10 +275,10 @@ def _final_search(
     margin_out = margin(labels=labels, logits=logits(outside))
     for _ in range(_FINAL_STEPS):
         back = tf.math.divide_no_nan(margin_out, margin_out - margin_in)
-        tried = outside + _per_image(back, images) * (inside - outside)
+        tried = outside + per_image(back, images) * (inside - outside)
         found = margin(labels=labels, logits=logits(tried))
         wrong = found > 0
-        wrong_image = _per_image(wrong, images)
+        wrong_image = per_image(wrong, images)
         outside = tf.where(wrong_image, tried, outside)
         inside = tf.where(wrong_image, inside, tried)
         margin_out = tf.where(wrong, found, margin_out)
@@ -295,7 +289,7 @@ def _final_search(
 def _unless(finished: tf.Tensor, old: _State, new: _State) -> _State:
     """Return the new state, but the old one of finished images; the iteration always counts."""
     kept = [
-        tf.where(_per_image(finished, after) if after.shape.rank > 1 else finished, before, after)
+        tf.where(per_image(finished, after) if after.shape.rank > 1 else finished, before, after)
         for before, after in zip(old[1:], new[1:], strict=True)
     ]
     return _State(new.iteration, *kept)
@@ -303,8 +297,3 @@ def _unless(finished: tf.Tensor, old: _State, new: _State) -> _State:
 
 def _pixels(images: tf.Tensor) -> list[int]:
     return list(range(1, images.shape.rank))
-
-
-def _per_image(values: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
-    """Reshape [batch] to broadcast over the pixels of `images`."""
-    return tf.reshape(values, [-1] + [1] * (images.shape.rank - 1))

@@ -16,8 +16,13 @@ import numpy as np
 from alp_repro.attacks.apgd import linf_bounds
 from alp_repro.attacks.base import STEPS, Attack, Cost, Crafted
 from alp_repro.attacks.draws import item_noise, wrong_classes
-from alp_repro.attacks.losses import finite_gradient, loss_and_gradient, margin, misclassified
-from alp_repro.errors import InputError
+from alp_repro.attacks.losses import (
+    finite_gradient,
+    loss_and_gradient,
+    margin,
+    misclassified,
+    per_image,
+)
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -135,13 +140,7 @@ def basin_hopping(
       nb_iter: gradients of one climb.
       climbs: including those that are aimed at a class.
       seed: int scalar below 2³¹.
-
-    Raises:
-      InputError: fewer than one climb or step.
     """
-    for name, count in (("nb_iter", nb_iter), ("climbs", climbs)):
-        if isinstance(count, int) and count < 1:
-            raise InputError(f"basin hopping {name} {count}: expected 1 or more")
     lower, upper = linf_bounds(images, eps=eps)
     ranking = ranking[:, :_MAX_AIMED]
     aimed = ranking.shape[1]
@@ -152,7 +151,7 @@ def basin_hopping(
         drawn = noise(climb)
         of_pixels, of_item = tf.reshape(drawn[:, :pixels], tf.shape(images)), drawn[:, pixels]
         share = _LEAST_SHAKE + (_MAX_SHAKE - _LEAST_SHAKE) * 0.5 * (of_item + 1.0)
-        shaken = tf.abs(of_pixels) < _per_image(share, images)
+        shaken = tf.abs(of_pixels) < per_image(share, images)
         ends = tf.where(of_pixels > 0, upper, lower)
         anywhere = tf.clip_by_value(images + eps * of_pixels, lower, upper)
         return tf.where(climb < aimed, anywhere, tf.where(shaken, ends, best.points))
@@ -197,7 +196,7 @@ def _visited(
     wrong = misclassified(outputs, labels)
     better = ~best.broken & (wrong | (found > best.margin))
     return _Best(
-        points=tf.where(_per_image(better, points), points, best.points),
+        points=tf.where(per_image(better, points), points, best.points),
         margin=tf.where(better, found, best.margin),
         broken=best.broken | wrong,
         nonfinite_gradients=best.nonfinite_gradients + tf.cast(nonfinite & ~best.broken, tf.int32),
@@ -208,8 +207,3 @@ def _of_sum_one(gradient: tf.Tensor) -> tf.Tensor:
     """Divide each gradient by its L1 norm, so that steep regions do not dominate the momentum."""
     axes = list(range(1, gradient.shape.rank))
     return gradient / (tf.reduce_sum(tf.abs(gradient), axis=axes, keepdims=True) + _LEAST_SUM)
-
-
-def _per_image(values: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
-    """Reshape [batch] to broadcast over the pixels of `images`."""
-    return tf.reshape(values, [-1] + [1] * (images.shape.rank - 1))

@@ -198,6 +198,13 @@ def misclassified(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     return wrong & tf.reduce_all(tf.math.is_finite(logits), axis=-1)
 
 
+def per_image(values: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
+    """Reshape ``[b]`` to broadcast over the pixels of ``images``."""
+    import tensorflow as tf
+
+    return tf.reshape(values, [-1] + [1] * (images.shape.rank - 1))
+
+
 def _logit_of(classes: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     import tensorflow as tf
 

@@ -144,9 +144,9 @@ class Ensemble:
         """The number of runs up to the end of each phase."""
         return np.cumsum([phase.attack.restarts for phase in self.phases])
 
-    def phase_at(self, restart: int) -> int:
-        """Return which phase a run belongs to."""
-        return int(np.searchsorted(self._ends, restart, side="right"))
+    def phase_at(self, run: np.ndarray | int) -> np.ndarray:
+        """Return which phase each run belongs to; those past the end, to the last."""
+        return np.searchsorted(self._ends[:-1], run, side="right")
 
     def end_of(self, phase: int) -> int:
         """Return the number of runs up to the end of a phase."""

@@ -100,7 +100,7 @@ def phases_program(
         )
 
     def outcome(image: np.ndarray, run: np.ndarray) -> BatchOutcome:
-        place = attack.phase_at(int(run[0]))
+        place = int(attack.phase_at(run[0]))
         restart = attack.restarts_of(place, run)
         return program(place)(
             work_items(images, labels, image, restart, eps=attack.eps, image_index=image_index)
@@ -290,7 +290,7 @@ def _outcomes_at_counts(
     logits: LogitsFunction,
     items: CraftItems,
     classify: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]],
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+) -> tuple[tf.Tensor, ...]:
     """Return the outcomes of one run after each of the counts in `nb_iter`; see `GridOutcome`."""
     run = PgdRun(logits, items.images, items.labels, attack, attack.draw(items))
     counts = tf.convert_to_tensor(attack.nb_iter)
@@ -302,11 +302,10 @@ def _outcomes_at_counts(
         broken, _, _, finite = classify(run.result(iterate).adversarial)
         return j + 1, iterate, verdicts[0].write(j, broken), verdicts[1].write(j, finite)
 
-    _, last, *verdicts = tf.while_loop(
+    _, _, *verdicts = tf.while_loop(
         lambda j, *_: j < counts.shape[0],
         to_next_count,
         (tf.constant(0), run.first(), *verdicts),
         parallel_iterations=1,
     )
-    broken, finite = (tf.transpose(verdict.stack()) for verdict in verdicts)
-    return broken, finite, last.nonfinite_gradients
+    return tuple(tf.transpose(verdict.stack()) for verdict in verdicts)

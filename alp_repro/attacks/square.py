@@ -19,7 +19,6 @@ from alp_repro.attacks.ascent import item_targets
 from alp_repro.attacks.base import ALWAYS_STORED, STEPS, Attack, Cost, Crafted
 from alp_repro.attacks.draws import Target, item_seed
 from alp_repro.attacks.losses import Loss, attack_loss, min_classes, misclassified
-from alp_repro.errors import InputError
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -136,16 +135,13 @@ def square_attack(
 
     Returns:
       Float32 images inside the ball, in float32 arithmetic, and inside [0, 1].
-
-    Raises:
-      InputError: fewer than one query.
     """
-    if isinstance(nb_iter, int) and nb_iter < 1:
-        raise InputError(f"Square nb_iter {nb_iter}: expected 1 or more")
     height, width, channels = images.shape[1:]
     lower, upper = linf_bounds(images, eps=eps)
     nb_iter = tf.convert_to_tensor(nb_iter, tf.int32)
-    words = _item_words(width * channels + 2 + channels, image_index, restart, seed)
+    words = stateless_random.bits_of_each(
+        item_seed(seed, image_index, restart), [width * channels + 2 + channels]
+    )
     stripes, of_items = words[:, : width * channels], words[:, width * channels :]
 
     def visited(points: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -188,13 +184,6 @@ def square_attack(
         parallel_iterations=1,
     )
     return tf.stop_gradient(last.images)
-
-
-def _item_words(
-    count: int, image_index: tf.Tensor, restart: tf.Tensor, seed: tf.Tensor
-) -> tf.Tensor:
-    """Return uniform uint32 words [batch, count]; each row depends only on its item's indices."""
-    return stateless_random.bits_of_each(item_seed(seed, image_index, restart), [count])
 
 
 def _signs(words: tf.Tensor) -> tf.Tensor:

@@ -37,7 +37,7 @@ from alp_repro.classifiers import (
 from alp_repro.data.own_arrays import class_indices, unit_images
 from alp_repro.errors import InputError, sys_exit_refused
 from alp_repro.evaluation.clean import clean_logits
-from alp_repro.evaluation.input_check import MAX_ITEMS
+from alp_repro.evaluation.input_check import checked_batch_size
 from alp_repro.models.program_cache import taken_as_unchanged
 from alp_repro.validation.arguments import (
     checked_array,
@@ -45,7 +45,7 @@ from alp_repro.validation.arguments import (
     checked_function,
     checked_instance,
 )
-from alp_repro.validation.plain_numbers import number, quoted, whole_number
+from alp_repro.validation.plain_numbers import checked_seed, number, quoted
 
 if TYPE_CHECKING:
     import keras
@@ -121,7 +121,7 @@ def audit(  # noqa: PLR0913 - settings, each by its name
     labels, label_notes = class_indices(checked_array(labels, name="labels"), len(images))
     eps, attack, phases = _checked_attacks(eps, attack, phases)
     minutes = number(minutes, name="minutes", low=0, high=MOST_MINUTES, above=True)
-    seed = whole_number(seed, name="seed", low=0, high=2**31 - 1)
+    seed = checked_seed(seed)
     pixels = checked_instance(pixels, PixelScale, name="pixels")
     report = checked_function(report, name="report")
     closer_look = checked_bool(closer_look, name="closer_look")
@@ -141,7 +141,7 @@ def audit(  # noqa: PLR0913 - settings, each by its name
     if batch_size is None:
         fitting = max(1, _PIXELS_IN_A_BATCH // math.prod(shape))
         batch_size = min(_LARGEST_BATCH, len(images), fitting)
-    batch_size = whole_number(batch_size, name="batch_size", low=1, high=MAX_ITEMS)
+    batch_size = checked_batch_size(batch_size)
     if phases is None:
         phases = with_comparisons(audit_phases(attack, classes=classifier.classes))
     with (

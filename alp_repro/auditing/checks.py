@@ -31,8 +31,9 @@ _HISTOGRAM_IMAGES = 4
 _HISTOGRAM_RESTARTS = 25
 _SURFACE_SIDE = 41
 _SURFACE_IMAGES = 4
-_NO_GRADIENT = "there is no gradient to follow"
-_LEFT_OUT = "it was left out"
+NO_GRADIENT = "there is no gradient to follow"
+LEFT_OUT = "it was left out"
+NO_TIME = "no time was left"
 
 
 def _correct(run: AuditRun, most: int) -> np.ndarray:
@@ -83,7 +84,7 @@ def trajectory(run: AuditRun) -> list[Indicator]:
     attack = run.attack
     plain = isinstance(attack, PGD) and attack.target == "none" and not attack.momentum
     if not run.has_gradient or not isinstance(attack, PGD) or not plain or attack.draws_noise:
-        why = "the evaluation under audit is not a plain PGD" if run.has_gradient else _NO_GRADIENT
+        why = "the evaluation under audit is not a plain PGD" if run.has_gradient else NO_GRADIENT
         return [spec.not_judged(why) for spec in (specs.FORGOTTEN, specs.INCOMPLETE)]
     chosen = _correct(run, _PROBE_IMAGES)
 
@@ -115,11 +116,11 @@ def trajectory(run: AuditRun) -> list[Indicator]:
 def unbounded(run: AuditRun) -> Indicator:
     """Check that an attack which may change everything breaks every image."""
     if not run.has_gradient:
-        return specs.UNBOUNDED.not_judged(_NO_GRADIENT)
+        return specs.UNBOUNDED.not_judged(NO_GRADIENT)
     chosen = _correct(run, _UNBOUNDED_IMAGES)
     attack = plan.unbounded_attack()
     if not run.fits("unbounded", "An unbounded attack", attack.gradients, len(chosen)):
-        return specs.UNBOUNDED.not_judged("no time was left")
+        return specs.UNBOUNDED.not_judged(NO_TIME)
     left = run.saved.once("unbounded", int, lambda: left_standing(run, chosen, attack))
     return indicators.unbounded_fails(left, len(chosen))
 
@@ -157,7 +158,7 @@ def planted_examples(run: AuditRun, test: planted.PlantedResult | None) -> Indic
         return specs.PLANTED.indicator(False, "no image is left that attacks could have missed")
     if test is None or not test.images:
         why = "it needs a last layer that is dense, a gradient attack under audit, and time"
-        return specs.PLANTED.not_judged(why if run.has_gradient else _NO_GRADIENT)
+        return specs.PLANTED.not_judged(why if run.has_gradient else NO_GRADIENT)
     return indicators.unit_test(test)
 
 
@@ -165,7 +166,7 @@ def restarts(run: AuditRun) -> Indicator:
     """Check whether further restarts of the default attack go on breaking images."""
     one = run.named("restarts")
     if one is None or not run.has_gradient:
-        return specs.RESTARTS.not_judged(_LEFT_OUT if run.has_gradient else _NO_GRADIENT)
+        return specs.RESTARTS.not_judged(LEFT_OUT if run.has_gradient else NO_GRADIENT)
     return indicators.restarts(one.first_break, one.attack.restarts, len(run.labels))
 
 
@@ -174,7 +175,7 @@ def black_box(run: AuditRun) -> Indicator:
     one = run.named("square")
     if one is None:
         return specs.BLACK_BOX.not_judged(
-            _LEFT_OUT if run.standing.any() else "no image was left standing"
+            LEFT_OUT if run.standing.any() else "no image was left standing"
         )
     return indicators.black_box_stronger(
         int(one.broken.sum()), len(one.attacked), int(run.correct.sum())
@@ -242,7 +243,7 @@ def grid(run: AuditRun) -> HeatMap | None:
 def step_size(run: AuditRun, grid: HeatMap | None) -> Indicator:
     """Compare the default attack's cell of the heat map with the best one."""
     if grid is None:
-        return specs.STEP_SIZE.not_judged(_LEFT_OUT if run.has_gradient else _NO_GRADIENT)
+        return specs.STEP_SIZE.not_judged(LEFT_OUT if run.has_gradient else NO_GRADIENT)
     if not isinstance(run.attack, PGD):
         return specs.STEP_SIZE.not_judged("the evaluation under audit has no step size")
     accuracy, default = grid.accuracy, run.attack

@@ -144,6 +144,5 @@ def _digest(result: Any) -> str:
 
 def _results(folder: Path) -> list[str]:
     found = [name for name in _RESULTS if (folder / name).exists()]
-    # Names with a dot are what a process that was killed while writing left behind.
-    attacks = sorted(folder.glob("attacks/[!.]*.npz"))
+    attacks = files.finished_files(folder / "attacks")
     return found + [str(path.relative_to(folder)) for path in attacks]

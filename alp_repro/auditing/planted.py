@@ -67,10 +67,7 @@ def strongest_attack(eps: float) -> PGD:
 
 def cost(attack: GradientAttack) -> int:
     """Return what a planted example costs at most in gradients; a random point counts as one."""
-    return (
-        dataclasses.replace(attack, restarts=1).gradients
-        + 2 * strongest_attack(attack.eps).gradients
-    )
+    return int(attack.cost_of(1)) + 2 * strongest_attack(attack.eps).gradients
 
 
 def features_of(model: keras.Model) -> keras.Model | None:

@@ -11,13 +11,12 @@ import numpy as np
 
 from alp_repro.auditing import indicators, specs
 from alp_repro.auditing.audit_run import AuditRun
-from alp_repro.auditing.checks import left_standing
+from alp_repro.auditing.checks import LEFT_OUT, NO_GRADIENT, NO_TIME, left_standing
 from alp_repro.auditing.plan import scaled
 from alp_repro.auditing.specs import Indicator
 
 GRID_FACTORS = (2, 4)  # of ε, below 1; then 1
 _GRID_IMAGES = 50
-_LEFT_OUT = "it was left out"
 
 
 def checks(run: AuditRun, found: np.ndarray) -> tuple[Indicator, ...]:
@@ -34,7 +33,7 @@ def one_step(run: AuditRun) -> Indicator:
     """Compare a single step of ε with the evaluation under audit."""
     found = run.named("one_step")
     if found is None:
-        return specs.ONE_STEP.not_judged(_LEFT_OUT)
+        return specs.ONE_STEP.not_judged(LEFT_OUT)
     default = int(run.attacks[0].broken.sum())
     return indicators.one_step_stronger(int(found.broken.sum()), default, len(found.attacked))
 
@@ -43,7 +42,7 @@ def noise(run: AuditRun) -> Indicator:
     """Compare random points with the evaluation under audit."""
     found = run.named("noise")
     if found is None:
-        return specs.NOISE.not_judged(_LEFT_OUT)
+        return specs.NOISE.not_judged(LEFT_OUT)
     missed = int((found.broken & ~run.attacks[0].broken).sum())
     return indicators.noise_stronger(missed, int(found.broken.sum()), len(found.attacked))
 
@@ -52,13 +51,13 @@ def eps_grid(run: AuditRun) -> Indicator:
     """Check the evaluation under audit in growing balls, up to the one that holds every image."""
     default, eps = run.attacks[0], run.attack.eps
     if run.attack.needs_gradient and not default.spent:
-        return specs.EPS_GRID.not_judged("there is no gradient to follow")
+        return specs.EPS_GRID.not_judged(NO_GRADIENT)
     chosen = default.attacked[:_GRID_IMAGES]
     larger = [eps * factor for factor in GRID_FACTORS if eps * factor < 1] + [1.0] * (eps < 1)
     attacks = [scaled(run.attack, size) for size in larger]
     cost = sum(attack.gradients for attack in attacks)
     if not run.fits("eps_grid", "Balls of other sizes", cost, len(chosen)):
-        return specs.EPS_GRID.not_judged("no time was left")
+        return specs.EPS_GRID.not_judged(NO_TIME)
 
     def compute() -> list[int]:
         return [left_standing(run, chosen, attack) for attack in attacks]
@@ -84,5 +83,5 @@ def contradiction(run: AuditRun, found: np.ndarray) -> Indicator:
             pairs.append((words, more if weaker else -more, len(default.attacked)))
     again = int((found == run.labels)[run.broken_by >= 0].sum())
     if not pairs and not again:
-        return specs.CONTRADICTION.not_judged(_LEFT_OUT)
+        return specs.CONTRADICTION.not_judged(LEFT_OUT)
     return indicators.contradiction(pairs, again)

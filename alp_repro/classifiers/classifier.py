@@ -16,7 +16,7 @@ from alp_repro.classifiers.load import load_function_or_model
 from alp_repro.classifiers.pixels import UNIT_PIXELS, PixelScale
 from alp_repro.errors import InputError, reason, sys_exit_refused
 from alp_repro.models.probes import probe_images
-from alp_repro.validation.arguments import checked_instance
+from alp_repro.validation.arguments import checked_instance, fits
 from alp_repro.validation.plain_numbers import quoted, whole_number
 
 if TYPE_CHECKING:
@@ -164,9 +164,7 @@ def _number(values: tuple[float, ...]) -> float | list[float]:
 
 def _model_shape(wanted: tuple[int | None, ...], image_shape: ImageShape) -> ImageShape | None:
     """Return the shape that the model expects of an image; None: the image's own."""
-    if len(wanted) == 3 and all(
-        w is None or w == have for w, have in zip(wanted, image_shape, strict=True)
-    ):
+    if fits(image_shape, wanted):
         return None
     height, width, channels = image_shape
     for shape in ((height, width), (height * width * channels,), (height * width * channels, 1)):
@@ -184,18 +182,11 @@ def _model_shape(wanted: tuple[int | None, ...], image_shape: ImageShape) -> Ima
 class FunctionModel(keras.Model):
     """A function of images, or a subclassed model, as a Keras model."""
 
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        *,
-        pixels: PixelScale = UNIT_PIXELS,
-        shape: tuple[int, ...] | None = None,
-    ) -> None:
+    def __init__(self, function: Callable[..., Any], *, pixels: PixelScale) -> None:
         super().__init__(name=_safe_name(function), dtype="float32")
         self._function = function
         self._scale = np.asarray(pixels.scale, np.float32)
         self._offset = np.asarray(pixels.offset, np.float32)
-        self._shape = shape
         self._inference = _inference_arguments(function)
         self.one_output = False
         self._in_numpy = False
@@ -212,8 +203,6 @@ class FunctionModel(keras.Model):
         import tensorflow as tf
 
         x = tf.cast(images, tf.float32) * self._scale + self._offset
-        if self._shape:
-            x = tf.reshape(x, [-1, *self._shape])
         if self._in_numpy:
             outputs = tf.numpy_function(self._of_numpy, [x], tf.float32)
         else:

@@ -8,34 +8,21 @@
 TensorFlow Datasets is imported only when the first data set is read.
 """
 
-from typing import TYPE_CHECKING
-
-from alp_repro.lazy_exports import export
-
-if TYPE_CHECKING:
-    from alp_repro.data.images import Images, images_digest, unit_scale
-    from alp_repro.data.load import (
-        EVALUATION_IMAGES,
-        Split,
-        evaluation_indices,
-        load_class_names,
-        load_evaluation_set,
-        load_split,
-        split_sizes,
-        unverified_source,
-    )
-    from alp_repro.data.specs import DATASETS, DatasetSpec, dataset_of_table, dataset_spec
+from alp_repro.data.images import Images, unit_scale
+from alp_repro.data.load import (
+    load_class_names,
+    load_evaluation_set,
+    load_split,
+    split_sizes,
+    unverified_source,
+)
+from alp_repro.data.specs import DATASETS, DatasetSpec, dataset_spec
 
 __all__ = [
     "DATASETS",
-    "EVALUATION_IMAGES",
     "DatasetSpec",
     "Images",
-    "Split",
-    "dataset_of_table",
     "dataset_spec",
-    "evaluation_indices",
-    "images_digest",
     "load_class_names",
     "load_evaluation_set",
     "load_split",
@@ -43,30 +30,3 @@ __all__ = [
     "unit_scale",
     "unverified_source",
 ]
-
-export(
-    __name__,
-    {
-        "alp_repro.data.images": (
-            "Images",
-            "images_digest",
-            "unit_scale",
-        ),
-        "alp_repro.data.load": (
-            "EVALUATION_IMAGES",
-            "Split",
-            "evaluation_indices",
-            "load_class_names",
-            "load_evaluation_set",
-            "load_split",
-            "split_sizes",
-            "unverified_source",
-        ),
-        "alp_repro.data.specs": (
-            "DATASETS",
-            "DatasetSpec",
-            "dataset_of_table",
-            "dataset_spec",
-        ),
-    },
-)

@@ -138,8 +138,3 @@ def dataset_spec(name: str) -> DatasetSpec:
     if name not in DATASETS:
         raise InputError(f"unknown dataset {name!r}: expected one of {', '.join(DATASETS)}")
     return DATASETS[name]
-
-
-def dataset_of_table(number: int) -> DatasetSpec | None:
-    """Return the data set of a table of the paper; None if there is no such table."""
-    return next((spec for spec in DATASETS.values() if number in spec.tables), None)

@@ -20,12 +20,10 @@ from alp_repro.evaluation.clean import predictions
 from alp_repro.evaluation.input_check import (
     check_is_keras,
     checked_batch_size,
-    checked_details,
     checked_folder,
     checked_images,
     checked_indices,
     checked_labels,
-    checked_seed,
 )
 from alp_repro.evaluation.model_check import checked_logits, restoring_weights, validate_model
 from alp_repro.evaluation.progress import progress_bar
@@ -43,7 +41,13 @@ from alp_repro.evaluation.store import (
     load_or_compute,
     subject_settings,
 )
-from alp_repro.validation.arguments import checked_bool, checked_function, checked_strategy
+from alp_repro.validation.arguments import (
+    checked_bool,
+    checked_details,
+    checked_function,
+    checked_strategy,
+)
+from alp_repro.validation.plain_numbers import checked_seed
 
 if TYPE_CHECKING:
     import keras

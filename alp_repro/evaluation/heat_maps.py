@@ -23,11 +23,9 @@ from alp_repro.errors import InputError
 from alp_repro.evaluation.input_check import (
     check_is_keras,
     checked_batch_size,
-    checked_details,
     checked_folder,
     checked_images,
     checked_labels,
-    checked_seed,
 )
 from alp_repro.evaluation.model_check import restoring_weights, validate_model
 from alp_repro.evaluation.store import (
@@ -36,7 +34,8 @@ from alp_repro.evaluation.store import (
     result_file_name,
     subject_settings,
 )
-from alp_repro.validation.plain_numbers import whole_number
+from alp_repro.validation.arguments import checked_details
+from alp_repro.validation.plain_numbers import checked_seed, whole_number
 
 if TYPE_CHECKING:
     import keras
@@ -185,7 +184,7 @@ def run_columns_here(
     **setting: Any,
 ) -> Iterator[np.ndarray]:
     """Yield bool [counts, n] for each step size in turn; see `StepSize` for the settings."""
-    return map(StepSize(model, images, labels, **setting).broken, eps_iters)
+    return map(StepSize(model, images, labels, **setting), eps_iters)
 
 
 def _check(attack: Attack, eps_iters: Sequence[float], nb_iters: Sequence[int]) -> None:
@@ -229,7 +228,7 @@ class StepSize:
             "execution": self._execution,
         }
 
-    def broken(self, eps_iter: float) -> np.ndarray:
+    def __call__(self, eps_iter: float) -> np.ndarray:
         """Return bool [counts, n]: some restart's final image is misclassified."""
         attack_items = self._outcomes_at_counts(eps_iter)
         broken = np.zeros((len(self._images), len(self._counts)), bool)
@@ -263,7 +262,6 @@ class StepSize:
             return GridOutcome(
                 broken=np.stack([outcome.broken for outcome in found], axis=1),
                 finite=np.stack([outcome.finite for outcome in found], axis=1),
-                nonfinite_gradients=np.sum([one.nonfinite_gradients for one in found], axis=0),
             )
 
         return each

@@ -13,10 +13,9 @@ from alp_repro.data.images import unit_scale
 from alp_repro.data.own_arrays import range_advice
 from alp_repro.errors import InputError
 from alp_repro.validation.arguments import checked_array
-from alp_repro.validation.decoding import from_plain
 from alp_repro.validation.plain_numbers import whole_number
 
-MAX_ITEMS = 1_000_000  # in a batch: far more than any real call needs
+_MAX_ITEMS = 1_000_000  # in a batch: far more than any real call needs
 
 
 def checked_images(images: Any) -> np.ndarray:
@@ -99,14 +98,9 @@ def checked_indices(indices: Any, num_images: int) -> np.ndarray:
     return indices.astype(np.int64)
 
 
-def checked_seed(seed: Any) -> int:
-    """Return a seed as a Python int; InputError if it is not valid."""
-    return whole_number(seed, name="seed", low=0, high=2**31 - 1)
-
-
 def checked_batch_size(batch_size: Any) -> int:
     """Return a batch size as a Python int; InputError if it is not valid."""
-    return whole_number(batch_size, name="batch_size", low=1, high=MAX_ITEMS)
+    return whole_number(batch_size, name="batch_size", low=1, high=_MAX_ITEMS)
 
 
 def checked_folder(folder: str | Path) -> Path:
@@ -118,15 +112,6 @@ def checked_folder(folder: str | Path) -> Path:
     if not isinstance(folder, (str, os.PathLike)) or "\0" in os.fspath(folder):
         raise InputError(f"folder {folder!r}: expected a path")
     return files.expanded(folder)
-
-
-def checked_details(details: Any) -> dict[str, Any]:
-    """Return further provenance as it comes back from JSON; None: none.
-
-    Raises:
-      InputError: it has values that JSON cannot store.
-    """
-    return {} if details is None else from_plain(details, dict[str, Any], source="details")
 
 
 def check_is_keras(model: Any) -> None:

@@ -27,7 +27,7 @@ from alp_repro.evaluation.input_check import (
 from alp_repro.evaluation.model_check import restoring_weights, validate_model
 from alp_repro.evaluation.store import ResultFormat, load_or_compute, result_file_name
 from alp_repro.models.copies import logits_function
-from alp_repro.validation.plain_numbers import quoted, whole_number
+from alp_repro.validation.plain_numbers import LARGEST_SEED, quoted, whole_number
 
 if TYPE_CHECKING:
     import keras
@@ -37,6 +37,7 @@ DEFAULT_BATCH = 500
 # Nats. A surface that varies by less changes the true class's probability by less than a hundredth
 # of a percent: it is flat, and its maxima are rounding.
 FLAT = 1e-4
+REACH = 2  # grid points to each side of one that are compared with it
 _MAX_POINTS = 10_000  # a side: far more than any real call needs
 
 
@@ -74,7 +75,7 @@ class Plane:
                 "(0, 255] on the 0-255 scale"
             )
         object.__setattr__(self, "radius", float(self.radius))
-        for name, low, high in (("resolution", 2, _MAX_POINTS), ("seed", 0, 2**31 - 1)):
+        for name, low, high in (("resolution", 2, _MAX_POINTS), ("seed", 0, LARGEST_SEED)):
             value = getattr(self, name)
             whole = whole_number(value, name=f"loss surface {name}", low=low, high=high)
             object.__setattr__(self, name, whole)
@@ -300,37 +301,35 @@ def load_surfaces(path: Path, plane: Plane) -> Surfaces:
         return found
 
 
-def local_maxima(losses: np.ndarray, *, reach: int = 2) -> np.ndarray:
+def local_maxima(losses: np.ndarray) -> np.ndarray:
     """Return which points of a surface are higher than all others around them.
 
     A surface that varies by less than FLAT has none.
 
     Args:
-      losses: float [resolution, resolution].
-      reach: grid points to each side that are compared; points nearer to the edge are not marked.
+      losses: float [resolution, resolution]; points nearer than REACH to the edge are not marked.
 
     Returns:
       Bool like `losses`.
     """
-    if min(losses.shape) <= 2 * reach or np.ptp(losses) < FLAT:
+    if min(losses.shape) <= 2 * REACH or np.ptp(losses) < FLAT:
         return np.zeros(losses.shape, bool)
-    side = 2 * reach + 1
+    side = 2 * REACH + 1
     windows = np.lib.stride_tricks.sliding_window_view(losses, (side, side))
-    middle = windows[:, :, reach, reach]
+    middle = windows[:, :, REACH, REACH]
     # Strictly higher than the rest: exactly one value of the window, the middle, reaches it.
     highest = (windows >= middle[:, :, None, None]).sum(axis=(2, 3)) == 1
-    return np.pad(highest, reach)
+    return np.pad(highest, REACH)
 
 
-def maximum_at_image(losses: np.ndarray, *, reach: int = 2) -> bool:
+def maximum_at_image(losses: np.ndarray) -> bool:
     """Return whether the image in the middle is higher than the points around it.
 
     Args:
       losses: float [resolution, resolution], an odd number a side.
-      reach: grid points to each side that are compared.
     """
     middle, rest = divmod(len(losses), 2)
-    if not rest or middle < reach:
+    if not rest or middle < REACH:
         return False
-    around = losses[middle - reach : middle + reach + 1, middle - reach : middle + reach + 1]
+    around = losses[middle - REACH : middle + REACH + 1, middle - REACH : middle + REACH + 1]
     return int((around >= losses[middle, middle]).sum()) == 1

@@ -27,6 +27,7 @@ from alp_repro.models.copies import (
 )
 from alp_repro.models.identity import architecture_hash
 from alp_repro.models.probes import full_float32, probe_images, rounding_explains
+from alp_repro.validation.arguments import fits
 
 if TYPE_CHECKING:
     import keras
@@ -70,7 +71,7 @@ def validate_model(
         )
     verdict_model = _float32_model(model)
     if attack is not None:
-        check_gradient(verdict_model, images, labels, attack)
+        check_gradient(verdict_model, images, attack)
     return verdict_model, chance
 
 
@@ -130,7 +131,7 @@ def checked_logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
     check_is_keras(model)
     first = tf.constant(images[:_LOOKED_AT])
     shape = getattr(model, "input_shape", None)
-    if isinstance(shape, tuple) and not _fits(tuple(first.shape[1:]), shape[1:]):
+    if isinstance(shape, tuple) and not fits(tuple(first.shape[1:]), shape[1:]):
         raise InputError(f"the model expects images of shape {shape[1:]}, got {images.shape[1:]}")
     if any(not tensor.dtype.startswith(("float", "bfloat")) for tensor in _inputs(model)):
         raise InputError(
@@ -157,12 +158,6 @@ def checked_logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
         if why is not None:
             raise InputError(why)
     return logits
-
-
-def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
-    return len(shape) == len(wanted) and all(
-        b is None or a == b for a, b in zip(shape, wanted, strict=True)
-    )
 
 
 def _inputs(model: keras.Model) -> list[keras.KerasTensor]:
@@ -233,15 +228,12 @@ def changes_each_time(model: keras.Model, images: np.ndarray) -> bool:
     return not rounding_explains(again, once, dtype=dtype)
 
 
-def check_gradient(
-    model: keras.Model, images: np.ndarray, labels: np.ndarray, attack: Attack | Ensemble
-) -> None:
+def check_gradient(model: keras.Model, images: np.ndarray, attack: Attack | Ensemble) -> None:
     """Raise NoGradientError if the attack needs a gradient that the model does not have.
 
     Args:
       model: maps images to logits.
       images: float32 [n, height, width, channels] in [0, 1].
-      labels: int [n].
       attack: the attack that will run.
 
     Raises:

@@ -6,7 +6,7 @@ results/published/<dataset>/<row>/    a run like any other, whose model and reco
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -129,6 +129,15 @@ def load_published(name: str, *, folder: Path | None = None) -> keras.Model:
       (None, 10)
     """
     run = published_run(name, folder=folder)
+    return model_of(run, records_of(run))
+
+
+def model_of(run: runs.RunDir, records: Sequence[AttackRecord]) -> keras.Model:
+    """Return a run's model, after comparing it with the weights and function of its results.
+
+    Raises:
+      InputError: it cannot be read, or is another one.
+    """
     model = runs.load_model(run.model)
     recorded, found = runs.describe(run).weights, runs.weights_hash(model)
     if found != recorded:
@@ -136,20 +145,15 @@ def load_published(name: str, *, folder: Path | None = None) -> keras.Model:
             f"{run.model} is not the published model: the hash of its weights is {found}, expected "
             f"{recorded} as in {run.recipe}; restore it with git checkout"
         )
-    _check_function(run, model)
-    return model
-
-
-def _check_function(run: runs.RunDir, model: keras.Model) -> None:
-    """Raise InputError if a result of the run is of another function with the same weights."""
     here = function_identity(float32_model(model), model.input_shape[1:])
-    for record in records_of(run):
+    for record in records:
         difference = here.difference_from(record.settings.get("function"))
         if difference is not None:
             raise InputError(
                 f"{run.model} is not the published model: it has {difference}; restore it with git "
                 "checkout"
             )
+    return model
 
 
 def records_of(run: runs.RunDir) -> list[AttackRecord]:
@@ -158,8 +162,7 @@ def records_of(run: runs.RunDir) -> list[AttackRecord]:
     Raises:
       InputError: there is none, or one is damaged or of another model.
     """
-    # Files whose names begin with a dot were left by a process that was killed while writing.
-    paths = sorted(run.attacks.glob("[!.]*.npz"))
+    paths = files.finished_files(run.attacks)
     if not paths:
         raise InputError(f"{run.attacks} has no results: restore them with git checkout")
     weights = runs.describe(run).weights
@@ -222,10 +225,9 @@ def rerun_attack(
             image_index=chosen,
         )
         fresh[chosen], clean[chosen] = ~found.standing, found.clean_correct
-    first_break = record.first_break[:num_images]
     return Comparison(
         attack,
-        stored=(first_break >= 0) & (first_break < allowed),
+        stored=~record.standing_at(restarts)[: len(allowed)],
         repeated=fresh,
         clean_differs=clean != record.clean_correct[: len(allowed)],
         waiting=record.waiting,
@@ -242,8 +244,7 @@ def _afresh(attack: Attack | Ensemble, restarts: int, dtype: Dtype) -> Attack | 
 
 def rerun_gradients(record: AttackRecord, *, restarts: int, num_images: int) -> int:
     """Estimate the number of gradients of `rerun_attack` from those of the record."""
-    spent = record.restarts_spent(restarts)[:num_images]
-    return int(record.attack.cost_of(spent).sum())
+    return int(record.gradients_spent(restarts)[:num_images].sum())
 
 
 def _check_images(test: Images, record: AttackRecord) -> None:

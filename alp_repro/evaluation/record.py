@@ -100,9 +100,8 @@ class AttackRecord:
     @property
     def broken_by(self) -> np.ndarray:
         """Int [n]: the phase of an ensemble that broke each image, from 0; -1: none."""
-        phases = as_ensemble(self.attack).phases
-        ends = np.cumsum([phase.attack.restarts for phase in phases[:-1]])
-        return np.where(self.standing, -1, np.searchsorted(ends, self.first_break, side="right"))
+        phase = as_ensemble(self.attack).phase_at(self.first_break)
+        return np.where(self.standing, -1, phase)
 
     def allowed(self, restarts: int) -> np.ndarray:
         """Return how many of these restarts each image gets, int [n], as known so far.
@@ -112,6 +111,10 @@ class AttackRecord:
         if self.best_early_loss is None:
             return np.full(len(self.labels), restarts)
         return as_ensemble(self.attack).allowed(self, restarts)
+
+    def standing_at(self, restarts: int) -> np.ndarray:
+        """Return which images none of the first `restarts` restarts broke, bool [n]."""
+        return self.standing | (self.first_break >= self.allowed(restarts))
 
     def missing(self, restarts: int) -> np.ndarray:
         """Return how many of these restarts are still to run on each image, int [n]."""
@@ -138,9 +141,8 @@ class AttackRecord:
     def restarts_spent(self, restarts: int) -> np.ndarray:
         """Return the restarts up to the one that broke the image, or all of them, int [n]."""
         self._check_complete(restarts)
-        allowed = self.allowed(restarts)
-        broken = ~self.standing & (self.first_break < allowed)
-        return np.where(broken, self.first_break + 1, allowed)
+        left = self.standing_at(restarts)
+        return np.where(left, self.allowed(restarts), self.first_break + 1)
 
     def gradients_spent(self, restarts: int) -> np.ndarray:
         """Return the cost of `restarts_spent`, int [n]; a query counts as half a gradient."""
@@ -160,7 +162,7 @@ class AttackRecord:
     def robust_at(self, restarts: int) -> int:
         """Return how many images none of the first `restarts` restarts broke."""
         self._check_complete(restarts)
-        return int(np.sum(self.standing | (self.first_break >= self.allowed(restarts))))
+        return int(np.sum(self.standing_at(restarts)))
 
     def right_at(self, restarts: int) -> int:
         """Return how many images are classified correctly before and after the restarts.
@@ -172,8 +174,7 @@ class AttackRecord:
           ValueError: the record does not have these restarts.
         """
         self._check_complete(restarts)
-        left = self.standing | (self.first_break >= self.allowed(restarts))
-        return int(np.sum(left & self.clean_correct))
+        return int(np.sum(self.standing_at(restarts) & self.clean_correct))
 
     def interval_at(self, restarts: int) -> tuple[float, float]:
         """Return the 95% Wilson interval of `accuracy_at`."""

@@ -81,6 +81,20 @@ class AttackJob:
     image_index: np.ndarray | None = None
     keep_adversarial: bool = False
 
+    def program(self) -> Callable[[np.ndarray, np.ndarray], BatchOutcome]:
+        """Compile the attack to a function of the images and restarts of a batch of items."""
+        from alp_repro.attacks.programs import phases_program
+
+        return phases_program(
+            float32_model(self.model),
+            self.images,
+            self.labels,
+            attack=self.attack,
+            seed=self.seed,
+            execution=self.execution,
+            image_index=self.image_index,
+        )
+
 
 # Computes the batches of an `AttackJob`: requests them one by one, and yields the outcomes in any
 # order, each with the number of its batch, from 0.
@@ -91,17 +105,7 @@ def in_this_process(
     work: AttackJob, next_items: Callable[[], ItemBatch | None]
 ) -> Iterator[tuple[int, BatchOutcome]]:
     """Yield the outcomes of the batches in order, computed in this process; an `Executor`."""
-    from alp_repro.attacks.programs import phases_program
-
-    program = phases_program(
-        float32_model(work.model),
-        work.images,
-        work.labels,
-        attack=work.attack,
-        seed=work.seed,
-        execution=work.execution,
-        image_index=work.image_index,
-    )
+    program = work.program()
     for number in itertools.count():
         items = next_items()
         if items is None:
@@ -223,7 +227,7 @@ class WorkList:
         images: list[np.ndarray] = []
         restarts: list[np.ndarray] = []
         restart, found = int(self._begun[wanted].min()), 0
-        place = self._attack.phase_at(restart)
+        place = int(self._attack.phase_at(restart))
         count = self._attack.phases[place].batch_size or count
         end = min(self._attack.end_of(place), int(allowed.max()))
         while found < count and restart < end:

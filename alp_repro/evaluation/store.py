@@ -211,8 +211,7 @@ def find_record(
             "model": files.read_json(run.recipe)["weights"],
         }
     )
-    # Files whose names begin with a dot were left by a process that was killed while writing.
-    for path in sorted(run.attacks.glob("[!.]*.npz")):
+    for path in files.finished_files(run.attacks):
         record = load_record(path)
         if {key: record.settings.get(key) for key in wanted} == wanted:
             return record

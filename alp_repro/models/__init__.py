@@ -1,12 +1,5 @@
 """Models: the paper's architectures, and copies, identities and compiled programs of any model."""
 
-from typing import TYPE_CHECKING
+from alp_repro.models.architectures import MODELS, build_model
 
-from alp_repro.lazy_exports import export
-
-if TYPE_CHECKING:
-    from alp_repro.models.architectures import MODELS, Architecture, build_model
-
-__all__ = ["MODELS", "Architecture", "build_model"]
-
-export(__name__, {"alp_repro.models.architectures": ("MODELS", "Architecture", "build_model")})
+__all__ = ["MODELS", "build_model"]

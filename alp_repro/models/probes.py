@@ -8,12 +8,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    pass
 
 _SEED = 20180704
 _LAST_PLACES = 1e-6  # of a float32: eight units in its last place

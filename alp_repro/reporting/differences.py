@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alp_repro.reporting.extrapolation import expected_standing
-from alp_repro.reporting.stored_tables import standing_at
 from alp_repro.reporting.table_files import sample_text
 from alp_repro.training.log import read_log
 
@@ -144,7 +143,7 @@ def differences(
                 facts += _of_all_attacks(table, row, records or {}, cell)
             if (moved := movements.get((row.row, i - 1))) is not None:
                 facts.append(_of_movement(moved, record))
-            facts += _of_spread(spread, row, titles[i], cell)
+            facts += _of_spread(spread, row, titles[i])
             found.append(Difference(what=_what(row, titles[i], cell), facts=tuple(facts)))
     return found
 
@@ -188,7 +187,7 @@ def _of_restarts(cell: Cell, record: AttackRecord | None, asked: int) -> str:
 def _of_all_attacks(table: StoredTable, row: TableRow, records: Records, cell: Cell) -> list[str]:
     """Note a difference of the models if more images survive all attacks than the paper's one."""
     found = [
-        standing_at(records[row.row, i], row.cells[i].restarts or 1)
+        records[row.row, i].standing_at(row.cells[i].restarts or 1)
         for i in range(len(table.columns))
         if (row.row, i) in records and row.cells[i].images == cell.images
     ]
@@ -209,12 +208,12 @@ def _of_movement(moved: Movement, record: AttackRecord | None) -> str:
         f"fifth of its training, this accuracy ranged from {moved.low:.1f} to {moved.high:.1f}%"
     )
     if record is not None and len(record.labels) >= LOOK_IMAGES:
-        own = 100 * float(standing_at(record, 1)[:LOOK_IMAGES].mean())
+        own = 100 * float(record.standing_at(1)[:LOOK_IMAGES].mean())
         text += f" (on these images the finished model has {own:.1f}%)"
     return text
 
 
-def _of_spread(spread: Spread | None, row: TableRow, title: str, cell: Cell) -> list[str]:
+def _of_spread(spread: Spread | None, row: TableRow, title: str) -> list[str]:
     if spread is None:
         return []
     found = {one.row: one for one in spread.rows}.get(row.row)

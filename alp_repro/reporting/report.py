@@ -253,7 +253,7 @@ def read_table(file: Path) -> TableShown:
         columns=("clean", *(column.title for column in found.columns)),
         rows=stored_tables.current(found, models).rows,
         samples=(
-            (found.columns[0].images if found.columns else None, None),
+            (found.columns[0].images, None),
             *((column.images, column.attack.get("restarts")) for column in found.columns),
         ),
         made=_made({"date": found.date, "revision": found.revision}),

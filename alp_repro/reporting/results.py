@@ -187,8 +187,7 @@ def _records(
     asked = {"attack": files.as_json_data(attack_settings(attack)), "seed": wanted.seed}
     name = attack_file_name({**asked, "num_images": 0})
     beginning = name.rpartition("_images")[0] + "_images"
-    # Names with a dot are files that a killed process left half-written.
-    for path in sorted(run.attacks.glob("[!.]*.npz")):
+    for path in files.finished_files(run.attacks):
         if path.name.startswith(beginning):
             record = load_record(path)
             if {key: record.settings.get(key) for key in asked} == asked:

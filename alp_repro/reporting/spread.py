@@ -13,12 +13,7 @@ import numpy as np
 
 from alp_repro.errors import InputError
 from alp_repro.reporting.markdown import MISSING, line
-from alp_repro.reporting.table_check import (
-    ROUNDING,
-    check_layout,
-    percentage_problem,
-    read_checked,
-)
+from alp_repro.reporting.table_check import ROUNDING, percentage_problem, read_checked
 from alp_repro.reporting.table_names import TableName, table_stem
 from alp_repro.reporting.tables import AT_CHANCE, TableRow
 
@@ -113,28 +108,19 @@ def read_spread(file: Path) -> Spread:
     Raises:
       InputError: the file is something else, or has impossible numbers.
     """
-
-    def check(found: Spread) -> None:
-        if file.name != spread_file(Path(), found.table).name:
-            raise InputError(f"the content is of Table {found.table}")
-        _check_rows(found)
-
-    return read_checked(file, Spread, check)
+    return read_checked(file, Spread, file_of=spread_file, check_row=_check_row)
 
 
-def _check_rows(found: Spread) -> None:
-    names = [row.row for row in found.rows]
-    for row in found.rows:
-        check_layout(row.row, names, len(row.cells), len(found.columns))
-        if len(set(row.seeds)) < len(row.seeds) or not set(row.collapsed) <= set(row.seeds):
-            raise InputError(
-                f"row {row.row}: seeds {list(row.seeds)}, of which {list(row.collapsed)} "
-                "collapsed: expected each seed once, and only trained ones to collapse"
-            )
-        count = len(row.seeds) - len(row.collapsed)
-        for title, cell in zip(found.columns, row.cells, strict=True):
-            if problem := _problem(cell, count):
-                raise InputError(f"row {row.row}, {title}: {problem}")
+def _check_row(found: Spread, row: SpreadRow) -> None:
+    if len(set(row.seeds)) < len(row.seeds) or not set(row.collapsed) <= set(row.seeds):
+        raise InputError(
+            f"row {row.row}: seeds {list(row.seeds)}, of which {list(row.collapsed)} "
+            "collapsed: expected each seed once, and only trained ones to collapse"
+        )
+    count = len(row.seeds) - len(row.collapsed)
+    for title, cell in zip(found.columns, row.cells, strict=True):
+        if problem := _problem(cell, count):
+            raise InputError(f"row {row.row}, {title}: {problem}")
 
 
 def _problem(cell: SpreadCell, count: int) -> str:

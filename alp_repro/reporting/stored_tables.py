@@ -5,20 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alp_repro import runs, shipped
+from alp_repro import files, runs, shipped
 from alp_repro.attacks import EXECUTION, attack_of
 from alp_repro.data import dataset_spec
 from alp_repro.errors import InputError
 from alp_repro.evaluation.published import SCALE, published_run, records_of
 from alp_repro.evaluation.record_file import load_record
 from alp_repro.reporting import results
-from alp_repro.reporting.table_check import check_rows, read_checked
+from alp_repro.reporting.table_check import check_row, read_checked
 from alp_repro.reporting.table_names import TableName, table_stem, table_title
 from alp_repro.reporting.tables import (
     Cell,
@@ -87,14 +87,10 @@ def read_table(file: Path) -> StoredTable:
       InputError: the file is something else, or has impossible numbers.
     """
 
-    def check(table: StoredTable) -> None:
-        if file.name != table_file(Path(), table.table).name:
-            raise InputError(f"the content is of {table_title(table.table)}")
-        if not table.columns:
-            raise InputError("the table has no columns")
-        check_rows(table.rows, [column.title for column in table.columns])
+    def check(table: StoredTable, row: TableRow) -> None:
+        check_row(row, [column.title for column in table.columns])
 
-    return read_checked(file, StoredTable, check)
+    return read_checked(file, StoredTable, file_of=table_file, check_row=check)
 
 
 def current(table: StoredTable, models: Path) -> StoredTable:
@@ -125,20 +121,28 @@ def check_supported(table: StoredTable, models: Path) -> None:
     Raises:
       InputError: a number does not follow from the results, or has none.
     """
-    for row in table.rows:
-        run = RunDir(models / row.row)
-        if row.clean.ours is None and all(cell.ours is None for cell in row.cells):
-            continue
-        if not run.recipe.exists() or row.model not in (None, runs.describe(run).weights):
-            continue
-        # Names with a dot are files that a killed process left half-written.
-        records = [load_record(path) for path in sorted(run.attacks.glob("[!.]*.npz"))]
+    for row, run in described_rows(table, models):
+        records = [load_record(path) for path in files.finished_files(run.attacks)]
         if not records and None in (row.model, row.clean.images):
             continue
         own = [one for one in records if row.model in (None, one.settings.get("model"))]
         problems = unsupported(table, row, own) + _not_the_papers(table, row)
         if problems:
             raise InputError(f"{run.attacks}: {problems[0]}; make the table again")
+
+
+def described_rows(table: StoredTable, models: Path) -> Iterator[tuple[TableRow, RunDir]]:
+    """Yield the rows with numbers whose model is that of their run, which it need not contain.
+
+    Args:
+      table: as read; early versions recorded no models.
+      models: the folder of a data set's runs, <scale>/<dataset>.
+    """
+    for row in table.rows:
+        run = RunDir(models / row.row)
+        shown = any(cell.ours is not None for cell in (row.clean, *row.cells))
+        if shown and run.recipe.exists() and row.model in (None, runs.describe(run).weights):
+            yield row, run
 
 
 def _not_the_papers(table: StoredTable, row: TableRow) -> list[str]:
@@ -273,12 +277,6 @@ def records_by_column(
     }
 
 
-def standing_at(record: AttackRecord, restarts: int) -> np.ndarray:
-    """Return which images survive a number of restarts, bool [n]."""
-    broken = (record.first_break >= 0) & (record.first_break < record.allowed(restarts))
-    return ~broken
-
-
 def _missing(
     table: StoredTable, row: TableRow, number: float, title: str, said: Sequence[float]
 ) -> str:
@@ -289,8 +287,8 @@ def _missing(
     )
 
 
-def check_published(results: Path, name: str) -> None:
-    """Check that a published model's results exist, and give the numbers of its tables.
+def check_published(results: Path, name: str) -> list[AttackRecord]:
+    """Return a published model's results, which have to give the numbers of its tables.
 
     Args:
       results: the folder that holds published/.
@@ -300,6 +298,7 @@ def check_published(results: Path, name: str) -> None:
       InputError: a table, a result or a number is missing or wrong.
     """
     dataset, row = name.split("/")
+    records: list[AttackRecord] = []
     for number in dataset_spec(dataset).tables:
         file = table_file(results / SCALE, number)
         table = read_table(file)
@@ -307,9 +306,11 @@ def check_published(results: Path, name: str) -> None:
         if shown is None or shown.model is None:
             raise InputError(f"{file} has no numbers of {row}: restore it with git checkout")
         run = published_run(name, folder=results)
-        problems = unsupported(table, shown, records_of(run))
+        records = records or records_of(run)
+        problems = unsupported(table, shown, records)
         if problems:
             raise InputError(f"{run.attacks}: {problems[0]}; restore them with git checkout")
+    return records or records_of(published_run(name, folder=results))
 
 
 def same_attack(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from alp_repro.errors import InputError
 from alp_repro.evaluation.intervals import wilson_interval
+from alp_repro.reporting.table_names import TableName, table_title
 from alp_repro.reporting.tables import Cell, TableRow
 from alp_repro.validation import decoding
 
@@ -16,34 +17,44 @@ ROUNDING = 1e-6  # percent
 T = TypeVar("T")
 
 
-def read_checked(file: Path, kind: type[T], check: Callable[[T], None]) -> T:
-    """Read plain data of this type from a JSON file, and check its content.
+def read_checked(
+    file: Path,
+    kind: type[T],
+    *,
+    file_of: Callable[[Path, TableName], Path],
+    check_row: Callable[[T, Any], None],
+) -> T:
+    """Read a table of this type, with `table`, `columns` and `rows`, and check its content.
+
+    Args:
+      file: JSON.
+      kind: a dataclass.
+      file_of: the file of a table in a scale's folder.
+      check_row: raises InputError on a row of the table with impossible numbers.
 
     Raises:
-      InputError: the file is something else, or `check` raised one.
+      InputError: the file is something else, a row is given twice or lacks a cell of a column, or
+        `check_row` raised one.
     """
     advice = "remove it to make it again"
-    found: T = decoding.read_json(file, kind, extra_keys=True, advice=advice)
+    found: Any = decoding.read_json(file, kind, extra_keys=True, advice=advice)
     try:
-        check(found)
+        if file.name != file_of(Path(), found.table).name:
+            raise InputError(f"the content is of {table_title(found.table)}")
+        if not found.columns:
+            raise InputError("the table has no columns")
+        names = [row.row for row in found.rows]
+        for row in found.rows:
+            if names.count(row.row) > 1:
+                raise InputError(f"row {row.row} is given {names.count(row.row)} times")
+            if len(row.cells) != len(found.columns):
+                raise InputError(
+                    f"row {row.row} has {len(row.cells)} cells, expected {len(found.columns)}"
+                )
+            check_row(found, row)
     except InputError as error:
         raise InputError(f"{file} is damaged ({error}): {advice}") from error
     return found
-
-
-def check_layout(name: str, names: Sequence[str], cells: int, columns: int) -> None:
-    """Raise InputError unless a row is given once in a table, with a cell for each column.
-
-    Args:
-      name: of the row.
-      names: of all rows.
-      cells: how many the row has.
-      columns: how many the table has.
-    """
-    if names.count(name) > 1:
-        raise InputError(f"row {name} is given {names.count(name)} times")
-    if cells != columns:
-        raise InputError(f"row {name} has {cells} cells, expected {columns}")
 
 
 def percentage_problem(cell: Any, *names: str) -> str:
@@ -55,24 +66,18 @@ def percentage_problem(cell: Any, *names: str) -> str:
     return ""
 
 
-def check_rows(rows: Sequence[TableRow], titles: Sequence[str]) -> None:
-    """Check that each row occurs once, and has possible numbers and a cell for each column.
+def check_row(row: TableRow, titles: Sequence[str]) -> None:
+    """Raise InputError on numbers of a row that are not possible, with the column.
 
     Args:
-      rows: of the table.
-      titles: of its adversarial columns.
-
-    Raises:
-      InputError: what is wrong, with the row and the column.
+      row: with a cell for each column.
+      titles: of the table's adversarial columns.
     """
-    names = [row.row for row in rows]
-    for row in rows:
-        check_layout(row.row, names, len(row.cells), len(titles))
-        for title, cell in zip(("clean", *titles), (row.clean, *row.cells), strict=True):
-            for one in (cell, cell.further, cell.long_run):
-                problem = "" if one is None else _problem(one)
-                if problem:
-                    raise InputError(f"row {row.row}, {title}: {problem}")
+    for title, cell in zip(("clean", *titles), (row.clean, *row.cells), strict=True):
+        for one in (cell, cell.further, cell.long_run):
+            problem = "" if one is None else _problem(one)
+            if problem:
+                raise InputError(f"row {row.row}, {title}: {problem}")
 
 
 def _problem(cell: Cell) -> str:

@@ -4,29 +4,7 @@
 where `tasks.workers` also share the blocks of a single attack.
 """
 
-from typing import TYPE_CHECKING
+from alp_repro.tasks.processes import run_here, run_in_processes
+from alp_repro.tasks.task import Ended, Status, Task, run_task
 
-from alp_repro.lazy_exports import export
-
-if TYPE_CHECKING:
-    from alp_repro.tasks.processes import run_here, run_in_processes
-    from alp_repro.tasks.task import Ended, FolderTask, Status, Task, run_task
-
-__all__ = ["Ended", "FolderTask", "Status", "Task", "run_here", "run_in_processes", "run_task"]
-
-export(
-    __name__,
-    {
-        "alp_repro.tasks.processes": (
-            "run_here",
-            "run_in_processes",
-        ),
-        "alp_repro.tasks.task": (
-            "Ended",
-            "FolderTask",
-            "Status",
-            "Task",
-            "run_task",
-        ),
-    },
-)
+__all__ = ["Ended", "Status", "Task", "run_here", "run_in_processes", "run_task"]

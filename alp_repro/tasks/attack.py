@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+import functools
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alp_repro.attacks import PGD
 from alp_repro.attacks.batches import BatchOutcome, Execution
+from alp_repro.evaluation.heat_maps import StepSize
 from alp_repro.evaluation.restarts import AttackJob, Executor, ItemBatch
-from alp_repro.tasks.plans import AttackBlock, AttackPlan, MapPlan, ModelFile
+from alp_repro.tasks.plans import AttackBlock, ModelFile, ModelPlan, attack_plan
 from alp_repro.tasks.workers import Workers
 
 if TYPE_CHECKING:
@@ -30,15 +31,7 @@ def batches_on_workers(workers: Workers, *, idle: Callable[[], None] = lambda: N
     def executor(
         work: AttackJob, next_items: Callable[[], ItemBatch | None]
     ) -> Iterator[tuple[int, BatchOutcome]]:
-        plan = AttackPlan(
-            ModelFile.of(work.model),
-            work.images,
-            work.labels,
-            work.attack,
-            work.seed,
-            work.execution.batch_size,
-            keep_adversarial=work.keep_adversarial,
-        )
+        plan = attack_plan(work)
 
         def next_block() -> AttackBlock | None:
             items = next_items()
@@ -49,9 +42,7 @@ def batches_on_workers(workers: Workers, *, idle: Callable[[], None] = lambda: N
     return executor
 
 
-def columns_on_workers(
-    workers: Workers, *, idle: Callable[[], None] = lambda: None
-) -> Callable[..., Iterator[np.ndarray]]:
+def columns_on_workers(workers: Workers) -> Callable[..., Iterator[np.ndarray]]:
     """Return a `run_columns` for `heat_map` that uses a cluster; a block is a step size."""
 
     def run_columns(
@@ -60,18 +51,18 @@ def columns_on_workers(
         labels: np.ndarray,
         eps_iters: np.ndarray,
         *,
-        attack: PGD,
-        counts: Sequence[int],
-        seed: int,
         execution: Execution,
+        **setting: Any,
     ) -> Iterator[np.ndarray]:
-        plan = MapPlan(
-            ModelFile.of(model), images, labels, attack, tuple(counts), seed, execution.batch_size
+        execution = Execution(batch_size=execution.batch_size)
+        make = functools.partial(
+            StepSize, images=images, labels=labels, execution=execution, **setting
         )
+        plan = ModelPlan(ModelFile.of(model), make)
         sizes = iter(eps_iters.tolist())
         early: dict[int, np.ndarray] = {}
         yielded = 0
-        for number, column in workers.results(plan, lambda: next(sizes, None), idle=idle):
+        for number, column in workers.results(plan, lambda: next(sizes, None), idle=lambda: None):
             early[number] = column
             while yielded in early:
                 yield early.pop(yielded)

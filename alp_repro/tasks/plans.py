@@ -18,15 +18,12 @@ import numpy as np
 
 from alp_repro import runs
 from alp_repro.attacks.batches import BatchOutcome, Execution
-from alp_repro.attacks.programs import phases_program
 from alp_repro.errors import InputError
-from alp_repro.evaluation.heat_maps import StepSize
+from alp_repro.evaluation.restarts import AttackJob
 from alp_repro.models.copies import float32_model
 
 if TYPE_CHECKING:
     import keras
-
-    from alp_repro.attacks import PGD, Ensemble
 
 # Blocks of an attack: the images and restarts of a batch of items.
 AttackBlock = tuple[np.ndarray, np.ndarray]
@@ -91,66 +88,36 @@ def _loaded(file: ModelFile) -> keras.Model:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class AttackPlan:
-    """One attack on a set of images; a block is a batch of items.
+class ModelPlan:
+    """Work on a model that travels as a file.
 
     Attributes:
-      model: the model to attack.
-      images: float32 [n, height, width, channels] in [0, 1].
-      labels: int32 [n].
-      attack, seed: see `evaluation.evaluate`.
-      batch_size: items in a block.
-      keep_adversarial: a result contains the adversarial images, too.
+      model: the model.
+      make: a function of the model that compiles, and returns the function of a block; pickled.
     """
 
     model: ModelFile
-    images: np.ndarray
-    labels: np.ndarray
-    attack: Ensemble
-    seed: int
-    batch_size: int
-    keep_adversarial: bool
+    make: Callable[[keras.Model], Callable[[Any], Any]]
 
-    def prepare(self) -> Callable[[AttackBlock], BatchOutcome]:
-        """Compile the attack, with XLA if there is a GPU."""
-        program = phases_program(
-            self.model.load(),
-            self.images,
-            self.labels,
-            attack=self.attack,
-            seed=self.seed,
-            execution=Execution(batch_size=self.batch_size),
-        )
-
-        def block(items: AttackBlock) -> BatchOutcome:
-            outcome = program(*items)
-            if self.keep_adversarial:
-                return outcome
-            return outcome._replace(adversarial=outcome.adversarial[:0])
-
-        return block
+    def prepare(self) -> Callable[[Any], Any]:
+        """Load the model, and compile."""
+        return self.make(self.model.load())
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class MapPlan:
-    """The attacks of a heat map, see `heat_map`; a block is one of its step sizes."""
+def attack_plan(job: AttackJob) -> ModelPlan:
+    """Return the plan of an attack, compiled with XLA where there is a GPU; see `AttackBlock`."""
+    execution = Execution(batch_size=job.execution.batch_size)
+    bare = dataclasses.replace(job, model=None, execution=execution)
+    return ModelPlan(ModelFile.of(job.model), functools.partial(_attack_blocks, bare))
 
-    model: ModelFile
-    images: np.ndarray
-    labels: np.ndarray
-    attack: PGD
-    nb_iters: tuple[int, ...]
-    seed: int
-    batch_size: int
 
-    def prepare(self) -> Callable[[float], np.ndarray]:
-        """Compile the attack, with XLA if there is a GPU."""
-        return StepSize(
-            self.model.load(),
-            self.images,
-            self.labels,
-            attack=self.attack,
-            counts=self.nb_iters,
-            seed=self.seed,
-            execution=Execution(batch_size=self.batch_size),
-        ).broken
+def _attack_blocks(job: AttackJob, model: keras.Model) -> Callable[[AttackBlock], BatchOutcome]:
+    program = dataclasses.replace(job, model=model).program()
+
+    def block(items: AttackBlock) -> BatchOutcome:
+        outcome = program(*items)
+        if job.keep_adversarial:
+            return outcome
+        return outcome._replace(adversarial=outcome.adversarial[:0])
+
+    return block

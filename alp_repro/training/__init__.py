@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from alp_repro.training.objective import Objective
     from alp_repro.training.progress import TrainingProgress, Watch
     from alp_repro.training.rates import TriangularRate
-    from alp_repro.training.recipe import Recipe, Subject
+    from alp_repro.training.recipe import Recipe
     from alp_repro.training.replicas import is_chief
     from alp_repro.training.schedule import Schedule
     from alp_repro.training.train import estimate_seconds, steps_of, train
@@ -20,7 +20,6 @@ __all__ = [
     "Objective",
     "Recipe",
     "Schedule",
-    "Subject",
     "TrainingProgress",
     "TriangularRate",
     "Watch",
@@ -39,7 +38,7 @@ export(
         "alp_repro.training.objective": ("Objective",),
         "alp_repro.training.progress": ("TrainingProgress", "Watch"),
         "alp_repro.training.rates": ("TriangularRate",),
-        "alp_repro.training.recipe": ("Recipe", "Subject"),
+        "alp_repro.training.recipe": ("Recipe",),
         "alp_repro.training.replicas": ("is_chief",),
         "alp_repro.training.schedule": ("Schedule",),
         "alp_repro.training.train": (

@@ -14,7 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from alp_repro import files, runs
-from alp_repro.attacks import Execution, WorkItems, attack_program, exact_bounds
+from alp_repro.attacks import Execution
+from alp_repro.attacks.batches import work_items
+from alp_repro.attacks.programs import attack_program
 from alp_repro.data.images import unit_scale
 from alp_repro.errors import InputError
 from alp_repro.models.copies import float32_copy, float32_model, logits_function
@@ -131,8 +133,8 @@ class LogTestAccuracy(keras.callbacks.Callback):
             seed=self._seed,
             execution=Execution(batch_size=count),
         )
-        restart, bounds = np.zeros(count, np.int32), exact_bounds(images, attack.eps)
-        outcome = program(WorkItems(images, self._labels, np.arange(count), restart, *bounds))
+        every, first = np.arange(count), np.zeros(count, np.int32)
+        outcome = program(work_items(images, self._labels, every, first, eps=attack.eps))
         logits = logits_function(model)(tf.constant(images)).numpy()
         clean = float(np.mean(np.argmax(logits, axis=1) == self._labels))
         return clean, float(1.0 - np.mean(outcome.broken))

@@ -20,7 +20,7 @@ from alp_repro.training.objective import Objective, resolve_objective
 from alp_repro.training.passes import ShareLogits, averages_of, in_shares
 from alp_repro.training.replicas import replica_slice, spans_machines
 from alp_repro.training.seeds import NOISE, START, step_seed
-from alp_repro.validation.plain_numbers import number, whole_number
+from alp_repro.validation.plain_numbers import checked_seed, number
 
 ACCURACIES = ("accuracy", "adversarial_accuracy")
 # Losses of layers: kernel_regularizer, add_loss.
@@ -104,7 +104,7 @@ class LogitPairing(keras.Model):
             "weight_decay": weight_decay,
         }
         self.objective = resolve_objective(settings, objective)
-        self.seed = whole_number(seed, name="seed", low=0, high=2**31 - 1)
+        self.seed = checked_seed(seed)
         self.check_inputs = check_inputs
         self.classifier = model
         self._logits = logits_function(model, training=True)

@@ -10,12 +10,11 @@ from alp_repro.training.objective import Objective
 from alp_repro.training.schedule import Schedule
 from alp_repro.validation import decoding
 from alp_repro.validation.arguments import checked_bool, checked_instance
-from alp_repro.validation.plain_numbers import number, whole_number
+from alp_repro.validation.plain_numbers import checked_seed, number, whole_number
 
 P = TypeVar("P")
 _ALWAYS_STORED = ("clp", "lsq", "alp")
 _LARGEST_WIDTH = 4096
-_LARGEST_SEED = 2**31 - 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,8 +53,7 @@ class Subject:
                 self.batch_norm_decay, name="batch_norm_decay", low=0, high=1, below=True
             )
             object.__setattr__(self, "batch_norm_decay", decay)
-        seed = whole_number(self.seed, name="seed", low=0, high=_LARGEST_SEED)
-        object.__setattr__(self, "seed", seed)
+        object.__setattr__(self, "seed", checked_seed(self.seed))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

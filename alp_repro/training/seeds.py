@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 # The purposes of the stateless random numbers of one step.
-NOISE, START, ORDER, AUGMENT, TARGET = range(5)
+NOISE, START, ORDER, AUGMENT = range(4)
 
 
 def step_seed(seed: int, purpose: int, step: tf.Tensor) -> tf.Tensor:

@@ -35,9 +35,9 @@ from alp_repro.training.ownership import Owner, check_owner, finished_model
 from alp_repro.training.progress import TrainingProgress
 from alp_repro.training.recipe import Recipe
 from alp_repro.training.replicas import is_chief, spans_machines
-from alp_repro.validation import decoding
 from alp_repro.validation.arguments import (
     checked_bool,
+    checked_details,
     checked_function,
     checked_instance,
     checked_strategy,
@@ -109,9 +109,7 @@ def train(  # noqa: C901, PLR0913 - settings, each by its name
         checked_function(report, name="report")
     jit_compile = checked_bool(jit_compile, name="jit_compile")
     tensorboard = checked_bool(tensorboard, name="tensorboard")
-    details = decoding.from_plain(
-        {} if details is None else details, dict[str, Any], source="details"
-    )
+    details = checked_details(details)
     strategy = checked_strategy(strategy) or tf.distribute.get_strategy()
     if recipe.attack is not None and recipe.attack.dtype != "float32" and spans_machines(strategy):
         raise InputError(

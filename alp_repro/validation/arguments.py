@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from alp_repro.errors import InputError, one_line
+from alp_repro.validation.decoding import from_plain
 from alp_repro.validation.plain_numbers import quoted
 
 if TYPE_CHECKING:
@@ -57,6 +58,22 @@ def checked_array(value: Any, *, name: str) -> np.ndarray:
         return np.asarray(value)
     except Exception as error:  # a value's own __array__ may raise anything
         raise InputError(f"{name}: expected an array ({one_line(error)})") from error
+
+
+def fits(shape: Sequence[int | None], wanted: Sequence[int | None]) -> bool:
+    """Return whether a shape is the wanted one, in which None stands for any length."""
+    return len(shape) == len(wanted) and all(
+        right in (None, length) for right, length in zip(wanted, shape, strict=True)
+    )
+
+
+def checked_details(details: Any) -> dict[str, Any]:
+    """Return further provenance as it comes back from JSON; None: none.
+
+    Raises:
+      InputError: it has values that JSON cannot store.
+    """
+    return {} if details is None else from_plain(details, dict[str, Any], source="details")
 
 
 def _named(kind: type) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from alp_repro.errors import InputError
 
+LARGEST_SEED = 2**31 - 1
 _LONGEST = 60  # characters
 
 
@@ -25,6 +26,11 @@ def whole_number(value: Any, *, name: str, low: int, high: int) -> int:
     if not (whole and low <= value <= high):
         raise InputError(f"{name} {quoted(value)}: expected a whole number from {low} to {high}")
     return int(value)
+
+
+def checked_seed(seed: Any) -> int:
+    """Return a seed as a Python int; InputError if it is not valid."""
+    return whole_number(seed, name="seed", low=0, high=LARGEST_SEED)
 
 
 def number(

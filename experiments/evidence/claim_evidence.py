@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from alp_repro import files
 from alp_repro.data import dataset_spec
 from alp_repro.errors import InputError
 from alp_repro.evaluation.landscape import Plane, Surfaces, load_surfaces
@@ -83,8 +84,8 @@ def outcomes_of(table: StoredTable, row: TableRow, run: RunDir) -> dict[Number, 
     if row.clean.ours is None:
         return {}
     return {
-        Number(table=table.table, row=row.row, column=i + 1): stored_tables.standing_at(
-            record, row.cells[i].restarts or 1
+        Number(table=table.table, row=row.row, column=i + 1): record.standing_at(
+            row.cells[i].restarts or 1
         )
         for i, record in column_records(table, row, run).items()
     }
@@ -100,7 +101,7 @@ def finished_rows(table: StoredTable, runs_dir: Path) -> Iterator[tuple[TableRow
 
 def column_records(table: StoredTable, row: TableRow, run: RunDir) -> dict[int, AttackRecord]:
     """Return the results behind a row's numbers, by adversarial column from 0."""
-    if not any(run.attacks.glob("[!.]*.npz")):
+    if not files.finished_files(run.attacks):
         return {}
     return stored_tables.records_by_column(table, row, records_of(run))
 
@@ -115,7 +116,7 @@ def _measured(table: StoredTable, run: RunDir) -> dict[figure_numbers.Measure, C
     most = max(surfaces, key=lambda one: len(one.indices), default=None)
     if most is not None and len(most.indices) > 1:
         found |= figure_numbers.shares_of_maxima(most)
-    for record in records_of(run) if any(run.attacks.glob("[!.]*_losses_*.npz")) else ():
+    for record in records_of(run) if files.finished_files(run.attacks, "*_losses_*.npz") else ():
         if record.broken is not None and len(record.labels):
             reached = int(record.next_restart.min())
             found["good start"] = figure_numbers.share_of_good_starts(record.broken[:, :reached])
@@ -125,7 +126,7 @@ def _measured(table: StoredTable, run: RunDir) -> dict[figure_numbers.Measure, C
 def _surfaces(run: RunDir, dataset: str) -> list[Surfaces]:
     """Return the surfaces of the current model that are drawn like the paper's figures."""
     found = []
-    for file in sorted((run.path / "surfaces").glob("[!.]*.npz")):
+    for file in files.finished_files(run.path / "surfaces"):
         try:
             kept = load_surfaces(file, _figure_plane(dataset))
         except InputError:  # another resolution, or damaged: its figure reports that

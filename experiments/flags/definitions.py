@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -21,6 +22,7 @@ from alp_repro.attacks.registry import ATTACKS, attack_class, size_settings
 from alp_repro.data import DATASETS
 from alp_repro.errors import InputError
 from alp_repro.reporting.table_names import OURS, TableName, table_stem
+from alp_repro.validation.plain_numbers import LARGEST_SEED
 
 from . import flagfiles
 from .recipe_flags import DTYPES, define_recipe_flags
@@ -35,7 +37,6 @@ SCALES = ("smoke", "quick", "seeds", "followups", "published", "paper")
 # Settings of an attack that flags have on the 0-255 scale.
 SIZES = size_settings()
 _LARGEST_BATCH = 1_000_000
-LARGEST_SEED = 2**31 - 1
 
 
 class _TableParser(flags.ArgumentParser):
@@ -244,15 +245,35 @@ def fill_in_table(values: flags.FlagValues = flags.FLAGS) -> None:
     if not file.is_file():
         known = sorted(path.stem.removeprefix("table") for path in folder.glob("*.cfg"))
         raise InputError(f"unknown --table={values.table}: {flagfiles.one_of(known, folder)}")
-    table = flags.FlagValues()
-    define_table_flags(table)
+    fill_in(values, file, define_table_flags, ("dataset", "rows", "grid"))
+
+
+def fill_in(
+    values: flags.FlagValues,
+    file: Path,
+    define: Callable[[flags.FlagValues], None],
+    names: Sequence[str] = (),
+) -> None:
+    """Fill in flags that are not given from a flagfile.
+
+    Args:
+      values: the flags.
+      file: the flagfile.
+      define: defines the flags that it may set.
+      names: of the flags to fill in; default: all that `define` defines.
+
+    Raises:
+      InputError: the file sets something else.
+    """
+    found = flags.FlagValues()
+    define(found)
     try:
-        table(["table", *flagfiles.expand([f"--flagfile={file}"])])
+        found([file.stem, *flagfiles.expand([f"--flagfile={file}"])])
     except flags.Error as error:
         raise InputError(f"{file}: {error}") from error
-    for name in ("dataset", "rows", "grid"):
+    for name in names or found:
         if not values[name].present:
-            values[name].value = table[name].value
+            values[name].value = found[name].value
 
 
 def default_flags_dir() -> Path:

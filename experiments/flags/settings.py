@@ -30,6 +30,7 @@ from .definitions import (
     define_scale_flags,
     define_table,
     define_table_flags,
+    fill_in,
     fill_in_table,
     parse,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "define_table",
     "define_table_flags",
     "eval_batch_size",
+    "fill_in",
     "fill_in_table",
     "parse",
     "parse_attack",

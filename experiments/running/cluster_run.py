@@ -74,12 +74,10 @@ class Compute:
 
         return batches_on_workers(self.workers, idle=idle)
 
-    def run_columns(self) -> RunColumns:
-        """Return the function that computes columns for `heat_map`."""
+    def run_columns(self) -> RunColumns | None:
+        """Return the function that computes columns for `heat_map`; None: in this process."""
         if self.workers is None:
-            from alp_repro.evaluation.heat_maps import run_columns_here
-
-            return run_columns_here
+            return None
         from alp_repro.tasks.attack import columns_on_workers
 
         return columns_on_workers(self.workers)

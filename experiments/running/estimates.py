@@ -269,8 +269,9 @@ def attack_seconds(
         )
         # From the end of the first batch, which includes tracing and compiling, to the last's.
         per_batch = (stamps[-1] - stamps[0]) / (len(stamps) - 1)
-        runs = attack.gradients / _of_one_run(first)
-        per_run = per_batch * _of_one_run(first) / _of_one_run(timed)
+        one_run = int(first.cost_of(1))
+        runs = attack.gradients / one_run
+        per_run = per_batch * one_run / int(timed.cost_of(1))
         seconds[attack] = per_run * math.ceil(count * runs / batch)
     return seconds
 
@@ -279,7 +280,3 @@ def _shortened(attack: Attack) -> Attack:
     short: dict[str, Any] = {"restarts": _TIMED_BATCHES}
     short |= {"nb_iter": _TIMED_ITERATIONS} if "nb_iter" in attack.varied else {}
     return dataclasses.replace(attack, **short)
-
-
-def _of_one_run(attack: Attack) -> int:
-    return dataclasses.replace(attack, restarts=1).gradients

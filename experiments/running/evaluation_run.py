@@ -66,6 +66,18 @@ def _is_prepared(dataset: str, data_dir: str | None) -> bool:
     )
 
 
+def evaluator(values: flags.FlagValues, devices: Devices) -> Callable[..., AttackRecord]:
+    """Return `evaluate` with the arguments that the flags and the devices decide."""
+    return functools.partial(
+        evaluation.evaluate,
+        seed=values.seed,
+        batch_size=settings.eval_batch_size(values, gpu=devices.gpu),
+        save_adversarial=values.save_adversarial,
+        strategy=devices.strategy,
+        jit_compile=devices.jit_compile,
+    )
+
+
 def attack_run(
     values: flags.FlagValues,
     run: runs.RunDir,
@@ -87,19 +99,14 @@ def attack_run(
     """
     data = data or evaluation_set(values.dataset, values.num_images, values.data_dir)
     with status_callback(run.path.name, report_status) as report_status:
-        return evaluation.evaluate(
+        return evaluator(values, devices)(
             model,
             data.unit_scale,
             data.labels,
             attack=attack,
-            seed=values.seed,
-            batch_size=settings.eval_batch_size(values, gpu=devices.gpu),
             folder=run.attacks,
             indices=data.indices,
             record_losses=record_losses or values.record_losses,
-            save_adversarial=values.save_adversarial,
-            strategy=devices.strategy,
-            jit_compile=devices.jit_compile,
             report=lambda progress: report_status(_status(attack, progress)),
             executor=executor,
             details={

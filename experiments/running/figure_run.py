@@ -6,18 +6,18 @@ import dataclasses
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from alp_repro.attacks import EXECUTION
-from alp_repro.data import dataset_spec, unverified_source
+from alp_repro.data import dataset_spec, load, unverified_source
 from alp_repro.errors import InputError
 from alp_repro.reporting import figures, labels, results
 from alp_repro.runs import RunDir
 
 from ..evidence.figure_list import missing_row
-from ..flags import flagfiles, settings
+from ..flags import settings
 from ..flags.flagfiles import one_of
 from . import devices
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from alp_repro.attacks import Attack, Ensemble
+    from alp_repro.data import Images
     from alp_repro.reporting.report import Missing
 
 _IN_CAPTIONS = {
@@ -65,15 +66,7 @@ def fill_in_scale(kind: str, define: Callable[[flags.FlagValues], None]) -> None
     if not file.is_file():
         known = [f.parts[-3] for f in sorted(folder.glob(f"*/figures/{kind}.cfg"))]
         raise InputError(f"--scale={FLAGS.scale} has no {kind}: scale {one_of(known, folder)}")
-    values = flags.FlagValues()
-    define(values)
-    try:
-        values([kind, *flagfiles.expand([f"--flagfile={file}"])])
-    except flags.Error as error:
-        raise InputError(f"{file}: {error}") from error
-    for name in values:
-        if not FLAGS[name].present:
-            FLAGS[name].value = values[name].value
+    settings.fill_in(FLAGS, file, define)
 
 
 def finished_runs(rows: list[str]) -> tuple[dict[str, RunDir], list[Missing]]:
@@ -97,6 +90,12 @@ def finished_runs(rows: list[str]) -> tuple[dict[str, RunDir], list[Missing]]:
         others = f" (and those of {', '.join(rows[1:])})" if len(rows) > 1 else ""
         raise InputError(f"{missing[0]}{others}")
     return found, missing
+
+
+def test_images(positions: list[int]) -> Images:
+    """Return the test images at these positions."""
+    test = load.load_split(FLAGS.dataset, "test", data_dir=FLAGS.data_dir, limit=max(positions) + 1)
+    return figures.pick_images(test, positions)
 
 
 def title(row: str) -> str:
@@ -128,7 +127,6 @@ def finish(
     caption: str,
     drawn: Mapping[str, RunDir],
     missing: list[Missing],
-    details: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a figure, and print its path and what is missing in it.
 
@@ -137,7 +135,6 @@ def finish(
       name: the default of --name.
       drawn: the runs that it shows; a report checks that their models have not changed.
       missing: what a complete figure would show too.
-      details: additional content of the figure's JSON.
     """
     folder = Path(FLAGS.figures_dir or settings.scale_folder(FLAGS) / "figures")
     path = figures.save_figure(
@@ -150,7 +147,6 @@ def finish(
             "dataset": FLAGS.dataset,
             "models": {row: results.weights_now(run) for row, run in drawn.items()},
             "missing": [dataclasses.asdict(part) for part in missing],
-            **(details or {}),
         },
     )
     for part in missing:

@@ -11,7 +11,6 @@ import tensorflow as tf
 
 from alp_repro.attacks.apgd import ApgdResult, auto_pgd, checkpoints, linf_bounds
 from alp_repro.attacks.losses import attack_loss
-from alp_repro.errors import InputError
 
 _EPS = 0.3
 _PIXELS, _CLASSES = 12, 4
@@ -349,20 +348,17 @@ def test_every_visited_point_is_inside_the_ball(jit_compile: bool) -> None:
     assert np.any(np.abs(result.best_images - images) > 0.29)
 
 
-def test_image_batches_of_rank_four_in_another_pixel_range() -> None:
-    images = tf.constant(np.random.default_rng(6).uniform(-1, 1, (2, 3, 3, 1)), tf.float32)
+def test_image_batches_of_rank_four() -> None:
+    images = tf.constant(np.random.default_rng(6).uniform(0, 1, (2, 3, 3, 1)), tf.float32)
 
     def value_and_gradient(points: tf.Tensor) -> _Visit:
         total = tf.reduce_sum(points, axis=[1, 2, 3])
         return tf.stack([total, -total], axis=1), total, tf.ones_like(points)
 
-    result = auto_pgd(
-        value_and_gradient, images, images, eps=_EPS, nb_iter=5, clip_min=-1.0, clip_max=1.0
-    )
+    result = auto_pgd(value_and_gradient, images, images, eps=_EPS, nb_iter=5)
     np.testing.assert_allclose(
         result.best_images, np.minimum(images.numpy() + np.float32(_EPS), 1.0), rtol=1e-6
     )
-    assert np.any(result.best_images.numpy() < 0)
 
 
 def test_bfloat16_crafting_keeps_float32_points() -> None:
@@ -388,13 +384,3 @@ def test_eps_may_be_a_tensor(jit_compile: bool) -> None:
         expected = linf_bounds(images, eps=eps)[1]
         found = run(tf.constant(eps)).best_images
         np.testing.assert_allclose(found, expected, atol=1e-6)
-
-
-def test_bad_settings_are_met_at_the_door() -> None:
-    images = _images()
-    with pytest.raises(InputError, match="nb_iter 0"):
-        auto_pgd(_linear(), images, images, eps=_EPS, nb_iter=0)
-    with pytest.raises(InputError, match=r"eps -0\.1"):
-        auto_pgd(_linear(), images, images, eps=-0.1, nb_iter=5)
-    with pytest.raises(InputError, match="starts"):
-        auto_pgd(_linear(), images, images[:3], eps=_EPS, nb_iter=5)

@@ -23,12 +23,12 @@ from alp_repro.attacks import (
     WorkItems,
     attack_class,
     attack_from_json,
-    attack_program,
     cleverhans_engines,
     exact_bounds,
     register,
 )
 from alp_repro.attacks.draws import random_starts
+from alp_repro.attacks.programs import attack_program
 from alp_repro.errors import InputError
 from alp_repro.evaluation import Progress, evaluate
 from alp_repro.models.copies import logits_function

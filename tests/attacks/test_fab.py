@@ -9,7 +9,6 @@ import tensorflow as tf
 from alp_repro.attacks.draws import choose_targets
 from alp_repro.attacks.fab import fab_attack, fab_starts, linf_projection
 from alp_repro.attacks.losses import loss_and_gradient, margin
-from alp_repro.errors import InputError
 from alp_repro.models.copies import logits_function
 
 CLASSES = 4
@@ -222,8 +221,3 @@ def test_starts_are_the_image_first_and_then_half_the_radius_away(images) -> Non
     assert (distance[1::2] <= 0.1 + 1e-6).all() and (distance[1::2] > 0.05).all()
     assert found.min() >= 0 and found.max() <= 1
     np.testing.assert_array_equal(starts(slice(4, 9)), found[4:9])
-
-
-def test_no_step_is_told(model, images, labels) -> None:
-    with pytest.raises(InputError, match="nb_iter 0"):
-        run(logits_function(model), images, labels, labels, nb_iter=0)

@@ -18,10 +18,10 @@ from alp_repro.attacks import (
     BatchOutcome,
     Execution,
     WorkItems,
-    attack_program,
     cleverhans_engines,
     exact_bounds,
 )
+from alp_repro.attacks.programs import attack_program
 from alp_repro.models import copies
 from tests.attack_factory import attack_of
 from tests.small_model import CLASSES, IMAGE_SHAPE, small_model

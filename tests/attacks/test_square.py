@@ -11,7 +11,6 @@ import tensorflow as tf
 
 from alp_repro.attacks import Square
 from alp_repro.attacks.square import square_attack, square_side
-from alp_repro.errors import InputError
 from alp_repro.evaluation import evaluate
 from alp_repro.models.copies import logits_function
 
@@ -126,20 +125,6 @@ def test_the_square_shrinks_as_in_the_paper() -> None:
     assert int(square_side(11, 10_000, height=28, width=28)) == int(
         square_side(2, 1000, height=28, width=28)
     )
-
-
-def test_no_query_is_refused(model, images, labels) -> None:
-    with pytest.raises(InputError, match="nb_iter 0"):
-        square_attack(
-            logits_function(model),
-            tf.constant(images),
-            tf.constant(labels),
-            eps=EPS,
-            nb_iter=0,
-            image_index=tf.range(40),
-            restart=tf.zeros(40, tf.int32),
-            seed=tf.constant(3),
-        )
 
 
 def test_it_is_a_method_of_attack_like_any_other(model, images, labels, tmp_path) -> None:

@@ -114,7 +114,7 @@ def test_surfaces_are_kept_beside_the_model(
     model: keras.Model, images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     run = runs.RunDir(tmp_path / "clp")
-    run.make()
+    run.path.mkdir(parents=True)
     runs.save_model(run.model, model)
     files.write_json(run.recipe, {"weights": runs.weights_hash(model)})
     plane, indices = Plane(radius=0.3, resolution=5), np.arange(4)

@@ -40,7 +40,7 @@ def one_by_one(work: AttackJob, next_items: NextItems) -> Outcomes:
         items = next_items()
         if items is None:
             return
-        (place,) = {work.attack.phase_at(int(run)) for run in items.restart}
+        (place,) = {*work.attack.phase_at(items.restart)}
         phase = work.attack.phases[place]
         own = work.attack.restarts_of(place, items.restart) - phase.first
         assert own.min() >= 0 and own.max() < phase.attack.restarts

@@ -33,11 +33,11 @@ from alp_repro.attacks import (
     BatchOutcome,
     Execution,
     WorkItems,
-    attack_program,
     exact_bounds,
     programs,
     strong_attack,
 )
+from alp_repro.attacks.programs import attack_program
 from alp_repro.attacks.rounding import Rounding, find_rounding
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, Progress, restarts, wilson_interval

@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
     """A scale's folder with one model, one table and one figure."""
     scale = tmp_path / "quick"
     run = runs.RunDir(scale / "mnist" / "clp")
-    run.make()
+    run.path.mkdir(parents=True)
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
     runs.save_model(run.model, model)
     weights = runs.weights_hash(model)

@@ -6,7 +6,6 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,7 +22,7 @@ from alp_repro.data.sources.file_trees import (
     root_of,
     verify_unread_files,
 )
-from alp_repro.data.sources.image_check import ImageChecker
+from alp_repro.data.sources.image_check import ImageChecker, in_turn
 from alp_repro.errors import InputError
 
 VERSION = "3.0.2"  # of the TFDS dataset
@@ -218,42 +217,27 @@ def _array_examples(split: str, arrays: _Arrays) -> Iterator[tuple[int, dict[str
 def _image_examples(
     split: str, by_class: dict[str, list[str]], checker: ImageChecker, found: set[int]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    index = 0
-    for label, name in numbered(by_class) or in_turn(by_class):
-        image = checker.read(name)
-        if image is not None:
-            found.add(label)
-            yield index, _example(split, index, image[1], label)
-            index += 1
-    if index == 0:
-        checker.require_intact(skip_corrupt=False)
+    names = numbered(by_class) or in_turn(by_class[name] for name in CLASSES)
+    for index, _, pixels, label in checker.intact(names):
+        found.add(label)
+        yield index, _example(split, index, pixels, label)
 
 
-def in_turn(by_class: Mapping[str, list[str]]) -> list[tuple[int, str]]:
-    """Return (label, name) of the images, alternating between the classes."""
-    return [
-        (label, name)
-        for names in zip_longest(*(by_class[name] for name in CLASSES))
-        for label, name in enumerate(names)
-        if name
-    ]
-
-
-def numbered(by_class: Mapping[str, list[str]]) -> list[tuple[int, str]] | None:
-    """Return (label, name) of the images, ordered by the numbers that the names begin with.
+def numbered(by_class: Mapping[str, list[str]]) -> list[tuple[str, int]] | None:
+    """Return (name, label) of the images, ordered by the numbers that the names begin with.
 
     Returns:
       None if the numbers are not positions in the published split: some image has none, there are
       gaps, or they count class by class.
     """
-    named = [(label, name) for label, key in enumerate(CLASSES) for name in by_class[key]]
-    digits = [re.match(r"[0-9]{1,9}", PurePosixPath(name).name) for _, name in named]
+    named = [(name, label) for label, key in enumerate(CLASSES) for name in by_class[key]]
+    digits = [re.match(r"[0-9]{1,9}", PurePosixPath(name).name) for name, _ in named]
     numbers = [int(found[0]) for found in digits if found]
     whole = len(numbers) == len(named) and len(set(numbers)) == len(named)
     if not whole or max(numbers) - min(numbers) != len(named) - 1:
         return None
     ordered = [one for _, one in sorted(zip(numbers, named, strict=True))]
-    labels = [label for label, _ in ordered]
+    labels = [label for _, label in ordered]
     return None if labels == sorted(labels) else ordered
 
 

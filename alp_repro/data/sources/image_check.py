@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from itertools import zip_longest
 
 import numpy as np
 
 from alp_repro.data.sources.file_trees import DamagedFile, FileTree
 from alp_repro.errors import InputError
 
-if TYPE_CHECKING:
-    pass
-
 _NAMED = 3
+
+
+def in_turn(classes: Iterable[Sequence[str]]) -> list[tuple[str, int]]:
+    """Return (name, label) of images by class, alternating between the classes."""
+    return [
+        (name, label)
+        for names in zip_longest(*classes)
+        for label, name in enumerate(names)
+        if name is not None
+    ]
 
 
 @dataclass
@@ -53,6 +61,23 @@ class ImageChecker:
             self.damaged[name] = f"{size} pixels, not {expected}"
             return None
         return encoded, pixels
+
+    def intact(
+        self, images: Iterable[tuple[str, int]]
+    ) -> Iterator[tuple[int, bytes, np.ndarray, int]]:
+        """Yield number, encoded bytes, pixels and label of the (name, label) that can be read.
+
+        Raises:
+          InputError: all of them are damaged.
+        """
+        count = 0
+        for name, label in images:
+            found = self.read(name)
+            if found is not None:
+                yield count, *found, label
+                count += 1
+        if count == 0:
+            self.require_intact(skip_corrupt=False)
 
     def require_intact(self, *, skip_corrupt: bool) -> tuple[str, ...]:
         """Return the names of the damaged images; InputError unless they may be skipped.

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 
 from alp_repro.data import store
 from alp_repro.data.source_record import SourceRecord
 from alp_repro.data.sources.file_trees import DamagedFile, FileTree, require_published, root_of
+from alp_repro.data.sources.image_check import in_turn
 from alp_repro.errors import InputError
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
@@ -125,13 +125,7 @@ def _train_images(tree: FileTree, prefix: str, labels: dict[str, int]) -> list[t
         raise InputError(f"{prefix} in {tree.path} has {_some(foreign)}, not listed in wnids.txt")
     if missing := sorted(set(labels) - set(by_wnid)):
         raise InputError(f"{prefix} in {tree.path} has no images of the classes {_some(missing)}")
-    classes = [sorted(by_wnid[wnid], key=_natural) for wnid in labels]
-    return [
-        (name, label)
-        for in_turn in zip_longest(*classes)
-        for label, name in enumerate(in_turn)
-        if name is not None
-    ]
+    return in_turn(sorted(by_wnid[wnid], key=_natural) for wnid in labels)
 
 
 def _validation_images(

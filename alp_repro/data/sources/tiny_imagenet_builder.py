@@ -82,14 +82,8 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
         self, images: list[tuple[str, int]]
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         assert self._checker is not None
-        index = 0
-        for name, label in images:
-            image = self._checker.read(name)
-            if image is not None:
-                yield index, {"image": io.BytesIO(image[0]), "label": label}
-                index += 1
-        if index == 0:
-            self._checker.require_intact(skip_corrupt=False)
+        for index, encoded, _, label in self._checker.intact(images):
+            yield index, {"image": io.BytesIO(encoded), "label": label}
 
 
 def _verified(path: Path) -> Path:

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from alp_repro.reporting.figures.heat_maps import heat_map_panels
     from alp_repro.reporting.figures.histograms import (
         CASES,
-        CERTAIN_LOSS,
         loss_histograms,
         recorded_losses,
         typical_cases,
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CASES",
-    "CERTAIN_LOSS",
     "WIDTH",
     "figure_style",
     "heat_map_panels",
@@ -49,7 +47,6 @@ export(
         "alp_repro.reporting.figures.heat_maps": ("heat_map_panels",),
         "alp_repro.reporting.figures.histograms": (
             "CASES",
-            "CERTAIN_LOSS",
             "loss_histograms",
             "recorded_losses",
             "typical_cases",

@@ -12,6 +12,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentForma
 from alp_repro.evaluation import AttackRecord, wilson_interval
 from alp_repro.losses import PENALTIES
 from alp_repro.reporting.figures.style import DASHES, WIDTH, figure_style
+from alp_repro.reporting.results import reach
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +36,8 @@ def restart_curves(records: Mapping[str, AttackRecord], *, restarts: int) -> Fig
     axes = figure.subplots()
     curves: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for i, (label, record) in enumerate(records.items()):
-        counts = np.arange(1, min(restarts, _reach(record, restarts)) + 1)
+        whole = record.complete_to(restarts)
+        counts = np.arange(1, (restarts if whole else min(restarts, reach(record))) + 1)
         robust = np.array([record.robust_at(int(r)) for r in counts])
         bands = np.array([wilson_interval(int(k), len(record.labels)) for k in robust])
         curves[label] = counts, robust / len(record.labels)
@@ -107,14 +109,6 @@ def _inset(
     inside.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     inside.tick_params(labelsize=6)
     inside.set_title("the same lines, larger", fontsize=6.5)
-
-
-def _reach(record: AttackRecord, restarts: int) -> int:
-    """Return the number of restarts that a record is complete to, at most `restarts`."""
-    if record.complete_to(restarts):
-        return restarts
-    counted = record.standing if record.losses is None else np.ones_like(record.standing)
-    return int(record.next_restart[counted].min())
 
 
 _ACCURACIES = {
