@@ -9,6 +9,7 @@ import pytest
 import alp_repro
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_an_application_with_its_preprocessing_inside(dtype: str) -> None:
     network = keras.applications.MobileNet(

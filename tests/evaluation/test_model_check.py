@@ -290,6 +290,7 @@ def test_of_a_function_nothing_is_said_about_chance() -> None:
     assert "random" not in record.settings
 
 
+@pytest.mark.slow
 def test_a_mixed_precision_model_is_copied_once_and_compiled_once(
     images: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -320,6 +321,7 @@ def test_a_mixed_precision_model_is_copied_once_and_compiled_once(
     assert compiled.count(copies[0]) == 1
 
 
+@pytest.mark.slow
 def test_a_mixed_model_whose_layers_changed_is_copied_anew(images: np.ndarray) -> None:
     mixed, exact = small_model("mixed_bfloat16"), small_model()
     labels = np.argmax(exact(images), axis=1)

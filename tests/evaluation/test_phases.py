@@ -159,6 +159,7 @@ def test_batches_and_the_order_of_the_images_change_nothing(
     np.testing.assert_array_equal(*spent)
 
 
+@pytest.mark.slow
 def test_stopped_after_any_batch_it_ends_the_same(
     model: keras.Model,
     images: np.ndarray,

@@ -99,6 +99,7 @@ def test_callbacks_of_keras_read_what_is_logged(tmp_path: Path) -> None:
     assert (tmp_path / "best.keras").exists()
 
 
+@pytest.mark.slow
 def test_an_ensemble_has_to_be_withstood_as_a_whole() -> None:
     harmless = alp_repro.PGD(eps=0.0, eps_iter=0.0, nb_iter=1)
     attack = alp_repro.PGD(eps=0.3, eps_iter=0.1, nb_iter=5)

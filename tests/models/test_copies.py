@@ -87,6 +87,7 @@ def test_a_bfloat16_attack_on_a_normalised_model_is_as_strong(images: np.ndarray
     assert abs(rough.accuracy_at(2) - fine.accuracy_at(2)) <= 0.1
 
 
+@pytest.mark.slow
 def test_replicas_of_a_normalised_model_are_the_model(
     images: np.ndarray, two_replicas: tf.distribute.Strategy
 ) -> None:

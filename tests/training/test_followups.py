@@ -228,6 +228,7 @@ def test_a_cyclic_rate_rises_and_falls_step_by_step() -> None:
     assert float(kept(100)) == float(rate(100))
 
 
+@pytest.mark.slow
 def test_a_training_with_a_cyclic_rate_goes_on_where_it_was(tmp_path: Path) -> None:
     """In two sessions it makes what it makes in one; another length would be another training."""
     rng = np.random.default_rng(0)

@@ -194,6 +194,7 @@ def restored(run: runs.RunDir) -> list[np.ndarray]:
     return [np.asarray(v) for v in (*model.classifier.variables, *model.optimizer.variables)]
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_of_a_state_becomes_another_model(stopped: runs.RunDir) -> None:
     path = stopped.backup / "latest.npz"
     good, expected = path.read_bytes(), restored(stopped)
