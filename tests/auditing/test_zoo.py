@@ -44,14 +44,14 @@ def audited(name: str) -> Audit:
     )
 
 
-@pytest.mark.parametrize("name", slow_unless(QUICK.__contains__, zoo.SOUND))
+@pytest.mark.parametrize("name", slow_unless(QUICK, zoo.SOUND))
 def test_nothing_is_raised_on_a_sound_one(name: str) -> None:
     found = audited(name)
     assert found.clean_accuracy >= 0.9
     assert [(one.key, one.saw) for one in found.raised] == []
 
 
-@pytest.mark.parametrize("name", slow_unless(QUICK.__contains__, zoo.FAULTY))
+@pytest.mark.parametrize("name", slow_unless(QUICK, zoo.FAULTY))
 def test_a_fault_is_reported(name: str) -> None:
     raised = {one.key for one in audited(name).raised}
     assert raised & zoo.animal(name).flags, raised

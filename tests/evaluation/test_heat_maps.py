@@ -62,7 +62,7 @@ _KINDS: dict[str, dict] = {
 }
 
 
-@pytest.mark.parametrize("kind", slow_unless("restarts".__eq__, _KINDS))
+@pytest.mark.parametrize("kind", slow_unless(["restarts"], _KINDS))
 def test_every_cell_equals_a_separate_run(
     model: keras.Model, images: np.ndarray, labels: np.ndarray, kind: str
 ):
@@ -107,7 +107,7 @@ def test_two_replicas_give_the_same_map(
     np.testing.assert_array_equal(shared.broken, expected.broken)
 
 
-@pytest.mark.parametrize("noise", slow_unless((0.0).__eq__, [0.0, 0.1]))
+@pytest.mark.parametrize("noise", slow_unless([0.0], [0.0, 0.1]))
 def test_logits_that_are_not_finite_end_the_map(images: np.ndarray, noise: float):
     attack = dataclasses.replace(_ATTACK, gradient_noise=noise)
     inputs = keras.Input((6, 6, 1))

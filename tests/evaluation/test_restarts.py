@@ -143,7 +143,7 @@ def test_the_reference_is_worth_comparing_with(reference: AttackRecord) -> None:
 
 
 @pytest.mark.parametrize("losses", [False, True])
-@pytest.mark.parametrize("batch_size", slow_unless((7).__le__, [1, 7, 64, 1000]))
+@pytest.mark.parametrize("batch_size", slow_unless([7, 64, 1000], [1, 7, 64, 1000]))
 def test_the_batch_size_changes_nothing(
     model: keras.Model,
     images: np.ndarray,
@@ -227,7 +227,7 @@ def test_shards_change_nothing(
 
 
 @pytest.mark.parametrize("losses", [False, True])
-@pytest.mark.parametrize("batch_size", slow_unless((64).__eq__, [7, 64]))
+@pytest.mark.parametrize("batch_size", slow_unless([64], [7, 64]))
 def test_more_restarts_later_change_nothing(
     model: keras.Model,
     images: np.ndarray,
@@ -253,7 +253,7 @@ def test_a_complete_record_comes_back_as_it_is(
     assert attacked(model, images, labels, record=reference, count=5, report=refuse) is reference
 
 
-@pytest.mark.parametrize("losses", slow_unless(False.__eq__, [False, True]))
+@pytest.mark.parametrize("losses", slow_unless([False], [False, True]))
 def test_interrupted_after_any_batch_and_resumed(
     model: keras.Model, images: np.ndarray, labels: np.ndarray, cached_programs: None, losses: bool
 ) -> None:

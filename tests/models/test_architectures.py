@@ -265,7 +265,7 @@ def test_saved_and_loaded_without_custom_objects(name: str, tmp_path) -> None:
     np.testing.assert_array_equal(loaded(images, training=False), model(images, training=False))
 
 
-@pytest.mark.parametrize("name", slow_unless(lambda name: name == "lenet", MODELS))
+@pytest.mark.parametrize("name", slow_unless(["lenet"], MODELS))
 def test_xla_compiles_every_model_with_a_gradient(name: str) -> None:
     model = narrow_model(name, width=2)
     images = tf.constant(images_for(name, count=2))
