@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from alp_repro import stateless_random
+from tests.marks import slow_unless
 
 
 def test_same_bits_with_and_without_xla():
@@ -47,7 +48,9 @@ def many_seeds() -> np.ndarray:
     return np.concatenate([drawn, items, np.array(ends)]).astype(np.int64)
 
 
-@pytest.mark.parametrize("shape", [(), (1,), (7,), (5, 5, 3), (28, 28, 1)], ids=str)
+@pytest.mark.parametrize(
+    "shape", slow_unless([(), (1,), (7,)], [(), (1,), (7,), (5, 5, 3), (28, 28, 1)]), ids=str
+)
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_many_seeds_give_tensorflows_own_words(shape: tuple[int, ...], jit_compile: bool):
     """Results on disk depend on these bits."""

@@ -84,7 +84,11 @@ def cleverhans_and_ours(
 @pytest.mark.parametrize("targeted", [False, True])
 @pytest.mark.parametrize(
     ("eps", "eps_iter", "nb_iter"),
-    [(0.3, 0.01, 12), (50 / 255, 50 / 255, 5), (16 / 255, 2 / 255, 12)],
+    [
+        (0.3, 0.01, 12),
+        pytest.param(50 / 255, 50 / 255, 5, marks=pytest.mark.slow),
+        pytest.param(16 / 255, 2 / 255, 12, marks=pytest.mark.slow),
+    ],
 )
 def test_the_loop_is_cleverhans_to_the_last_bit(
     model: keras.Model,

@@ -170,7 +170,7 @@ def test_it_costs_what_it_says(
     assert 3 * attack.gradients <= thrice < 3 * (attack.gradients + 1)  # a query is half of one
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", slow_unless(["pgd"], NAMES))
 def test_without_a_verdict_there_is_no_number(
     images: np.ndarray, labels: np.ndarray, name: str
 ) -> None:
@@ -204,7 +204,7 @@ def test_two_classes_are_enough_for_its_defaults(images: np.ndarray, name: str) 
     assert found.accuracy_at(2) < 1
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", slow_unless(["pgd"], NAMES))
 def test_without_a_ball_the_clean_accuracy_is_left(
     model: keras.Model, images: np.ndarray, labels: np.ndarray, name: str
 ) -> None:

@@ -169,6 +169,7 @@ def test_an_item_does_not_depend_on_its_batch(model, images, labels) -> None:
             np.testing.assert_array_equal(whole[chosen], part)
 
 
+@pytest.mark.slow
 def test_what_is_close_enough_is_left_alone(model, images, labels) -> None:
     logits, targets = of_small_model(model, images, labels)
     _, first, _ = run(logits, images, labels, targets, nb_iter=1, enough=0.2)

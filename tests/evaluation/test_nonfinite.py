@@ -43,8 +43,8 @@ def without_gradient_there(model: keras.Model) -> keras.Model:
 @pytest.mark.parametrize(
     ("changes", "jit_compile"),
     [
-        ({"momentum": 0.5, "success": "any"}, False),
-        pytest.param({"method": "apgd"}, False, marks=pytest.mark.slow),
+        pytest.param({"momentum": 0.5, "success": "any"}, False, marks=pytest.mark.slow),
+        ({"method": "apgd"}, False),
         pytest.param({}, True, marks=pytest.mark.slow),
     ],
 )

@@ -109,6 +109,7 @@ def with_gelu(layer: keras.Layer) -> keras.Layer:
     return type(layer).from_config(config)
 
 
+@pytest.mark.slow
 def test_the_attack_again_finds_what_the_record_says(results: Path, model: keras.Model) -> None:
     records = records_of(published_run("mnist/clp", folder=results))
     assert len(records) == 2

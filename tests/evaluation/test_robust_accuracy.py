@@ -64,6 +64,7 @@ def test_the_accuracy_under_attack_is_the_evaluations() -> None:
     assert history["robust_accuracy"][0] < 1 and "default_robust_accuracy" not in history
 
 
+@pytest.mark.slow
 def test_the_training_attack_is_taken_and_compared_with_a_stronger_one() -> None:
     model = alp_repro.LogitPairing(by_rows(), attack=ATTACK, adversarial_fraction=0.5)
     one_hot = keras.utils.to_categorical(labels(), CLASSES)

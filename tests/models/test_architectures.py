@@ -239,7 +239,7 @@ def test_logits_are_float32_unbounded_and_per_image(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", slow_unless(["lenet"], MODELS))
 def test_a_clone_computes_in_bfloat16_on_float32_weights(name: str) -> None:
     model = narrow_model(name)
 
@@ -256,7 +256,7 @@ def test_a_clone_computes_in_bfloat16_on_float32_weights(name: str) -> None:
     np.testing.assert_allclose(tf.cast(coarse, tf.float32), logits, atol=0.05 * scale)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", slow_unless(["lenet", "resnet20_v2"], MODELS))
 def test_saved_and_loaded_without_custom_objects(name: str, tmp_path) -> None:
     model = narrow_model(name, pixel_range=(-1.0, 1.0))
     model.save(tmp_path / "model.keras")

@@ -27,6 +27,7 @@ from alp_repro.training import (
 )
 from alp_repro.training.crafter import Crafter
 from experiments.flags import settings
+from tests.marks import slow_unless
 
 EPS = 0.1
 SHAPE = (4, 4, 1)
@@ -188,7 +189,7 @@ def test_contradictions_are_refused(objective: dict[str, Any], message: str) -> 
         Objective(adversarial_weight=1.0, **objective)
 
 
-@pytest.mark.parametrize("crafting", ["fast", "n_fgsm", "trades"])
+@pytest.mark.parametrize("crafting", slow_unless(["fast"], ["fast", "n_fgsm", "trades"]))
 def test_each_trains_in_a_graph(model: keras.Model, images: tf.Tensor, crafting: Any) -> None:
     objective = Objective(
         penalties={"trades": 1.0},

@@ -230,7 +230,7 @@ def unbuilt() -> keras.Model:
     return keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(CLASSES)])
 
 
-@pytest.mark.parametrize("make", [with_dropout, Subclassed, unbuilt])
+@pytest.mark.parametrize("make", slow_unless([Subclassed], [with_dropout, Subclassed, unbuilt]))
 def test_any_kind_of_model_trains(make: Callable[[], keras.Model]) -> None:
     robust = compiled(make(), metrics=["accuracy"], **ALP)
     history = robust.fit(images(), labels(), batch_size=4, epochs=6, verbose=0).history

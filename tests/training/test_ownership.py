@@ -130,6 +130,7 @@ def with_epochs(epochs: int) -> Recipe:
     return dataclasses.replace(RECIPE, epochs=epochs)
 
 
+@pytest.mark.slow
 def test_more_epochs_for_what_is_not_finished_end_as_if_asked_for_at_once(
     stopped: runs.RunDir, tmp_path: Path
 ) -> None:
