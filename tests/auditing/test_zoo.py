@@ -15,10 +15,7 @@ from alp_repro.auditing import Audit, plan
 from tests.auditing import zoo
 from tests.marks import slow_unless
 
-QUICK = {
-    "an argmax",
-    "a loss for more classes",
-}  # tests/auditing/test_indicators.py has a sound one
+QUICK = {"an argmax", "a loss for more classes"}  # test_indicators.py has an honest model
 
 
 @functools.cache
