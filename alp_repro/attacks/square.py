@@ -125,7 +125,7 @@ def square_attack(
     stops when it is broken. Random numbers depend only on (seed, restart, image index).
 
     Args:
-      logits: float32 images to logits; called `nb_iter` times.
+      logits: float32 images to logits; called `nb_iter` times, or until every image is broken.
       images: float32 [batch, height, width, channels] in [0, 1].
       labels, image_index, restart: int [batch].
       eps: input scale.
@@ -182,7 +182,10 @@ def square_attack(
     starts = tf.where(columns, upper, lower)
     first = _State(tf.constant(1), starts, *visited(starts))
     (last,) = tf.while_loop(
-        lambda state: state.queries < nb_iter, body, (first,), parallel_iterations=1
+        lambda state: (state.queries < nb_iter) & ~tf.reduce_all(state.broken),
+        body,
+        (first,),
+        parallel_iterations=1,
     )
     return tf.stop_gradient(last.images)
 

@@ -105,6 +105,28 @@ def _rounded(images: tf.Tensor) -> tf.Tensor:
     return tf.round(images * 15) / 15
 
 
+@pytest.mark.parametrize(("wrong", "expected"), [(2, 1), (1, 7)])
+def test_it_stops_once_every_image_is_broken(wrong: int, expected: int) -> None:
+    """Of two images that are misclassified from the start, and of one beside a constant one."""
+    queries = []
+
+    def logits(points: tf.Tensor) -> tf.Tensor:
+        queries.append(len(points))
+        return tf.constant([[0.0, 1.0]] * 2)
+
+    square_attack(
+        logits,
+        tf.zeros([2, 4, 4, 1]),
+        tf.constant([0] * wrong + [1] * (2 - wrong)),
+        eps=EPS,
+        nb_iter=7,
+        image_index=tf.range(2),
+        restart=tf.zeros(2, tf.int32),
+        seed=tf.constant(3),
+    )
+    assert len(queries) == expected
+
+
 def test_the_square_shrinks_as_in_the_paper() -> None:
     sides = [int(square_side(i, 10_000, height=28, width=28)) for i in (0, 10, 11, 51, 1001, 9000)]
     assert sides == [25, 25, 18, 13, 4, 1]
