@@ -119,16 +119,17 @@ PYTEST = OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest --numprocesses=$(PROCESSES) --d
 test: $(READY)
 	@$(PYTEST) -m 'not slow'
 
-# With the installed wheel, README's commands, whole tables, and a Ray cluster where there is one.
+# With what takes more than about two seconds, the installed wheel, README's commands, whole tables, and a Ray
+# cluster where there is one.
 test-all: $(READY)
 	@$(PYTEST)
 
-# What rounds otherwise under other kernels: for ONEDNN_MAX_CPU_ISA=... make test-numeric.
+# What rounds otherwise under other kernels, slow or not: for ONEDNN_MAX_CPU_ISA=... make test-numeric.
 NUMERIC = tests/attacks tests/models/test_architectures.py tests/test_gradients.py tests/training/test_passes.py \
 	tests/evaluation/test_restarts.py tests/evaluation/test_stored.py tests/evaluation/test_phases.py
 
 test-numeric: $(READY)
-	@$(PYTEST) -m 'not slow' $(NUMERIC)
+	@$(PYTEST) $(NUMERIC)
 
 lint: $(READY)
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy

@@ -9,6 +9,7 @@ elementwise arithmetic: a loop over seeds is thousands of tiny kernels on a GPU.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -65,6 +66,9 @@ def bits(shape: tf.Tensor | Sequence[tf.Tensor | int], seed: tf.Tensor) -> tf.Te
 def bits_of_each(seeds: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
     """Return `bits` of each of many seeds, in one computation over all of them.
 
+    All programs that need as many share one trace: these are hundreds of operations, and the time
+    that a program takes to be compiled grows with their number.
+
     Args:
       seeds: int64 [n, 2].
       shape: of one seed's words; static.
@@ -72,41 +76,63 @@ def bits_of_each(seeds: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
     Returns:
       uint32 [n, *shape].
     """
-    wide = tf.bitcast(seeds, tf.uint64)
-    words = [wide[:, :1], wide[:, 1:]]
-    counter = [part for word in words for part in (_low(word), _high(word))]
-    scrambled = _philox(tuple(_number(key) for key in _SCRAMBLING_KEY), counter)
-    key, upper = scrambled[:2], scrambled[2:]
+    return _bits_program(seeds.shape[0], tuple(shape))(seeds)
+
+
+@functools.lru_cache(maxsize=16)
+def _bits_program(
+    count: int | None, shape: tuple[int, ...]
+) -> tf.types.experimental.PolymorphicFunction:
+    return tf.function(
+        lambda seeds: _bits_of_each(seeds, shape),
+        autograph=False,
+        input_signature=[tf.TensorSpec([count, 2], tf.int64)],
+    )
+
+
+def _bits_of_each(seeds: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
+    wide = tf.transpose(tf.bitcast(seeds, tf.uint64))[:, :, None]
+    scrambling_key = tf.constant(_SCRAMBLING_KEY, tf.uint64)[:, None, None]
+    even, odd = _philox(scrambling_key, _low(wide), _high(wide))
+    key, upper = tf.stack([even[0], odd[0]]), tf.stack([even[1], odd[1]])
     count = math.prod(shape)
     blocks = tf.cast(tf.range(-(-count // 4), dtype=tf.int64), tf.uint64)[None, :]
-    zeros = tf.zeros_like(blocks + upper[0])
-    found = _philox((key[0], key[1]), [blocks + zeros, zeros, upper[0] + zeros, upper[1] + zeros])
-    every = tf.reshape(tf.cast(tf.stack(found, axis=-1), tf.uint32), [-1, 4 * blocks.shape[1]])
-    return tf.reshape(every[:, :count], [-1, *shape])
+    blocks += tf.zeros_like(upper[0])
+    zeros = tf.zeros_like(blocks)
+    even, odd = _philox(
+        key, tf.stack([blocks, upper[0] + zeros]), tf.stack([zeros, upper[1] + zeros])
+    )
+    words = tf.cast(tf.stack([even[0], odd[0], even[1], odd[1]], axis=-1), tf.uint32)
+    words = tf.reshape(words, [-1, 4 * blocks.shape[1]])
+    return tf.reshape(words[:, :count], [-1, *shape])
 
 
-def _philox(key: tuple[tf.Tensor, ...], counter: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Return four words for each counter; all are 32-bit numbers in uint64."""
-    c0, c1, c2, c3 = counter
-    for _ in range(_ROUNDS):
-        first, second = _number(_MULTIPLIERS[0]) * c0, _number(_MULTIPLIERS[1]) * c2
-        c0, c1, c2, c3 = (
-            tf.bitwise.bitwise_xor(_high(second), tf.bitwise.bitwise_xor(c1, key[0])),
-            _low(second),
-            tf.bitwise.bitwise_xor(_high(first), tf.bitwise.bitwise_xor(c3, key[1])),
-            _low(first),
-        )
-        key = tuple(_low(k + _number(step)) for k, step in zip(key, _WEYL, strict=True))
-    return [c0, c1, c2, c3]
+def _philox(key: tf.Tensor, even: tf.Tensor, odd: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return four words for each counter; all are 32-bit numbers in uint64.
 
+    The two halves of a round are one operation each, which halves the number of operations.
 
-def _number(value: int) -> tf.Tensor:
-    return tf.constant(value, tf.uint64)
+    Args:
+      key: [2, n or 1, 1].
+      even: a counter's words 0 and 2, [2, n, blocks].
+      odd: its words 1 and 3.
+
+    Returns:
+      The same of the results.
+    """
+    multipliers = tf.constant(_MULTIPLIERS, tf.uint64)[:, None, None]
+    steps = [[round_ * step for step in _WEYL] for round_ in range(_ROUNDS)]
+    keys = tf.unstack(_low(key + tf.constant(steps, tf.uint64)[:, :, None, None]))
+    for of_round in keys:
+        products = tf.reverse(multipliers * even, axis=[0])
+        mixed = tf.bitwise.bitwise_xor(odd, of_round)
+        even, odd = tf.bitwise.bitwise_xor(_high(products), mixed), _low(products)
+    return even, odd
 
 
 def _high(wide: tf.Tensor) -> tf.Tensor:
-    return tf.bitwise.right_shift(wide, _number(32))
+    return tf.bitwise.right_shift(wide, tf.constant(32, tf.uint64))
 
 
 def _low(wide: tf.Tensor) -> tf.Tensor:
-    return tf.bitwise.bitwise_and(wide, _number(_LOW))
+    return tf.bitwise.bitwise_and(wide, tf.constant(_LOW, tf.uint64))

@@ -36,9 +36,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 # The longest first: begun last, one would hold up the end of the suite by itself.
 LONG = (
-    *("test_table.py", "test_readme.py", "test_cluster_faults.py", "test_installed.py"),
-    *("test_indicators.py", "test_gates.py", "test_programs.py", "test_restarts.py"),
-    *("test_train.py", "test_strategies.py", "test_evaluate.py", "test_phases.py"),
+    *("test_table.py", "test_readme.py", "test_cluster_faults.py", "test_cluster.py"),
+    *("test_installed.py", "test_notebooks.py", "test_indicators.py", "test_logit_pairing.py"),
+    *("test_contract.py", "test_gates.py", "test_zoo.py", "test_audit.py", "test_programs.py"),
+    *("test_phases.py", "test_checkpoints.py", "test_surrogate.py", "test_docstrings.py"),
+    *("test_restarts.py", "test_strategies.py", "test_verify.py", "test_train.py"),
+    *("test_attacks.py", "test_model_check.py", "test_stored.py", "test_light_commands.py"),
 )
 
 

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
-import subprocess
-import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +23,8 @@ from alp_repro.checkpoints import FORMATS, Import, import_run, load_tf1_weights,
 from alp_repro.errors import InputError
 from alp_repro.models import build_model
 from alp_repro.runs import RunDir
+from tests import command_runner
+from tests.marks import slow_unless
 
 v1 = tf.compat.v1
 
@@ -174,7 +173,7 @@ def assert_same_logits(found: tf.Tensor, expected: np.ndarray) -> None:
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", slow_unless(["lenet", "resnet20_v2"], CASES))
 def test_logits_equal_the_tf1_graphs(name: str, tmp_path: Path) -> None:
     expected = write(name, tmp_path / "model.ckpt")
     model = model_of(name)
@@ -182,6 +181,7 @@ def test_logits_equal_the_tf1_graphs(name: str, tmp_path: Path) -> None:
     assert_same_logits(model(CASES[name].images(), training=False), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shape"),
     [("resnet20_v2", (30, 27, 3)), ("resnet50_v2", (45, 38, 1))],
@@ -196,6 +196,7 @@ def test_logits_equal_the_tf1_graphs_on_odd_sizes(
     assert_same_logits(model(case.images(), training=False), expected)
 
 
+@pytest.mark.slow
 def test_pixels_from_minus_one_to_one_are_made_inside_the_model(tmp_path: Path) -> None:
     expected = write("resnet50_v2", tmp_path / "model.ckpt")
     model = model_of("resnet50_v2", pixel_range=(-1.0, 1.0))
@@ -242,7 +243,11 @@ def write_training(
 
 @pytest.mark.parametrize(
     ("name", "average_statistics"),
-    [("lenet", False), ("resnet20_v2", False), ("resnet20_v2", True)],
+    [
+        ("lenet", False),
+        pytest.param("resnet20_v2", False, marks=pytest.mark.slow),
+        pytest.param("resnet20_v2", True, marks=pytest.mark.slow),
+    ],
 )
 def test_moving_averages_or_plain_weights_of_a_training_checkpoint(
     name: str, average_statistics: bool, tmp_path: Path
@@ -271,7 +276,7 @@ def test_moving_averages_or_plain_weights_of_a_training_checkpoint(
         (v1.variable_scope, "Optimizer/conv1_vars/weights/Adam_1"),
     ],
 )
-@pytest.mark.parametrize("name", ["lenet", "resnet20_v2"])
+@pytest.mark.parametrize("name", slow_unless(["lenet"], ["lenet", "resnet20_v2"]))
 def test_what_the_authors_optimizer_keeps_in_its_scope_is_ignored(
     name: str, scope: Any, slot: str, tmp_path: Path
 ) -> None:
@@ -536,22 +541,16 @@ def test_a_failed_import_leaves_no_folder(options: dict, words: str, tmp_path: P
     assert not (tmp_path / "run").exists()
 
 
-def import_checkpoint(*flags: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.import_checkpoint", *flags],
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"},
-    )
+def import_checkpoint(*flags: str) -> tuple[int, str]:
+    words = ["it", "experiments.import_checkpoint", *flags]
+    return command_runner.run_all([words], cwd=Path(__file__).parents[1])["it"]
 
 
 def test_the_binary_makes_a_run(tmp_path: Path) -> None:
     expected = write("lenet", tmp_path / "c")
     flags = ("--format=authors", "--model=lenet", "--model_width=4", f"--checkpoint={tmp_path}/c")
-    done = import_checkpoint(*flags, f"--run_dir={tmp_path}/run", "--pixel_range=-1..1")
-    assert done.returncode == 0, done.stderr
+    code, output = import_checkpoint(*flags, f"--run_dir={tmp_path}/run", "--pixel_range=-1..1")
+    assert code == 0, output
     model = runs.load_model(RunDir(tmp_path / "run").model)
     images = (CASES["lenet"].images() + 1) / 2
     assert_same_logits(model(images, training=False), expected)
@@ -560,8 +559,8 @@ def test_the_binary_makes_a_run(tmp_path: Path) -> None:
 def test_the_binary_tells_bad_input_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "c").write_text("not a checkpoint")
     flags = ("--format=authors", "--model=lenet", f"--checkpoint={tmp_path}/c")
-    done = import_checkpoint(*flags, f"--run_dir={tmp_path}/run")
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith(f"error: {tmp_path}/c could not be read as")
-    assert "Traceback" not in done.stderr
+    code, output = import_checkpoint(*flags, f"--run_dir={tmp_path}/run")
+    assert code == 2
+    assert output.splitlines()[-1].startswith(f"error: {tmp_path}/c could not be read as")
+    assert "Traceback" not in output
     assert not (tmp_path / "run").exists()

@@ -46,6 +46,7 @@ def flags_page() -> str:
     return subprocess.run(made, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.slow
 def test_every_flag_of_every_command_is_listed(flags_page: str) -> None:
     head, *sections = re.split(r"^## ", flags_page, flags=re.MULTILINE)
     listed = {
@@ -61,6 +62,7 @@ def test_every_flag_of_every_command_is_listed(flags_page: str) -> None:
     assert "--data DATA" in flags_page
 
 
+@pytest.mark.slow
 def test_every_console_script_has_a_section(flags_page: str) -> None:
     scripts = re.findall(r'^(alp-\S+) = "alp_repro_cli', PYPROJECT, re.MULTILINE)
     assert len(scripts) > 5

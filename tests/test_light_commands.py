@@ -111,6 +111,7 @@ def test_a_record_is_read_and_plotted(light: Callable[[str], Ended]) -> None:
     assert found.stdout.startswith("<AttackRecord pgd")
 
 
+@pytest.mark.slow
 def test_an_export_is_the_function_whatever_was_imported_before() -> None:
     """Where a module has the name of the function that it defines."""
     code = "import alp_repro\n"

@@ -80,6 +80,7 @@ def test_make_test_all_leaves_nothing_out() -> None:
 def test_the_files_that_are_named_are_there() -> None:
     """Of the numeric set, and of the order of the tests."""
     (command,) = dry_run("test-numeric")
+    assert "slow" not in command
     named = [word for word in command.split() if word.startswith("tests/")]
     assert len(named) > 4
     assert [name for name in named if not (ROOT / name).exists()] == []

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +27,7 @@ from alp_repro.models.copies import (
 )
 from alp_repro.models.identity import architecture_hash
 from alp_repro.models.probes import full_float32, probe_images, rounding_explains
+from alp_repro.models.program_cache import cached_for_models
 from alp_repro.validation.arguments import fits
 
 if TYPE_CHECKING:
@@ -252,18 +253,10 @@ def check_gradient(model: keras.Model, images: np.ndarray, attack: Attack | Ense
     if not attack.needs_gradient:
         return
 
-    # TensorFlow's eager gradient of some convolutions corrupts the memory (2.21).
-    @tf.function(autograph=False)
-    def gradient_at_points() -> tf.Tensor | None:
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(points)
-            outputs = logits(points)
-            weights = tf.range(1.0, outputs.shape[1] + 1.0)  # a softmax's plain sum is constant
-            total = tf.reduce_sum(outputs * weights)
-        return tape.gradient(total, points)
-
+    with restoring_weights(model, images.shape[1:]):  # a kept program is asked for the first time
+        gradient_at = _compiled_gradient(model, images.shape[1:])
     try:
-        gradient = gradient_at_points()
+        gradient = gradient_at(points)
     except Exception as error:  # AutoGraph wraps a LookupError in another error
         if "gradient registry" in str(error) or "No gradient defined" in str(error):
             raise _no_gradient(one_line(error)) from error
@@ -272,6 +265,28 @@ def check_gradient(model: keras.Model, images: np.ndarray, attack: Attack | Ense
         raise _no_gradient("rounding, a cast to integers or stop_gradient blocks it")
     if not np.any(gradient):
         raise _no_gradient("it is 0 at all tested images")
+
+
+@cached_for_models(maxsize=2)
+def _compiled_gradient(
+    model: keras.Model, image_shape: tuple[int, ...]
+) -> Callable[[tf.Tensor], tf.Tensor | None]:
+    """Return a function of points that sums the logits' gradients, traced once for all attacks."""
+    import tensorflow as tf
+
+    logits = logits_function(model)
+
+    # TensorFlow's eager gradient of some convolutions corrupts the memory (2.21).
+    @tf.function(autograph=False)
+    def gradient_at(points: tf.Tensor) -> tf.Tensor | None:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(points)
+            outputs = logits(points)
+            weights = tf.range(1.0, outputs.shape[1] + 1.0)  # a softmax's plain sum is constant
+            total = tf.reduce_sum(outputs * weights)
+        return tape.gradient(total, points)
+
+    return gradient_at
 
 
 def _no_gradient(why: str) -> NoGradientError:

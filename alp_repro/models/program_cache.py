@@ -87,7 +87,20 @@ def taken_as_unchanged(*models: keras.Model) -> Iterator[None]:
 
 
 def _question(model: keras.Model, image_shape: tuple[int, ...]) -> Callable[[], bool]:
-    """Return a function that tells later whether the model still computes what it does now."""
+    """Return a function that tells later whether the model still computes what it does now.
+
+    All programs of a model that stays as it is share one, and its trace.
+    """
+    hits = _traced_question.cache_info().hits
+    is_current = _traced_question(model, image_shape)
+    if _traced_question.cache_info().hits > hits and not is_current():
+        _traced_question.cache_clear()
+        is_current = _traced_question(model, image_shape)
+    return is_current
+
+
+@functools.lru_cache(maxsize=4)
+def _traced_question(model: keras.Model, image_shape: tuple[int, ...]) -> Callable[[], bool]:
     import tensorflow as tf
 
     logits = logits_function(model)

@@ -84,7 +84,11 @@ def cleverhans_and_ours(
 @pytest.mark.parametrize("targeted", [False, True])
 @pytest.mark.parametrize(
     ("eps", "eps_iter", "nb_iter"),
-    [(0.3, 0.01, 12), (50 / 255, 50 / 255, 5), (16 / 255, 2 / 255, 12)],
+    [
+        (0.3, 0.01, 12),
+        pytest.param(50 / 255, 50 / 255, 5, marks=pytest.mark.slow),
+        pytest.param(16 / 255, 2 / 255, 12, marks=pytest.mark.slow),
+    ],
 )
 def test_the_loop_is_cleverhans_to_the_last_bit(
     model: keras.Model,
@@ -107,6 +111,7 @@ def test_the_loop_is_cleverhans_to_the_last_bit(
     np.testing.assert_array_equal(tf.function(theirs)(), expected)
 
 
+@pytest.mark.slow
 def test_the_loop_is_cleverhans_to_the_last_bit_on_lenet() -> None:
     """Compiled against compiled: TensorFlow fuses LeNet's layers in a graph, and only there."""
     lenet = build_model("lenet", image_shape=(28, 28, 1), num_classes=10, width=4)
@@ -410,10 +415,8 @@ def test_starts_are_clipped_to_the_pixel_range() -> None:
         assert 0.45 < np.mean(found == edge) < 0.55
 
 
-@pytest.mark.parametrize("seed", [0, 2**31 - 1])
-def test_xla_gives_the_same_starts_and_targets_to_the_last_bit(
-    images: np.ndarray, seed: int
-) -> None:
+@pytest.mark.slow
+def test_xla_gives_the_same_starts_and_targets_to_the_last_bit(images: np.ndarray) -> None:
     n = len(images)
 
     # The seed comes as an argument: of a constant one, TensorFlow's own kernels would fold the
@@ -436,10 +439,11 @@ def test_xla_gives_the_same_starts_and_targets_to_the_last_bit(
         )
         return found, aims
 
-    given = tf.constant(seed), tf.range(n)
-    plain, compiled = (tf.function(draw, jit_compile=jit)(*given) for jit in (False, True))
-    np.testing.assert_array_equal(compiled[0], plain[0])
-    np.testing.assert_array_equal(compiled[1], plain[1])
+    programs = [tf.function(draw, jit_compile=jit) for jit in (False, True)]
+    for seed in (0, 2**31 - 1):
+        plain, compiled = (program(tf.constant(seed), tf.range(n)) for program in programs)
+        np.testing.assert_array_equal(compiled[0], plain[0])
+        np.testing.assert_array_equal(compiled[1], plain[1])
 
 
 # Targets

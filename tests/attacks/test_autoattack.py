@@ -56,6 +56,7 @@ def test_one_class_is_told() -> None:
         autoattack_parts(0.1, classes=1)
 
 
+@pytest.mark.slow
 def test_three_classes_are_broken_by_every_part(images: np.ndarray) -> None:
     model = keras.Sequential([keras.Input(IMAGE_SHAPE), keras.layers.Flatten()])
     model.add(keras.layers.Dense(3, kernel_initializer=keras.initializers.RandomNormal(seed=1)))

@@ -168,6 +168,7 @@ def test_an_item_does_not_depend_on_its_batch(model, images, labels) -> None:
             np.testing.assert_array_equal(whole[chosen], part)
 
 
+@pytest.mark.slow
 def test_what_is_close_enough_is_left_alone(model, images, labels) -> None:
     logits, targets = of_small_model(model, images, labels)
     _, first, _ = run(logits, images, labels, targets, nb_iter=1, enough=0.2)
@@ -179,6 +180,7 @@ def test_what_is_close_enough_is_left_alone(model, images, labels) -> None:
     assert (to_the_end[at_once] < first[at_once] - 1e-3).any()
 
 
+@pytest.mark.slow
 def test_xla_compiles_it(model, images, labels) -> None:
     logits, targets = of_small_model(model, images, labels)
     plain = run(logits, images, labels, targets, nb_iter=5)

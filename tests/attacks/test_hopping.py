@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from alp_repro.attacks.draws import wrong_classes
@@ -13,19 +16,22 @@ from alp_repro.models.copies import logits_function
 EPS = 0.02  # few of the small model's images break
 
 
-def run(
-    logits,
-    images,
-    labels,
-    *,
-    index=None,
-    restart=0,
-    climbs=14,
-    nb_iter=5,
-    eps=EPS,
-    jit_compile=False,
-):
-    def attack(images, labels, index):
+@pytest.fixture(scope="module")
+def logits(model):
+    """One function for all tests: the programs of `run` are kept for it."""
+    return logits_function(model)
+
+
+def run(logits, images, labels, *, index=None, restart=0, climbs=14, **options):
+    index = np.arange(len(images)) if index is None else index
+    attack = program(logits, climbs, **options)
+    found = attack(*(tf.constant(value) for value in (images, labels, index, np.int32(restart))))
+    return [value.numpy() for value in found]
+
+
+@functools.cache
+def program(logits, climbs, *, nb_iter=5, eps=EPS, jit_compile=False):
+    def attack(images, labels, index, restart):
         restarts = tf.fill([images.shape[0]], restart)
         of_items = {"image_index": index, "restart": restarts, "seed": tf.constant(3)}
         return basin_hopping(
@@ -39,26 +45,24 @@ def run(
             **of_items,
         )
 
-    index = np.arange(len(images)) if index is None else index
-    program = tf.function(attack, jit_compile=jit_compile, autograph=False)
-    found = program(tf.constant(images), tf.constant(labels), tf.constant(index))
-    return [value.numpy() for value in found]
+    return tf.function(attack, jit_compile=jit_compile, autograph=False)
 
 
 def margins(model, images, labels) -> np.ndarray:
     return margin(labels=tf.constant(labels), logits=model(images)).numpy()
 
 
-def test_it_stays_in_the_ball_and_tells_the_margin_of_its_point(model, images, labels) -> None:
-    found, value, _ = run(logits_function(model), images, labels)
+def test_it_stays_in_the_ball_and_tells_the_margin_of_its_point(
+    model, logits, images, labels
+) -> None:
+    found, value, _ = run(logits, images, labels)
     assert np.abs(found - images).max() <= np.float32(EPS)
     assert found.min() >= 0 and found.max() <= 1
     np.testing.assert_allclose(margins(model, found, labels), value, atol=1e-4)
 
 
-def test_each_climb_can_only_better_what_stands(model, images, labels) -> None:
-    logits = logits_function(model)
-    values = np.array([run(logits, images, labels, climbs=n)[1] for n in (9, 12, 24)])
+def test_each_climb_can_only_better_what_stands(logits, images, labels) -> None:
+    values = np.array([run(logits, images, labels, climbs=n)[1] for n in (9, 14, 24)])
     standing = values[-1] <= 0
     assert 0 < standing.sum() < len(images)
     assert (np.diff(values[:, standing], axis=0) >= 0).all()
@@ -66,10 +70,9 @@ def test_each_climb_can_only_better_what_stands(model, images, labels) -> None:
     assert (values[2] > 0).sum() >= (values[0] > 0).sum()
 
 
-def test_what_is_broken_is_left_alone(model, images, labels) -> None:
-    logits = logits_function(model)
+def test_what_is_broken_is_left_alone(logits, images, labels) -> None:
     early, value, _ = run(logits, images, labels, climbs=2)
-    late, _, _ = run(logits, images, labels, climbs=11)
+    late, _, _ = run(logits, images, labels)
     assert (value > 0).any()
     np.testing.assert_array_equal(late[value > 0], early[value > 0])
 
@@ -91,8 +94,7 @@ def test_hops_leave_a_low_hill() -> None:
     assert (many > -0.72).all() and many.mean() > -0.71
 
 
-def test_an_item_does_not_depend_on_its_batch(model, images, labels) -> None:
-    logits = logits_function(model)
+def test_an_item_does_not_depend_on_its_batch(logits, images, labels) -> None:
     together = run(logits, images, labels)
     # A batch of the same shape: in another order, and of those that break, which ends early.
     for order in (np.arange(len(images))[::-1], np.flatnonzero(together[1] > 0)):
@@ -104,8 +106,8 @@ def test_an_item_does_not_depend_on_its_batch(model, images, labels) -> None:
     assert (other != together[0]).any(axis=(1, 2, 3)).all()
 
 
-def test_xla_compiles_it(model, images, labels) -> None:
-    logits = logits_function(model)
+@pytest.mark.slow
+def test_xla_compiles_it(logits, images, labels) -> None:
     _, plain, _ = run(logits, images, labels, climbs=2)
     _, compiled, _ = run(logits, images, labels, climbs=2, jit_compile=True)
     assert np.median(np.abs(plain - compiled)) < 1e-3

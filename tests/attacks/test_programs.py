@@ -24,10 +24,12 @@ from alp_repro.attacks import (
 from alp_repro.attacks.programs import attack_program
 from alp_repro.models import copies
 from tests.attack_factory import attack_of
+from tests.marks import slow_unless
 from tests.small_model import CLASSES, IMAGE_SHAPE, small_model
 
 EPS = 0.05
 BATCH = 16
+FEW = 8  # for SPSA, whose loop is not compiled
 
 
 def attack(**changes: Any) -> Any:
@@ -84,7 +86,10 @@ ALL_KINDS = [
 ]
 
 
-@pytest.mark.parametrize("changes", ALL_KINDS, ids=str)
+QUICK = [{}, ALL_KINDS[1], {"target": "each"}, {"dtype": "bfloat16"}, {"engine": "cleverhans"}]
+
+
+@pytest.mark.parametrize("changes", slow_unless(QUICK, ALL_KINDS), ids=str)
 def test_the_verdict_is_that_of_the_stored_image(
     model: keras.Model,
     images: np.ndarray,
@@ -112,6 +117,7 @@ def test_bfloat16_crafts_other_images_and_is_judged_in_float32(
     assert np.abs(rough.losses - loss(labels=given[1], logits=in_bfloat16)).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_a_program_with_xla_breaks_what_the_plain_one_does(
     model: keras.Model, images: np.ndarray, labels: np.ndarray
 ) -> None:
@@ -154,6 +160,7 @@ def test_a_program_is_traced_once(images: np.ndarray, labels: np.ndarray) -> Non
     assert traced > 0 and len(calls) == traced
 
 
+@pytest.mark.slow
 def test_attacks_of_other_sizes_share_a_program_and_keep_their_own(
     images: np.ndarray, labels: np.ndarray
 ) -> None:
@@ -188,8 +195,8 @@ def test_attacks_of_other_sizes_share_a_program_and_keep_their_own(
         np.testing.assert_array_equal(np.clip(alone, lower, upper), found[one])
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("dtype", slow_unless(["float32"], ["float32", "bfloat16"]))
+@pytest.mark.parametrize("replicas", slow_unless([1], [1, 2]))
 def test_a_shared_program_follows_the_weights(
     images: np.ndarray,
     labels: np.ndarray,
@@ -259,8 +266,9 @@ def test_spsa_is_cleverhans_own(
 ) -> None:
     """Cleverhans' `spsa` itself, once its optimizer takes Keras 3's argument name, and seeded."""
     monkeypatch.setattr(cleverhans_engines, "SPSA_SAMPLES", 32)
-    given = inputs(images, labels, restart=5)
-    found = program(model, attack(method="spsa", eps_iter=0.01, nb_iter=4))(*given)
+    given = tuple(value[:FEW] for value in inputs(images, labels, restart=5))
+    spsa = attack(method="spsa", eps_iter=0.01, nb_iter=2)
+    found = program(model, spsa, batch_size=FEW)(*given)
 
     def optimizer(lr: float, delta: float, num_samples: int, num_iters: int) -> Any:
         assert (delta, num_samples, num_iters) == (0.01, 32, 1)
@@ -274,7 +282,7 @@ def test_spsa_is_cleverhans_own(
             tf.constant(images[i : i + 1]),
             tf.constant(labels[i : i + 1]),
             EPS,
-            4,
+            2,
             clip_min=0.0,
             clip_max=1.0,
             learning_rate=0.01,
@@ -285,17 +293,19 @@ def test_spsa_is_cleverhans_own(
         np.testing.assert_allclose(found.adversarial[i], expected[0], atol=1e-7)
 
 
+@pytest.mark.slow
 def test_spsa_raises_the_margin_and_depends_on_image_and_restart_alone(
     model: keras.Model, images: np.ndarray, labels: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cleverhans_engines, "SPSA_SAMPLES", 64)
     settings = attack(method="spsa", eps_iter=0.02, nb_iter=3)
-    given = inputs(images, labels)
-    whole = program(model, settings)(*given)
-    order = np.arange(BATCH)[::-1]
-    turned = program(model, settings)(*(value[order] for value in given))
+    given = tuple(value[:FEW] for value in inputs(images, labels))
+    few = {"batch_size": FEW}
+    whole = program(model, settings, **few)(*given)
+    order = np.arange(FEW)[::-1]
+    turned = program(model, settings, **few)(*(value[order] for value in given))
     np.testing.assert_array_equal(turned.adversarial, whole.adversarial[order])
-    start = program(model, attack(method="spsa", eps_iter=1e-9, nb_iter=1))(*given)
+    start = program(model, attack(method="spsa", eps_iter=1e-9, nb_iter=1), **few)(*given)
     assert whole.losses.mean() > start.losses.mean()
     assert whole.broken.sum() > start.broken.sum()
 

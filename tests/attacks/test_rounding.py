@@ -65,6 +65,7 @@ def test_the_fingerprint_tells_other_bits() -> None:
     assert _rounding(scaled, 12).fingerprint != _rounding(plain, 12).fingerprint
 
 
+@pytest.mark.slow
 def test_fillers_change_nothing(images: np.ndarray) -> None:
     """A record from batches that are filled up is that of one full batch."""
     model = _with(BlocksOfSix())

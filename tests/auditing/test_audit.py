@@ -83,6 +83,7 @@ def test_a_second_call_continues(found: Audit, folder: Path, monkeypatch) -> Non
     np.testing.assert_array_equal(again.adversarial, found.adversarial)
 
 
+@pytest.mark.slow
 def test_an_interrupted_audit_goes_on_where_it_was(tmp_path: Path, monkeypatch) -> None:
     """Ctrl-C in the last of three attacks; the first two are not run again."""
     attacks = [PGD(eps=EPS, eps_iter=EPS / 4, nb_iter=steps) for steps in (3, 4, 5)]

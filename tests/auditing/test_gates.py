@@ -144,6 +144,7 @@ def test_square_under_audit_is_run_on_a_model_without_a_gradient() -> None:
 # --- phases of one's own
 
 
+@pytest.mark.slow
 def test_the_phases_of_an_ensemble_are_audited_one_by_one() -> None:
     """Without names of their own they have those of their attacks."""
     eps = 0.005
@@ -155,6 +156,7 @@ def test_the_phases_of_an_ensemble_are_audited_one_by_one() -> None:
     assert len({one.title for one in found.attacks}) == 3
 
 
+@pytest.mark.slow
 def test_an_ensemble_under_audit_has_a_closer_look_too() -> None:
     """But for the histograms: its runs are no restarts of one attack."""
     both = Ensemble("both", (Phase(SMALL), Phase(Square(eps=EPS, nb_iter=20))))
@@ -166,6 +168,7 @@ def test_an_ensemble_under_audit_has_a_closer_look_too() -> None:
 # --- what an attack costs
 
 
+@pytest.mark.slow
 def test_an_attack_counts_what_its_record_counts(tmp_path: Path) -> None:
     """Steps alone leave out the queries of a search."""
     strong = strong_attack(EPS)
@@ -201,6 +204,7 @@ def test_speed_comes_from_all_sessions_of_a_record(monkeypatch: pytest.MonkeyPat
 # --- one folder, one audit
 
 
+@pytest.mark.slow
 def test_another_audit_does_not_replace_what_lies_there(tmp_path: Path) -> None:
     audited(fixtures.honest(), folder=tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()}
@@ -230,6 +234,7 @@ def test_a_foreign_file_is_not_replaced(name: str, tmp_path: Path) -> None:
     assert (tmp_path / name).read_text(encoding="utf-8") == "mine"
 
 
+@pytest.mark.slow
 def test_a_folder_where_nothing_was_attacked_yet_is_free(tmp_path: Path) -> None:
     """As after a refusal for too little time; fewer images are other data."""
     with pytest.raises(InputError, match="too few"):
@@ -261,6 +266,7 @@ def test_a_saved_result_is_refused_where_it_is_not_as_it_was_written(tmp_path: P
             this.load("way")
 
 
+@pytest.mark.slow
 def test_two_at_once(tmp_path: Path) -> None:
     with own_folder(tmp_path), pytest.raises(InputError, match="another process"):
         audited(fixtures.honest(), folder=tmp_path)
@@ -295,6 +301,12 @@ def three_phases(folder: str | Path) -> Audit:
     return audited(fixtures.honest(sharpness=3.0), attack=attacks[0], phases=phases, folder=folder)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Audit:
+    """The audit of three phases that nothing stops."""
+    return three_phases(tmp_path_factory.mktemp("whole"))
+
+
 def script(folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", _SCRIPT, str(folder)],
@@ -305,7 +317,8 @@ def script(folder: Path) -> subprocess.Popen[str]:
     )
 
 
-def test_a_killed_audit_goes_on_with_the_same_result(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_killed_audit_goes_on_with_the_same_result(tmp_path: Path, whole: Audit) -> None:
     """SIGKILL once the second phase is saved; what it left half-written is in nobody's way."""
     process = script(tmp_path / "killed")
     until = time.monotonic() + 120
@@ -314,14 +327,15 @@ def test_a_killed_audit_goes_on_with_the_same_result(tmp_path: Path) -> None:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    found, whole = three_phases(tmp_path / "killed"), three_phases(tmp_path / "whole")
+    found = three_phases(tmp_path / "killed")
     assert found.verdict == whole.verdict
     np.testing.assert_array_equal(found.broken_by, whole.broken_by)
     np.testing.assert_array_equal(found.adversarial, whole.adversarial)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_loses_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, whole: Audit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk fills up in the second attack; what was done before is continued."""
     write_array, saved = np.lib.format.write_array, tmp_path / "stages" / "attack_s3.json"
@@ -336,5 +350,5 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
         three_phases(tmp_path)
     monkeypatch.undo()
     before = saved.read_bytes()
-    assert three_phases(tmp_path).verdict == three_phases(tmp_path / "whole").verdict
+    assert three_phases(tmp_path).verdict == whole.verdict
     assert saved.read_bytes() == before

@@ -23,6 +23,7 @@ from alp_repro.auditing import (
 from alp_repro.auditing.planted import PlantedResult, features_of, planted_examples
 from alp_repro.classifiers import as_classifier, pixel_range
 from tests.auditing import fixtures
+from tests.marks import slow_unless
 
 IMAGES, LABELS = fixtures.images_and_labels()
 PLAIN = PGD(eps=fixtures.EPS, eps_iter=fixtures.EPS / 10, nb_iter=40)
@@ -81,7 +82,16 @@ def fooled(name: str) -> Audit:
     return audited(FOOLING[name][0](), labels=labels)
 
 
-@pytest.mark.parametrize("name", FOOLING)
+QUICK = {
+    "an honest model",
+    "constant logits",
+    "a quantised input",
+    "batch norm in training mode",
+    "pixels of 0 to 255",
+}
+
+
+@pytest.mark.parametrize("name", slow_unless(QUICK, FOOLING))
 def test_each_raises_exactly_its_flag(name: str) -> None:
     flags, found = FOOLING[name][1], fooled(name)
     assert raised(found) == flags
@@ -103,6 +113,7 @@ def test_a_gradient_that_is_not_there_leaves_the_black_box() -> None:
     assert "TensorFlow gives no gradient at all" in saw(found, "no_gradient")
 
 
+@pytest.mark.slow
 def test_a_larger_ball_is_an_overestimate_by_small_steps() -> None:
     """A default attack of one tiny step leaves all; a phase of larger ones breaks all."""
     eps = 0.5
@@ -127,6 +138,7 @@ def test_a_larger_ball_is_an_overestimate_by_small_steps() -> None:
     assert (found.found != LABELS).all()
 
 
+@pytest.mark.slow
 def test_planted_examples_are_found_by_attacks_and_missed_by_a_lame_one() -> None:
     features = features_of(fixtures.honest())
     assert features is not None
@@ -164,6 +176,7 @@ def test_features_are_the_last_layers_input_and_absent_where_there_is_none() -> 
     assert features_of(fixtures.DropoutLeftOn()) is None
 
 
+@pytest.mark.slow
 def test_an_application_with_random_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever it says is right; its softmax is taken off.
 

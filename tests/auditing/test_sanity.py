@@ -46,6 +46,7 @@ def test_the_checks_are_in_every_plan_and_need_no_more_than_there_is(classes: in
     assert [one.name for one in black_box] == ["default", "noise"]
 
 
+@pytest.mark.slow
 def test_what_a_check_breaks_counts() -> None:
     """An evaluation that does nothing; chance and one step do more, which is reported."""
     idle = zoo.pgd(0.4, eps_iter=1e-6, nb_iter=1, random_start=False)

@@ -55,6 +55,7 @@ def test_without_one_nothing_follows_a_gradient_and_the_advice_names_it() -> Non
     assert "surrogate" in one.advice
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["quantised", "looked up", "in NumPy"])
 def test_with_one_the_model_itself_is_broken(name: str) -> None:
     """By a rounding of its input, by its argmax alone, and by code that TensorFlow cannot see."""
@@ -97,6 +98,7 @@ def test_an_evaluation_with_one_is_a_result_of_its_own(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*.npz"))) == 2
 
 
+@pytest.mark.slow
 def test_another_function_is_reported() -> None:
     def inverted(images: tf.Tensor) -> tf.Tensor:
         return zoo_linear()(1 - images)

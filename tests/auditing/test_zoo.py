@@ -13,21 +13,9 @@ import alp_repro
 from alp_repro.attacks import Phase
 from alp_repro.auditing import Audit, plan
 from tests.auditing import zoo
+from tests.marks import slow_unless
 
-QUICK = {
-    "a linear model",
-    "one hidden layer of ReLUs",
-    "an argmax",
-    "an operation that has no gradient",
-    "a gradient by chance",
-    "an infinite slope",
-    "one tiny step",
-    "a loss for more classes",
-}
-
-
-def named(names: dict[str, zoo.Animal]) -> list[object]:
-    return [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in names]
+QUICK = {"an argmax", "a loss for more classes"}  # test_indicators.py has an honest model
 
 
 @functools.cache
@@ -56,14 +44,14 @@ def audited(name: str) -> Audit:
     )
 
 
-@pytest.mark.parametrize("name", named(zoo.SOUND))
+@pytest.mark.parametrize("name", slow_unless(QUICK, zoo.SOUND))
 def test_nothing_is_raised_on_a_sound_one(name: str) -> None:
     found = audited(name)
     assert found.clean_accuracy >= 0.9
     assert [(one.key, one.saw) for one in found.raised] == []
 
 
-@pytest.mark.parametrize("name", named(zoo.FAULTY))
+@pytest.mark.parametrize("name", slow_unless(QUICK, zoo.FAULTY))
 def test_a_fault_is_reported(name: str) -> None:
     raised = {one.key for one in audited(name).raised}
     assert raised & zoo.animal(name).flags, raised

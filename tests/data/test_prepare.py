@@ -4,7 +4,6 @@ import os
 import pickle
 import shutil
 import subprocess
-import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from alp_repro.data.source_record import SourceRecord
 from alp_repro.data.sources import safe_pickle
 from alp_repro.data.sources.cifar10 import CLASSES, numbered
 from alp_repro.errors import InputError
-from tests import data_factory
+from tests import command_runner, data_factory
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -413,28 +412,22 @@ def test_corrupt_validation_images_can_be_skipped(tiny_copy: Path, tmp_path: Pat
 # The binary
 
 
-def run_binary(*flags: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.prepare_data", *flags],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def run_binary(*flags: str) -> tuple[int, str]:
+    words = ["it", "experiments.prepare_data", *flags]
+    return command_runner.run_all([words], cwd=REPOSITORY)["it"]
 
 
 def test_binary_says_what_it_found(cifar10: Path, tmp_path: Path):
-    done = run_binary("--dataset=cifar10", f"--source={cifar10}", f"--data_dir={tmp_path}")
-    assert done.returncode == 0, done.stderr
-    assert "cifar10: 50 of 50000 training and 20 of 10000 test images, 10 classes" in done.stdout
-    assert f"binary batches, not verified ({cifar10})" in done.stdout
+    code, output = run_binary("--dataset=cifar10", f"--source={cifar10}", f"--data_dir={tmp_path}")
+    assert code == 0, output
+    assert "cifar10: 50 of 50000 training and 20 of 10000 test images, 10 classes" in output
+    assert f"binary batches, not verified ({cifar10})" in output
 
 
 def test_binary_ends_in_one_line_on_bad_input(tmp_path: Path):
-    done = run_binary(
+    code, output = run_binary(
         "--dataset=tiny_imagenet", f"--source={tmp_path}/no", f"--data_dir={tmp_path}"
     )
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.splitlines()[-1] == f"error: source {tmp_path}/no does not exist"
-    assert "Traceback" not in done.stderr
+    assert code == 2
+    assert output.splitlines()[-1] == f"error: source {tmp_path}/no does not exist"
+    assert "Traceback" not in output

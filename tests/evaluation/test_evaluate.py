@@ -472,6 +472,7 @@ def test_kill_9_at_random_moments_twenty_times_changes_nothing(
     assert_same(final, undisturbed)
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_ends_cleanly(processes: Any, tmp_path: Path) -> None:
     done = 0
     for _ in range(2):

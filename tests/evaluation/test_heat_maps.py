@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from alp_repro.attacks import APGD, PGD, Attack
+from alp_repro.attacks import APGD, PGD
 from alp_repro.errors import InputError
 from alp_repro.evaluation import evaluate, heat_maps
+from tests.marks import slow_unless
 
 _ATTACK = PGD(eps=0.15, eps_iter=0.02, nb_iter=1)
 _STEPS = (0.01, 0.05, 0.15)
@@ -50,26 +51,22 @@ def labels(model: keras.Model, images: np.ndarray) -> np.ndarray:
     return predicted
 
 
-@pytest.mark.parametrize(
-    "attack",
-    [
-        _ATTACK,
-        dataclasses.replace(_ATTACK, restarts=3),
-        dataclasses.replace(_ATTACK, target="random", loss="margin"),
-        dataclasses.replace(_ATTACK, random_start=False, target="least_likely"),
-        dataclasses.replace(_ATTACK, dtype="bfloat16"),
-        dataclasses.replace(_ATTACK, target="each", restarts=4, momentum=0.75),
-        dataclasses.replace(_ATTACK, gradient_noise=0.1, momentum=0.75),
-        dataclasses.replace(_ATTACK, step_schedule="linear", success="any"),
-    ],
-    ids=[
-        *("plain", "restarts", "random target", "no random start", "bfloat16"),
-        *("each and momentum", "gradient noise", "linear and any"),
-    ],
-)
+_KINDS: dict[str, dict] = {
+    "restarts": {"restarts": 3},
+    "random target": {"target": "random", "loss": "margin"},
+    "no random start": {"random_start": False, "target": "least_likely"},
+    "bfloat16": {"dtype": "bfloat16"},
+    "each and momentum": {"target": "each", "restarts": 4, "momentum": 0.75},
+    "gradient noise": {"gradient_noise": 0.1, "momentum": 0.75},
+    "linear and any": {"step_schedule": "linear", "success": "any"},
+}
+
+
+@pytest.mark.parametrize("kind", slow_unless(["restarts"], _KINDS))
 def test_every_cell_equals_a_separate_run(
-    model: keras.Model, images: np.ndarray, labels: np.ndarray, attack: Attack
+    model: keras.Model, images: np.ndarray, labels: np.ndarray, kind: str
 ):
+    attack = dataclasses.replace(_ATTACK, **_KINDS[kind])
     found = heat_maps.heat_map(
         model,
         images,
@@ -95,6 +92,7 @@ def test_every_cell_equals_a_separate_run(
     assert len(np.unique(found.broken.reshape(-1, len(images)), axis=0)) > 4
 
 
+@pytest.mark.slow
 def test_two_replicas_give_the_same_map(
     model: keras.Model,
     images: np.ndarray,
@@ -109,8 +107,9 @@ def test_two_replicas_give_the_same_map(
     np.testing.assert_array_equal(shared.broken, expected.broken)
 
 
-@pytest.mark.parametrize("attack", [_ATTACK, dataclasses.replace(_ATTACK, gradient_noise=0.1)])
-def test_logits_that_are_not_finite_end_the_map(images: np.ndarray, attack: Attack):
+@pytest.mark.parametrize("noise", slow_unless([0.0], [0.0, 0.1]))
+def test_logits_that_are_not_finite_end_the_map(images: np.ndarray, noise: float):
+    attack = dataclasses.replace(_ATTACK, gradient_noise=noise)
     inputs = keras.Input((6, 6, 1))
     logits = keras.layers.Dense(5)(keras.layers.Flatten()(inputs))
     bright = keras.layers.Flatten()(inputs)[:, :1] > 0.8

@@ -9,16 +9,21 @@ import pytest
 import alp_repro
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_an_application_with_its_preprocessing_inside(dtype: str) -> None:
+@pytest.fixture(scope="module")
+def model() -> keras.Model:
     network = keras.applications.MobileNet(
         (32, 32, 3), alpha=0.25, weights=None, classes=5, classifier_activation=None
     )
     inputs = keras.Input((32, 32, 3))
     pixels = keras.applications.mobilenet.preprocess_input(inputs * 255.0)
-    model = keras.Model(inputs, network(pixels))
+    return keras.Model(inputs, network(pixels))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_application_with_its_preprocessing_inside(model: keras.Model, dtype: str) -> None:
     images = np.random.default_rng(0).random((4, 32, 32, 3), np.float32)
-    labels = np.argmax(model.predict(images, verbose=0), axis=1)
+    labels = np.argmax(model(images), axis=1)
 
     attack = alp_repro.PGD(eps=8 / 255, eps_iter=2 / 255, nb_iter=2, restarts=2, dtype=dtype)
     record = alp_repro.evaluate(model, images, labels, attack=attack, batch_size=4)

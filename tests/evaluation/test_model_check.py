@@ -15,6 +15,7 @@ from alp_repro.attacks import PGD, SPSA, Attack, programs
 from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, evaluate, model_check
 from alp_repro.models.copies import float32_copy
+from tests.marks import slow_unless
 from tests.small_model import CLASSES, IMAGE_SHAPE, small_images, small_model
 
 ATTACK = PGD(eps=0.05, eps_iter=0.02, nb_iter=2, restarts=4)
@@ -44,7 +45,7 @@ def test_a_sequential_model_of_the_users(images: np.ndarray) -> None:
     assert abs(rough.accuracy_at(4) - record.accuracy_at(4)) <= 0.1
 
 
-@pytest.mark.parametrize("how", ["layers", "global policy"])
+@pytest.mark.parametrize("how", slow_unless(["layers"], ["layers", "global policy"]))
 def test_a_mixed_precision_model_is_judged_in_float32(
     model: keras.Model, images: np.ndarray, labels: np.ndarray, how: str
 ) -> None:
@@ -253,7 +254,7 @@ class Dropping(keras.Model):
     ("kind", "message"),
     [(BatchStatistics, "other images of its batch"), (Dropping, "other logits each time")],
 )
-@pytest.mark.parametrize("built", [False, True])
+@pytest.mark.parametrize("built", slow_unless([True], [False, True]))
 def test_a_model_that_is_no_function_is_refused_or_evaluated_if_asked(
     kind: Any, message: str, built: bool, tmp_path: Path
 ) -> None:
@@ -290,6 +291,7 @@ def test_of_a_function_nothing_is_said_about_chance() -> None:
     assert "random" not in record.settings
 
 
+@pytest.mark.slow
 def test_a_mixed_precision_model_is_copied_once_and_compiled_once(
     images: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -320,6 +322,7 @@ def test_a_mixed_precision_model_is_copied_once_and_compiled_once(
     assert compiled.count(copies[0]) == 1
 
 
+@pytest.mark.slow
 def test_a_mixed_model_whose_layers_changed_is_copied_anew(images: np.ndarray) -> None:
     mixed, exact = small_model("mixed_bfloat16"), small_model()
     labels = np.argmax(exact(images), axis=1)

@@ -42,7 +42,11 @@ def without_gradient_there(model: keras.Model) -> keras.Model:
 
 @pytest.mark.parametrize(
     ("changes", "jit_compile"),
-    [({"momentum": 0.5, "success": "any"}, False), ({"method": "apgd"}, False), ({}, True)],
+    [
+        pytest.param({"momentum": 0.5, "success": "any"}, False, marks=pytest.mark.slow),
+        ({"method": "apgd"}, False),
+        pytest.param({}, True, marks=pytest.mark.slow),
+    ],
 )
 def test_a_branch_without_a_gradient_leaves_the_accuracy(
     model: keras.Model,

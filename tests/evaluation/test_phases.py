@@ -15,6 +15,7 @@ from alp_repro.errors import InputError
 from alp_repro.evaluation import AttackRecord, Progress, evaluate
 from alp_repro.evaluation.record_file import load_record, save_record
 from tests.evaluation.naive_budget import allowance
+from tests.marks import slow_unless
 
 FIRST, SECOND, RESTARTS = 2, 7, 19
 SHOWN = ("first_break", "next_restart", "best_early_loss")
@@ -43,7 +44,7 @@ def search(request: pytest.FixtureRequest) -> bool:
     return request.param
 
 
-@pytest.fixture(scope="module", params=["second", "last"])
+@pytest.fixture(scope="module", params=slow_unless(["last"], ["second", "last"]))
 def attack(search: bool, request: pytest.FixtureRequest) -> Ensemble:
     """Under a budget that binds in this round."""
     budgets = {"second": 12, "last": 20} if search else {"second": 8, "last": 15}
@@ -144,7 +145,7 @@ def test_the_images_that_came_closest_go_on_as_far_as_the_budget_goes(
     assert f"after {allowed[stands].max()} restarts" in repr(bounded)
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 64])
+@pytest.mark.parametrize("batch_size", slow_unless([7], [1, 7, 64]))
 def test_batches_and_the_order_of_the_images_change_nothing(
     model: keras.Model,
     images: np.ndarray,
@@ -159,6 +160,7 @@ def test_batches_and_the_order_of_the_images_change_nothing(
     np.testing.assert_array_equal(*spent)
 
 
+@pytest.mark.slow
 def test_stopped_after_any_batch_it_ends_the_same(
     model: keras.Model,
     images: np.ndarray,

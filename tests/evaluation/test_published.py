@@ -31,10 +31,11 @@ def some_images() -> Images:
     return Images(images, generator.integers(0, 10, 30).astype(np.int32), np.arange(30), "made up")
 
 
-@pytest.fixture
-def results(tmp_path: Path) -> Path:
-    """A folder of results with one run: a small LeNet and two attacks on 20 images."""
-    run = runs.RunDir(tmp_path / "published" / "mnist" / "clp")
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, keras.Model]:
+    """A folder of results with one run: a small LeNet and two attacks on 20 images; the model."""
+    folder = tmp_path_factory.mktemp("results")
+    run = runs.RunDir(folder / "published" / "mnist" / "clp")
     shutil.copytree(STORED, run.path, ignore=shutil.ignore_patterns("attacks", "surfaces"))
     model, test = runs.load_model(run.model), some_images()
     indices = np.array([*range(5, 20), 3, 3, 28, 29, 0])
@@ -48,7 +49,20 @@ def results(tmp_path: Path) -> Path:
             indices=indices,
             batch_size=10,
         )
+    return folder, model
+
+
+@pytest.fixture
+def results(made: tuple[Path, keras.Model], tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    shutil.copytree(made[0] / "published", tmp_path / "published")
     return tmp_path
+
+
+@pytest.fixture
+def model(made: tuple[Path, keras.Model]) -> keras.Model:
+    """The published one, whose programs are there already."""
+    return made[1]
 
 
 def predicted(model: keras.Model, test: Images) -> np.ndarray:
@@ -95,8 +109,8 @@ def with_gelu(layer: keras.Layer) -> keras.Layer:
     return type(layer).from_config(config)
 
 
-def test_the_attack_again_finds_what_the_record_says(results: Path) -> None:
-    model = load_published("mnist/clp", folder=results)
+@pytest.mark.slow
+def test_the_attack_again_finds_what_the_record_says(results: Path, model: keras.Model) -> None:
     records = records_of(published_run("mnist/clp", folder=results))
     assert len(records) == 2
     found = [
@@ -109,8 +123,7 @@ def test_the_attack_again_finds_what_the_record_says(results: Path) -> None:
     assert any(comparison.stored.any() for comparison in found)
 
 
-def test_a_difference_is_told_with_the_images(results: Path) -> None:
-    model = load_published("mnist/clp", folder=results)
+def test_a_difference_is_told_with_the_images(results: Path, model: keras.Model) -> None:
     record = records_of(published_run("mnist/clp", folder=results))[0]
     record.first_break[:2] = np.where(record.first_break[:2] == 0, -1, 0)
     found = rerun_attack(model, labelled(model), record, restarts=1, num_images=20)
@@ -118,8 +131,8 @@ def test_a_difference_is_told_with_the_images(results: Path) -> None:
     assert "2 differ (images 0, 1)" in str(found)
 
 
-def test_a_result_that_is_not_finished_is_told(results: Path) -> None:
-    model = load_published("mnist/clp", folder=results)
+@pytest.mark.slow
+def test_a_result_that_is_not_finished_is_told(results: Path, model: keras.Model) -> None:
     test = labelled(model)
     for record in records_of(published_run("mnist/clp", folder=results)):
         finished = rerun_attack(model, test, record, restarts=1, num_images=20)
@@ -129,9 +142,11 @@ def test_a_result_that_is_not_finished_is_told(results: Path) -> None:
         assert "unfinished: 1 images" in str(found)
 
 
-def test_results_of_another_model_or_of_other_images_are_refused(results: Path) -> None:
+def test_results_of_another_model_or_of_other_images_are_refused(
+    results: Path, model: keras.Model
+) -> None:
     run = published_run("mnist/clp", folder=results)
-    model, record = load_published("mnist/clp", folder=results), records_of(run)[0]
+    record = records_of(run)[0]
     with pytest.raises(InputError, match=r"not those of the test split here.*made up"):
         rerun_attack(model, some_images(), record, restarts=1, num_images=20)
     description = run.recipe.read_text(encoding="utf-8")

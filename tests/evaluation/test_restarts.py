@@ -45,6 +45,7 @@ from alp_repro.evaluation.record import new_record as begin
 from alp_repro.evaluation.record_file import load_record, save_record
 from alp_repro.evaluation.store import attack_settings
 from alp_repro.models import build_model
+from tests.marks import slow_unless
 from tests.small_model import IMAGE_SHAPE
 
 ATTACK = PGD(eps=0.05, eps_iter=0.02, nb_iter=3, restarts=50)
@@ -142,7 +143,7 @@ def test_the_reference_is_worth_comparing_with(reference: AttackRecord) -> None:
 
 
 @pytest.mark.parametrize("losses", [False, True])
-@pytest.mark.parametrize("batch_size", [1, 7, 64, 1000])
+@pytest.mark.parametrize("batch_size", slow_unless([7, 64, 1000], [1, 7, 64, 1000]))
 def test_the_batch_size_changes_nothing(
     model: keras.Model,
     images: np.ndarray,
@@ -167,6 +168,7 @@ def test_the_batch_size_changes_nothing(
         assert_same(found, expected)
 
 
+@pytest.mark.slow
 def test_the_preset_is_as_exact(
     model: keras.Model, images: np.ndarray, labels: np.ndarray, cached_programs: None
 ) -> None:
@@ -225,7 +227,7 @@ def test_shards_change_nothing(
 
 
 @pytest.mark.parametrize("losses", [False, True])
-@pytest.mark.parametrize("batch_size", [7, 64])
+@pytest.mark.parametrize("batch_size", slow_unless([64], [7, 64]))
 def test_more_restarts_later_change_nothing(
     model: keras.Model,
     images: np.ndarray,
@@ -251,7 +253,7 @@ def test_a_complete_record_comes_back_as_it_is(
     assert attacked(model, images, labels, record=reference, count=5, report=refuse) is reference
 
 
-@pytest.mark.parametrize("losses", [False, True])
+@pytest.mark.parametrize("losses", slow_unless([False], [False, True]))
 def test_interrupted_after_any_batch_and_resumed(
     model: keras.Model, images: np.ndarray, labels: np.ndarray, cached_programs: None, losses: bool
 ) -> None:
@@ -320,6 +322,7 @@ def test_two_replicas_find_what_one_device_does(
     assert_same(found, reference)
 
 
+@pytest.mark.slow
 def test_two_replicas_that_craft_in_bfloat16_find_what_one_device_does(
     model: keras.Model, images: np.ndarray, labels: np.ndarray
 ) -> None:
@@ -340,6 +343,7 @@ def test_two_replicas_that_craft_in_bfloat16_find_what_one_device_does(
     np.testing.assert_array_equal(two.adversarial, one.adversarial)
 
 
+@pytest.mark.slow
 def test_lenet_is_exact_at_one_batch_shape() -> None:
     """Other neighbours in the batch, shards and replicas: the same bits (see the module's top)."""
     lenet = build_model("lenet", image_shape=(28, 28, 1), num_classes=10, width=8)

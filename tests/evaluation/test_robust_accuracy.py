@@ -64,6 +64,7 @@ def test_the_accuracy_under_attack_is_the_evaluations() -> None:
     assert history["robust_accuracy"][0] < 1 and "default_robust_accuracy" not in history
 
 
+@pytest.mark.slow
 def test_the_training_attack_is_taken_and_compared_with_a_stronger_one() -> None:
     model = alp_repro.LogitPairing(by_rows(), attack=ATTACK, adversarial_fraction=0.5)
     one_hot = keras.utils.to_categorical(labels(), CLASSES)
@@ -99,6 +100,7 @@ def test_callbacks_of_keras_read_what_is_logged(tmp_path: Path) -> None:
     assert (tmp_path / "best.keras").exists()
 
 
+@pytest.mark.slow
 def test_an_ensemble_has_to_be_withstood_as_a_whole() -> None:
     harmless = alp_repro.PGD(eps=0.0, eps_iter=0.0, nb_iter=1)
     attack = alp_repro.PGD(eps=0.3, eps_iter=0.1, nb_iter=5)

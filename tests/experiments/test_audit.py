@@ -41,26 +41,33 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def given(folder: Path) -> list[str]:
+    return [f"--model={folder}/m.h5", f"--data={folder}/d.npz", "--pixel_range=0,255"]
+
+
+@pytest.fixture(scope="module")
+def audited(folder: Path) -> tuple[int, str]:
+    """Exit code and output of a whole audit."""
+    words = [
+        *("experiments.audit", *given(folder)),
+        "--eps=200",
+        f"--out={folder}/out",
+        "--attack=pgd,eps_iter=50,nb_iter=10",
+        "--num_images=all",
+        "--minutes=60",
+        "--fail_below=99",
+        "--save_adversarial",
+        f"--junit={folder}/reports/audit.xml",
+        f"--model_card={folder}/card.md",
+    ]
+    return command_runner.run_all([["audit", *words]], cwd=ROOT)["audit"]
+
+
 @pytest.fixture(scope="module")
 def ended(folder: Path) -> command_runner.Ends:
-    """Exit code and output of all commands; each depends on none but the first."""
-    ours = [f"--model={folder}/m.h5", f"--data={folder}/d.npz"]
+    """Exit code and output of commands that take less."""
     gate = ["experiments.audit", "--model=a:b", "--data=d"]
     commands = {
-        "audit": [
-            "experiments.audit",
-            *ours,
-            "--eps=200",
-            "--pixel_range=0,255",
-            f"--out={folder}/out",
-            "--attack=pgd,eps_iter=50,nb_iter=10",
-            "--num_images=all",
-            "--minutes=60",
-            "--fail_below=99",
-            "--save_adversarial",
-            f"--junit={folder}/reports/audit.xml",
-            f"--model_card={folder}/card.md",
-        ],
         "not measured": [
             "experiments.audit",
             "--model=tests.auditing.fixtures:BatchStatistics",
@@ -71,19 +78,19 @@ def ended(folder: Path) -> command_runner.Ends:
         **{f"below {bound}": [*gate, f"--fail_below={bound}"] for bound in ("nan", "-1", "101")},
         "evaluate": [
             "experiments.evaluate",
-            *ours,
-            "--pixel_range=0,255",
+            *given(folder),
             "--attack=pgd,eps=200,eps_iter=50,nb_iter=10",
             "--num_images=16",
             f"--out={folder}/results",
         ],
-        "without eps": ["experiments.evaluate", *ours, "--attack=pgd,eps_iter=50"],
+        "without eps": ["experiments.evaluate", *given(folder), "--attack=pgd,eps_iter=50"],
     }
     return command_runner.run_all([[name, *words] for name, words in commands.items()], cwd=ROOT)
 
 
-def test_one_command_makes_page_and_verdict(folder: Path, ended: command_runner.Ends) -> None:
-    code, output = ended["audit"]
+@pytest.mark.slow
+def test_one_command_makes_page_and_verdict(folder: Path, audited: tuple[int, str]) -> None:
+    code, output = audited
     assert code == audit.EXIT_BELOW, output
     assert "below --fail_below=99%" in output
     numbers = json.loads((folder / "out" / "audit.json").read_text(encoding="utf-8"))
@@ -98,9 +105,10 @@ def test_one_command_makes_page_and_verdict(folder: Path, ended: command_runner.
     assert "Traceback" not in output
 
 
-def test_what_a_pipeline_reads(folder: Path, ended: command_runner.Ends) -> None:
+@pytest.mark.slow
+def test_what_a_pipeline_reads(folder: Path, audited: tuple[int, str]) -> None:
     """The numbers have their schema; the failed bound is a failure in JUnit's XML."""
-    assert ended["audit"][0] == audit.EXIT_BELOW
+    assert audited[0] == audit.EXIT_BELOW
     numbers = json.loads((folder / "out" / "audit.json").read_text(encoding="utf-8"))
     jsonschema.validate(numbers, audit_schema())
     assert numbers["settings"]["data"].endswith("d.npz")
@@ -196,7 +204,8 @@ def test_the_surrogate_is_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert given["surrogate"] == "s.keras"
 
 
-@pytest.mark.usefixtures("ended")
+@pytest.mark.slow
+@pytest.mark.usefixtures("audited")
 def test_the_adversarial_images_are_verified_against_the_data(folder: Path) -> None:
     command = [sys.executable, str(ROOT / "experiments" / "verify_adversarial.py")]
     file = str(folder / "out" / "adversarial.npz")
@@ -296,10 +305,17 @@ def test_the_evaluation_under_audit() -> None:
 def test_alp_evaluate_takes_any_classifier_too(folder: Path, ended: command_runner.Ends) -> None:
     code, output = ended["evaluate"]
     assert code == 0, output
-    numbers = json.loads((folder / "out" / "audit.json").read_text(encoding="utf-8"))
-    said = f"clean 100.0%, adversarial accuracy {numbers['default_accuracy']:.1%}"
-    assert said in output
+    assert "clean 100.0%, adversarial accuracy " in output
     assert len(list((folder / "results").glob("*.npz"))) == 1
     code, output = ended["without eps"]
     assert code == 2
     assert "--model requires eps" in output
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("audited")
+def test_an_audit_begins_with_what_alp_evaluate_finds(
+    folder: Path, ended: command_runner.Ends
+) -> None:
+    numbers = json.loads((folder / "out" / "audit.json").read_text(encoding="utf-8"))
+    assert f"adversarial accuracy {numbers['default_accuracy']:.1%}" in ended["evaluate"][1]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,14 +9,13 @@ import pytest
 from alp_repro import APGD, PGD, strong_attack
 from experiments.flags import settings
 from experiments.running import figure_run
+from tests import command_runner
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+def run(*words: str) -> tuple[int, str]:
+    return command_runner.run_all([["it", *words]], cwd=ROOT)["it"]
 
 
 @pytest.mark.parametrize("kind", ["heat_maps", "histograms"])
@@ -28,22 +25,22 @@ def test_every_scale_has_its_figures(kind: str) -> None:
 
 
 def test_a_row_of_another_data_set_is_not_labelled_as_the_tables(tmp_path: Path) -> None:
-    done = run(
+    code, output = run(
         "experiments.table",
         "--flagfile=flags/tables/table1.cfg",
         "--table=2",
         "--show",
         f"--runs_dir={tmp_path}",
     )
-    assert done.returncode == 2
-    assert "--table=2 --dataset=mnist: Table 2 is of cifar10" in done.stderr
+    assert code == 2
+    assert "--table=2 --dataset=mnist: Table 2 is of cifar10" in output
     assert not list(tmp_path.iterdir())
 
 
 def test_a_figure_without_a_model_names_what_makes_it(tmp_path: Path) -> None:
-    done = run("experiments.heat_maps", "--table=1", "--rows=clp", f"--runs_dir={tmp_path}")
-    assert done.returncode == 2
-    assert "the model of MNIST CLP is missing: make it with python -m" in done.stderr
+    code, output = run("experiments.heat_maps", "--table=1", "--rows=clp", f"--runs_dir={tmp_path}")
+    assert code == 2
+    assert "the model of MNIST CLP is missing: make it with python -m" in output
 
 
 def test_a_caption_tells_what_an_attack_has() -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from alp_repro.evaluation.heat_maps import load_heat_map
+from tests import command_runner
 from tests.same_results import assert_same_results
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,16 +88,10 @@ def made(
     binary: str = "table",
 ) -> str:
     """What a table, or another binary, printed."""
-    ended = subprocess.run(
-        command(flags_dir, runs, f"--rows={rows}", *how, scale=scale, binary=binary),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert ended.returncode == code, ended.stdout + ended.stderr
-    return ended.stdout + ended.stderr
+    _, _, *words = command(flags_dir, runs, f"--rows={rows}", *how, scale=scale, binary=binary)
+    ended, output = command_runner.run_all([["it", *words]], cwd=ROOT)["it"]
+    assert ended == code, output
+    return output
 
 
 def numbers(scale: Path) -> list[dict[str, str]]:

@@ -100,6 +100,7 @@ def verified(made: Path, tmp_path_factory: pytest.TempPathFactory) -> command_ru
     return command_runner.run_all(commands, cwd=ROOT)
 
 
+@pytest.mark.slow
 def test_what_is_as_it_was_made_passes(verified: command_runner.Ends) -> None:
     code, output = verified["right"]
     assert code == 0, output
@@ -109,6 +110,7 @@ def test_what_is_as_it_was_made_passes(verified: command_runner.Ends) -> None:
     assert sum(" 5 images" in line for line in lines) == 1
 
 
+@pytest.mark.slow
 def test_a_result_that_differs_is_told_with_its_images_and_ends_in_1(
     verified: command_runner.Ends,
 ) -> None:

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from alp_repro.errors import InputError
 from alp_repro.models import MODELS, build_model
+from tests.marks import slow_unless
 
 SHAPES = {
     "lenet": (28, 28, 1),
@@ -243,7 +244,7 @@ def test_logits_are_float32_unbounded_and_per_image(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", slow_unless(["lenet"], MODELS))
 def test_a_clone_computes_in_bfloat16_on_float32_weights(name: str) -> None:
     model = narrow_model(name)
 
@@ -260,7 +261,7 @@ def test_a_clone_computes_in_bfloat16_on_float32_weights(name: str) -> None:
     np.testing.assert_allclose(tf.cast(coarse, tf.float32), logits, atol=0.05 * scale)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", slow_unless(["lenet", "resnet20_v2"], MODELS))
 def test_saved_and_loaded_without_custom_objects(name: str, tmp_path) -> None:
     model = narrow_model(name, pixel_range=(-1.0, 1.0))
     model.save(tmp_path / "model.keras")
@@ -269,9 +270,7 @@ def test_saved_and_loaded_without_custom_objects(name: str, tmp_path) -> None:
     np.testing.assert_array_equal(loaded(images, training=False), model(images, training=False))
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if "50" in name else ()) for name in MODELS]
-)
+@pytest.mark.parametrize("name", slow_unless(["lenet"], MODELS))
 def test_xla_compiles_every_model_with_a_gradient(name: str) -> None:
     model = narrow_model(name, width=2)
     images = tf.constant(images_for(name, count=2))

@@ -14,6 +14,7 @@ from alp_repro.errors import InputError
 from alp_repro.evaluation import evaluate
 from alp_repro.models import MODELS, build_model
 from alp_repro.models.copies import copy_in_dtype, copy_weights, float32_model, logits_function
+from tests.marks import slow_unless
 from tests.small_model import IMAGE_SHAPE, small_images, small_model
 
 ATTACK = {"eps": 0.05, "eps_iter": 0.02, "nb_iter": 3, "restarts": 2}
@@ -72,7 +73,7 @@ def test_the_judge_of_a_mixed_model_is_its_function(images: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", slow_unless(["lenet", "resnet20_v2"], MODELS))
 def test_the_papers_models_have_copies(name: str, dtype: Any) -> None:
     """Those of bfloat16 are within their tolerance too."""
     copy_in_dtype(build_model(name, image_shape=(32, 32, 3), num_classes=10, width=2), dtype)
@@ -87,6 +88,7 @@ def test_a_bfloat16_attack_on_a_normalised_model_is_as_strong(images: np.ndarray
     assert abs(rough.accuracy_at(2) - fine.accuracy_at(2)) <= 0.1
 
 
+@pytest.mark.slow
 def test_replicas_of_a_normalised_model_are_the_model(
     images: np.ndarray, two_replicas: tf.distribute.Strategy
 ) -> None:

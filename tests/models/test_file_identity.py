@@ -14,9 +14,10 @@ from alp_repro import runs
 from alp_repro.models import MODELS, build_model
 from alp_repro.models.file_identity import file_identity
 from alp_repro.models.identity import architecture_hash
+from tests.marks import slow_unless
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", slow_unless(["lenet", "resnet20_v2"], MODELS))
 @pytest.mark.parametrize("pixel_range", [(0.0, 1.0), (-1.0, 1.0)])
 def test_it_is_that_of_the_model(
     name: str, pixel_range: tuple[float, float], tmp_path: Path

@@ -317,6 +317,7 @@ def test_a_matplotlibrc_changes_nothing(tmp_path: Path, monkeypatch: pytest.Monk
         assert written(tmp_path / "tex") == plain
 
 
+@pytest.mark.slow
 def test_the_same_numbers_give_the_same_files(tmp_path: Path):
     losses = np.random.default_rng(0).exponential(size=(2, 50))
     for folder in ("first", "second"):

@@ -6,8 +6,6 @@ import dataclasses
 import html.parser
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -23,6 +21,7 @@ from alp_repro.reporting.table_files import write_table
 from alp_repro.reporting.tables import Cell, Column, TableRow
 from alp_repro.training import Recipe
 from experiments.evidence import figure_list
+from tests import command_runner
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -200,14 +199,9 @@ def test_a_folder_that_is_not_there_is_told(tmp_path: Path):
 
 
 def test_the_binary_writes_the_page_with_the_deviations(folder: Path):
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.report", f"--runs_dir={folder.parent}"],
-        cwd=_ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "1 tables, 1 figures" in done.stdout
+    words = ["it", "experiments.report", f"--runs_dir={folder.parent}"]
+    code, output = command_runner.run_all([words], cwd=_ROOT)["it"]
+    assert code == 0 and "1 tables, 1 figures" in output, output
     page = (folder / "report.html").read_text()
     text = " ".join(_Page(page).text.split())
     assert "MNIST, CLP: 20 epochs (paper 500)" in text

@@ -34,6 +34,7 @@ def test_each_image_has_its_own_draw():
     assert len({one.tobytes() for one in augmented.numpy()}) == 16
 
 
+@pytest.mark.slow
 def test_xla_and_graph_agree_with_eager():
     images = random_images(4)
     eager = augmentation.augment_batch(images, seed=SEED)

@@ -28,6 +28,7 @@ from alp_repro.training import (
 )
 from alp_repro.training.crafter import Crafter
 from experiments.flags import settings
+from tests.marks import slow_unless
 
 EPS = 0.1
 SHAPE = (4, 4, 1)
@@ -190,7 +191,7 @@ def test_contradictions_are_refused(objective: dict[str, Any], message: str) -> 
         Objective(adversarial_weight=1.0, **objective)
 
 
-@pytest.mark.parametrize("crafting", ["fast", "n_fgsm", "trades"])
+@pytest.mark.parametrize("crafting", slow_unless(["fast"], ["fast", "n_fgsm", "trades"]))
 def test_each_trains_in_a_graph(model: keras.Model, images: tf.Tensor, crafting: Any) -> None:
     objective = Objective(
         penalties={"trades": 1.0},
@@ -230,6 +231,7 @@ def test_a_cyclic_rate_rises_and_falls_step_by_step() -> None:
     assert float(kept(100)) == float(rate(100))
 
 
+@pytest.mark.slow
 def test_a_training_with_a_cyclic_rate_goes_on_where_it_was(tmp_path: Path) -> None:
     """In two sessions it makes what it makes in one; another length would be another training."""
     rng = np.random.default_rng(0)

@@ -18,6 +18,7 @@ from alp_repro.models import build_model
 from alp_repro.training import LogitPairing, Objective, Recipe, train
 from alp_repro.training.adam import FusedAdam
 from alp_repro.training.order import EpochOrder
+from tests.marks import slow_unless
 
 SHAPE, CLASSES = (6, 6, 1), 3
 ATTACK = alp_repro.PGD(eps=0.1, eps_iter=0.05, nb_iter=2)
@@ -72,7 +73,7 @@ def same(found: keras.Model, expected: keras.Model, **tolerance: float) -> None:
 # The five lines
 
 
-@pytest.mark.parametrize("penalty", SETTINGS)
+@pytest.mark.parametrize("penalty", slow_unless(["lsq"], SETTINGS))
 def test_each_penalty_trains_a_model_that_is_not_ours(penalty: str, tmp_path: Path) -> None:
     dataset = tf.data.Dataset.from_tensor_slices((images(), labels())).batch(4)
     model = functional()
@@ -89,6 +90,7 @@ def test_each_penalty_trains_a_model_that_is_not_ours(penalty: str, tmp_path: Pa
     assert averages and all(np.any(v.numpy() != 1) for v in averages)
 
 
+@pytest.mark.slow
 def test_an_application_of_keras(tmp_path: Path) -> None:
     network = keras.applications.MobileNet(
         (32, 32, 3), alpha=0.25, weights=None, classes=CLASSES, classifier_activation=None
@@ -106,7 +108,7 @@ def test_an_application_of_keras(tmp_path: Path) -> None:
 # Our rows
 
 
-@pytest.mark.parametrize("penalty", SETTINGS)
+@pytest.mark.parametrize("penalty", slow_unless(["lsq"], SETTINGS))
 def test_our_rows_are_trained_by_the_same_class_bit_for_bit(penalty: str, tmp_path: Path) -> None:
     settings = dict(SETTINGS[penalty])
     fraction = settings.pop("adversarial_fraction", 0.0)
@@ -148,6 +150,7 @@ def test_the_parts_of_a_recipe_hold_what_the_step_sees_and_what_it_does_not() ->
 # Keras' habits
 
 
+@pytest.mark.slow
 def test_arrays_and_datasets_of_integer_and_one_hot_labels_train_alike() -> None:
     x, y = images(), labels()
     one_hot = keras.utils.to_categorical(y, CLASSES)
@@ -227,7 +230,7 @@ def unbuilt() -> keras.Model:
     return keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(CLASSES)])
 
 
-@pytest.mark.parametrize("make", [with_dropout, Subclassed, unbuilt])
+@pytest.mark.parametrize("make", slow_unless([Subclassed], [with_dropout, Subclassed, unbuilt]))
 def test_any_kind_of_model_trains(make: Callable[[], keras.Model]) -> None:
     robust = compiled(make(), metrics=["accuracy"], **ALP)
     history = robust.fit(images(), labels(), batch_size=4, epochs=6, verbose=0).history
@@ -255,7 +258,7 @@ def policy(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"], indirect=True)
-@pytest.mark.parametrize("make", [linear, Subclassed])
+@pytest.mark.parametrize("make", slow_unless([linear], [linear, Subclassed]))
 def test_mixed_precision_trains_float32_weights(
     policy: str, make: Callable[[], keras.Model]
 ) -> None:
@@ -268,6 +271,7 @@ def test_mixed_precision_trains_float32_weights(
     assert robust.predict(images(), verbose=0).dtype == np.float32
 
 
+@pytest.mark.slow
 def test_two_replicas_train_as_one(two_replicas: tf.distribute.Strategy) -> None:
     trained = []
     dataset = tf.data.Dataset.from_tensor_slices((images(), labels())).batch(4)
@@ -280,6 +284,7 @@ def test_two_replicas_train_as_one(two_replicas: tf.distribute.Strategy) -> None
     same(trained[0], robust.classifier, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_saved_training_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
     x, y = images(), labels()
     whole, half = (compiled(functional(), metrics=["accuracy"], **ALP) for _ in range(2))

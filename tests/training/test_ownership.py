@@ -130,6 +130,7 @@ def with_epochs(epochs: int) -> Recipe:
     return dataclasses.replace(RECIPE, epochs=epochs)
 
 
+@pytest.mark.slow
 def test_more_epochs_for_what_is_not_finished_end_as_if_asked_for_at_once(
     stopped: runs.RunDir, tmp_path: Path
 ) -> None:
@@ -194,6 +195,7 @@ def restored(run: runs.RunDir) -> list[np.ndarray]:
     return [np.asarray(v) for v in (*model.classifier.variables, *model.optimizer.variables)]
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_of_a_state_becomes_another_model(stopped: runs.RunDir) -> None:
     path = stopped.backup / "latest.npz"
     good, expected = path.read_bytes(), restored(stopped)

@@ -244,6 +244,7 @@ def test_crafting_with_batch_statistics_sees_shares(batch: Any) -> None:
     assert np.mean(crafted(images, labels, 1) != apart) > 0.01
 
 
+@pytest.mark.slow
 def test_steps_may_end_a_training_within_an_epoch(tmp_path: Path) -> None:
     pixels = np.zeros((20, 28, 28, 1), np.uint8)
     data = Images(pixels, np.arange(20, dtype=np.int32) % 10, np.arange(20), "made up")

@@ -88,6 +88,7 @@ def log_of(folder: Path) -> list[dict[str, float]]:
     return [{k: float(v) for k, v in line.items() if v != "NA"} for line in lines]
 
 
+@pytest.mark.slow
 def test_two_machines_train_as_one_device(tmp_path: Path) -> None:
     """Two local processes; only the first writes, and the losses are equal but for rounding."""
     data_dir = tmp_path / "tfds"
@@ -145,6 +146,7 @@ def test_the_flag_takes_every_device_of_the_machine() -> None:
     assert "2 replicas" in chosen.description and chosen.writes
 
 
+@pytest.mark.slow
 def test_replicas_keep_batch_norm_of_their_own_share(
     tmp_path: Path, two_replicas: tf.distribute.Strategy
 ) -> None:
@@ -158,6 +160,7 @@ def test_replicas_keep_batch_norm_of_their_own_share(
     assert moved and all(np.any(np.asarray(w) != 1) for w in moved)
 
 
+@pytest.mark.slow
 def test_replicas_craft_in_bfloat16_as_one_device_does(
     tmp_path: Path, two_replicas: tf.distribute.Strategy
 ) -> None:

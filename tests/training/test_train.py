@@ -570,6 +570,7 @@ def half_written(file: Any, *args: Any, **kwargs: Any) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_training_that_is_killed_anywhere_ends_as_if_undisturbed(
     tmp_path: Path, undisturbed: runs.RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -614,6 +615,7 @@ def test_a_training_that_is_killed_anywhere_ends_as_if_undisturbed(
     assert all(session["cpu_seconds"] > 0 and session["machine"] for session in sessions)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
     tmp_path: Path, undisturbed: runs.RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -643,6 +645,7 @@ def test_a_damaged_backup_is_told_in_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_two_replicas_train_as_one_device(
     tmp_path: Path, undisturbed: runs.RunDir, two_replicas: tf.distribute.Strategy
 ) -> None:
