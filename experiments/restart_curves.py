@@ -63,8 +63,8 @@ def _of_averages(found: dict[str, RunDir]) -> str:
     if dataset_spec(FLAGS.dataset).model == "lenet":  # it has no batch norm
         return ""
     return (
-        " Batch norm takes the statistics of each batch in training accuracies, and in test "
-        "accuracies its moving averages, which lag behind the weights by some thousand steps."
+        " In training accuracies, batch norm uses the statistics of each batch; in test "
+        "accuracies, its moving averages, which lag behind the weights by some thousand steps."
     )
 
 
@@ -89,7 +89,7 @@ def _restarts(found: dict[str, RunDir], missing: list[Missing]) -> tuple[Figure,
     n = len(next(iter(records.values())).labels)
     caption = (
         f"{', '.join(records)} on {figure_run.data_and_scale()}: adversarial accuracy of "
-        f"{n} evaluation images after the first r restarts, as many as a row has, of "
+        f"{n} evaluation images after the first r restarts, up to a row's number, of "
         f"{figure_run.in_words(dataclasses.replace(attack, restarts=most))}; bands: 95% Wilson "
         "intervals."
     )

@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
         ("mnist-followups SCALE=smoke", "--scale=smoke"),
         ("verify ROWS=clp", "experiments.verify --rows=clp"),
         ("test", "-m 'not slow'"),
+        ("coverage", "-m 'not slow' --cov"),
         ("test-numeric", "tests/attacks"),
     ],
 )
