@@ -89,9 +89,9 @@ def _restarts(found: dict[str, RunDir], missing: list[Missing]) -> tuple[Figure,
     n = len(next(iter(records.values())).labels)
     caption = (
         f"{', '.join(records)} on {figure_run.data_and_scale()}: adversarial accuracy of "
-        f"{n} evaluation images after the first r restarts, up to a row's number, of "
-        f"{figure_run.in_words(dataclasses.replace(attack, restarts=most))}; bands: 95% Wilson "
-        "intervals."
+        f"{n} evaluation images after the first r restarts of "
+        f"{figure_run.in_words(dataclasses.replace(attack, restarts=most))}; each curve ends with "
+        "its row's restarts; bands: 95% Wilson intervals."
     )
     return figures.restart_curves(records, restarts=most), caption
 

@@ -271,7 +271,8 @@ def check_gradient(
         return tape.gradient(total, points)
 
     try:
-        gradient = gradient_at_points()
+        # Called as it is, TensorFlow would warn of the repeated tracing in every fifth call.
+        gradient = gradient_at_points.get_concrete_function()()
     except Exception as error:  # AutoGraph wraps a LookupError in another error
         if "gradient registry" in str(error) or "No gradient defined" in str(error):
             raise _no_gradient(one_line(error)) from error
