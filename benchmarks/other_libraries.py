@@ -126,11 +126,14 @@ def layers_of(
 
 
 def _padding(layer: keras.layers.Conv2D) -> list[int]:
-    """Rows above and below and columns to the left and right that `same` adds at stride 1."""
-    if layer.strides != (1, 1):
-        raise InputError(f"layer {layer.name}: padding same has a PyTorch form at stride 1 alone")
-    sides = [side - 1 for side in layer.kernel_size]
-    return [part for side in sides for part in (side // 2, side - side // 2)]
+    """Rows above and below and columns to the left and right that padding `same` adds."""
+    sides = []
+    for size, kernel, stride in zip(
+        layer.input.shape[1:3], layer.kernel_size, layer.strides, strict=True
+    ):
+        added = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+        sides += [added // 2, added - added // 2]
+    return sides
 
 
 def _tell_activation(layer: keras.layers.Layer, tell: Callable[[str], None]) -> None:

@@ -5,7 +5,8 @@
 The folder is described in truth_models.py. Each attack is run on all images of a case and its
 results are kept in --out, so that a run that is stopped goes on; AutoAttack's parts are run in its
 order, each on what the ones before it left. Of the radius, images and models nothing can be chosen
-but which (--only) and how many of TRADES' images (--trades_images).
+but which (--only) and how many of TRADES' images (--trades_images); of the attacks: --attacks,
+and --dtype of what `strong` crafts in.
 """
 
 from __future__ import annotations
@@ -23,11 +24,21 @@ from benchmarks import timing, truth_models
 from experiments.console import app
 
 FLAGS = flags.FLAGS
+AUTOATTACK = "autoattack"
 
 
 def attacks_alone(eps: float) -> dict[str, Attack | Ensemble]:
     """What is shown beside AutoAttack."""
-    return {"strong": strong_attack(eps), "hopping": BasinHopping(eps=eps, restarts=8)}
+    found: dict[str, Attack | Ensemble] = {
+        "strong": strong_attack(eps, dtype=FLAGS.dtype),
+        "hopping": BasinHopping(eps=eps, restarts=8),
+    }
+    return {name: attack for name, attack in found.items() if name in FLAGS.attacks}
+
+
+def parts(eps: float) -> dict[str, Attack]:
+    """AutoAttack's parts, if it is asked for."""
+    return autoattack_parts(eps) if AUTOATTACK in FLAGS.attacks else {}
 
 
 def left_by(
@@ -57,11 +68,12 @@ def row(case: truth_models.Case) -> list[str]:
     """A line of the table."""
     count = len(case.labels)
     standing, cells = np.arange(count), [case.name, str(count), case.truth]
-    for name, part in autoattack_parts(case.eps).items():
+    for name, part in parts(case.eps).items():
         if len(standing):
             standing = left_by(part, case, standing, name)
         cells.append(f"{100 * len(standing) / count:.2f}")
-    cells.append(f"{sum(v for (of, _), v in _spent.items() if of == case.name):,.0f}")
+    if AUTOATTACK in FLAGS.attacks:
+        cells.append(f"{sum(v for (of, _), v in _spent.items() if of == case.name):,.0f}")
     for name, alone in attacks_alone(case.eps).items():
         left = left_by(alone, case, np.arange(count), name)
         cells += [f"{100 * len(left) / count:.2f}", f"{_spent[case.name, name]:,.0f}"]
@@ -73,9 +85,9 @@ def main(_: list[str]) -> None:
     found = truth_models.cases(
         Path(FLAGS.truth_dir), data_dir=FLAGS.data_dir, trades_images=FLAGS.trades_images
     )
-    parts, alone = autoattack_parts(0.1), attacks_alone(0.1)
-    heads = ["percent left standing", "images", "truth", *parts, "gradients"]
-    heads += [head for name in alone for head in (name, "gradients")]
+    heads = ["percent left standing", "images", "truth", *parts(0.1)]
+    heads += ["gradients"] * (AUTOATTACK in FLAGS.attacks)
+    heads += [head for name in attacks_alone(0.1) for head in (name, "gradients")]
     rows = []
     for case in found:
         if re.search(FLAGS.only, case.name):
@@ -88,6 +100,10 @@ if __name__ == "__main__":
     flags.DEFINE_string("truth_dir", None, "Folder of the models.", required=True)
     flags.DEFINE_string("only", "", "Regular expression on the cases' names.")
     flags.DEFINE_integer("trades_images", 10_000, "Of TRADES' network, from the first.")
+    flags.DEFINE_multi_enum(
+        "attacks", [AUTOATTACK, "strong", "hopping"], [AUTOATTACK, "strong", "hopping"], "Which."
+    )
+    flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of strong's crafting.")
     flags.DEFINE_string("data_dir", None, "TFDS folder.")
     flags.DEFINE_string("out", "benchmarks/results/truth", "Folder of the results.")
     flags.DEFINE_integer("batch_size", 200, "Work items a batch.")

@@ -73,18 +73,30 @@ def _pytorch_default(*, seed: int) -> keras.Initializer:
     return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform", seed=seed)
 
 
+def _pytorch_bias(layers: Layers, name: str, *, fan_in: int) -> keras.Initializer:
+    """Return an initializer of biases as PyTorch has it: uniform in ±1/√fan-in of the kernel."""
+    bound = fan_in**-0.5
+    seed = layers.initializer(f"{name}_bias").seed
+    return keras.initializers.RandomUniform(-bound, bound, seed=seed)
+
+
 def _wong(x: Any, layers: Layers, width: int, num_classes: int) -> Any:
     """Build the small MNIST network of Wong et al. 2020 (locuslab/fast_adversarial, `mnist_net`).
 
-    Two 4×4 convolutions of stride 2 with ReLU, and two dense layers. Their biases, uniform like the
-    kernels, are 0 here.
+    Two 4×4 convolutions of stride 2 with ReLU, and two dense layers, initialised as by PyTorch.
     """
     layers = dataclasses.replace(layers, scheme=_pytorch_default)
-    for number, filters in ((1, width), (2, 2 * width)):
-        x = layers.conv(filters, 4, f"conv{number}", strides=2, activation="relu")(x)
+
+    def bias(name: str, fan_in: int) -> dict[str, keras.Initializer]:
+        return {"bias_initializer": _pytorch_bias(layers, name, fan_in=fan_in)}
+
+    for name, filters in (("conv1", width), ("conv2", 2 * width)):
+        options = bias(name, 4 * 4 * x.shape[-1])
+        x = layers.conv(filters, 4, name, strides=2, activation="relu", **options)(x)
     x = keras.layers.Flatten(name="flatten")(x)
-    x = layers.dense(max(1, 25 * width // 4), "fc1", activation="relu")(x)
-    return layers.dense(num_classes, "fc2")(x)
+    units = max(1, 25 * width // 4)
+    x = layers.dense(units, "fc1", activation="relu", **bias("fc1", x.shape[-1]))(x)
+    return layers.dense(num_classes, "fc2", **bias("fc2", units))(x)
 
 
 def _batch_norm_relu(x: Any, name: str, settings: dict[str, float]) -> Any:

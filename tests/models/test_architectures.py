@@ -199,12 +199,17 @@ def test_kernels_are_truncated_normal_of_variance_two_over_fan_in(layer: str, fa
     assert not bias.any()
 
 
-def test_wongs_kernels_are_drawn_as_pytorchs() -> None:
-    kernel, bias = (np.asarray(w) for w in paper_model("wong").get_layer("fc1").get_weights())
-    bound = 1 / math.sqrt(1568)
-    assert 0.999 * bound < np.abs(kernel).max() <= 1.00001 * bound
-    assert kernel.std() == pytest.approx(bound / math.sqrt(3), rel=0.01)
-    assert not bias.any()
+@pytest.mark.parametrize(("name", "fan_in"), [("conv1", 16), ("conv2", 256), ("fc1", 1568)])
+def test_wongs_weights_are_drawn_as_pytorchs(name: str, fan_in: int) -> None:
+    """Kernels and biases uniform in ±1/√fan-in of the kernel."""
+    layer = paper_model("wong").get_layer(name)
+    for values in (np.asarray(weights) for weights in layer.get_weights()):
+        bound = 1 / math.sqrt(fan_in)
+        # The largest of n uniform values is below its bound by 1/(n + 1) of it on average.
+        assert (1 - 8 / values.size) * bound < np.abs(values).max() <= 1.00001 * bound
+        spread = 4 * math.sqrt(0.2 / values.size)  # four deviations of an estimated deviation
+        assert values.std() == pytest.approx(bound / math.sqrt(3), rel=spread)
+        assert abs(values.mean()) < 4 * bound / math.sqrt(3 * values.size)
 
 
 def test_weights_depend_on_the_weight_seed_alone() -> None:
