@@ -20,8 +20,8 @@ TABLE_FLAGS = $(WHERE) $(if $(PUBLISHED),--strong --show) $(if $(ROWS),--only=$(
 	$(if $(JOBS),--jobs=$(JOBS)) $(if $(RAY),--ray=$(RAY)) $(FLAGS)
 
 .PHONY: help setup setup-cluster mnist-table1 cifar10-table2 tiny-imagenet-table3 tiny-imagenet-table4 \
-	tiny-imagenet-table5 mnist-followups cifar10-followups figures seeds report claims verify test test-all test-numeric lint smoke docs \
-	clean
+	tiny-imagenet-table5 mnist-followups cifar10-followups figures seeds report claims verify test test-all test-numeric \
+	coverage lint smoke docs clean
 
 help:
 	@echo "make mnist-table1 [SCALE=smoke|quick|published|paper] [ROWS=clp,lsq] [STRONG=1] [JOBS=2] [RAY=local|auto|HOST:PORT]"
@@ -36,7 +36,7 @@ help:
 	@echo "make mnist-followups            what came after the paper beside ALP: 3 minutes of training a row"
 	@echo "make cifar10-followups          the same on CIFAR-10: 10 minutes a row; requires the data set"
 	@echo "make seeds                      trains each row of ROWS with three seeds"
-	@echo "make test | test-all | test-numeric | lint | smoke"
+	@echo "make test | test-all | test-numeric | coverage | lint | smoke"
 	@echo "                                checks for contributors; test-all includes slow tests"
 	@echo "make docs                       builds the documentation as a site: build/docs/index.html"
 	@echo "make setup | setup-cluster      sets up .venv once (2 GB, a few minutes); other targets do it too"
@@ -123,6 +123,14 @@ test: $(READY)
 # cluster where there is one.
 test-all: $(READY)
 	@$(PYTEST)
+
+# How much of the code `make test` runs, commands that tests start included.
+coverage: $(VENV)/.coverage
+	@$(PYTEST) -m 'not slow' --cov --cov-report=term
+
+$(VENV)/.coverage: $(READY)
+	@$(INSTALL) --no-build-isolation -e '.[coverage]'
+	@touch $@
 
 # What rounds otherwise under other kernels, slow or not: for ONEDNN_MAX_CPU_ISA=... make test-numeric.
 NUMERIC = tests/attacks tests/models/test_architectures.py tests/test_gradients.py tests/training/test_passes.py \

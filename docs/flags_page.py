@@ -66,7 +66,7 @@ def described(module: str) -> dict[str, Any]:
 
 
 def _usage(module: str) -> str:
-    """What --help prints, of a command whose flags are argparse's."""
+    """Return what --help prints, of a command whose flags are argparse's."""
     asked = [sys.executable, "-m", module, "--help"]
     told = subprocess.run(asked, capture_output=True, text=True, check=True, cwd=ROOT)
     return told.stdout.strip()

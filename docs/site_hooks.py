@@ -107,14 +107,14 @@ def _links(markdown: str) -> list[tuple[str, str, str, str]]:
 
 
 def _source_of(uri: str) -> str:
-    """Where a page lies in the repository."""
+    """Return where a page lies in the repository."""
     if uri.startswith("repository/"):
         return uri.removeprefix("repository/")
     return _SOURCES.get(uri, f"docs/{uri}")
 
 
 def _linked(uri: str, target: str) -> str | None:
-    """The repository's file or folder that a page links to; None: a page of docs/, or nothing."""
+    """Return the repository's file or folder that a page links to; None: none, or one of docs/."""
     source = PurePosixPath(_source_of(uri)).parent
     path = posixpath.normpath(str(source / target))
     inside = path.startswith("docs/") and _source_of(uri).startswith("docs/")
@@ -122,7 +122,7 @@ def _linked(uri: str, target: str) -> str | None:
 
 
 def _uri_of(path: str) -> str | None:
-    """Where a file of the repository lies in the site; None: it is a folder."""
+    """Return where a file of the repository lies in the site; None: it is a folder."""
     if (ROOT / path).is_dir():
         return None
     if path.startswith("docs/"):
@@ -131,7 +131,7 @@ def _uri_of(path: str) -> str | None:
 
 
 def _markdown(file: Path) -> str:
-    """A page's Markdown: of a notebook its cells, of a text file a list of its lines."""
+    """Return a page's Markdown: of a notebook its cells, of a text file a list of its lines."""
     text = file.read_text(encoding="utf-8")
     if file.suffix == ".ipynb":
         return "\n\n".join(map(_cell, json.loads(text)["cells"]))
@@ -141,7 +141,7 @@ def _markdown(file: Path) -> str:
 
 
 def _cell(cell: dict[str, Any]) -> str:
-    """A notebook's cell with what it printed and drew."""
+    """Return a notebook's cell with what it printed and drew."""
     source = "".join(cell["source"])
     if cell["cell_type"] == "markdown":
         return source
@@ -158,7 +158,7 @@ def _cell(cell: dict[str, Any]) -> str:
 
 
 def _figures() -> str:
-    """Every published figure with its caption."""
+    """Return a page with every published figure and its caption."""
     parts = ["# Figures", "As `make figures SCALE=published` draws them from the stored results."]
     for file in sorted((ROOT / "results/published/figures").glob("*.json")):
         words = re.sub(r"(\d+)$", r" \1", file.stem).replace("_", " ").capitalize()

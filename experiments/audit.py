@@ -138,7 +138,7 @@ def main(_: list[str]) -> int:
         notes=(f"images from {data.source}", *data.notes, *found.notes),
         settings={**found.settings, "data": data.source},
     )
-    _tell(found)  # first: a full disk must not take the verdict with it
+    _print_findings(found)  # first: a full disk must not take the verdict with it
     found.save(folder / "audit.json")
     found.save(folder / "images.csv")
     if junit:
@@ -181,7 +181,7 @@ def _gate(found: Audit, fail_below: float | None) -> int:
     return 0
 
 
-def _tell(found: Audit) -> None:
+def _print_findings(found: Audit) -> None:
     print()
     for one in found.indicators:
         if not one.raised:

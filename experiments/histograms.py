@@ -92,7 +92,7 @@ def _draw(row: str, run: RunDir, record: AttackRecord, attack: Attack | Ensemble
     mean = record.mean_accuracy(attack.restarts)
     caption = (
         f"{figure_run.title(row)} on {figure_run.data_and_scale()}: the cross-entropy "
-        f"with which restarts of {figure_run.in_words(attack)}, end on each of {len(chosen)} "
+        f"at which restarts of {figure_run.in_words(attack)} end, for each of {len(chosen)} "
         "test images. Red line: −ln 0.1, where the true class has probability 0.1, so that right "
         "of it another class is ahead. Above each panel: the shares of the restarts that end right "
         f"of the line and that break the image.{rule} Adversarial accuracy on all "
@@ -113,9 +113,9 @@ def _rule(found: set[str], record: AttackRecord) -> str:
     kinds = "; ".join(f"{case}: {what}" for case, what in figures.CASES.items())
     absent = [case for case in figures.CASES if case not in found]
     return (
-        f" Of each kind the first of images {record.indices[0]}–{record.indices[-1]} with restarts "
-        f"on both sides of the line, else the first; {kinds}."
-        + (f" None here: {', '.join(absent)}." if absent else "")
+        f" Each panel shows the first of images {record.indices[0]}–{record.indices[-1]} of its "
+        f"kind that has restarts on both sides of the line, or else the first of its kind; {kinds}."
+        + (f" No image is of the kind: {', '.join(absent)}." if absent else "")
     )
 
 

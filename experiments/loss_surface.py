@@ -75,7 +75,7 @@ def main(_: list[str]) -> None:
     if len(positions) > 1:
         titles = [f"image {i}, class {c}" for i, c in zip(data.indices, data.labels, strict=True)]
     titles = [
-        title if taken == label else f"{title}, taken for {taken}"
+        title if taken == label else f"{title}, predicted {taken}"
         for title, taken, label in zip(titles, taken_for, labels, strict=True)
     ]
     figure = figures.surface_panels(

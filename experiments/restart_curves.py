@@ -63,8 +63,8 @@ def _of_averages() -> str:
     if dataset_spec(FLAGS.dataset).model == "lenet":  # it has no batch norm
         return ""
     return (
-        " Batch norm takes the statistics of each batch in training accuracies, and in test "
-        "accuracies its moving averages, which lag behind the weights by some thousand steps."
+        " In training accuracies, batch norm uses the statistics of each batch; in test "
+        "accuracies, its moving averages, which lag behind the weights by some thousand steps."
     )
 
 
@@ -89,9 +89,9 @@ def _restarts(found: dict[str, RunDir], missing: list[Missing]) -> tuple[Figure,
     n = len(next(iter(records.values())).labels)
     caption = (
         f"{', '.join(records)} on {figure_run.data_and_scale()}: adversarial accuracy of "
-        f"{n} evaluation images after the first r restarts, as many as a row has, of "
-        f"{figure_run.in_words(dataclasses.replace(attack, restarts=most))}; bands: 95% Wilson "
-        "intervals."
+        f"{n} evaluation images after the first r restarts of "
+        f"{figure_run.in_words(dataclasses.replace(attack, restarts=most))}; each curve ends with "
+        "its row's restarts; bands: 95% Wilson intervals."
     )
     return figures.restart_curves(records, restarts=most), caption
 

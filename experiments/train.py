@@ -23,7 +23,9 @@ settings.define_run_flags()
 settings.define_recipe_flags()
 devices.define_flags(several_machines=True)
 cluster_run.define_flags()
-flags.DEFINE_boolean("tensorboard", False, "Write TensorBoard event files to the run folder.")
+flags.DEFINE_boolean(
+    "tensorboard", False, "Write TensorBoard event files to the run folder (not with --ray)."
+)
 
 
 def main(_: list[str]) -> None:

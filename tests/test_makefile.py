@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
         ("cifar10-followups", "--table=followups_cifar10 --scale=followups"),
         ("verify ROWS=clp", "experiments.verify --rows=clp"),
         ("test", "-m 'not slow'"),
+        ("coverage", "-m 'not slow' --cov"),
         ("test-numeric", "tests/attacks"),
     ],
 )

@@ -53,7 +53,9 @@ def test_the_citation_names_the_same_authors_and_paper() -> None:
     assert PROJECT["urls"]["Paper"] == CITATION["preferred-citation"]["url"]
 
 
-@pytest.mark.parametrize("extra", ["", "dev", "cluster", "docs", "notebook", "tensorboard"])
+@pytest.mark.parametrize(
+    "extra", ["", "dev", "cluster", "coverage", "docs", "notebook", "tensorboard"]
+)
 def test_what_is_needed_is_pinned(extra: str) -> None:
     needed = EXTRAS[extra] if extra else PROJECT["dependencies"]
     assert not {name_of(one) for one in needed} - PINNED

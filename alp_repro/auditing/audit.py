@@ -194,7 +194,7 @@ def audit(  # noqa: PLR0913 - settings, each by its name
 def _checked_attacks(
     eps: Any, attack: Any, phases: Any
 ) -> tuple[float, Attack | Ensemble, tuple[Phase, ...] | None]:
-    """The radius, the evaluation under audit and the phases if any, each checked."""
+    """Return the radius, the evaluation under audit and the phases if any, each checked."""
     try:
         eps = number(eps, name="eps", low=0, high=1, above=True)
     except InputError as error:
@@ -219,7 +219,7 @@ def _checked_attacks(
 
 
 def _checked_phases(phases: Any, eps: float) -> tuple[Phase, ...]:
-    """The phases, each with a name and a title."""
+    """Return the phases, each with a name and a title."""
     if not isinstance(phases, Sequence) or not all(isinstance(one, Phase) for one in phases):
         raise InputError(f"phases {quoted(phases)}: expected a list of Phase")
     found: list[Phase] = []
@@ -243,7 +243,7 @@ def _checked_phases(phases: Any, eps: float) -> tuple[Phase, ...]:
 
 
 def _named(phase: Phase, taken: list[str]) -> Phase:
-    """The phase with a name and a title: those of its attack where it has none."""
+    """Return the phase with a name and a title: those of its attack where it has none."""
     name = phase.name
     if name == "":
         usual = phase.attack.name
@@ -316,7 +316,7 @@ def _likely_range(
     *,
     classes: int,
 ) -> tuple[str, bool]:
-    """A sentence on the common pixel range that fits the model best, and whether one does."""
+    """Return a sentence on the common pixel range that fits best, and whether one does."""
     images, labels = run.images[:_RANGE_IMAGES], run.labels[:_RANGE_IMAGES]
     shape = images.shape[1:]
     found: list[tuple[float, str]] = []

@@ -114,7 +114,7 @@ class AuditRun:
         return next((one for one in self.attacks if one.name == name), None)
 
     def _fresh_counts(self, name: str, images: np.ndarray) -> np.ndarray:
-        """How many fresh passes over these images give each class, int [n, classes]; saved."""
+        """Count the fresh passes over these images that give each class, [n, classes]; saved."""
 
         def compute() -> list[list[int]]:
             found = self.model.fresh_counts(images, batch_size=self.batch_size)

@@ -211,7 +211,7 @@ def judge_disagrees(run: AuditRun, found: np.ndarray) -> Indicator:
 
 
 def _stepping(attack: Attack | Ensemble) -> PGD:
-    """The evaluation under audit, or the usual one where it has no step size."""
+    """Return the evaluation under audit, or the usual one where it has no step size."""
     return attack if isinstance(attack, PGD) else plan.default_attack(attack.eps)
 
 

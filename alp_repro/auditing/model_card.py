@@ -69,7 +69,7 @@ def _model(audit: Audit) -> str:
 
 
 def _data(audit: Audit) -> str:
-    """The name of the data; a path's last part, since a card is published."""
+    """Return the name of the data; a path's last part, since a card is published."""
     return Path(str(audit.settings.get("data") or "images of one's own")).name
 
 

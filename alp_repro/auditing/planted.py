@@ -163,7 +163,7 @@ def _head(
 
 
 def _search(features: keras.Model, attack: Attack, seed: int) -> Callable[..., tf.Tensor]:
-    """A compiled function of images, their heads and indices: bool, a restart finds the example."""
+    """Return a compiled function of images, heads and indices: is the example found (bool)?"""
 
     @tf.function(autograph=False)
     def found(x: tf.Tensor, w: tf.Tensor, b: tf.Tensor, index: tf.Tensor) -> tf.Tensor:

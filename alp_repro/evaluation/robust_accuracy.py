@@ -46,7 +46,7 @@ class RobustAccuracy(keras.callbacks.Callback):
       >>> model = keras.Sequential(layers)
       >>> images = np.random.default_rng(0).uniform(size=(6, 8, 8, 1))
       >>> labels = np.argmax(model(images), axis=1)
-      >>> attack = alp_repro.PGD(eps=0.1, eps_iter=0.05, nb_iter=2)
+      >>> attack = alp_repro.PGD(eps=0.1, eps_iter=0.1, nb_iter=3)
       >>> robust = alp_repro.LogitPairing(model, attack=attack, adversarial_fraction=1.0)
       >>> robust.compile(optimizer="adam")
       >>> best = keras.callbacks.ModelCheckpoint(

@@ -81,7 +81,7 @@ def _pytorch_bias(layers: Layers, name: str, *, fan_in: int) -> keras.Initialize
 
 
 def _wong(x: Any, layers: Layers, width: int, num_classes: int) -> Any:
-    """The small MNIST network of Wong et al. 2020 (locuslab/fast_adversarial, `mnist_net`).
+    """Build the small MNIST network of Wong et al. 2020 (locuslab/fast_adversarial, `mnist_net`).
 
     Two 4×4 convolutions of stride 2 with ReLU, and two dense layers, initialised as by PyTorch.
     """

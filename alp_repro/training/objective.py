@@ -65,8 +65,8 @@ class Objective:
         again pass through the model only to update batch norm's averages, as in every row of the
         authors' CIFAR-10 code; `attack` crafts the batch if the loss has none.
       virtual_replicas: split each device's batch into this many shares, each with its own batch
-        norm statistics and pairs, as on so many replicas (the authors trained on Tiny ImageNet with
-        8 replicas of 32 images; no recipe of this project's tables sets this).
+        norm statistics and pairs, as on that many replicas (the authors trained on Tiny ImageNet
+        with 8 replicas of 32 images; no recipe of this project's tables sets this).
       label_smoothing, weight_decay: 0.1 and 1e-4 on Tiny ImageNet, 0 elsewhere.
 
     Raises:

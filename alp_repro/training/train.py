@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import time
 from collections.abc import Callable
 from typing import Any
@@ -75,7 +76,7 @@ def train(  # noqa: C901, PLR0913 - settings, each by its name
       init_from: a model of the same architecture to continue from, with its own pixel scale.
       watch: test images whose accuracies are logged with those of the training.
       jit_compile: see `compiled_model`.
-      tensorboard: write event files to the run folder.
+      tensorboard: write TensorBoard's event files to the run folder, in tensorboard/.
       report: called after each step and each epoch.
       verbose: Keras' progress bar.
       details: further provenance (flags, scale, data source).
@@ -83,7 +84,7 @@ def train(  # noqa: C901, PLR0913 - settings, each by its name
     Raises:
       InputError: the folder belongs to another recipe or cannot be written to, the data set is too
         small, the batch does not divide over the replicas, the loss is not finite, another process
-        trains the run, or the model in it is not the one that was trained.
+        trains the run, the model in it is not the one that was trained, or TensorBoard is missing.
 
     Examples:
       >>> import pathlib
@@ -109,6 +110,8 @@ def train(  # noqa: C901, PLR0913 - settings, each by its name
         checked_function(report, name="report")
     jit_compile = checked_bool(jit_compile, name="jit_compile")
     tensorboard = checked_bool(tensorboard, name="tensorboard")
+    if tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise InputError("tensorboard=True: TensorBoard is missing: pip install tensorboard")
     details = checked_details(details)
     strategy = checked_strategy(strategy) or tf.distribute.get_strategy()
     if recipe.attack is not None and recipe.attack.dtype != "float32" and spans_machines(strategy):

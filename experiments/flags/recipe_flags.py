@@ -97,8 +97,8 @@ def define_recipe_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     count(
         "virtual_replicas",
         1,
-        "Number of parts of a batch that batch norm and logit pairs see separately, as on so many "
-        "replicas.",
+        "Number of parts of a batch that batch norm and logit pairs see separately, as on that "
+        "many replicas.",
     )
     switch("augment", False, "Augment images by random crops, flips and saturation.")
     number("label_smoothing", 0.0, "Label smoothing.")

@@ -101,6 +101,11 @@ def computing(values: flags.FlagValues, *, threads: int | None = None) -> Iterat
                 f"--ray={values.ray} --{name}={values[name].value}: Ray places the work by itself; "
                 "use --cpus_per_task and --gpus_per_task instead"
             )
+    if "tensorboard" in values and values.tensorboard:
+        raise InputError(
+            f"--ray={values.ray} --tensorboard: trainings on a cluster write no event files; use "
+            "one of the two flags"
+        )
     try:
         from alp_repro.tasks import cluster, workers
     except ImportError as error:

@@ -37,6 +37,8 @@ _IN_CAPTIONS = {
 }
 
 FLAGS = flags.FLAGS
+# Flags that are defined here count as the binary's own, so that --help lists them.
+flags.disclaim_key_flags()
 
 
 def define_flags() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,21 @@ flatten, dense = keras.layers.Flatten, keras.layers.Dense
 
 def attack(**changes: Any) -> Attack:
     return dataclasses.replace(ATTACK, **changes)
+
+
+def test_a_model_can_be_checked_after_each_epoch_without_a_warning_of_tensorflow(
+    model: keras.Model, images: np.ndarray, labels: np.ndarray
+) -> None:
+    told: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = told.append  # type: ignore[method-assign]
+    tf.get_logger().addHandler(handler)
+    try:
+        for _ in range(7):  # TensorFlow warns of a function that is traced in 5 calls
+            model_check.check_gradient(model, images, labels, ATTACK)
+    finally:
+        tf.get_logger().removeHandler(handler)
+    assert [record.getMessage() for record in told] == []
 
 
 def assert_same(found: AttackRecord, expected: AttackRecord) -> None:

@@ -39,3 +39,14 @@ def test_ray_alone_places_the_work(flag: str) -> None:
         cluster_run.computing(flags_of("--ray=local", flag)),
     ):
         pass
+
+
+def test_event_files_are_not_promised_of_trainings_elsewhere() -> None:
+    values = flags_of()
+    flags.DEFINE_boolean("tensorboard", False, "", flag_values=values)
+    values(["train", "--ray=local", "--tensorboard"])
+    with (
+        pytest.raises(InputError, match=r"--ray=local --tensorboard: .*no event files"),
+        cluster_run.computing(values),
+    ):
+        pass
