@@ -91,7 +91,7 @@ def _bits_program(
 
 
 def _bits_of_each(seeds: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
-    wide = tf.transpose(tf.bitcast(seeds, tf.uint64))[:, :, None]
+    wide = tf.stack(tf.unstack(tf.bitcast(seeds, tf.uint64), axis=1))[:, :, None]
     scrambling_key = tf.constant(_SCRAMBLING_KEY, tf.uint64)[:, None, None]
     even, odd = _philox(scrambling_key, _low(wide), _high(wide))
     key, upper = tf.stack([even[0], odd[0]]), tf.stack([even[1], odd[1]])
