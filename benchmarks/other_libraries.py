@@ -106,7 +106,7 @@ def layers_of(
                 tell("shift", [layer.mean, np.sqrt(layer.variance)])
             case keras.layers.ZeroPadding2D():
                 tell("pad", sizes=[side for pair in layer.padding for side in pair])
-            case keras.layers.Conv2D():
+            case keras.layers.Conv2D() if _is_plain(layer):
                 if layer.padding == "same":
                     tell("pad", sizes=_padding(layer))
                 tell("convolve", layer.get_weights(), [layer.strides[0]])
@@ -123,6 +123,10 @@ def layers_of(
             case _:
                 raise InputError(f"layer {layer.name}: {type(layer).__name__} has no PyTorch form")
     return told, arrays
+
+
+def _is_plain(layer: keras.layers.Conv2D) -> bool:
+    return layer.dilation_rate == (1, 1) and layer.groups == 1 and len(set(layer.strides)) == 1
 
 
 def _padding(layer: keras.layers.Conv2D) -> list[int]:

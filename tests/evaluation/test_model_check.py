@@ -29,7 +29,7 @@ def attack(**changes: Any) -> Attack:
 
 
 def test_a_model_can_be_checked_after_each_epoch_without_a_warning_of_tensorflow(
-    model: keras.Model, images: np.ndarray, labels: np.ndarray
+    model: keras.Model, images: np.ndarray
 ) -> None:
     told: list[logging.LogRecord] = []
     handler = logging.Handler()
@@ -37,7 +37,7 @@ def test_a_model_can_be_checked_after_each_epoch_without_a_warning_of_tensorflow
     tf.get_logger().addHandler(handler)
     try:
         for _ in range(7):  # TensorFlow warns of a function that is traced in 5 calls
-            model_check.check_gradient(model, images, labels, ATTACK)
+            model_check.check_gradient(model, images, ATTACK)
     finally:
         tf.get_logger().removeHandler(handler)
     assert [record.getMessage() for record in told] == []

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import io
 import json
 import tracemalloc
 import zipfile
@@ -690,9 +691,11 @@ def test_a_file_with_a_turned_bit_is_refused_or_gives_the_same(
 
 def test_foreign_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "record.npz"
+    array = io.BytesIO()
+    np.save(array, np.arange(3))
     contents: list[Callable[[], object]] = [
         lambda: path.write_text("hello"),
-        lambda: np.save(path.open("wb"), np.arange(3)),
+        lambda: path.write_bytes(array.getvalue()),
         lambda: np.savez(path, labels=np.arange(3)),
         lambda: np.savez(path, labels=np.array([{}], object)),
         lambda: zipfile.ZipFile(path, "w").close(),

@@ -118,7 +118,9 @@ def test_what_a_pipeline_reads(folder: Path, audited: tuple[int, str]) -> None:
     assert "below the bound of 99%" in cases["robust_accuracy"].find("failure").get("message")
     card = (folder / "card.md").read_text(encoding="utf-8")
     assert numbers["verdict"] in card
-    (row, *_) = list(csv.DictReader((folder / "out" / "images.csv").open(encoding="utf-8")))
+    (row, *_) = list(
+        csv.DictReader((folder / "out" / "images.csv").read_text("utf-8").splitlines())
+    )
     assert tuple(row) == image_table.COLUMNS
 
 
