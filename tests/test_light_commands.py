@@ -171,6 +171,7 @@ LIGHT = {
     "claims": ["claims", "--scale=published"],
     "seeds": ["seeds"],
     "report": ["report", "--scale=published"],
+    "followups": ["followups"],
 }
 
 
