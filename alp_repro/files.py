@@ -200,6 +200,7 @@ def open_arrays(path: Path, *, what: str) -> Iterator[np.lib.npyio.NpzFile]:
     """
     path = expanded(path)
     try:
+        # NumPy leaves a damaged file open that it has opened itself.
         with path.open("rb") as content, np.load(content) as file:
             for member in file.zip.infolist():
                 if member.compress_type or member.flag_bits & 1:

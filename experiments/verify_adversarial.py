@@ -165,7 +165,8 @@ def _read(path: str) -> dict[str, np.ndarray]:
     try:
         if not zipfile.is_zipfile(path):
             _refuse(f"{path} is not an .npz file: {right}")
-        with np.load(path, allow_pickle=False) as content:
+        # NumPy leaves a damaged file open that it has opened itself.
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as content:
             missing = [name for name in NAMES if name not in content.files]
             if missing:
                 _refuse(f"{path} has no {', '.join(missing)}: {right}")

@@ -115,7 +115,8 @@ def _of_file(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     if not zipfile.is_zipfile(path):
         raise InputError(f"data {path} is truncated or not an .npz file")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # NumPy leaves a damaged file open that it has opened itself.
+        with path.open("rb") as content, np.load(content, allow_pickle=False) as file:
             there = [pair for pair in ARRAY_NAMES if set(pair) <= set(file.files)]
             if there:
                 x, y = there[0]

@@ -76,7 +76,8 @@ class Backup(keras.callbacks.Callback):
         advice = f"remove {self._path} to train from the beginning"
         variables = _variables(model)
         try:
-            with np.load(self._path) as file:
+            # NumPy leaves a damaged file open that it has opened itself.
+            with self._path.open("rb") as content, np.load(content) as file:
                 arrays = {name: file[name] for name in file.files}
             # Older versions did not record sessions.
             self._earlier = json.loads(str(arrays.pop("sessions", "[]")))
