@@ -22,6 +22,9 @@ from alp_repro.reporting.stored_tables import check_published
 from alp_repro.reporting.tables import Column
 from tests import command_runner
 
+# Each needs results that are made here; test_light_commands has quick tests of verify's refusals.
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 STORED = ROOT / "tests" / "stored" / "runs" / "mnist" / "clp"
 COUNT = 12
@@ -100,7 +103,6 @@ def verified(made: Path, tmp_path_factory: pytest.TempPathFactory) -> command_ru
     return command_runner.run_all(commands, cwd=ROOT)
 
 
-@pytest.mark.slow
 def test_what_is_as_it_was_made_passes(verified: command_runner.Ends) -> None:
     code, output = verified["right"]
     assert code == 0, output
@@ -110,7 +112,6 @@ def test_what_is_as_it_was_made_passes(verified: command_runner.Ends) -> None:
     assert sum(" 5 images" in line for line in lines) == 1
 
 
-@pytest.mark.slow
 def test_a_result_that_differs_is_told_with_its_images_and_ends_in_1(
     verified: command_runner.Ends,
 ) -> None:

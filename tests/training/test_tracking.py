@@ -58,6 +58,7 @@ def test_a_csv_file_has_what_is_logged(page_names: dict[str, Any], tmp_path: Pat
     assert {"alp", "adversarial_ce", "accuracy", "robust_accuracy"} <= set(lines[0])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:epoch .* withstand")
 def test_tensorboard_has_what_is_logged(page_names: dict[str, Any], tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
