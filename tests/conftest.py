@@ -58,7 +58,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
         pytest.skip("ONEDNN_MAX_CPU_ISA leaves no bfloat16")
     try:
         return (yield)
-    except InputError as error:
+    except (InputError, AssertionError) as error:  # the latter where a test expects another error
         if kernels.lack_bfloat16() and "ONEDNN_MAX_CPU_ISA" in str(error):
             pytest.skip("ONEDNN_MAX_CPU_ISA leaves no bfloat16")
         raise
