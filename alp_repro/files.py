@@ -188,6 +188,14 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], **notes: Any) -> 
 
 
 @contextlib.contextmanager
+def opened_arrays(path: Path) -> Iterator[Any]:
+    """Open an `.npz` file without pickles, as an `NpzFile`; damage raises errors of many kinds."""
+    # NumPy leaves a damaged file open that it has opened itself.
+    with path.open("rb") as content, np.load(content, allow_pickle=False) as file:
+        yield file
+
+
+@contextlib.contextmanager
 def open_arrays(path: Path, *, what: str) -> Iterator[np.lib.npyio.NpzFile]:
     """Open an `.npz` file, and report errors while it is read in one line.
 
@@ -200,8 +208,7 @@ def open_arrays(path: Path, *, what: str) -> Iterator[np.lib.npyio.NpzFile]:
     """
     path = expanded(path)
     try:
-        # NumPy leaves a damaged file open that it has opened itself.
-        with path.open("rb") as content, np.load(content) as file:
+        with opened_arrays(path) as file:
             for member in file.zip.infolist():
                 if member.compress_type or member.flag_bits & 1:
                     raise InputError("expected arrays that are neither compressed nor encrypted")

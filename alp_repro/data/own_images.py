@@ -19,7 +19,7 @@ from alp_repro.data.own_arrays import balanced_indices, class_counts, class_indi
 from alp_repro.data.specs import DATASETS
 from alp_repro.data.store import quiet_tfds
 from alp_repro.errors import InputError, reason
-from alp_repro.files import expanded
+from alp_repro.files import expanded, opened_arrays
 from alp_repro.validation.plain_numbers import quoted, whole_number
 
 if TYPE_CHECKING:
@@ -115,8 +115,7 @@ def _of_file(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     if not zipfile.is_zipfile(path):
         raise InputError(f"data {path} is truncated or not an .npz file")
     try:
-        # NumPy leaves a damaged file open that it has opened itself.
-        with path.open("rb") as content, np.load(content, allow_pickle=False) as file:
+        with opened_arrays(path) as file:
             there = [pair for pair in ARRAY_NAMES if set(pair) <= set(file.files)]
             if there:
                 x, y = there[0]

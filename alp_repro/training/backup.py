@@ -76,8 +76,7 @@ class Backup(keras.callbacks.Callback):
         advice = f"remove {self._path} to train from the beginning"
         variables = _variables(model)
         try:
-            # NumPy leaves a damaged file open that it has opened itself.
-            with self._path.open("rb") as content, np.load(content) as file:
+            with files.opened_arrays(self._path) as file:
                 arrays = {name: file[name] for name in file.files}
             # Older versions did not record sessions.
             self._earlier = json.loads(str(arrays.pop("sessions", "[]")))
